@@ -1,0 +1,1 @@
+"""Evidence, predictions, budgets and the recommendation. Imports neither torch nor timm."""

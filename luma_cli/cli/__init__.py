@@ -1,0 +1,1 @@
+"""The `luma` command line."""

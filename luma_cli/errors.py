@@ -1,0 +1,62 @@
+"""Every way luma can fail, as one tree.
+
+LumaError                  one line on stderr, exit 1
+├── UsageError             the command was wrong, exit 2
+│   ├── UnknownName        no such backbone, card, tag or device
+│   ├── BadResolution      a size at which the backbone cannot be built
+│   ├── BadBudget          a budget that cannot be read
+│   └── BadCard            a card, rule table or recipe that does not parse
+├── WeightsError           weights missing, foreign or unsafe
+├── StoreError             the database cannot be used as it is
+├── BuildError             the backbone or head cannot be built
+├── MeasureError           a measurement could not be made
+└── NoAnswer               nothing meets the budget, or no evidence
+"""
+
+
+class LumaError(Exception):
+    """A failure with a message for the user: what was given, what was expected, what to type next."""
+
+    exit_code = 1
+
+
+class UsageError(LumaError):
+    """The command was wrong."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """No backbone, card, tag or device has this name."""
+
+
+class BadResolution(UsageError):
+    """The backbone cannot be built at this size."""
+
+
+class BadBudget(UsageError):
+    """A budget such as `200 bananas`."""
+
+
+class BadCard(UsageError):
+    """A card, rule table or recipe that does not parse."""
+
+
+class WeightsError(LumaError):
+    """Weights that are missing, belong to another model or are unsafe to load."""
+
+
+class StoreError(LumaError):
+    """The database cannot be used as it is; it was left untouched."""
+
+
+class BuildError(LumaError):
+    """The backbone or head cannot be built."""
+
+
+class MeasureError(LumaError):
+    """A measurement could not be made."""
+
+
+class NoAnswer(LumaError):
+    """Nothing meets the budget, or there is no evidence to answer from."""

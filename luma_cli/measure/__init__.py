@@ -1,0 +1,1 @@
+"""Counting and measuring: multiply-adds, throughput, latency, memory, energy."""

@@ -1,0 +1,1 @@
+"""How results are printed: tables, plain lines, JSON, CSV."""

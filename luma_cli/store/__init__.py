@@ -1,0 +1,1 @@
+"""What is kept: one SQLite file. Read paths use the standard library only."""

@@ -1,0 +1,105 @@
+"""Units, their conversion, and budgets such as `200gflops`, `20ms`, `8GiB`.
+
+What is stored is multiply-adds (`macs`). What is shown and parsed as GFLOPs counts one multiply-add as one FLOP, as
+fvcore, EoMT and the segmentation papers do; the convention `2x` doubles display and budgets alike.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from luma_cli.errors import BadBudget
+
+FlopConvention = Literal["mac", "2x"]
+BudgetKind = Literal["macs", "params", "ms", "fps", "images_per_second", "bytes", "joules"]
+
+# Kinds where more is better: the budget is a floor, not a ceiling.
+FLOORS: frozenset[str] = frozenset({"fps", "images_per_second"})
+
+_FLOPS_PER_MAC: dict[str, int] = {"mac": 1, "2x": 2}
+_SI = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+
+# unit as typed (lower case) -> kind, factor to the kind's own unit; flops are divided by the convention afterwards.
+_UNITS: dict[str, tuple[BudgetKind, float]] = {
+    **{f"{p}flops": ("macs", f) for p, f in _SI.items() if p},
+    **{f"{p}flop": ("macs", f) for p, f in _SI.items() if p},
+    **{f"{p}macs": ("macs", f) for p, f in _SI.items() if p},
+    **{f"{p}mac": ("macs", f) for p, f in _SI.items() if p},
+    "t": ("macs", 1e12),
+    **{f"{p}params": ("params", f) for p, f in _SI.items()},
+    "ms": ("ms", 1.0),
+    "us": ("ms", 1e-3),
+    "s": ("ms", 1e3),
+    "fps": ("fps", 1.0),
+    "img/s": ("images_per_second", 1.0),
+    "images/s": ("images_per_second", 1.0),
+    **{f"{p}b": ("bytes", f) for p, f in _SI.items() if p in ("m", "g", "t")},
+    **{f"{p}ib": ("bytes", float(1024**n)) for p, n in (("m", 2), ("g", 3), ("t", 4))},
+    "j": ("joules", 1.0),
+    "mj": ("joules", 1e-3),
+    "j/img": ("joules", 1.0),
+}
+_BUDGET = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?|\.[0-9]+)\s*([a-z/]+(?:\s[a-z]+)?)\s*", re.IGNORECASE)
+BUDGET_EXAMPLES = "200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB or 2J"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A bound: `limit` in the kind's own unit (macs, params, ms, fps, images/s, bytes, J), `text` as typed."""
+
+    kind: BudgetKind
+    limit: float
+    text: str
+
+    @property
+    def is_floor(self) -> bool:
+        """True for rates, where the budget is the least that will do."""
+        return self.kind in FLOORS
+
+    def holds(self, value: float) -> bool:
+        """Whether `value`, in the kind's own unit, is within the budget."""
+        return value >= self.limit if self.is_floor else value <= self.limit
+
+
+def parse_budget(text: str, convention: FlopConvention = "mac") -> Budget:
+    """The budget that `text` states, e.g. `200gflops`. Raises BadBudget with examples.
+
+    >>> parse_budget("200 GFLOPs").limit
+    200000000000.0
+    >>> parse_budget("200gflops", "2x").limit
+    100000000000.0
+    """
+    match = _BUDGET.fullmatch(text)
+    if match is None:
+        raise BadBudget(f"budget {text!r} is not a number with a unit; try {BUDGET_EXAMPLES}")
+    number, unit = float(match[1]), match[2].lower().replace(" ", "")
+    if unit not in _UNITS:
+        raise BadBudget(f"budget {text!r}: unknown unit {match[2]!r}; try {BUDGET_EXAMPLES}")
+    if not (number > 0 and math.isfinite(number)):
+        raise BadBudget(f"budget {text!r} must be greater than zero; try {BUDGET_EXAMPLES}")
+    kind, factor = _UNITS[unit]
+    per_mac = 1 if kind != "macs" or "mac" in unit else _FLOPS_PER_MAC[convention]
+    return Budget(kind, number * factor / per_mac, text.strip())
+
+
+def gmacs(macs: float) -> float:
+    """Multiply-adds in units of 10^9."""
+    return macs / 1e9
+
+
+def gflops(macs: float, convention: FlopConvention = "mac") -> float:
+    """GFLOPs of `macs` multiply-adds under the convention (`mac`: 1 each, `2x`: 2 each)."""
+    return macs * _FLOPS_PER_MAC[convention] / 1e9
+
+
+def convention_caption(convention: FlopConvention) -> str:
+    """The sentence that a table of GFLOPs carries."""
+    return f"GFLOPs: 1 multiply-add = {_FLOPS_PER_MAC[convention]} FLOP{'s' if convention == '2x' else ''}"
+
+
+def gibibytes(num_bytes: float) -> float:
+    """Bytes in units of 2^30."""
+    return num_bytes / 2**30

@@ -1,0 +1,3 @@
+"""The version of luma, in one place."""
+
+__version__ = "0.1.0"
