@@ -1,0 +1,44 @@
+# make demo   set up .venv and run the main job on the default backbone
+# make test   lint, types, tests: what CI runs
+# make bench  the measured ratios, one run
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test bench gpu docs clean
+
+$(BIN)/luma: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $(BIN)/luma
+
+$(VENV)/dev: pyproject.toml $(BIN)/luma
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(VENV)/dev
+
+demo: $(BIN)/luma
+	$(BIN)/luma profile convnext_b --res 512 1024 --device cpu
+	$(BIN)/luma recommend --budget 200gflops
+
+test: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/dev
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/heads.py
+	$(BIN)/python benchmarks/store.py
+
+gpu: $(VENV)/dev
+	$(BIN)/python benchmarks/gpu.py
+
+docs: $(VENV)/dev
+	$(BIN)/python -m luma_cli.backbone.coverage
+	$(BIN)/python docs/make.py
+
+clean:
+	rm -rf $(VENV) dist build

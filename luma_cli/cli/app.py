@@ -1,0 +1,94 @@
+"""The `luma` command: its sub-commands, and one place where every failure becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from luma_cli.cli import cost, db, doctor, list_, profile, recommend, show
+from luma_cli.cli.command import ManyValued
+from luma_cli.errors import LumaError
+from luma_cli.version import __version__
+
+app = typer.Typer(
+    name="luma",
+    help="Which backbone, which pretraining, which resolution? Evidence for segmentation.",
+    epilog="Start with: luma cost convnext_b --res 512 1024    luma recommend --budget 200gflops",
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("list")(list_.list_backbones)
+app.command("show")(show.show)
+app.command("cost", cls=ManyValued)(cost.cost)
+app.command("profile", cls=ManyValued)(profile.profile)
+app.command("recommend", cls=ManyValued)(recommend.recommend)
+app.command("doctor", cls=ManyValued)(doctor.doctor)
+app.add_typer(db.app, name="db")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"luma {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def luma(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Which backbone, which pretraining, which resolution? Evidence for segmentation."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _terminated(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
+def _one_line(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    hint = f"; see `{context.command_path} --help`" if context is not None else ""
+    return " ".join(error.format_message().split()).rstrip(".") + hint
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line `arguments` (default: the process's own); return the exit code.
+
+    0 done, 1 failure, 2 usage, 130 Ctrl-C, 143 SIGTERM. `LUMA_DEBUG=1` shows the traceback of a failure.
+    """
+    try:
+        code = app(arguments, prog_name="luma", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        return _fail(_one_line(error), error.exit_code)
+    except LumaError as error:
+        if os.environ.get("LUMA_DEBUG") == "1":
+            raise
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("stopped by Ctrl-C; what was finished is kept", 130)
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`luma list | head`): nothing to say, and nothing more to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"luma: {message}", file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    """Entry point of the `luma` script."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(run())

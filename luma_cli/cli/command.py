@@ -1,0 +1,46 @@
+"""A Typer command whose integer options take several values: `--res 512 1024`, wherever it stands in the line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from typer.core import TyperCommand
+
+# Options that may be followed by more than one integer.
+MANY_VALUED = frozenset({"--res"})
+_INTEGER = re.compile(r"[+-]?\d+")
+
+
+def repeat_flags(arguments: Sequence[str], flags: Iterable[str] = MANY_VALUED) -> list[str]:
+    """`arguments` with a many-valued flag repeated before each further integer after it.
+
+    >>> repeat_flags(["--res", "512", "1024", "convnext_b"])
+    ['--res', '512', '--res', '1024', 'convnext_b']
+    """
+    many, result, current = frozenset(flags), list[str](), ""
+    after_value = False
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return result + list(arguments[position:])
+        if argument in many:
+            current, after_value = argument, False
+        elif argument.partition("=")[0] in many:
+            current, after_value = argument.partition("=")[0], True
+        elif current and not after_value:
+            after_value = True
+        elif current and _INTEGER.fullmatch(argument):
+            result.append(current)
+        else:
+            current = ""
+        result.append(argument)
+    return result
+
+
+class ManyValued(TyperCommand):
+    """Command class that accepts several integers after one `--res`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse `args` after repeating the many-valued flags."""
+        return super().parse_args(ctx, repeat_flags(args))

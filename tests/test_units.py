@@ -1,0 +1,61 @@
+"""Units and budgets: one meaning each, junk refused, multiply-adds never confused with FLOPs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luma_cli.errors import BadBudget
+from luma_cli.units import gflops, parse_budget
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "limit"),
+    [
+        ("200gflops", "macs", 200e9),
+        ("200 GFLOPs", "macs", 200e9),
+        ("0.2T", "macs", 200e9),
+        ("0.2 TFLOPs", "macs", 200e9),
+        ("100gmacs", "macs", 100e9),
+        ("50Mparams", "params", 50e6),
+        ("50 M params", "params", 50e6),
+        ("20ms", "ms", 20.0),
+        ("1.5 s", "ms", 1500.0),
+        ("30fps", "fps", 30.0),
+        ("500img/s", "images_per_second", 500.0),
+        ("8GiB", "bytes", 8 * 2**30),
+        ("8GB", "bytes", 8e9),
+        ("2J", "joules", 2.0),
+        ("500mJ", "joules", 0.5),
+    ],
+)
+def test_budgets(text: str, kind: str, limit: float) -> None:
+    budget = parse_budget(text)
+    assert budget.kind == kind
+    assert budget.limit == pytest.approx(limit, rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["200", "200 bananas", "-5ms", "", "gflops", "0ms", "nan ms", "inf ms", "1e999ms", "5 5ms"])
+def test_junk_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(BadBudget, match="200gflops"):
+        parse_budget(text)
+
+
+def test_convention_touches_flops_only() -> None:
+    assert parse_budget("200gflops", "2x").limit == 100e9
+    assert parse_budget("200gmacs", "2x").limit == 200e9
+    assert parse_budget("200Mparams", "2x").limit == 200e6
+
+
+@given(st.floats(1e-3, 1e6), st.sampled_from(["mac", "2x"]))
+def test_what_is_shown_as_gflops_parses_back(value: float, convention: str) -> None:
+    shown = gflops(value * 1e9, convention)  # type: ignore[arg-type]
+    assert parse_budget(f"{shown:.12f}gflops", convention).limit == pytest.approx(value * 1e9)  # type: ignore[arg-type]
+
+
+def test_rates_are_floors_and_costs_are_ceilings() -> None:
+    assert parse_budget("30fps").holds(31)
+    assert not parse_budget("30fps").holds(29)
+    assert parse_budget("30ms").holds(29)
+    assert not parse_budget("30ms").holds(31)
