@@ -1,0 +1,120 @@
+"""Options that several commands share, spelled once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def complete_backbone(incomplete: str) -> list[str]:
+    """Backbone names that start with what was typed, from the cards alone."""
+    from luma_cli.catalogue.names import complete
+
+    return complete(incomplete)
+
+
+class Head(StrEnum):
+    """Heads that can be attached."""
+
+    luma = "luma"
+    none = "none"
+
+
+class Convention(StrEnum):
+    """How many FLOPs one multiply-add counts."""
+
+    mac = "mac"
+    twice = "2x"
+
+
+class Dataset(StrEnum):
+    """Datasets with evidence."""
+
+    ade20k = "ade20k"
+    cityscapes = "cityscapes"
+
+
+class Switch(StrEnum):
+    """A setting that can be left to luma."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
+class Dtype(StrEnum):
+    """Number formats of the weights."""
+
+    fp32 = "float32"
+    bf16 = "bfloat16"
+    fp16 = "float16"
+
+
+class Attention(StrEnum):
+    """Attention implementations."""
+
+    auto = "auto"
+    flash = "flash"
+    efficient = "efficient"
+    cudnn = "cudnn"
+    math = "math"
+    unfused = "unfused"
+    flash_attn = "flash-attn"
+
+
+class Compile(StrEnum):
+    """Modes of torch.compile."""
+
+    none = "none"
+    default = "default"
+    reduce_overhead = "reduce-overhead"
+    max_autotune = "max-autotune"
+    max_autotune_no_cudagraphs = "max-autotune-no-cudagraphs"
+
+
+class Part(StrEnum):
+    """What is run."""
+
+    all = "all"
+    backbone = "backbone"
+    head = "head"
+
+
+class Isolation(StrEnum):
+    """How many configurations share a process."""
+
+    config = "config"
+    backbone = "backbone"
+    none = "none"
+
+
+class Again(StrEnum):
+    """Which finished configurations to measure again."""
+
+    all = "all"
+    failed = "failed"
+
+
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        help="Card (vit_b, vit_b.dinov3), timm name, glob, hf-hub: or local-dir:", autocompletion=complete_backbone
+    ),
+]
+Resolutions = Annotated[
+    list[int] | None, typer.Option("--res", help="Side of the square input in pixels; several may follow.")
+]
+Database = Annotated[Path | None, typer.Option("--db", help="Database file. [default: $LUMA_DB or the data folder]")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, schema 1.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV with timm's column names.")]
+Flops = Annotated[Convention, typer.Option("--flop-convention", help="FLOPs per multiply-add, in display and budgets.")]
+Import = Annotated[
+    str | None, typer.Option("--import", help="Module or file.py that registers a backbone of your own with timm.")
+]
+Queries = Annotated[int, typer.Option("--queries", help="Number of queries K.")]
+Classes = Annotated[int, typer.Option("--classes", help="Number of classes C.")]
+Ffn = Annotated[str, typer.Option("--ffn", help="FFN of the queries: auto, reused or fresh.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go ahead with more than 20 backbones without asking.")]

@@ -1,0 +1,175 @@
+"""Checks of the environment and of one backbone: what works, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from luma_cli.errors import LumaError
+
+if TYPE_CHECKING:
+    from luma_cli.backbone.backbone import Backbone
+    from luma_cli.catalogue.spec import BackboneSpec
+
+Verdict = Literal["ok", "note", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: `ok`, `note` (works, but something is missing) or `fail`."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+
+
+def check_environment(database: Path | None = None) -> list[Check]:
+    """Packages, device, attention backends, NVML, database and hub, in that order."""
+    checks = [check_torch(), check_torchvision()]
+    if any(check.verdict == "fail" for check in checks):
+        return [*checks, check_database(database), check_hub()]
+    return [
+        *checks,
+        check_package("timm", "backbones"),
+        check_package("fvcore", "--by-module"),
+        check_cuda(),
+        check_attention(),
+        check_package("flash_attn", "--attention flash-attn (extra `flash`)", optional=True),
+        check_nvml(),
+        check_database(database),
+        check_hub(),
+    ]
+
+
+def check_torch() -> Check:
+    """Torch imports."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return Check("torch", "fail", f"does not import: {_first_line(error)}; reinstall torch")
+    return Check("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")
+
+
+def check_torchvision() -> Check:
+    """Torchvision matches torch; a CUDA torchvision beside a CPU torch dies at import."""
+    try:
+        import torchvision
+    except (ImportError, RuntimeError, OSError) as error:
+        detail = f"does not match torch: {_first_line(error)}; reinstall both: pip install --force-reinstall torch"
+        return Check("torchvision", "fail", detail + " torchvision")
+    return Check("torchvision", "ok", torchvision.__version__)
+
+
+def check_package(name: str, purpose: str, optional: bool = False) -> Check:
+    """Whether a package is installed, from its metadata."""
+    try:
+        return Check(name, "ok", f"{importlib.metadata.version(name)}, for {purpose}")
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, "note" if optional else "fail", f"not installed; needed for {purpose}")
+
+
+def check_cuda() -> Check:
+    """CUDA devices as torch sees them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("cuda", "note", f"no CUDA device (torch built for CUDA {torch.version.cuda}); profiles run on the CPU")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Check("cuda", "ok", f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}: {', '.join(names)}")
+
+
+def check_attention() -> Check:
+    """The scaled-dot-product attention backends that torch has switched on."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("attention", "note", "math and the CPU flash kernel only; flash, efficient and cudnn need CUDA")
+    backends = torch.backends.cuda
+    enabled = {
+        "flash": backends.flash_sdp_enabled(),
+        "efficient": backends.mem_efficient_sdp_enabled(),
+        "cudnn": backends.cudnn_sdp_enabled(),
+        "math": backends.math_sdp_enabled(),
+    }
+    return Check("attention", "ok", "enabled: " + ", ".join(name for name, on in enabled.items() if on))
+
+
+def check_nvml() -> Check:
+    """Clocks, power and energy come from NVML."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return Check("nvml", "note", f"{error}: no clocks, throttling or energy will be recorded")
+    try:
+        return Check("nvml", "ok", f"driver {pynvml.nvmlSystemGetDriverVersion()}, {pynvml.nvmlDeviceGetCount()} GPUs")
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def check_database(path: Path | None) -> Check:
+    """The store opens and is whole; nothing is created."""
+    from luma_cli.store import database, transfer
+
+    where = database.path(path)
+    if not where.exists():
+        return Check("database", "ok", f"{where} (not there yet, made by the first profile)")
+    try:
+        problems = transfer.check(where)
+    except LumaError as error:
+        return Check("database", "fail", str(error))
+    return Check("database", "fail" if problems else "ok", f"{where}" + "".join(f"; {text}" for text in problems))
+
+
+def check_hub() -> Check:
+    """Whether a pretrained weight could be downloaded; nothing is contacted."""
+    if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "yes", "on", "TRUE", "ON", "YES"}:
+        return Check("hub", "note", "HF_HUB_OFFLINE is set: pretrained weights from the cache or --weights FILE only")
+    return Check("hub", "ok", "online mode; profile and cost never contact it")
+
+
+def check_backbone(spec: BackboneSpec, resolution: int) -> list[Check]:
+    """Layout, FFN self-check, and parity of the shapes on meta with those of a real forward."""
+    from luma_cli.backbone.create import create_backbone
+
+    backbone = create_backbone(spec, resolution)
+    return [_layout(backbone), _ffn(backbone), _parity(spec, resolution)]
+
+
+def _layout(backbone: Backbone) -> Check:
+    detail = f"{backbone.width} channels, stride {backbone.stride}, {len(backbone.pruned)} unused modules pruned"
+    return Check("layout", "ok", detail)
+
+
+def _ffn(backbone: Backbone) -> Check:
+    from luma_cli.backbone.selfcheck import check
+
+    if not backbone.ffn_kind:
+        return Check("ffn", "note", f"fresh: {backbone.ffn_reason}")
+    verdict = check(backbone)
+    return Check("ffn", "ok" if verdict.passed else "fail", f"{backbone.ffn_kind}: {verdict}")
+
+
+def _parity(spec: BackboneSpec, resolution: int) -> Check:
+    import torch
+
+    from luma_cli.head.segmenter import build
+
+    shapes = []
+    for device in ("meta", "cpu"):
+        segmenter = build(spec, resolution, device=device).eval()
+        with torch.inference_mode():
+            prediction = segmenter(torch.zeros(1, 3, resolution, resolution, device=device))
+        shapes.append((tuple(prediction.class_logits.shape), tuple(prediction.mask_logits.shape)))
+    meta, real = shapes
+    if meta != real:
+        return Check("shapes", "fail", f"counted as {meta}, runs as {real}")
+    return Check("shapes", "ok", f"classes {list(real[0])}, masks {list(real[1])}, the same when counted and when run")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
