@@ -25,7 +25,7 @@ _REFRESH_SECONDS = 300
 class Entry:
     """One timm architecture.
 
-    cls: name of the model class, the key of the rule table. tags: tag -> licence, only those with weights to fetch.
+    cls: the model class as `module.Class` below `timm.models`, the key of the rule table. tags: tag -> licence, only those with weights to fetch.
     default_tag: what timm takes for the bare name, empty when it has no weights. input_size: pixels of its default
     configuration, 0 when it has none.
     """

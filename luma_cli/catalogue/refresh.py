@@ -20,12 +20,12 @@ from luma_cli.catalogue.index import COLUMNS, shipped_path, version_line, write_
 class _Intercepted(Exception):
     """Thrown by the stand-in builder as soon as the model class is known."""
 
-    def __init__(self, model_class: object) -> None:
+    def __init__(self, model_class: type) -> None:
         super().__init__()
         self.model_class = model_class
 
 
-def _stand_in(model_class: object, *_args: object, **_options: object) -> None:
+def _stand_in(model_class: type, *_args: object, **_options: object) -> None:
     raise _Intercepted(model_class)
 
 
@@ -51,9 +51,14 @@ def _model_class(entry_point: Callable[..., Any]) -> str:
 
     try:
         with torch.device("meta"):
-            return type(entry_point(pretrained=False)).__name__
+            return _spelling(type(entry_point(pretrained=False)))
     except _Intercepted as intercepted:
-        return getattr(intercepted.model_class, "__name__", "")
+        return _spelling(intercepted.model_class)
+
+
+def _spelling(model_class: type) -> str:
+    """The class as the rule table names it: `module.Class` below `timm.models`."""
+    return f"{model_class.__module__.removeprefix('timm.models.')}.{model_class.__name__}"
 
 
 def _tags(architecture: str) -> dict[str, str]:
