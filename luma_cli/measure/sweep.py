@@ -1,0 +1,282 @@
+"""A sweep: plan the configurations, skip what the store has, measure the rest one by one, keep each as it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.errors import BadResolution, LumaError, UsageError
+from luma_cli.head.config import HeadConfig
+from luma_cli.measure import devices, environment, imports, runner
+from luma_cli.measure.choices import check, never_applicable
+from luma_cli.measure.messages import Options, Result
+from luma_cli.measure.timing import Rule
+from luma_cli.store.records import TROUBLE, Configuration, Environment, Profile
+
+Isolation = Literal["config", "backbone", "none"]
+Again = Literal["all", "failed"]
+Facts = Callable[[Configuration], dict[str, Any]]
+
+_RETRIED = TROUBLE | {"oom"}  # what `--again failed` measures again
+
+
+class Store(Protocol):
+    """Where profiles are kept."""
+
+    def save(self, profile: Profile) -> None:
+        """Keep a finished attempt."""
+
+    def latest(self, fingerprints: Sequence[str]) -> Mapping[str, Profile]:
+        """The latest attempt under each fingerprint that has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Progress. kind: `kept` (the store has it), `stage` (text says which) or `finished` (profile is set).
+
+    index, total: position in the plan. eta_seconds: expected time to the end of the sweep, None before the first end.
+    """
+
+    kind: Literal["kept", "stage", "finished"]
+    index: int
+    total: int
+    configuration: Configuration
+    text: str = ""
+    profile: Profile | None = None
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to measure, as opposed to what. Times in seconds, per configuration.
+
+    again: None measures only what was never tried, `failed` also what did not end well, `all` everything.
+    energy_seconds: window of the energy counter on CUDA, 0 for none.
+    """
+
+    device: str = "cpu"
+    isolation: Isolation = "config"
+    again: Again | None = None
+    timeout_seconds: float = 900.0
+    max_seconds: float = 10.0
+    imports: tuple[str, ...] = ()
+    energy_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.timeout_seconds > 0:
+            raise UsageError(f"--timeout is {self.timeout_seconds:g}, expected seconds greater than 0")
+        if not self.max_seconds > 0:
+            raise UsageError(f"--max-seconds is {self.max_seconds:g}, expected seconds greater than 0")
+        if self.isolation not in ("config", "backbone", "none"):
+            raise UsageError(f"--isolation {self.isolation} is unknown, expected config, backbone or none")
+
+
+def plan(
+    specs: Sequence[BackboneSpec],
+    resolutions: Sequence[int],
+    template: Configuration,
+) -> list[Configuration]:
+    """Every spec at every resolution; all other fields are the template's, whose device loses its number.
+
+    Raises UsageError for a choice that does not exist and BadResolution for a size that no image has.
+    """
+    check(template)
+    for resolution in resolutions:
+        if resolution < 1 or 3 * resolution**2 >= 2**31:
+            raise BadResolution(f"resolution {resolution} is out of range, expected 1 to 26754 pixels; try --res 512")
+    named = [
+        replace(template, backbone=s.name, timm_name=s.timm_name, family=s.family, pretraining=s.pretraining)
+        for s in specs
+    ]
+    kind = template.device.partition(":")[0]
+    return [replace(c, resolution=resolution, device=kind) for c in named for resolution in resolutions]
+
+
+def template(head: HeadConfig | None = None, **fields: Any) -> Configuration:
+    """A configuration of no backbone yet, to be handed to `plan`."""
+    return Configuration(backbone="", timm_name="", resolution=1, head=head or HeadConfig(), **fields)
+
+
+def counted_facts(configuration: Configuration) -> dict[str, Any]:
+    """No facts: replaced by the counter of multiply-adds."""
+    return {}
+
+
+def profile(
+    configurations: Sequence[Configuration],
+    settings: Settings | None = None,
+    *,
+    store: Store | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    facts: Facts = counted_facts,
+    here: Environment | None = None,
+    command: Sequence[str] = runner.COMMAND,
+) -> list[Profile]:
+    """A profile for every configuration, in their order; measured now unless the store has it.
+
+    Each is saved as soon as it ends. Ctrl-C kills the worker, keeps what is finished and passes on. `here` stands in
+    for the environment in tests. Raises UsageError before anything starts when the device is not there.
+    """
+    settings = settings or Settings()
+    device = devices.find(settings.device) if here is None else devices.Device(settings.device, "cpu")
+    found = [imports.find(target) for target in settings.imports]
+    hashed = imports.combined_hash(found)
+    planned = [replace(c, backbone_hash=hashed) if hashed else c for c in configurations]
+    where = here or environment.here(device)
+    sweep = _Sweep(planned, where, store, on_event, facts)
+    todo = sweep.unfinished(settings.again)
+    options = Options(
+        rule=Rule(max_seconds=settings.max_seconds),
+        num_threads=where.identity.get("num_threads", 0),
+        uuid=device.uuid,
+        imports=tuple(found),
+        energy_seconds=settings.energy_seconds,
+    )
+    for group in _groups(todo, planned, settings.isolation):
+        sweep.measure(group, options, settings, devices.worker_variables(device), command)
+    return sweep.profiles()
+
+
+def _groups(todo: list[int], planned: list[Configuration], isolation: Isolation) -> list[list[int]]:
+    """Indices that share a process."""
+    if isolation == "config":
+        return [[index] for index in todo]
+    groups: dict[str, list[int]] = {}
+    for index in todo:
+        groups.setdefault(planned[index].timm_name if isolation == "backbone" else "", []).append(index)
+    return list(groups.values())
+
+
+def _in_process(
+    configurations: Sequence[Configuration],
+    options: Options,
+    *,
+    on_stage: runner.OnStage,
+    variables: Mapping[str, str],
+    **_: Any,
+) -> Iterator[tuple[int, Result]]:
+    """Measure in this process: no timeout, and a crash takes the sweep along."""
+    os.environ.update({name: value for name, value in variables.items() if not name.startswith("CUDA_")})
+    from luma_cli.measure import session
+
+    session.prepare(options)
+    for index, configuration in enumerate(configurations):
+        yield index, session.attempt(configuration, options, lambda stage, at=index: on_stage(at, stage))
+
+
+class _Sweep:
+    """The state of one sweep: what is planned, what is known."""
+
+    def __init__(
+        self,
+        planned: list[Configuration],
+        where: Environment,
+        store: Store | None,
+        on_event: Callable[[Event], None],
+        facts: Facts,
+    ):
+        self._planned = planned
+        self._where = where
+        self._store = store
+        self._on_event = on_event
+        self._facts = facts
+        self._keys = [Profile(c, where, "ok").fingerprint for c in planned]
+        self._known: dict[str, Profile] = {}
+        self._seconds: list[float] = []
+        self._num_todo = 0
+
+    def unfinished(self, again: Again | None) -> list[int]:
+        """Indices to measure: the first of each fingerprint that the store does not settle."""
+        latest = self._store.latest(list(dict.fromkeys(self._keys))) if self._store and again != "all" else {}
+        todo: dict[str, int] = {}
+        for index, key in enumerate(self._keys):
+            kept = latest.get(key)
+            if kept is not None and not (again == "failed" and kept.status in _RETRIED):
+                self._known[key] = kept
+                self._tell("kept", index, profile=kept)
+            else:
+                todo.setdefault(key, index)
+        self._num_todo = len(todo)
+        return list(todo.values())
+
+    def measure(
+        self,
+        group: list[int],
+        options: Options,
+        settings: Settings,
+        variables: Mapping[str, str],
+        command: Sequence[str],
+    ) -> None:
+        """Measure the configurations of one group and keep each result."""
+        group = [index for index in group if not self._keep_inapplicable(index)]
+        configurations = [self._planned[index] for index in group]
+        run = _in_process if settings.isolation == "none" else runner.run
+        started_at = _now()
+        with contextlib.closing(
+            run(
+                configurations,
+                options,
+                timeout_seconds=settings.timeout_seconds,
+                variables=variables,
+                on_stage=lambda at, stage: self._tell("stage", group[at], stage),
+                command=command,
+            )
+        ) as results:
+            for at, result in results:
+                self._keep(group[at], result, started_at)
+                started_at = _now()
+
+    def _keep_inapplicable(self, index: int) -> bool:
+        """Settle a configuration that can be refused without starting anything."""
+        reason = never_applicable(self._planned[index])
+        if reason:
+            self._keep(index, Result("not_applicable", reason), _now())
+        return bool(reason)
+
+    def _keep(self, index: int, result: Result, started_at: str) -> None:
+        """Turn a result into a profile, save it and tell."""
+        configuration = self._planned[index]
+        facts, notes = {**result.facts}, dict(result.notes)
+        try:
+            facts = {**self._facts(configuration), **facts}
+        except LumaError as error:
+            notes["facts_missing"] = str(error)
+        where = replace(self._where, provenance={**self._where.provenance, **result.provenance})
+        profile = Profile(
+            configuration,
+            where,
+            result.status,
+            result.reason,
+            result.batch,
+            facts,
+            result.metrics,
+            notes,
+            started_at,
+            result.seconds,
+        )
+        if self._store is not None:
+            self._store.save(profile)
+        self._known[self._keys[index]] = profile
+        self._seconds.append(result.seconds)
+        self._tell("finished", index, profile=profile)
+
+    def _tell(self, kind: Any, index: int, text: str = "", profile: Profile | None = None) -> None:
+        """Report progress."""
+        remaining = self._num_todo - len(self._seconds)
+        eta = remaining * sum(self._seconds) / len(self._seconds) if self._seconds else None
+        self._on_event(Event(kind, index, len(self._planned), self._planned[index], text, profile, eta))
+
+    def profiles(self) -> list[Profile]:
+        """A profile per planned configuration, under the name that this plan gives it."""
+        return [replace(self._known[k], configuration=c) for k, c in zip(self._keys, self._planned, strict=True)]
+
+
+def _now() -> str:
+    """The time as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
