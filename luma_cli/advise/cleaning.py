@@ -7,33 +7,43 @@ keep what was printed in a raw column wherever anything is lost.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from luma_cli.advise.evidence import Regime, Trust
 
-OBJECTIVES = (
-    "supervised_in1k", "supervised_in21k", "deit3", "mae", "beitv2", "dino", "dinov2", "dinov3", "eva02", "clip",
-    "siglip2", "sam", "ijepa", "other",
-)  # fmt: skip
-
-# Objectives as printed whose name says it all. Derived ones (`dinov2 + depth-anything`, `mae (dvae token target)`)
-# are `other`: they are different checkpoints.
+OTHER = "other"
+# Objectives as printed that are plainly one of `models/pretraining.toml`. Derived ones (`dinov2 + depth-anything`,
+# `mae (dvae token target)`) are `other`: they are different checkpoints.
 _SAME_OBJECTIVE = {
-    "mae": "mae",
+    "beit": "beit",
+    "beit (+sup ft)": "beit",
+    "beit3": "beit3",
     "beitv2": "beitv2",
     "beitv2 (+21k sup ft)": "beitv2",
     "beitv2 + coco-stuff ft": "beitv2",
+    "clip": "clip",
+    "dfn clip": "clip",
     "dino": "dino",
     "dinov2": "dinov2",
     "dinov3": "dinov3",
     "dinov3 (distilled from 7b)": "dinov3",
+    "eva": "eva",
     "eva02": "eva02",
-    "clip": "clip",
-    "metaclip": "clip",
-    "dfn clip": "clip",
-    "siglip2": "siglip2",
-    "sam": "sam",
+    "fcmae (+in1k sup ft)": "fcmae_ft",
+    "fcmae (+in22k sup ft)": "fcmae_ft",
     "i-jepa": "ijepa",
+    "ibot": "ibot",
+    "lingbot-vision (dino+ibot+boundary)": "lingbot",
+    "mae": "mae",
+    "metaclip": "clip",
+    "pe-core (clip-style)": "pe_core",
+    "pe-spatial": "pe_spatial",
+    "radio (multi-teacher distill)": "radio",
+    "sam": "sam",
+    "siglip": "siglip",
+    "siglip2": "siglip2",
+    "supervised (ssld distill)": "ssld",
 }
 # The first ViT weights of timm 0.1 are Google's: ImageNet-21k, then fine-tuned on ImageNet-1k.
 _SUPERVISED = {"imagenet-1k": "supervised_in1k", "imagenet-22k": "supervised_in21k", "imagenet-21k": "supervised_in21k",
@@ -41,7 +51,7 @@ _SUPERVISED = {"imagenet-1k": "supervised_in1k", "imagenet-22k": "supervised_in2
 _EXTRA_DATA = ("additional seg data", "pseudo-labels", "coco-stuff")
 _FROZEN_HEADS = ("logreg", "k-nn", "in-context")
 _SIZE = re.compile(r"(\d+)(?:\s*[x×]\s*(\d+))?")
-# Pictures of timm's own qualifiers: `vit_base_patch16 (MAE, dVAE target)`.
+# Whose weights they are, where a name does not say: `vit_base_patch16 (MAE, dVAE target)`.
 _QUALIFIER = re.compile(r"\s*\(.*\)\s*$")
 
 
@@ -70,12 +80,16 @@ def resolution(text: str) -> tuple[int | None, int | None]:
 
 
 def objective(raw: str, data: str, backbone: str) -> str:
-    """The pretraining objective from our list; `other` for anything that is not plainly one of them."""
+    """The pretraining objective from our list; `other` for anything that is not plainly one of them.
+
+    >>> objective("supervised", "ImageNet-22k", "swin_large"), objective("simmim", "ImageNet-1k", "swin_base")
+    ('supervised_in21k', 'other')
+    """
     if backbone.startswith("deit3"):
         return "deit3"
     if raw == "supervised":
-        return _SUPERVISED.get(data.split(" + ")[0].strip().lower(), "other")
-    return _SAME_OBJECTIVE.get(raw.lower(), "other")
+        return _SUPERVISED.get(data.split(" + ")[0].strip().lower(), OTHER)
+    return _SAME_OBJECTIVE.get(raw.lower(), OTHER)
 
 
 def extra_data(raw: str, data: str) -> str:
@@ -119,16 +133,16 @@ def trust(notes: str, source: str) -> Trust:
     return "inferred" if any(word in text for word in ("inferred", "assumed", "not stated")) else "primary"
 
 
-def timm_name(backbone: str, architectures: frozenset[str], tagged: frozenset[str]) -> tuple[str, str, str]:
+def timm_name(backbone: str, in_timm: Callable[[str], bool]) -> tuple[str, str, str]:
     """Name in timm, its architecture, and how it was found: `tag`, `arch`, or `no` with both empty.
 
     A qualifier in brackets (`swin_base (SimMIM)`) means other weights, so only the architecture can be timm's.
     """
     bare = _QUALIFIER.sub("", backbone).strip()
     architecture = bare.split(".")[0]
-    if bare in tagged and bare == backbone and "." in bare:
+    if bare == backbone and "." in bare and in_timm(bare):
         return bare, architecture, "tag"
-    if architecture in architectures:
+    if in_timm(architecture):
         return architecture, architecture, "arch"
     return "", "", "no"
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from luma_cli.advise import cleaning
 from luma_cli.advise.evidence import COLUMNS, Evidence, to_row
+from luma_cli.catalogue.index import TimmIndex, load_index
+from luma_cli.catalogue.pretraining import objective_of
 
 Flags = Mapping[int, Sequence[tuple[str, str]]]
 
@@ -33,25 +33,6 @@ _REMARKS = {
     "conflicting duplicate, same or unknown schedule": "published more than once with different mIoU: {detail}",
     "pretraining data missing": "pretraining data not stated",
 }
-_TIMM_NAMES = (
-    "import json, timm; print(json.dumps([timm.__version__, timm.list_models(), timm.list_models(pretrained=True)]))"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class TimmNames:
-    """What the installed timm can build: architectures, and architectures with a tag of public weights."""
-
-    version: str
-    architectures: frozenset[str]
-    tagged: frozenset[str]
-
-
-def installed_timm() -> TimmNames:
-    """The installed timm's names, asked in a process of its own: importing timm takes seconds."""
-    printed = subprocess.run([sys.executable, "-c", _TIMM_NAMES], check=True, capture_output=True, text=True).stdout
-    version, architectures, tagged = json.loads(printed)
-    return TimmNames(version, frozenset(architectures), frozenset(tagged))
 
 
 def read_flags(path: Path) -> dict[int, list[tuple[str, str]]]:
@@ -63,15 +44,15 @@ def read_flags(path: Path) -> dict[int, list[tuple[str, str]]]:
     return dict(flags)
 
 
-def clean(rows: Sequence[Mapping[str, str]], flags: Flags, names: TimmNames) -> list[Evidence]:
-    """The table in our schema, exact duplicates merged into the fuller of each pair."""
+def clean(rows: Sequence[Mapping[str, str]], flags: Flags, index: TimmIndex) -> list[Evidence]:
+    """The table in our schema, exact duplicates merged into the fuller of each pair; `index` is installed timm's."""
     merged = _duplicates(rows, flags)
     dropped = {index for group in merged.values() for index in group}
     also = {kept: "; ".join(rows[index]["source"] for index in group) for kept, group in merged.items()}
     return [
-        _evidence(index, row, flags.get(index, ()), names, also.get(index, ""))
-        for index, row in enumerate(rows)
-        if index not in dropped
+        _evidence(number, row, flags.get(number, ()), index, also.get(number, ""))
+        for number, row in enumerate(rows)
+        if number not in dropped
     ]
 
 
@@ -99,13 +80,13 @@ def _filled(row: Mapping[str, str]) -> int:
 
 
 def _evidence(
-    index: int, row: Mapping[str, str], flags: Sequence[tuple[str, str]], names: TimmNames, also: str
+    number: int, row: Mapping[str, str], flags: Sequence[tuple[str, str]], index: TimmIndex, also: str
 ) -> Evidence:
     height, width = cleaning.resolution(row["resolution"])
     head = cleaning.head(row["head"], row["notes"])
-    timm, architecture, in_timm = cleaning.timm_name(row["backbone"], names.architectures, names.tagged)
+    timm, architecture, in_timm = cleaning.timm_name(row["backbone"], index.has)
     return Evidence(
-        id=f"ref-{index:04d}",
+        id=f"ref-{number:04d}",
         provenance="published LUMA" if head.name == "luma" else "other head",
         trust=cleaning.trust(row["notes"], row["source"]),
         head=head.name,
@@ -120,17 +101,18 @@ def _evidence(
         doubtful=_doubt(flags),
         remarks="; ".join(_remarks(flags)),
         notes="; ".join(filter(None, (row["notes"], f"also published in: {also}" if also else ""))),
-        **_pretraining(row, flags),
+        **_pretraining(row, flags, timm if in_timm == "tag" else ""),
         **_plain(row),
     )
 
 
-def _pretraining(row: Mapping[str, str], flags: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _pretraining(row: Mapping[str, str], flags: Sequence[tuple[str, str]], weights: str) -> dict[str, Any]:
+    """The objective of known weights is what the cards say; otherwise what the printed words plainly mean."""
     data = row["pretraining_data"]
     if any(kind == "IN-21k called IN-22k" for kind, _ in flags):
         data = data.replace("ImageNet-22k", "ImageNet-21k")
     return {
-        "pretraining": cleaning.objective(row["pretraining"], data, row["backbone"]),
+        "pretraining": objective_of(weights) or cleaning.objective(row["pretraining"], data, row["backbone"]),
         "pretraining_raw": row["pretraining"],
         "pretraining_data": data,
         "extra_data": cleaning.extra_data(row["pretraining"], data),
@@ -184,8 +166,8 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     with Path(arguments[0]).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    names = installed_timm()
-    evidence = clean(rows, read_flags(Path(arguments[1])), names)
+    index = load_index()
+    evidence = clean(rows, read_flags(Path(arguments[1])), index)
     write(Path(arguments[2]), evidence)
     found = Counter(row.in_timm for row in evidence)
     doubtful = sum(bool(row.doubtful) for row in evidence)
@@ -193,7 +175,7 @@ def main(arguments: Sequence[str]) -> int:
         f"{len(rows)} rows read, {len(rows) - len(evidence)} exact duplicates merged, {doubtful} doubtful",
         file=sys.stderr,
     )
-    print(f"in timm {names.version}: {dict(sorted(found.items()))}", file=sys.stderr)
+    print(f"in timm {index.version}: {dict(sorted(found.items()))}", file=sys.stderr)
     return 0
 
 
