@@ -1,0 +1,157 @@
+"""How a column of the published table is read: resolution, objective, head, scope. Pure functions of text.
+
+The raw table was transcribed from papers, READMEs and model cards; these rules turn its free text into our lists and
+keep what was printed in a raw column wherever anything is lost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from luma_cli.advise.evidence import Regime, Trust
+
+OTHER = "other"
+# Objectives as printed that are plainly one of `models/pretraining.toml`. Derived ones (`dinov2 + depth-anything`,
+# `mae (dvae token target)`) are `other`: they are different checkpoints.
+_SAME_OBJECTIVE = {
+    "beit": "beit",
+    "beit (+sup ft)": "beit",
+    "beit3": "beit3",
+    "beitv2": "beitv2",
+    "beitv2 (+21k sup ft)": "beitv2",
+    "beitv2 + coco-stuff ft": "beitv2",
+    "clip": "clip",
+    "dfn clip": "clip",
+    "dino": "dino",
+    "dinov2": "dinov2",
+    "dinov3": "dinov3",
+    "dinov3 (distilled from 7b)": "dinov3",
+    "eva": "eva",
+    "eva02": "eva02",
+    "fcmae (+in1k sup ft)": "fcmae_ft",
+    "fcmae (+in22k sup ft)": "fcmae_ft",
+    "i-jepa": "ijepa",
+    "ibot": "ibot",
+    "lingbot-vision (dino+ibot+boundary)": "lingbot",
+    "mae": "mae",
+    "metaclip": "clip",
+    "pe-core (clip-style)": "pe_core",
+    "pe-spatial": "pe_spatial",
+    "radio (multi-teacher distill)": "radio",
+    "sam": "sam",
+    "siglip": "siglip",
+    "siglip2": "siglip2",
+    "supervised (ssld distill)": "ssld",
+}
+# The first ViT weights of timm 0.1 are Google's: ImageNet-21k, then fine-tuned on ImageNet-1k.
+_SUPERVISED = {"imagenet-1k": "supervised_in1k", "imagenet-22k": "supervised_in21k", "imagenet-21k": "supervised_in21k",
+               "jx vit checkpoint (timm v0.1)": "supervised_in21k"}  # fmt: skip
+_EXTRA_DATA = ("additional seg data", "pseudo-labels", "coco-stuff")
+_FROZEN_HEADS = ("logreg", "k-nn", "in-context")
+_SIZE = re.compile(r"(\d+)(?:\s*[x×]\s*(\d+))?")
+# Whose weights they are, where a name does not say: `vit_base_patch16 (MAE, dVAE target)`.
+_QUALIFIER = re.compile(r"\s*\(.*\)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A head's normalised name, its regime, and a recipe of its own where the row names one."""
+
+    name: str
+    regime: Regime
+    recipe: str = ""
+
+
+def resolution(text: str) -> tuple[int | None, int | None]:
+    """Height and width in pixels; one number is a square; blank stays blank.
+
+    >>> resolution("512x1024"), resolution("896"), resolution("")
+    ((512, 1024), (896, 896), (None, None))
+    """
+    if not text.strip():
+        return None, None
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"resolution {text!r} is neither `512`, `512x1024` nor blank")
+    height = int(match[1])
+    return height, int(match[2]) if match[2] else height
+
+
+def objective(raw: str, data: str, backbone: str) -> str:
+    """The pretraining objective from our list; `other` for anything that is not plainly one of them.
+
+    >>> objective("supervised", "ImageNet-22k", "swin_large"), objective("simmim", "ImageNet-1k", "swin_base")
+    ('supervised_in21k', 'other')
+    """
+    if backbone.startswith("deit3"):
+        return "deit3"
+    if raw == "supervised":
+        return _SUPERVISED.get(data.split(" + ")[0].strip().lower(), OTHER)
+    return _SAME_OBJECTIVE.get(raw.lower(), OTHER)
+
+
+def extra_data(raw: str, data: str) -> str:
+    """Labelled or pseudo-labelled images beyond pretraining and the dataset itself, as printed; else empty."""
+    text = f"{raw} {data}".lower()
+    return (data or raw) if any(word in text for word in _EXTRA_DATA) else ""
+
+
+def head(raw: str, notes: str) -> Head:
+    """The head without its qualifiers.
+
+    >>> head("linear (frozen, 4 layers, +ms)", "").name, head("eomt (LightlyTrain)", "").recipe
+    ('linear-4-layers', 'lightly-train')
+    """
+    lower = raw.lower()
+    frozen = "frozen" in lower or lower.startswith(_FROZEN_HEADS)
+    name = _QUALIFIER.sub("", lower).strip()
+    name = {"not stated": "", "linear/dpt probe": "linear-or-dpt", "eomt + algm token merging": "eomt-algm"}.get(
+        name, name
+    )
+    if "4 layers" in lower:
+        name = "linear-4-layers"
+    return Head(name, "frozen" if frozen else "fine-tuned", _recipe(lower, notes.lower()))
+
+
+def _recipe(head_raw: str, notes: str) -> str:
+    if "lightlytrain" in head_raw:
+        return "lightly-train"
+    if "low-res" in notes:
+        standardised = "" if "standardization" not in notes else (
+            ", standardised" if "standardization=true" in notes else ", not standardised")  # fmt: skip
+        return f"low-resolution protocol{standardised}"
+    return ""
+
+
+def trust(notes: str, source: str) -> Trust:
+    """Whether the row is the source's own table, a copy of it, or leans on something that we inferred."""
+    text = f"{notes} {source}".lower()
+    if "secondary" in text or "as transcribed" in text:
+        return "secondary"
+    return "inferred" if any(word in text for word in ("inferred", "assumed", "not stated")) else "primary"
+
+
+def timm_name(backbone: str, in_timm: Callable[[str], bool]) -> tuple[str, str, str]:
+    """Name in timm, its architecture, and how it was found: `tag`, `arch`, or `no` with both empty.
+
+    A qualifier in brackets (`swin_base (SimMIM)`) means other weights, so only the architecture can be timm's.
+    """
+    bare = _QUALIFIER.sub("", backbone).strip()
+    architecture = bare.split(".")[0]
+    if bare == backbone and "." in bare and in_timm(bare):
+        return bare, architecture, "tag"
+    if in_timm(architecture):
+        return architecture, architecture, "arch"
+    return "", "", "no"
+
+
+def schedule(text: str) -> str:
+    """Iterations spelled one way: `160k iters` and `160k` become `160000 iters`.
+
+    >>> schedule("160k"), schedule("16 epochs, bs16")
+    ('160000 iters', '16 epochs, bs16')
+    """
+    match = re.fullmatch(r"(\d+)k(?: iters)?", text.strip())
+    return f"{int(match[1]) * 1000} iters" if match else text.strip()

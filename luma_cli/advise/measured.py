@@ -1,0 +1,184 @@
+"""Measured speed, memory and energy as the advisor needs them: one device, one set of conditions, never mixed.
+
+Speed is the architecture's: rows taken with random weights hold for every pretraining of the same architecture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from luma_cli.errors import NoAnswer, UsageError
+from luma_cli.store.records import Profile
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Conditions:
+    """What must be equal between two rows before their numbers are compared.
+
+    environment: the environment's identity as JSON text (device model, library versions, driver, power limit).
+    """
+
+    device: str
+    device_name: str
+    dtype: str
+    attention: str
+    compile: str
+    channels_last: str
+    num_queries: int
+    num_classes: int
+    l2: int
+    environment: str
+
+    @property
+    def label(self) -> str:
+        """One line for tables."""
+        return (
+            f"{self.device_name}, {self.dtype}, attention {self.attention}, compile {self.compile}, "
+            f"channels-last {self.channels_last}, {self.num_classes} classes"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, the environment as an object."""
+        return {
+            "device": self.device,
+            "device_name": self.device_name,
+            "dtype": self.dtype,
+            "attention": self.attention,
+            "compile": self.compile,
+            "channels_last": self.channels_last,
+            "queries": self.num_queries,
+            "classes": self.num_classes,
+            "l2": self.l2,
+            "environment": json.loads(self.environment),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One profile of backbone plus LUMA head. Numbers that were not measured are None.
+
+    latency_ms: batch-1 eager median. images_per_second: at the plateau batch, None when the batch was fixed by hand.
+    memory_bytes: peak at batch 1, as the device saw it; as the allocator saw it on a CPU. energy_joules: per image.
+    own_module: whether it came from `--import`, so that a card of the same name is not meant.
+    """
+
+    name: str
+    timm_name: str
+    resolution: int
+    conditions: Conditions
+    family: str = "unknown"
+    pretraining: str = ""
+    macs: int | None = None
+    params: int | None = None
+    latency_ms: float | None = None
+    images_per_second: float | None = None
+    memory_bytes: float | None = None
+    energy_joules: float | None = None
+    noisy: tuple[str, ...] = ()
+    own_module: bool = False
+    started_at: str = ""
+    fingerprint: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """The timm name without its tag; hub and folder names are kept whole."""
+        return self.timm_name if ":" in self.timm_name else self.timm_name.split(".")[0]
+
+
+def from_profiles(profiles: Iterable[Profile]) -> list[Measured]:
+    """Whole segmenters with the LUMA head that were measured; other heads, parts and failed rows are left out."""
+    return [
+        _measured(profile)
+        for profile in profiles
+        if profile.status == "ok"
+        and profile.configuration.part == "all"
+        and profile.configuration.head.name == "luma"
+        and not profile.notes.get("throttled")
+    ]
+
+
+def _measured(profile: Profile) -> Measured:
+    configuration, metrics, facts = profile.configuration, profile.metrics, profile.facts
+
+    def median(name: str) -> float | None:
+        return metrics[name].median if name in metrics else None
+
+    on_cpu = configuration.device.startswith("cpu")
+    memory = median("memory_device")
+    used = {"latency_eager": "latency", "throughput": "throughput", "energy": "energy"}
+    return Measured(
+        name=configuration.backbone,
+        timm_name=configuration.timm_name,
+        resolution=configuration.resolution,
+        conditions=_conditions(profile),
+        family=configuration.family,
+        pretraining=configuration.pretraining,
+        macs=facts.get("macs") if facts.get("flops_complete", True) else None,
+        params=facts.get("params"),
+        latency_ms=median("latency_eager"),
+        images_per_second=median("throughput") if configuration.batch == 0 else None,
+        memory_bytes=median("memory_allocated") if memory is None and on_cpu else memory,
+        energy_joules=median("energy"),
+        noisy=tuple(title for name, title in used.items() if name in metrics and metrics[name].noisy),
+        own_module=bool(configuration.backbone_hash),
+        started_at=profile.started_at,
+        fingerprint=profile.fingerprint,
+    )
+
+
+def _conditions(profile: Profile) -> Conditions:
+    configuration, identity = profile.configuration, profile.environment.identity
+    head = configuration.head
+    return Conditions(
+        device=configuration.device.split(":")[0],
+        device_name=str(identity.get("device_name", configuration.device)),
+        dtype=configuration.dtype,
+        attention=configuration.attention,
+        compile=configuration.compile,
+        channels_last=configuration.channels_last,
+        num_queries=head.num_queries,
+        num_classes=head.num_classes,
+        l2=head.l2,
+        environment=json.dumps(identity, sort_keys=True, default=str),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The measured rows an answer may use: one device, one set of conditions, the latest row of each model and size."""
+
+    conditions: Conditions
+    rows: tuple[Measured, ...]
+    num_left_out: int
+
+
+def choose(rows: Sequence[Measured], device: str | None) -> Bench:
+    """The rows of the named device, or of the only one; among its conditions the set that covers most models.
+
+    Raises NoAnswer when nothing was measured there, UsageError when several devices could be meant.
+    """
+    found = [row for row in rows if device is None or _is_device(row.conditions, device)]
+    if not found:
+        raise NoAnswer(f"nothing was measured on {device or 'any device'}")
+    names = sorted({row.conditions.device_name for row in found})
+    if len(names) > 1:
+        raise UsageError(f"measured on {len(names)} devices ({', '.join(names)}); name one, e.g. --device {names[0]!r}")
+    groups: dict[Conditions, dict[tuple[str, str, int], Measured]] = defaultdict(dict)
+    for row in sorted(found, key=lambda row: (row.started_at, row.fingerprint)):
+        groups[row.conditions][row.name if row.own_module else "", row.architecture, row.resolution] = row
+    conditions = max(groups, key=lambda each: (len(groups[each]), _latest(groups[each].values()), each))
+    chosen = tuple(groups[conditions].values())
+    return Bench(conditions, chosen, len(found) - len(chosen))
+
+
+def _latest(rows: Iterable[Measured]) -> str:
+    return max(row.started_at for row in rows)
+
+
+def _is_device(conditions: Conditions, device: str) -> bool:
+    wanted = device.lower()
+    return wanted.split(":")[0] == conditions.device.lower() or wanted in conditions.device_name.lower()

@@ -1,0 +1,134 @@
+"""Candidates on one scale: predicted, the dominated left out, the rest ordered and explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from luma_cli.advise import budgets as held
+from luma_cli.advise.answer import Ranking, Row
+from luma_cli.advise.candidates import Candidate
+from luma_cli.advise.evidence import Scale
+from luma_cli.advise.front import on_front
+from luma_cli.advise.predictor import Prediction, Predictor
+from luma_cli.units import Budget, FlopConvention
+
+# About the spread between seeds of one recipe on these datasets: differences below it decide nothing.
+SEED_NOISE_MIOU = 0.3
+
+
+def rank(
+    candidates: Sequence[Candidate],
+    budgets: Sequence[Budget],
+    predictor: Predictor,
+    scale: Scale,
+    convention: FlopConvention = "mac",
+) -> Ranking:
+    """The front of the candidates on `scale`, best mIoU first, cheapest first among equals."""
+    predictions = predictor.predict(candidates, scale)
+    pairs = [(each, found) for each, found in zip(candidates, predictions, strict=True) if found.evidence]
+    scores = [_miou(found) for _, found in pairs]
+    mask = on_front([held.expense(each, budgets) for each, _ in pairs], scores)
+    front = sorted(
+        (pair for pair, kept in zip(pairs, mask, strict=True) if kept),
+        key=lambda pair: (-_miou(pair[1]), held.expense(pair[0], budgets), pair[0].key),
+    )
+    first = _miou(front[0][1]) if front else 0.0
+    rows = tuple(
+        Row(
+            rank=index + 1,
+            candidate=candidate,
+            prediction=found,
+            evidence=tuple(predictor.rows(found.evidence)),
+            why=_why(candidate, found, predictor, budgets, first - _miou(found), convention),
+            tie=index > 0 and first - _miou(found) <= SEED_NOISE_MIOU,
+        )
+        for index, (candidate, found) in enumerate(front)
+    )
+    return Ranking(scale, rows, len(pairs), len({found.evidence for _, found in pairs}), len(pairs) - len(front))
+
+
+def _miou(prediction: Prediction) -> float:
+    return prediction.miou_percent if prediction.miou_percent is not None else float("nan")
+
+
+def _why(
+    candidate: Candidate,
+    found: Prediction,
+    predictor: Predictor,
+    budgets: Sequence[Budget],
+    behind: float,
+    convention: FlopConvention,
+) -> str:
+    parts = [_accuracy(found, predictor), _spending(candidate, budgets, convention)]
+    if behind > SEED_NOISE_MIOU:
+        parts.append(f"{behind:.1f} mIoU behind the first, for less")
+    elif behind > 0:
+        parts.append(f"within seed noise ({SEED_NOISE_MIOU} mIoU) of the first, for less")
+    return _joined(*parts, found.note)
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
+
+
+def _accuracy(found: Prediction, predictor: Predictor) -> str:
+    rows = predictor.rows(found.evidence)
+    miou = f"{_miou(found):.1f} mIoU"
+    if len(rows) == 1:
+        return f"{miou} measured at {rows[0].size} ({rows[0].source})"
+    sources = sorted({row.source for row in rows})
+    spread = f"{found.low:.1f} to {found.high:.1f}, " if found.low != found.high else ""
+    return f"{miou}, mean of {len(rows)} results at {rows[0].size} ({spread}{'; '.join(sources)})"
+
+
+def _spending(candidate: Candidate, budgets: Sequence[Budget], convention: FlopConvention) -> str:
+    parts = []
+    for budget in budgets:
+        value = held.cost(candidate, budget.kind)
+        if value is not None:
+            left = held.slack(candidate, budget)
+            parts.append(f"{held.describe(budget.kind, value, convention)}, {left:.0%} {_room(budget)}")
+    return "; ".join(parts)
+
+
+def _room(budget: Budget) -> str:
+    return f"above {budget.text}" if budget.is_floor else f"of {budget.text} left"
+
+
+def rank_by_size(
+    candidates: Sequence[Candidate], budgets: Sequence[Budget], convention: FlopConvention = "mac"
+) -> tuple[Row, ...]:
+    """Candidates without accuracy evidence, most multiply-adds first: an order, not a claim about accuracy."""
+    ordered = sorted(candidates, key=lambda each: (-(each.macs or 0), each.key))
+    return tuple(
+        Row(index + 1, each, None, (), _joined("no accuracy evidence", _spending(each, budgets, convention)))
+        for index, each in enumerate(ordered)
+    )
+
+
+def untested(
+    candidates: Sequence[Candidate],
+    budgets: Sequence[Budget],
+    predictor: Predictor,
+    scale: Scale,
+    convention: FlopConvention = "mac",
+) -> list[Row]:
+    """Candidates without evidence on the scale at their size: first those measured there at another size."""
+    predictions = predictor.predict(candidates, scale)
+    pairs = [(each, found) for each, found in zip(candidates, predictions, strict=True) if not found.evidence]
+    pairs.sort(key=lambda pair: (-_best_elsewhere(pair[1], predictor), -(pair[0].macs or 0), pair[0].key))
+    return [
+        Row(index + 1, each, found, (), _joined(_gap(each, found, predictor), _spending(each, budgets, convention)))
+        for index, (each, found) in enumerate(pairs)
+    ]
+
+
+def _best_elsewhere(found: Prediction, predictor: Predictor) -> float:
+    return max((row.miou_percent for row in predictor.rows(found.elsewhere)), default=0.0)
+
+
+def _gap(candidate: Candidate, found: Prediction, predictor: Predictor) -> str:
+    rows = sorted(predictor.rows(found.elsewhere), key=lambda row: -row.miou_percent)
+    if not rows:
+        return "no evidence for these weights on this scale"
+    return f"no evidence at {candidate.resolution} px; {rows[0].miou_percent:.1f} mIoU was measured at {rows[0].size}"

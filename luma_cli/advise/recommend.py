@@ -1,0 +1,177 @@
+"""Which backbone, pretraining and resolution under a budget: from candidates, evidence and measured rows to an answer.
+
+Everything it works on is an argument; what is left out is read from the shipped tables. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from luma_cli.advise import budgets as held
+from luma_cli.advise.answer import Ranking, Recommendation, Row
+from luma_cli.advise.candidates import RESOLUTIONS, Candidate, build, check_families, num_classes, on_bench
+from luma_cli.advise.evidence import Evidence, load_reference
+from luma_cli.advise.measured import Bench, Measured
+from luma_cli.advise.predictor import LookupPredictor, Predictor
+from luma_cli.advise.question import Question
+from luma_cli.advise.ranking import rank, rank_by_size, untested
+from luma_cli.advise.scales import by_preference
+from luma_cli.errors import NoAnswer, UsageError
+from luma_cli.units import Budget, FlopConvention, convention_caption, parse_budget
+
+_NUM_OTHER_SCALES, _ROWS_PER_OTHER_SCALE, _NUM_UNTESTED = 3, 3, 5
+
+
+def recommend(
+    budgets: Sequence[str | Budget],
+    *,
+    dataset: str = "ade20k",
+    resolutions: Sequence[int] = (),
+    families: Sequence[str] = (),
+    top: int = 5,
+    device: str | None = None,
+    convention: FlopConvention = "mac",
+    candidates: Sequence[Candidate] | None = None,
+    evidence: Sequence[Evidence] | None = None,
+    own: Sequence[Evidence] = (),
+    measured: Sequence[Measured] = (),
+    predictor: Predictor | None = None,
+) -> Recommendation:
+    """The best candidates that meet every budget, on one named scale of accuracy.
+
+    budgets: as `200gflops` or parsed; a candidate must meet them all. resolutions, families: empty for any. own: the
+    user's runs, preferred to `evidence`. measured: rows that budgets in time, rate, memory or energy are held against.
+    candidates, evidence: from the shipped tables when None. predictor: a lookup in own + evidence when None.
+
+    Raises NoAnswer when nothing meets the budgets or nothing was measured that could tell; UsageError otherwise.
+
+    >>> recommend(["200gflops"], resolutions=[512]).rows[0].candidate.resolution  # doctest: +SKIP
+    512
+    """
+    if top < 1:
+        raise UsageError(f"top is {top}, expected at least 1")
+    num_classes(dataset)
+    asked = tuple(parse_budget(each, convention) if isinstance(each, str) else each for each in budgets)
+    question = Question(dataset, asked, tuple(resolutions), check_families(families), convention, device)
+    facts = [*own, *(load_reference() if evidence is None else evidence)]
+    chooser = predictor or LookupPredictor(facts)
+    pool = list(candidates) if candidates is not None else load_candidates(dataset, resolutions, question.is_measured)
+    bench = question.bench(pool, measured, chooser) if question.is_measured else None
+    everything = on_bench(pool, bench) if bench else pool
+    eligible = question.eligible(everything)
+    within = [each for each in eligible if held.fits(each, asked)]
+    if not within:
+        raise NoAnswer(question.unmet(eligible))
+    notes = [*_cost_notes(question, eligible), *_bench_notes(bench, dataset), *_luma_notes(facts, dataset)]
+    return _answer(question, within, chooser, top, bench, notes)
+
+
+def load_candidates(dataset: str, resolutions: Sequence[int] = (), any_resolution: bool = False) -> list[Candidate]:
+    """Every card, pretraining and resolution of the shipped tables, those without public weights included.
+
+    any_resolution: sizes that the cost table lacks are no error, because measured rows bring their own counts.
+    """
+    from luma_cli.catalogue.cards import candidates
+    from luma_cli.catalogue.costs import load_costs
+
+    costs = load_costs()
+    sizes = tuple(resolutions or RESOLUTIONS)
+    if any_resolution:
+        known = {resolution for _, resolution in costs}
+        sizes = tuple(size for size in sizes if size in known) or RESOLUTIONS
+    return build(candidates(), costs, dataset, sizes)
+
+
+def _answer(
+    question: Question,
+    within: Sequence[Candidate],
+    predictor: Predictor,
+    top: int,
+    bench: Bench | None,
+    notes: Sequence[str],
+) -> Recommendation:
+    budgets, convention = question.budgets, question.convention
+    rankings = by_preference(
+        [
+            (preference, rank(within, budgets, predictor, scale, convention))
+            for preference, scale in predictor.scales(question.dataset)
+        ]
+    )
+    best = rankings[0] if rankings else None
+    rows = best.rows if best else rank_by_size(within, budgets, convention)
+    rest = untested(within, budgets, predictor, best.scale, convention) if best else []
+    return Recommendation(
+        dataset=question.dataset,
+        budgets=budgets,
+        ranked_by="miou_percent" if best else "macs",
+        scale=best.scale if best else None,
+        rows=rows[:top],
+        num_within_budget=len(within),
+        num_dominated=best.num_dominated if best else 0,
+        other_scales=tuple(_shortened(each) for each in rankings[1 : 1 + _NUM_OTHER_SCALES]),
+        num_without_evidence=len(rest) if best else len(within),
+        without_evidence=tuple(_one_per_weights(rest)[:_NUM_UNTESTED]),
+        conditions=bench.conditions if bench else None,
+        notes=(_scale_note(best, question.dataset), *notes),
+    )
+
+
+def _shortened(ranking: Ranking) -> Ranking:
+    return Ranking(
+        ranking.scale,
+        ranking.rows[:_ROWS_PER_OTHER_SCALE],
+        ranking.num_with_evidence,
+        ranking.num_figures,
+        ranking.num_dominated,
+    )
+
+
+def _one_per_weights(rows: Sequence[Row]) -> list[Row]:
+    """The first row of each checkpoint."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.candidate.timm_name, row)
+    return list(first.values())
+
+
+def _scale_note(best: Ranking | None, dataset: str) -> str:
+    if best is None:
+        return (
+            f"no accuracy evidence on {dataset} for any candidate within budget; ranked by GMACs, which is no accuracy"
+        )
+    if best.scale.head == "luma":
+        return f"accuracy: {best.scale.label}"
+    return f"accuracy on the scale of {best.scale.label}; no LUMA run seen"
+
+
+def _cost_notes(question: Question, eligible: Sequence[Candidate]) -> list[str]:
+    notes = []
+    if any(budget.kind == "macs" for budget in question.budgets):
+        notes.append(f"{convention_caption(question.convention)}; whole segmenter on one square crop")
+    uncounted = sum(each.macs is None for each in eligible)
+    if uncounted and any(budget.kind == "macs" for budget in question.budgets):
+        notes.append(f"{uncounted} candidates left out: their multiply-adds are only known as a lower bound")
+    return notes
+
+
+def _bench_notes(bench: Bench | None, dataset: str) -> list[str]:
+    if bench is None:
+        return []
+    notes = [f"measured on {bench.conditions.label}; batch-1 eager latency, plateau throughput"]
+    if bench.num_left_out:
+        notes.append(f"{bench.num_left_out} rows measured under other conditions, or since repeated, were left out")
+    if bench.conditions.num_classes != num_classes(dataset):
+        notes.append(f"measured with {bench.conditions.num_classes} classes, {dataset} has {num_classes(dataset)}")
+    noisy = sorted({row.name for row in bench.rows if row.noisy})
+    if noisy:
+        notes.append(f"noisy measurements: {', '.join(noisy)}; repeat them with --again")
+    return notes
+
+
+def _luma_notes(facts: Sequence[Evidence], dataset: str) -> list[str]:
+    published = [row for row in facts if row.provenance == "published LUMA" and row.dataset == dataset]
+    return [
+        f"published LUMA figure {row.miou_percent:g} ({row.backbone}) supports no candidate: {row.size}"
+        for row in published
+        if row.height is None
+    ]

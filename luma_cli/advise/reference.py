@@ -1,0 +1,183 @@
+"""Imports the transcribed table of published results into `profiles/reference/`.
+
+    python -m luma_cli.advise.reference TABLE.csv FLAGS.csv profiles/reference/segmentation_results.csv
+
+TABLE is the transcription, FLAGS the list of suspicions about its rows. Every suspicion is handled by kind: exact
+duplicates are dropped, known slips corrected, doubtful figures kept and marked, the rest noted beside the row.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from luma_cli.advise import cleaning
+from luma_cli.advise.evidence import COLUMNS, Evidence, to_row
+from luma_cli.catalogue.index import TimmIndex, load_index
+from luma_cli.catalogue.pretraining import objective_of
+
+Flags = Mapping[int, Sequence[tuple[str, str]]]
+
+# Suspicions that make the accuracy itself doubtful.
+_DOUBTFUL = ("outlier",)
+# Suspicions about other columns, kept beside the row. The rest is benign: near duplicates, extremes, odd sizes.
+_REMARKS = {
+    "gflops outlier for params and head": "published GFLOPs are {detail} of what parameters and head suggest",
+    "params < timm backbone": "published parameters are below those of the {detail} M",
+    "params conflict within backbone+head": "published parameters of this backbone and head differ: {detail}",
+    "conflicting duplicate, same or unknown schedule": "published more than once with different mIoU: {detail}",
+    "pretraining data missing": "pretraining data not stated",
+}
+
+
+def read_flags(path: Path) -> dict[int, list[tuple[str, str]]]:
+    """Suspicions by row of the table, zero-based, as (kind, detail)."""
+    flags: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            flags[int(row["row"])].append((row["kind"], row["detail"]))
+    return dict(flags)
+
+
+def clean(rows: Sequence[Mapping[str, str]], flags: Flags, index: TimmIndex) -> list[Evidence]:
+    """The table in our schema, exact duplicates merged into the fuller of each pair; `index` is installed timm's."""
+    merged = _duplicates(rows, flags)
+    dropped = {index for group in merged.values() for index in group}
+    also = {kept: "; ".join(rows[index]["source"] for index in group) for kept, group in merged.items()}
+    return [
+        _evidence(number, row, flags.get(number, ()), index, also.get(number, ""))
+        for number, row in enumerate(rows)
+        if number not in dropped
+    ]
+
+
+def _duplicates(rows: Sequence[Mapping[str, str]], flags: Flags) -> dict[int, list[int]]:
+    """Row that stays -> rows that say exactly the same; the flag's detail names the whole group."""
+    groups = {
+        tuple(json.loads(detail.removeprefix("rows ").split("]")[0] + "]"))
+        for found in flags.values()
+        for kind, detail in found
+        if kind == "exact duplicate"
+    }
+    merged = {}
+    for group in groups:
+        best = max(group, key=lambda index: (_is_primary(rows[index]), _filled(rows[index]), -index))
+        merged[best] = [index for index in group if index != best]
+    return merged
+
+
+def _is_primary(row: Mapping[str, str]) -> bool:
+    return cleaning.trust(row["notes"], row["source"]) == "primary"
+
+
+def _filled(row: Mapping[str, str]) -> int:
+    return sum(bool(value) for value in row.values())
+
+
+def _evidence(
+    number: int, row: Mapping[str, str], flags: Sequence[tuple[str, str]], index: TimmIndex, also: str
+) -> Evidence:
+    height, width = cleaning.resolution(row["resolution"])
+    head = cleaning.head(row["head"], row["notes"])
+    timm, architecture, in_timm = cleaning.timm_name(row["backbone"], index.has)
+    return Evidence(
+        id=f"ref-{number:04d}",
+        provenance="published LUMA" if head.name == "luma" else "other head",
+        trust=cleaning.trust(row["notes"], row["source"]),
+        head=head.name,
+        head_raw=row["head"],
+        regime=head.regime,
+        recipe=head.recipe,
+        height=height,
+        width=width,
+        timm=timm,
+        architecture=architecture,
+        in_timm=in_timm,
+        doubtful=_doubt(flags),
+        remarks="; ".join(_remarks(flags)),
+        notes="; ".join(filter(None, (row["notes"], f"also published in: {also}" if also else ""))),
+        **_pretraining(row, flags, timm if in_timm == "tag" else ""),
+        **_plain(row),
+    )
+
+
+def _pretraining(row: Mapping[str, str], flags: Sequence[tuple[str, str]], weights: str) -> dict[str, Any]:
+    """The objective of known weights is what the cards say; otherwise what the printed words plainly mean."""
+    data = row["pretraining_data"]
+    if any(kind == "IN-21k called IN-22k" for kind, _ in flags):
+        data = data.replace("ImageNet-22k", "ImageNet-21k")
+    return {
+        "pretraining": objective_of(weights) or cleaning.objective(row["pretraining"], data, row["backbone"]),
+        "pretraining_raw": row["pretraining"],
+        "pretraining_data": data,
+        "extra_data": cleaning.extra_data(row["pretraining"], data),
+    }
+
+
+def _plain(row: Mapping[str, str]) -> dict[str, Any]:
+    """Columns that carry over, numbers read; what published papers call FLOPs is only known where a note says so."""
+    gflops = float(row["gflops"]) if row["gflops"] else None
+    return {
+        "dataset": row["dataset"],
+        "split": row["split"],
+        "eval": row["eval"],
+        "backbone": row["backbone"],
+        "family": row["family"],
+        "miou_percent": float(row["miou"]),
+        "params_m": float(row["params_m"]) if row["params_m"] else None,
+        "params_scope": row["params_scope"],
+        "gflops_published": gflops,
+        "flops_unit": "" if gflops is None else "macs" if "holds published MACs" in row["notes"] else "as published",
+        "schedule": cleaning.schedule(row["schedule"]),
+        "source": row["source"],
+        "url": row["url"],
+    }
+
+
+def _doubt(flags: Sequence[tuple[str, str]]) -> str:
+    details = [detail for kind, detail in flags if kind.startswith(_DOUBTFUL)]
+    if not details:
+        return ""
+    expected = details[0].split()[1]
+    return f"a fit on the other rows expects {expected} mIoU"
+
+
+def _remarks(flags: Sequence[tuple[str, str]]) -> list[str]:
+    return [_REMARKS[kind].format(detail=detail) for kind, detail in flags if kind in _REMARKS]
+
+
+def write(path: Path, evidence: Sequence[Evidence]) -> None:
+    """Writes the cleaned table, one row per piece of evidence, with a header and Unix line ends."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(to_row(row) for row in evidence)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Imports the table named on the command line; prints what was kept, merged and doubted to stderr."""
+    if len(arguments) != 3:
+        print("usage: python -m luma_cli.advise.reference TABLE.csv FLAGS.csv OUT.csv", file=sys.stderr)
+        return 2
+    with Path(arguments[0]).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    index = load_index()
+    evidence = clean(rows, read_flags(Path(arguments[1])), index)
+    write(Path(arguments[2]), evidence)
+    found = Counter(row.in_timm for row in evidence)
+    doubtful = sum(bool(row.doubtful) for row in evidence)
+    print(
+        f"{len(rows)} rows read, {len(rows) - len(evidence)} exact duplicates merged, {doubtful} doubtful",
+        file=sys.stderr,
+    )
+    print(f"in timm {index.version}: {dict(sorted(found.items()))}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
