@@ -1,0 +1,77 @@
+"""Progress of a sweep on stderr: redrawn only when something happened, so that nothing spins beside a measurement."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from luma_cli.units import gibibytes
+
+if TYPE_CHECKING:
+    from luma_cli.measure.sweep import Event
+    from luma_cli.store.records import Profile
+
+
+class Progress:
+    """Callable that takes the sweep's events. One status line on a terminal, one line per result elsewhere."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._live = file.isatty()
+        self._kept = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._clear()
+        if self._kept and kind is None:
+            print(f"{self._kept} already measured; --again measures anew", file=self._file)
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if event.kind == "kept":
+            self._kept += 1
+        elif event.kind == "stage":
+            self._status(f"{_where(event)}: {event.text}{_eta(event)}")
+        elif event.profile is not None:
+            self._clear()
+            print(f"{_where(event)}: {summary(event.profile)}", file=self._file, flush=True)
+
+    def _status(self, text: str) -> None:
+        if self._live:
+            print(f"\r\x1b[2K{text[:79]}", end="", file=self._file, flush=True)
+
+    def _clear(self) -> None:
+        if self._live:
+            print("\r\x1b[2K", end="", file=self._file, flush=True)
+
+
+def summary(profile: Profile) -> str:
+    """One line about a finished profile."""
+    if profile.status != "ok":
+        return f"{profile.status}: {profile.reason}"
+    parts = []
+    if throughput := profile.metrics.get("throughput"):
+        parts.append(f"{throughput.median:.4g} img/s at batch {profile.batch}")
+    if latency := profile.metrics.get("latency_eager"):
+        parts.append(f"{latency.median:.4g} ms")
+    for name in ("memory_device", "memory_allocated"):
+        if name in profile.metrics:
+            parts.append(f"{gibibytes(profile.metrics[name].median):.2f} GiB")
+            break
+    return ", ".join(parts) or "ok"
+
+
+def _where(event: Event) -> str:
+    configuration = event.configuration
+    return f"[{event.index + 1}/{event.total}] {configuration.backbone} at {configuration.resolution} px"
+
+
+def _eta(event: Event) -> str:
+    if event.eta_seconds is None:
+        return ""
+    minutes, seconds = divmod(round(event.eta_seconds), 60)
+    return f" (about {minutes}:{seconds:02} left)"
