@@ -101,8 +101,8 @@ def _configurations() -> st.SearchStrategy[Configuration]:
     whole = st.integers(-(2**63), 2**63 - 1)
     return st.builds(
         Configuration,
-        **{name: _text for name in "backbone timm_name family pretraining weights dtype attention compile".split()},
-        **{name: _text for name in "channels_last device part backbone_hash tag".split()},
+        **{name: _text for name in ("backbone", "timm_name", "family", "pretraining", "weights", "dtype", "compile")},
+        **{name: _text for name in ("attention", "channels_last", "device", "part", "backbone_hash", "tag")},
         **{name: whole for name in ("resolution", "seed", "batch")},
         head=head,
         train_memory=st.booleans(),

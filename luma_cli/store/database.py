@@ -125,8 +125,8 @@ def _configure(connection: sqlite3.Connection, file: Path) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
-        message = f"{file}: write-ahead logging is refused here, using a {mode} journal; readers and writers will wait for each other"
-        warnings.warn(message, StoreWarning, stacklevel=3)
+        refusal = f"{file}: write-ahead logging is refused here, using a {mode} journal"
+        warnings.warn(f"{refusal}; readers and writers will wait for each other", StoreWarning, stacklevel=3)
 
 
 def _refuse_newer(file: Path, known: int) -> None:
@@ -149,7 +149,8 @@ def _accepted(connection: sqlite3.Connection, file: Path) -> int:
 
 
 def _newer(file: Path, schema: int, known: int) -> str:
-    return f"{file} has schema {schema}, this luma knows {known}; it was left as it is: upgrade with `pip install -U luma-seg` or {ELSEWHERE}"
+    remedy = f"upgrade with `pip install -U luma-seg` or {ELSEWHERE}"
+    return f"{file} has schema {schema}, this luma knows {known}; it was left as it is: {remedy}"
 
 
 def _reader(file: Path) -> sqlite3.Connection:

@@ -45,7 +45,8 @@ def code(error: sqlite3.Error) -> int:
 def _sqlite_message(error: sqlite3.Error, file: Path) -> str:
     primary = code(error)
     if primary in _FULL:
-        return f"{file} could not be written ({error}; {free_bytes(file)} bytes free there): nothing was kept; free some space or {ELSEWHERE}"
+        space = f"{error}; {free_bytes(file)} bytes free there"
+        return f"{file} could not be written ({space}): nothing was kept; free some space or {ELSEWHERE}"
     if primary in _CLOSED:
         return f"{file} cannot be opened or written ({error}); {ELSEWHERE}"
     if primary in _BUSY:

@@ -54,7 +54,7 @@ def read(file: Path) -> Header:
 
 
 def verify(file: Path) -> Header:
-    """The header of `file` if it is a whole luma database. Raises StoreError otherwise, OSError when it cannot be read."""
+    """The header of `file`. Raises StoreError unless it is a whole luma database, OSError when it cannot be read."""
     header = read(file)
     if header.application_id != APPLICATION_ID:
         raise StoreError(f"{file} is an SQLite database of another program; {ELSEWHERE}")

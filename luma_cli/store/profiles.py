@@ -16,7 +16,7 @@ from luma_cli.store.faults import translated
 from luma_cli.store.finite import finite
 from luma_cli.store.migrations import transaction
 from luma_cli.store.records import Metric, Profile
-from luma_cli.store.rows import Origin, Row
+from luma_cli.store.rows import UNKNOWN, Origin, Row
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -34,7 +34,8 @@ _METRICS = "SELECT * FROM metric WHERE attempt_id IN (SELECT value FROM json_eac
 _SAMPLES = "SELECT attempt_id, name, samples FROM sample WHERE attempt_id IN (SELECT value FROM json_each(?))"
 _LATEST = """
 SELECT attempt_id FROM (
-    SELECT attempt_id, row_number() OVER (PARTITION BY fingerprint ORDER BY started_unix_seconds DESC, hash DESC) AS place
+    SELECT attempt_id,
+        row_number() OVER (PARTITION BY fingerprint ORDER BY started_unix_seconds DESC, hash DESC) AS place
     FROM attempt WHERE fingerprint IN (SELECT value FROM json_each(?))
 ) WHERE place = 1
 """
@@ -45,7 +46,7 @@ class Store:
     """A database open for writing, as a sweep takes it."""
 
     database: Database
-    origin: Origin = Origin()
+    origin: Origin = UNKNOWN
 
     def save(self, profile: Profile) -> Profile:
         """Keeps `profile`; returns it as kept, see `save`."""
@@ -56,7 +57,7 @@ class Store:
         return latest(self.database.conn, fingerprints)
 
 
-def save(db: Database, profile: Profile, origin: Origin = Origin(), now: Callable[[], float] = time.time) -> Profile:
+def save(db: Database, profile: Profile, origin: Origin = UNKNOWN, now: Callable[[], float] = time.time) -> Profile:
     """Keeps `profile` in one transaction and returns it as kept: with a number that is not finite it is a `failed` one.
 
     Saving the same content again changes nothing. Raises StoreError, with nothing kept, when it cannot be written.

@@ -34,6 +34,10 @@ UNITS: Mapping[str, frozenset[str]] = {
 }
 _INTEGER_FACTS = ("macs", "backbone_macs", "head_macs", "params", "backbone_params", "head_params")
 _TEXT_FACTS = ("ffn", "tap")
+_LABELS = (
+    *("backbone", "timm_name", "family", "pretraining", "weights", "dtype", "attention", "compile"),
+    *("channels_last", "device", "part", "tag"),
+)
 # What the hash of an attempt covers besides its three parents and its metrics.
 _ATTEMPT = (
     "status",
@@ -57,6 +61,9 @@ class Origin:
     plan: str = ""
     device_index: int | None = None
     device_uuid: str = ""
+
+
+UNKNOWN = Origin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ def encode(profile: Profile, origin: Origin, saved_unix_seconds: float) -> Rows:
 
 
 def attempt_hash(parents: Sequence[str], attempt: Row, metrics: Sequence[Row], samples: Mapping[str, bytes]) -> str:
-    """Hash over everything that an attempt says: its parents' hashes, its own columns, metrics sorted by name, samples."""
+    """Hash over all that an attempt says: hashes of its parents, its own columns, metrics sorted by name, samples."""
     content = [
         list(parents),
         [attempt[column] for column in _ATTEMPT],
@@ -132,7 +139,7 @@ def unpack(blob: bytes) -> tuple[float, ...]:
 
 
 def decode(row: Row, metrics: Mapping[str, Metric]) -> Profile:
-    """The Profile of a row with the JSON of configuration, identity and provenance. Raises StoreError if it is not ours."""
+    """The Profile of a row with the JSON of configuration, identity and provenance. Raises StoreError if not ours."""
     return Profile(
         configuration=decode_configuration(row["configuration"]),
         environment=Environment(json.loads(row["identity"]), json.loads(row["provenance"])),
@@ -164,12 +171,9 @@ def decode_configuration(content: str) -> Configuration:
 
 def _configuration_row(configuration: Configuration) -> Row:
     content = canonical(asdict(configuration), "configuration")
-    names = (
-        "backbone timm_name family pretraining weights dtype attention compile channels_last device part tag".split()
-    )
     return {
         "hash": sha256(content),
-        **{name: text(getattr(configuration, name)) for name in names},
+        **{name: text(getattr(configuration, name)) for name in _LABELS},
         "resolution": configuration.resolution,
         "head": text(configuration.head.name),
         "queries": configuration.head.num_queries,
