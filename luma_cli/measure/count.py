@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from luma_cli.measure.formulas import Formula, formulas, operator_name
 from luma_cli.measure.known_ops import known_zero
+from luma_cli.measure.meta_shapes import applies, meta_shapes
 
 COUNT_VERSION = 1  # raise when a formula or the allow-list changes: cached counts are keyed by it
 
@@ -81,6 +82,7 @@ class Counting(TorchDispatchMode):
         super().__init__()
         self._formulas: Mapping[str, Formula] = formulas()
         self._zero = known_zero()
+        self._shapes = meta_shapes()
         self._on_macs = on_macs
         self._macs: Counter[str] = Counter()
         self._seen: Counter[str] = Counter()
@@ -99,7 +101,8 @@ class Counting(TorchDispatchMode):
             if parts is not NotImplemented:
                 return parts
             self._unknown.add(name)
-        out = func(*args, **kwargs)
+        shape = self._shapes.get(name)
+        out = shape(args) if shape is not None and applies(args, kwargs) else func(*args, **kwargs)
         self._seen[name] += 1
         if formula is not None:
             self._count(name, formula(args, kwargs, out), out)
