@@ -23,7 +23,8 @@ class Prediction:
 
     miou_percent: the mean, None without evidence. draws: joint posterior draws in percent, one per posterior sample,
     None for a predictor that has none. evidence: ids behind the mean. elsewhere: ids of the same checkpoint and scale
-    at other sizes. low, high: least and greatest figure behind the mean. note: what a reader must know about it.
+    at other sizes. low, high: least and greatest figure behind the mean. doubtful: why the figure should not decide,
+    empty when nothing speaks against it. note: what a reader must know about it, the doubt included.
     """
 
     scale: Scale
@@ -33,6 +34,7 @@ class Prediction:
     elsewhere: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
+    doubtful: str = ""
     note: str = ""
 
 
@@ -58,7 +60,7 @@ class LookupPredictor:
     def __init__(self, evidence: Sequence[Evidence]) -> None:
         """Indexes the evidence; rows whose training saw further labelled data support no candidate."""
         self._by_id = {row.id: row for row in evidence}
-        self._by_architecture: dict[tuple[str, Scale], list[Evidence]] = defaultdict(list)
+        self._by_scale: dict[Scale, dict[str, list[Evidence]]] = defaultdict(lambda: defaultdict(list))
         self._preference: dict[Scale, int] = {}
         for row in evidence:
             scale, rank = row.scale, _preference(row)
@@ -66,7 +68,7 @@ class LookupPredictor:
                 continue
             self._preference[scale] = min(rank, self._preference.get(scale, rank))
             if row.architecture:
-                self._by_architecture[row.architecture, scale].append(row)
+                self._by_scale[scale][row.architecture].append(row)
 
     def scales(self, dataset: str) -> list[tuple[int, Scale]]:
         """Scales of the dataset with stated head and protocol, preferred first."""
@@ -74,29 +76,37 @@ class LookupPredictor:
 
     def predict(self, candidates: Sequence[Candidate], scale: Scale) -> list[Prediction]:
         """Means of matching rows; None where nothing was measured at the candidate's resolution."""
-        return [self._predict(candidate, scale) for candidate in candidates]
+        known, nothing = self._by_scale.get(scale, {}), Prediction(scale)
+        return [
+            self._predict(candidate, scale, known[candidate.architecture])
+            if candidate.architecture in known
+            else nothing
+            for candidate in candidates
+        ]
 
     def rows(self, ids: Iterable[str]) -> list[Evidence]:
         """The rows with these ids, in their order."""
         return [self._by_id[each] for each in ids]
 
-    def _predict(self, candidate: Candidate, scale: Scale) -> Prediction:
-        known, note = _of_checkpoint(candidate, self._by_architecture.get((candidate.architecture, scale), ()))
+    @staticmethod
+    def _predict(candidate: Candidate, scale: Scale, rows: Sequence[Evidence]) -> Prediction:
+        known, note = _of_checkpoint(candidate, rows)
         here = [row for row in known if row.at(candidate.resolution)]
         elsewhere = tuple(row.id for row in known if not row.at(candidate.resolution))
         if not here:
             return Prediction(scale, elsewhere=elsewhere)
         used = [row for row in here if not row.doubtful] or here
         figures = [row.miou_percent for row in used]
-        doubt = f"doubtful: {used[0].doubtful}" if used[0].doubtful else ""
+        doubtful = used[0].doubtful
         return Prediction(
             scale,
-            miou_percent=sum(figures) / len(figures),
+            miou_percent=round(sum(figures) / len(figures), 3),
             evidence=tuple(row.id for row in used),
             elsewhere=elsewhere,
             low=min(figures),
             high=max(figures),
-            note="; ".join(filter(None, (note, doubt))),
+            doubtful=doubtful,
+            note="; ".join(filter(None, (note, f"doubtful: {doubtful}" if doubtful else ""))),
         )
 
 
