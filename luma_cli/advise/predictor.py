@@ -55,7 +55,10 @@ class Predictor(Protocol):
 
 
 class LookupPredictor:
-    """Predicts only what was measured: the same checkpoint, on the scale, at the candidate's resolution."""
+    """Predicts only what was measured: the same checkpoint, on the scale, at the candidate's resolution.
+
+    Where nothing was measured at exactly that size, crops of almost the same area stand for it, and the note says so.
+    """
 
     def __init__(self, evidence: Sequence[Evidence]) -> None:
         """Indexes the evidence; rows whose training saw further labelled data support no candidate."""
@@ -91,13 +94,15 @@ class LookupPredictor:
     @staticmethod
     def _predict(candidate: Candidate, scale: Scale, rows: Sequence[Evidence]) -> Prediction:
         known, note = _of_checkpoint(candidate, rows)
-        here = [row for row in known if row.at(candidate.resolution)]
-        elsewhere = tuple(row.id for row in known if not row.at(candidate.resolution))
+        same = [row for row in known if row.at(candidate.resolution)]
+        here = same or [row for row in known if row.near(candidate.resolution)]
+        elsewhere = tuple(row.id for row in known if row not in here)
         if not here:
             return Prediction(scale, elsewhere=elsewhere)
         used = [row for row in here if not row.doubtful] or here
         figures = [row.miou_percent for row in used]
         doubtful = used[0].doubtful
+        crops = "" if same else f"crops of {_crops(used)} stand for {candidate.resolution}x{candidate.resolution}"
         return Prediction(
             scale,
             miou_percent=round(sum(figures) / len(figures), 3),
@@ -106,8 +111,12 @@ class LookupPredictor:
             low=min(figures),
             high=max(figures),
             doubtful=doubtful,
-            note="; ".join(filter(None, (note, f"doubtful: {doubtful}" if doubtful else ""))),
+            note="; ".join(filter(None, (crops, note, f"doubtful: {doubtful}" if doubtful else ""))),
         )
+
+
+def _crops(rows: Sequence[Evidence]) -> str:
+    return " and ".join(sorted({row.size for row in rows}))
 
 
 def _of_checkpoint(candidate: Candidate, rows: Sequence[Evidence]) -> tuple[list[Evidence], str]:
@@ -120,7 +129,7 @@ def _of_checkpoint(candidate: Candidate, rows: Sequence[Evidence]) -> tuple[list
         return [], ""
     similar = [row for row in rows if row.pretraining == objective]
     names = sorted({row.backbone for row in similar})
-    return similar, f"other weights of the same architecture and objective: {', '.join(names)}" if names else ""
+    return similar, f"measured with weights named {', '.join(names)}, not with these" if names else ""
 
 
 def _preference(row: Evidence) -> int | None:

@@ -92,9 +92,10 @@ def _accuracy(found: Prediction, rows: Sequence[Evidence]) -> str:
     miou = f"{_miou(found):.1f} mIoU"
     if len(rows) == 1:
         return f"{miou} measured at {rows[0].size} ({rows[0].source})"
+    sizes = " and ".join(sorted({row.size for row in rows}))
     sources = sorted({row.source for row in rows})
     spread = f"{found.low:.1f} to {found.high:.1f}, " if found.low != found.high else ""
-    return f"{miou}, mean of {len(rows)} results at {rows[0].size} ({spread}{'; '.join(sources)})"
+    return f"{miou}, mean of {len(rows)} results at {sizes} ({spread}{'; '.join(sources)})"
 
 
 def _spending(candidate: Candidate, budgets: Sequence[Budget], convention: FlopConvention) -> str:
@@ -132,7 +133,7 @@ def untested(
     """Candidates without evidence on the scale at their size: first those measured there at another size."""
     predictions = predictor.predict(candidates, scale)
     pairs = [(each, found) for each, found in zip(candidates, predictions, strict=True) if not found.evidence]
-    pairs.sort(key=lambda pair: (*_promise(*pair, predictor), pair[0].key))
+    pairs.sort(key=lambda pair: (*_promise(pair[0], pair[1], predictor), pair[0].key))
     return [
         Row(index + 1, each, found, (), _joined(_gap(each, found, predictor), _spending(each, budgets, convention)))
         for index, (each, found) in enumerate(pairs)
