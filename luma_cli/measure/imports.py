@@ -1,0 +1,85 @@
+"""One's own backbones behind `--import module|file.py`: found and hashed here, run only in the worker. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from luma_cli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A module to import before building: its name or file, where it was found, SHA-256 of its source."""
+
+    target: str
+    path: str
+    folder: str
+    sha256: str
+
+
+def find(target: str, cwd: Path | None = None) -> Import:
+    """The module or file that `target` names, hashed but not run. Raises UsageError when there is none."""
+    if target.endswith(".py"):
+        return _find_file(target, (cwd or Path.cwd()) / target)
+    return _find_module(target, cwd or Path.cwd())
+
+
+def combined_hash(imports: list[Import]) -> str:
+    """One hash for all of them, in their order; empty for none."""
+    if not imports:
+        return ""
+    if len(imports) == 1:
+        return imports[0].sha256
+    return hashlib.sha256("\n".join(item.sha256 for item in imports).encode()).hexdigest()
+
+
+def load(item: Import) -> None:
+    """Run the module, which registers its backbones with timm. Whatever it raises passes through."""
+    if not item.target.endswith(".py"):
+        if item.folder not in sys.path:
+            sys.path.insert(0, item.folder)
+        importlib.import_module(item.target)
+        return
+    name = Path(item.path).stem
+    spec = importlib.util.spec_from_file_location(name, item.path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--import {item.target}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # timm's register_model looks its caller's module up
+    spec.loader.exec_module(module)
+
+
+def _find_file(target: str, path: Path) -> Import:
+    """A file of Python."""
+    if not path.is_file():
+        raise UsageError(f"--import {target}: no such file; give a path to a .py file or the name of a module")
+    path = path.resolve()
+    return Import(target, str(path), str(path.parent), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _find_module(target: str, cwd: Path) -> Import:
+    """A module on the path, or below the current folder; of a package every source file is hashed."""
+    parts = target.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise UsageError(f"--import {target}: not a module name; give a path to a .py file or the name of a module")
+    for folder in [str(cwd), *sys.path]:
+        base = Path(folder or cwd, *parts)
+        if base.with_suffix(".py").is_file():
+            path = base.with_suffix(".py")
+            return Import(target, str(path), folder, hashlib.sha256(path.read_bytes()).hexdigest())
+        if (base / "__init__.py").is_file():
+            return Import(target, str(base / "__init__.py"), folder, _hash_tree(base))
+    raise UsageError(f"--import {target}: no such module here or on the path; try --import path/to/file.py")
+
+
+def _hash_tree(folder: Path) -> str:
+    """SHA-256 over names and contents of all Python files below `folder`."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
