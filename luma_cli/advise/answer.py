@@ -60,7 +60,7 @@ class Ranking:
     """The front on one scale, best first.
 
     num_with_evidence counts candidates within budget, on the front or not; num_figures the different results behind
-    them: candidates that share their evidence count once.
+    them: candidates that share their evidence count once, doubtful figures do not count.
     """
 
     scale: Scale

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from luma_cli.advise.candidates import Candidate
 from luma_cli.units import Budget, BudgetKind, FlopConvention, gflops, gibibytes
 
 # Kinds that only a measurement can answer; they are never derived from counts.
 MEASURED: frozenset[str] = frozenset({"ms", "fps", "images_per_second", "bytes", "joules"})
+
+# What a kind measures, for sentences.
+TITLES: Mapping[BudgetKind, str] = {
+    "macs": "GFLOPs",
+    "params": "parameters",
+    "ms": "latency",
+    "fps": "frame rate",
+    "images_per_second": "throughput",
+    "bytes": "memory",
+    "joules": "energy",
+}
 
 
 def cost(candidate: Candidate, kind: BudgetKind) -> float | None:

@@ -22,6 +22,10 @@ Eval = Literal["single-scale", "ms+flip", ""]
 # How sure the source is about its own protocol: its table, our inference of a missing detail, or a copy of the table.
 Trust = Literal["primary", "inferred", "secondary"]
 
+# Crops of 518 stand for 512 (patch 14), 769 for 768 (aligned corners), 512x1024 for 768: the same pixels within 15%.
+# The next size of a usual sweep is at least 1.4 times as large.
+AREA_TOLERANCE = 1.15
+
 HEAD_TITLES = {"luma": "LUMA", "eomt": "EoMT", "upernet": "UPerNet", "mask2former": "Mask2Former"}
 DATASET_TITLES = {"ade20k": "ADE20K", "cityscapes": "Cityscapes"}
 
@@ -120,6 +124,11 @@ class Evidence:
     def at(self, resolution: int) -> bool:
         """Whether this was measured on square crops of `resolution` pixels."""
         return self.height == resolution and self.width == resolution
+
+    def near(self, resolution: int) -> bool:
+        """Whether the crop's area is within 15% of `resolution` squared: 518 for 512, 512x1024 for 768."""
+        area = (self.height or 0) * (self.width or 0)
+        return bool(area) and 1 / AREA_TOLERANCE <= area / resolution**2 <= AREA_TOLERANCE
 
     def to_json(self) -> dict[str, Any]:
         """What a reader needs to find and judge the figure."""

@@ -23,7 +23,8 @@ class Prediction:
 
     miou_percent: the mean, None without evidence. draws: joint posterior draws in percent, one per posterior sample,
     None for a predictor that has none. evidence: ids behind the mean. elsewhere: ids of the same checkpoint and scale
-    at other sizes. low, high: least and greatest figure behind the mean. note: what a reader must know about it.
+    at other sizes. low, high: least and greatest figure behind the mean. doubtful: why the figure should not decide,
+    empty when nothing speaks against it. note: what a reader must know about it, the doubt included.
     """
 
     scale: Scale
@@ -33,6 +34,7 @@ class Prediction:
     elsewhere: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
+    doubtful: str = ""
     note: str = ""
 
 
@@ -53,12 +55,15 @@ class Predictor(Protocol):
 
 
 class LookupPredictor:
-    """Predicts only what was measured: the same checkpoint, on the scale, at the candidate's resolution."""
+    """Predicts only what was measured: the same checkpoint, on the scale, at the candidate's resolution.
+
+    Where nothing was measured at exactly that size, crops of almost the same area stand for it, and the note says so.
+    """
 
     def __init__(self, evidence: Sequence[Evidence]) -> None:
         """Indexes the evidence; rows whose training saw further labelled data support no candidate."""
         self._by_id = {row.id: row for row in evidence}
-        self._by_architecture: dict[tuple[str, Scale], list[Evidence]] = defaultdict(list)
+        self._by_scale: dict[Scale, dict[str, list[Evidence]]] = defaultdict(lambda: defaultdict(list))
         self._preference: dict[Scale, int] = {}
         for row in evidence:
             scale, rank = row.scale, _preference(row)
@@ -66,7 +71,7 @@ class LookupPredictor:
                 continue
             self._preference[scale] = min(rank, self._preference.get(scale, rank))
             if row.architecture:
-                self._by_architecture[row.architecture, scale].append(row)
+                self._by_scale[scale][row.architecture].append(row)
 
     def scales(self, dataset: str) -> list[tuple[int, Scale]]:
         """Scales of the dataset with stated head and protocol, preferred first."""
@@ -74,30 +79,44 @@ class LookupPredictor:
 
     def predict(self, candidates: Sequence[Candidate], scale: Scale) -> list[Prediction]:
         """Means of matching rows; None where nothing was measured at the candidate's resolution."""
-        return [self._predict(candidate, scale) for candidate in candidates]
+        known, nothing = self._by_scale.get(scale, {}), Prediction(scale)
+        return [
+            self._predict(candidate, scale, known[candidate.architecture])
+            if candidate.architecture in known
+            else nothing
+            for candidate in candidates
+        ]
 
     def rows(self, ids: Iterable[str]) -> list[Evidence]:
         """The rows with these ids, in their order."""
         return [self._by_id[each] for each in ids]
 
-    def _predict(self, candidate: Candidate, scale: Scale) -> Prediction:
-        known, note = _of_checkpoint(candidate, self._by_architecture.get((candidate.architecture, scale), ()))
-        here = [row for row in known if row.at(candidate.resolution)]
-        elsewhere = tuple(row.id for row in known if not row.at(candidate.resolution))
+    @staticmethod
+    def _predict(candidate: Candidate, scale: Scale, rows: Sequence[Evidence]) -> Prediction:
+        known, note = _of_checkpoint(candidate, rows)
+        same = [row for row in known if row.at(candidate.resolution)]
+        here = same or [row for row in known if row.near(candidate.resolution)]
+        elsewhere = tuple(row.id for row in known if row not in here)
         if not here:
             return Prediction(scale, elsewhere=elsewhere)
         used = [row for row in here if not row.doubtful] or here
         figures = [row.miou_percent for row in used]
-        doubt = f"doubtful: {used[0].doubtful}" if used[0].doubtful else ""
+        doubtful = used[0].doubtful
+        crops = "" if same else f"crops of {_crops(used)} stand for {candidate.resolution}x{candidate.resolution}"
         return Prediction(
             scale,
-            miou_percent=sum(figures) / len(figures),
+            miou_percent=round(sum(figures) / len(figures), 3),
             evidence=tuple(row.id for row in used),
             elsewhere=elsewhere,
             low=min(figures),
             high=max(figures),
-            note="; ".join(filter(None, (note, doubt))),
+            doubtful=doubtful,
+            note="; ".join(filter(None, (crops, note, f"doubtful: {doubtful}" if doubtful else ""))),
         )
+
+
+def _crops(rows: Sequence[Evidence]) -> str:
+    return " and ".join(sorted({row.size for row in rows}))
 
 
 def _of_checkpoint(candidate: Candidate, rows: Sequence[Evidence]) -> tuple[list[Evidence], str]:
@@ -110,7 +129,7 @@ def _of_checkpoint(candidate: Candidate, rows: Sequence[Evidence]) -> tuple[list
         return [], ""
     similar = [row for row in rows if row.pretraining == objective]
     names = sorted({row.backbone for row in similar})
-    return similar, f"other weights of the same architecture and objective: {', '.join(names)}" if names else ""
+    return similar, f"measured with weights named {', '.join(names)}, not with these" if names else ""
 
 
 def _preference(row: Evidence) -> int | None:

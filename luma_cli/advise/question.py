@@ -17,14 +17,8 @@ from luma_cli.units import Budget, FlopConvention
 
 # Enough to span sizes, few enough to be profiled over a coffee.
 _NUM_SUGGESTED = 4
-_SUGGESTED_RESOLUTION = 512
-_WHAT = {
-    "ms": "latency",
-    "fps": "latency",
-    "images_per_second": "throughput",
-    "bytes": "memory",
-    "joules": "energy",
-}
+# Where most published figures are: ADE20K crops of 512, Cityscapes crops of 1024.
+_USUAL_RESOLUTION = {"ade20k": 512, "cityscapes": 1024}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +61,7 @@ class Question:
         """A `luma profile` line that measures a handful of what the other budgets allow, best evidence first."""
         counted = [budget for budget in self.budgets if budget.kind not in held.MEASURED]
         pool = [each for each in self.eligible(candidates) if held.fits(each, counted)]
-        resolution = self.resolutions[0] if self.resolutions else _SUGGESTED_RESOLUTION
+        resolution = self.resolutions[0] if self.resolutions else _USUAL_RESOLUTION[self.dataset]
         names = self._suggested([each for each in pool if each.resolution == resolution], predictor)
         device = f" --device {shlex.quote(self.device)}" if self.device else ""
         return f"luma profile {' '.join(names) or 'vit_s'} --res {resolution}{device}"
@@ -92,8 +86,7 @@ class Question:
     def _unmet(self, pool: Sequence[Candidate], budget: Budget) -> str:
         best = held.cheapest(pool, budget)
         if best is None:
-            what = _WHAT.get(budget.kind, budget.kind)
-            return f"{budget.text}: no candidate has a known {what} here, so nothing can be said to meet it"
+            return f"{budget.text}: {held.TITLES[budget.kind]} is not known of any candidate here, so none can meet it"
         value = held.cost(best, budget.kind)
         if value is None or budget.holds(value):
             return ""

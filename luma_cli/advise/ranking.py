@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Ranking, Row
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.evidence import Scale
+from luma_cli.advise.evidence import Evidence, Scale
 from luma_cli.advise.front import on_front
 from luma_cli.advise.predictor import Prediction, Predictor
 from luma_cli.units import Budget, FlopConvention
 
 # About the spread between seeds of one recipe on these datasets: differences below it decide nothing.
 SEED_NOISE_MIOU = 0.3
+# Sizes within this ratio of a measured one are worth trying first.
+NEARBY = 1.5
+# Best pretrainings of arXiv 2607.00687; they only order what has no evidence.
+_PAPERS_BEST = ("dinov3", "eva02")
 
 
 def rank(
@@ -32,53 +36,66 @@ def rank(
         (pair for pair, kept in zip(pairs, mask, strict=True) if kept),
         key=lambda pair: (-_miou(pair[1]), held.expense(pair[0], budgets), pair[0].key),
     )
-    first = _miou(front[0][1]) if front else 0.0
-    rows = tuple(
-        Row(
-            rank=index + 1,
-            candidate=candidate,
-            prediction=found,
-            evidence=tuple(predictor.rows(found.evidence)),
-            why=_why(candidate, found, predictor, budgets, first - _miou(found), convention),
-            tie=index > 0 and first - _miou(found) <= SEED_NOISE_MIOU,
-        )
-        for index, (candidate, found) in enumerate(front)
+    rows = tuple(_row(index, front, budgets, predictor, convention) for index in range(len(front)))
+    return Ranking(
+        scale,
+        rows,
+        len(pairs),
+        len({found.evidence for _, found in pairs if not found.doubtful}),
+        len(pairs) - len(front),
     )
-    return Ranking(scale, rows, len(pairs), len({found.evidence for _, found in pairs}), len(pairs) - len(front))
 
 
 def _miou(prediction: Prediction) -> float:
     return prediction.miou_percent if prediction.miou_percent is not None else float("nan")
 
 
-def _why(
-    candidate: Candidate,
-    found: Prediction,
-    predictor: Predictor,
+def _row(
+    index: int,
+    front: Sequence[tuple[Candidate, Prediction]],
     budgets: Sequence[Budget],
-    behind: float,
+    predictor: Predictor,
     convention: FlopConvention,
-) -> str:
-    parts = [_accuracy(found, predictor), _spending(candidate, budgets, convention)]
-    if behind > SEED_NOISE_MIOU:
-        parts.append(f"{behind:.1f} mIoU behind the first, for less")
-    elif behind > 0:
-        parts.append(f"within seed noise ({SEED_NOISE_MIOU} mIoU) of the first, for less")
-    return _joined(*parts, found.note)
+) -> Row:
+    (first, best), (candidate, found) = front[0], front[index]
+    rows = tuple(predictor.rows(found.evidence))
+    behind = round(_miou(best) - _miou(found), 6)
+    return Row(
+        rank=index + 1,
+        candidate=candidate,
+        prediction=found,
+        evidence=rows,
+        why=_joined(
+            _accuracy(found, rows),
+            _spending(candidate, budgets, convention),
+            _compared(candidate, first, behind, budgets) if index else "",
+            found.note,
+        ),
+        tie=index > 0 and behind <= SEED_NOISE_MIOU,
+    )
+
+
+def _compared(candidate: Candidate, first: Candidate, behind: float, budgets: Sequence[Budget]) -> str:
+    """How far behind the first row, and for what part of its first bound quantity."""
+    kind = budgets[0].kind if budgets else "macs"
+    mine, theirs = held.cost(candidate, kind), held.cost(first, kind)
+    price = f"{mine / theirs:.2g}x its {held.TITLES[kind]}" if mine is not None and theirs else "another price"
+    gap = f"{behind:.1f} mIoU behind the first" if behind > SEED_NOISE_MIOU else "within seed noise of the first"
+    return f"{gap} at {price}"
 
 
 def _joined(*parts: str) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _accuracy(found: Prediction, predictor: Predictor) -> str:
-    rows = predictor.rows(found.evidence)
+def _accuracy(found: Prediction, rows: Sequence[Evidence]) -> str:
     miou = f"{_miou(found):.1f} mIoU"
     if len(rows) == 1:
         return f"{miou} measured at {rows[0].size} ({rows[0].source})"
+    sizes = " and ".join(sorted({row.size for row in rows}))
     sources = sorted({row.source for row in rows})
     spread = f"{found.low:.1f} to {found.high:.1f}, " if found.low != found.high else ""
-    return f"{miou}, mean of {len(rows)} results at {rows[0].size} ({spread}{'; '.join(sources)})"
+    return f"{miou}, mean of {len(rows)} results at {sizes} ({spread}{'; '.join(sources)})"
 
 
 def _spending(candidate: Candidate, budgets: Sequence[Budget], convention: FlopConvention) -> str:
@@ -116,15 +133,21 @@ def untested(
     """Candidates without evidence on the scale at their size: first those measured there at another size."""
     predictions = predictor.predict(candidates, scale)
     pairs = [(each, found) for each, found in zip(candidates, predictions, strict=True) if not found.evidence]
-    pairs.sort(key=lambda pair: (-_best_elsewhere(pair[1], predictor), -(pair[0].macs or 0), pair[0].key))
+    pairs.sort(key=lambda pair: (*_promise(pair[0], pair[1], predictor), pair[0].key))
     return [
         Row(index + 1, each, found, (), _joined(_gap(each, found, predictor), _spending(each, budgets, convention)))
         for index, (each, found) in enumerate(pairs)
     ]
 
 
-def _best_elsewhere(found: Prediction, predictor: Predictor) -> float:
-    return max((row.miou_percent for row in predictor.rows(found.elsewhere)), default=0.0)
+def _promise(candidate: Candidate, found: Prediction, predictor: Predictor) -> tuple[float, bool, int]:
+    """Sort key: best figure at a nearby size, then the objectives that the paper found best, then size."""
+    near = (
+        row.miou_percent
+        for row in predictor.rows(found.elsewhere)
+        if row.height and max(row.height, candidate.resolution) <= NEARBY * min(row.height, candidate.resolution)
+    )
+    return -max(near, default=0.0), candidate.pretraining not in _PAPERS_BEST, -(candidate.macs or 0)
 
 
 def _gap(candidate: Candidate, found: Prediction, predictor: Predictor) -> str:
