@@ -6,7 +6,7 @@ The Python face of the command line, each with the same result as a frozen datac
 
     segmenter = build("vit_b", resolution=512)         # torch.nn.Module, random weights
     cost("vit_b", 512).gmacs                           # exact, no GPU, no weights
-    profile(["vit_b"], [512], device="cpu")            # list of profiles, kept in the store
+    profile("vit_b", [512, 1024])                      # list of profiles, kept in the store
     recommend(["200gflops"]).rows[0].candidate
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from luma_cli.advise.api import recommend as recommend
     from luma_cli.head.segmenter import build as build
     from luma_cli.measure.cost import cost as cost
-    from luma_cli.measure.sweep import profile as profile
+    from luma_cli.measure.api import profile as profile
 
 __all__ = ["__version__", "build", "cost", "profile", "recommend"]
 
@@ -29,7 +29,7 @@ __all__ = ["__version__", "build", "cost", "profile", "recommend"]
 _HOMES = {
     "build": "luma_cli.head.segmenter",
     "cost": "luma_cli.measure.cost",
-    "profile": "luma_cli.measure.sweep",
+    "profile": "luma_cli.measure.api",
     "recommend": "luma_cli.advise.api",
 }
 

@@ -89,13 +89,14 @@ def write_json(profiles: Sequence[Profile], file: TextIO, convention: FlopConven
 
 def write_csv(profiles: Sequence[Profile], file: TextIO, convention: FlopConvention = "mac") -> None:
     """Write one CSV row per profile; the first columns are named as in timm's published results."""
-    rows = [_flat(profile_row(profile, convention)) for profile in profiles]
+    rows = [flat_row(profile_row(profile, convention)) for profile in profiles]
     writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["model"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
+def flat_row(row: dict[str, Any]) -> dict[str, Any]:
+    """The JSON row with nested numbers flattened, timm's column names first."""
     throughput = row["throughput"] or {}
     timm = {
         "model": row["timm_name"],

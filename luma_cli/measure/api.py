@@ -1,0 +1,105 @@
+"""`profile` in one call: names to configurations, exact costs beside measured numbers, everything kept in the store."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from luma_cli.catalogue.names import expand
+from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.errors import UsageError
+from luma_cli.head.config import HeadConfig
+from luma_cli.measure import devices, sweep
+from luma_cli.measure.cost import Cost, costs
+from luma_cli.measure.count_request import Refusal
+from luma_cli.measure.sweep import Event, Settings
+from luma_cli.store import database as files
+from luma_cli.store.profiles import Store
+from luma_cli.store.records import Configuration, Profile
+
+Key = tuple[str, int]
+
+
+def profile(
+    names: str | Sequence[str],
+    resolutions: int | Sequence[int] = 512,
+    *,
+    head: HeadConfig | None = None,
+    settings: Settings | None = None,
+    database: Path | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    **choices: Any,
+) -> list[Profile]:
+    """A profile of every name at every resolution, measured now unless the store has it.
+
+    choices: other fields of `Configuration`, e.g. `dtype="bfloat16"`, `batch=8`, `attention="flash"`. Raises UsageError
+    (names, sizes, devices) before anything starts; trouble with one configuration becomes a profile with a status.
+
+    >>> profile("vit_b", [512, 1024], settings=Settings(device="cuda"))  # doctest: +SKIP
+    """
+    wanted = sweep.template(head=head, **choices)
+    settings = settings or Settings(device="auto")
+    specs = expand([names] if isinstance(names, str) else names, imported=bool(settings.imports))
+    sizes = [resolutions] if isinstance(resolutions, int) else resolutions
+    return measure(specs, sizes, wanted, settings, database=database, on_event=on_event)
+
+
+def measure(
+    specs: Sequence[BackboneSpec],
+    resolutions: Sequence[int],
+    wanted: Configuration,
+    settings: Settings,
+    *,
+    database: Path | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> list[Profile]:
+    """`profile` for resolved backbones and a template of the configuration."""
+    settings = replace(settings, device=find_device(settings.device))
+    planned = sweep.plan(specs, resolutions, replace(wanted, device=settings.device))
+    counted = _count(specs, resolutions, wanted.head, settings.imports)
+    with _store(database) as store:
+        return sweep.profile(
+            planned, settings, store=store, on_event=on_event, facts=lambda each: _facts(each, counted)
+        )
+
+
+def find_device(name: str) -> str:
+    """`auto` as the first CUDA device, or the CPU where there is none; any other name as it is."""
+    if name != "auto":
+        return name
+    try:
+        return devices.find("cuda").name
+    except UsageError:
+        return "cpu"
+
+
+def _count(
+    specs: Sequence[BackboneSpec], resolutions: Sequence[int], head: HeadConfig, imports: Sequence[str]
+) -> Mapping[Key, Cost]:
+    """Costs of everything planned. Raises the first refusal: a size that cannot be built is a usage error."""
+    wanted = [(spec, resolution) for spec in specs for resolution in resolutions]
+    found = costs(wanted, head, imports=imports)
+    for answer in found:
+        if isinstance(answer, Refusal):
+            raise answer.error()
+    return {
+        (spec.timm_name, resolution): answer
+        for (spec, resolution), answer in zip(wanted, found, strict=True)
+        if isinstance(answer, Cost)
+    }
+
+
+def _facts(configuration: Configuration, counted: Mapping[Key, Cost]) -> dict[str, Any]:
+    return counted[configuration.timm_name, configuration.resolution].as_facts()
+
+
+@contextlib.contextmanager
+def _store(database: Path | None) -> Iterator[Store]:
+    db = files.open_write(database)
+    try:
+        yield Store(db)
+    finally:
+        db.close()
