@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from luma_cli.backbone.create import Backbone, create_backbone, wrap
+from luma_cli.backbone.backbone import Backbone
+from luma_cli.backbone.create import create_backbone, wrap
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError
@@ -46,15 +47,17 @@ class Segmenter(nn.Module):
 
 
 def tap_of(backbone: Backbone) -> Tap:
-    """What `backbone` offers to a head, as plain numbers."""
+    """What `backbone` offers to a head, as plain numbers. An FFN that takes another width than the map's is none."""
+    fits = backbone.query_width == backbone.width
+    narrow = "" if fits else f"its FFN takes {backbone.query_width} channels, the map has {backbone.width}"
     return Tap(
         width=backbone.width,
         stride=backbone.stride,
         num_heads=backbone.num_heads,
-        has_ffn=bool(backbone.ffn_kind),
+        has_ffn=bool(backbone.ffn_kind) and fits,
         has_final_norm=backbone.has_final_norm,
         name=backbone.spec.name,
-        ffn_reason=backbone.ffn_reason,
+        ffn_reason=backbone.ffn_reason or narrow,
     )
 
 

@@ -16,13 +16,13 @@ class ScaleBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.double = nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+        self.enlarge = nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
         self.smooth = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width, bias=False)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, D, h, w] -> [B, D, 2h, 2w]."""
-        pixels = self.smooth(gelu(self.double(pixels)))
+        pixels = self.smooth(gelu(self.enlarge(pixels)))
         return self.norm(pixels.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 

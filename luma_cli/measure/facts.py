@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from luma_cli.backbone.create import Backbone
+from luma_cli.backbone.backbone import Backbone
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.plan import plan_head
