@@ -78,9 +78,7 @@ CREATE TABLE attempt (
     flops_complete INTEGER CHECK (flops_complete IN (0, 1)), -- 0: macs is a lower bound
     ffn TEXT,
     tap TEXT,
-    reason TEXT NOT NULL,
-    facts TEXT NOT NULL CHECK (json_valid(facts)),
-    notes TEXT NOT NULL CHECK (json_valid(notes))
+    reason TEXT NOT NULL
 ) STRICT;
 
 CREATE INDEX attempt_by_fingerprint ON attempt (fingerprint, started_unix_seconds, hash);
@@ -88,6 +86,13 @@ CREATE INDEX attempt_by_configuration ON attempt (configuration_id);
 CREATE INDEX attempt_by_environment ON attempt (environment_id);
 CREATE INDEX attempt_by_provenance ON attempt (provenance_id);
 CREATE INDEX attempt_by_plan ON attempt (plan) WHERE plan <> '';
+
+-- All facts and notes of an attempt; apart, so that reading the numbers of many attempts stays fast.
+CREATE TABLE detail (
+    attempt_id INTEGER PRIMARY KEY REFERENCES attempt (attempt_id) ON DELETE CASCADE,
+    facts TEXT NOT NULL CHECK (json_valid(facts)),
+    notes TEXT NOT NULL CHECK (json_valid(notes))
+) STRICT;
 
 -- A measured quantity: median with its 95% interval, 90th percentile, number of samples, in `unit`.
 CREATE TABLE metric (

@@ -106,18 +106,20 @@ def _create(file: Path, steps: list[migrations.Migration]) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
         finally:
             connection.close()
-        _publish(fresh, file)
+        publish(fresh, file)
 
 
-def _publish(fresh: Path, file: Path) -> None:
-    """Gives `fresh` the name `file` unless that exists: the first of several processes wins."""
+def publish(fresh: Path, file: Path) -> bool:
+    """Gives `fresh` the name `file` unless that exists: the first of several processes wins. Tells whether it did."""
     try:
         os.link(fresh, file)
     except FileExistsError:
-        return
+        return False
     except OSError:  # no hard links on this file system
-        if not file.exists():
-            fresh.replace(file)
+        if file.exists():
+            return False
+        fresh.replace(file)
+    return True
 
 
 def _configure(connection: sqlite3.Connection, file: Path) -> None:

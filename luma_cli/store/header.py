@@ -66,7 +66,12 @@ def verify(file: Path) -> Header:
 
 def pending(file: Path) -> bool:
     """Whether a write-ahead log or rollback journal with content lies beside `file`."""
-    return any(_size(file.with_name(file.name + suffix)) > 0 for suffix in ("-wal", "-journal"))
+    return _size(log_of(file)) > 0 or _size(file.with_name(f"{file.name}-journal")) > 0
+
+
+def log_of(file: Path) -> Path:
+    """Where the write-ahead log of `file` lies."""
+    return file.with_name(f"{file.name}-wal")
 
 
 def _size(file: Path) -> int:

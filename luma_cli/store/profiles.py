@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 VIEWS = ("profiles", "attempts", "metrics")
 _LOAD = """
-SELECT a.attempt_id, a.fingerprint, a.status, a.reason, a.batch, a.facts, a.notes, a.started_at, a.seconds,
+SELECT a.attempt_id, a.fingerprint, a.status, a.reason, a.batch, d.facts, d.notes, a.started_at, a.seconds,
     c.json AS configuration, e.identity, p.json AS provenance
 FROM attempt a JOIN configuration c USING (configuration_id) JOIN environment e USING (environment_id)
-    JOIN provenance p USING (provenance_id)
+    JOIN provenance p USING (provenance_id) JOIN detail d USING (attempt_id)
 WHERE a.attempt_id IN (SELECT value FROM json_each(?))
 ORDER BY a.started_unix_seconds, a.hash
 """
@@ -164,6 +164,7 @@ def _insert(db: Database, encoded: rows.Rows) -> None:
         for table in ("configuration", "environment", "provenance")
     }
     key = _key(db, "attempt", {**encoded.attempt, **parents})
+    db.table("detail").insert({"attempt_id": key, **encoded.detail})
     db.table("metric").insert_all({"attempt_id": key, **row} for row in encoded.metrics)
     db.table("sample").insert_all({"attempt_id": key, "name": n, "samples": b} for n, b in encoded.samples.items())
 

@@ -74,6 +74,7 @@ class Rows:
     provenance: Row
     configuration: Row
     attempt: Row
+    detail: Row
     metrics: tuple[Row, ...]
     samples: Mapping[str, bytes]
 
@@ -89,12 +90,13 @@ def encode(profile: Profile, origin: Origin, saved_unix_seconds: float) -> Rows:
     environment = {"hash": sha256(identity), "device_name": text(device_name), "identity": identity}
     parents = (configuration["hash"], environment["hash"], sha256(provenance))
     attempt = _attempt_row(profile, origin, saved_unix_seconds)
-    attempt["hash"] = attempt_hash(parents, attempt, metrics, samples)
-    return Rows(environment, {"hash": parents[2], "json": provenance}, configuration, attempt, metrics, samples)
+    detail = {"facts": canonical(profile.facts, "facts"), "notes": canonical(profile.notes, "notes")}
+    attempt["hash"] = attempt_hash(parents, {**attempt, **detail}, metrics, samples)
+    return Rows(environment, {"hash": parents[2], "json": provenance}, configuration, attempt, detail, metrics, samples)
 
 
 def attempt_hash(parents: Sequence[str], attempt: Row, metrics: Sequence[Row], samples: Mapping[str, bytes]) -> str:
-    """Hash over all that an attempt says: hashes of its parents, its own columns, metrics sorted by name, samples."""
+    """Hash over all that an attempt says: parents' hashes, own columns and details, metrics by name, samples."""
     content = [
         list(parents),
         [attempt[column] for column in _ATTEMPT],
@@ -202,8 +204,6 @@ def _attempt_row(profile: Profile, origin: Origin, saved_unix_seconds: float) ->
         "flops_complete": None if complete is None else int(bool(complete)),
         **{name: None if facts.get(name) is None else text(facts[name]) for name in _TEXT_FACTS},
         "reason": text(profile.reason),
-        "facts": canonical(facts, "facts"),
-        "notes": canonical(profile.notes, "notes"),
     }
 
 
