@@ -1,0 +1,162 @@
+"""Candidates from cards and costs, measured rows from profiles, and budgets held against both."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from advise_world import candidate, conditions, measured
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luma_cli.advise import budgets as held
+from luma_cli.advise.candidates import build, on_bench
+from luma_cli.advise.measured import choose, from_profiles
+from luma_cli.catalogue.costs import BackboneFacts
+from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.errors import BadResolution, NoAnswer, UsageError
+from luma_cli.head.config import HeadConfig
+from luma_cli.head.formula import head_macs, head_params
+from luma_cli.store.records import Configuration, Environment, Metric, Profile
+from luma_cli.units import parse_budget
+
+FACTS = BackboneFacts(
+    architecture="vit_a", resolution=512, macs=100_000_000_000, params=86_000_000, activations=1, width=768, stride=16,
+    num_tokens=1024, ffn="reused", query_ffn_macs=4_718_592, num_heads=12, final_norm=True, complete=True,
+    unknown_ops="", timm="1.0.31",
+)  # fmt: skip
+SPECS = [
+    BackboneSpec("vit_a.mae", "vit_a.mae", "vit_a", tag="mae", card="vit", family="isotropic", pretraining="mae"),
+    BackboneSpec("vit_a.dino", "vit_a.dino", "vit_a", card="vit", pretraining="dino", public_weights=False),
+    BackboneSpec("vit_b.mae", "vit_b.mae", "vit_b", card="vit", pretraining="mae"),
+]
+COSTS = {("vit_a", 512): FACTS, ("vit_a", 640): replace(FACTS, resolution=640, num_tokens=1600, complete=False)}
+
+
+class TestBuild:
+    def test_cost_is_backbone_plus_head_of_the_dataset(self) -> None:
+        ade, cityscapes = (build(SPECS, COSTS, dataset, [512])[0] for dataset in ("ade20k", "cityscapes"))
+        head = HeadConfig(num_classes=150)
+        assert ade.macs == FACTS.macs + head_macs(FACTS, head)
+        assert ade.params == FACTS.params + head_params(FACTS, head)
+        assert ade.macs is not None
+        assert cityscapes.macs is not None
+        assert ade.macs - cityscapes.macs == 100 * 768 * (150 - 19)
+
+    def test_every_pretraining_and_size_with_a_known_cost(self) -> None:
+        found = build(SPECS, COSTS, "ade20k", [512, 640])
+        assert [(each.name, each.resolution, each.public_weights) for each in found] == [
+            ("vit_a.mae", 512, True),
+            ("vit_a.mae", 640, True),
+            ("vit_a.dino", 512, False),
+            ("vit_a.dino", 640, False),
+        ]
+
+    def test_an_incomplete_count_is_no_number(self) -> None:
+        assert [each.macs is None for each in build(SPECS[:1], COSTS, "ade20k", [512, 640])] == [False, True]
+
+    def test_a_size_without_costs_names_those_with(self) -> None:
+        with pytest.raises(BadResolution, match="no cost is known at 13 px; recommend answers at --res 512, 640"):
+            build(SPECS, COSTS, "ade20k", [512, 13])
+
+    def test_an_unknown_dataset(self) -> None:
+        with pytest.raises(UsageError, match="use ade20k or cityscapes"):
+            build(SPECS, COSTS, "coco")
+
+
+def metric(name: str, value: float, noisy: bool = False) -> Metric:
+    return Metric(name, "", value, value, value, 30, noisy=noisy)
+
+
+def profile(status: str = "ok", notes: dict[str, Any] | None = None, **configuration: Any) -> Profile:
+    values: dict[str, Any] = {"backbone": "vit_a", "timm_name": "vit_a", "resolution": 512}
+    metrics = {
+        name: metric(name, value)
+        for name, value in {"throughput": 50.0, "latency_eager": 20.0, "memory_allocated": 2e9, "energy": 3.0}.items()
+    }
+    return Profile(
+        Configuration(**{**values, **configuration}),
+        Environment({"device_name": "Test CPU", "torch": "2.15"}),
+        status,  # type: ignore[arg-type]
+        facts={"macs": 5, "params": 6},
+        metrics=metrics,
+        notes=notes or {},
+    )
+
+
+class TestFromProfiles:
+    def test_numbers_carry_over(self) -> None:
+        (row,) = from_profiles([profile()])
+        assert (row.latency_ms, row.images_per_second, row.memory_bytes, row.energy_joules) == (20.0, 50.0, 2e9, 3.0)
+        assert (row.macs, row.params, row.conditions.device_name) == (5, 6, "Test CPU")
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            profile("oom"),
+            profile("failed"),
+            profile(part="backbone"),
+            profile(part="head"),
+            profile(head=HeadConfig(name="none")),
+            profile(notes={"throttled": True}),
+        ],
+    )
+    def test_what_is_no_whole_segmenter_is_left_out(self, other: Profile) -> None:
+        assert from_profiles([other]) == []
+
+    def test_a_fixed_batch_is_no_plateau(self) -> None:
+        (row,) = from_profiles([profile(batch=8)])
+        assert row.images_per_second is None
+        assert row.latency_ms == 20.0
+
+    def test_on_a_gpu_only_the_device_column_is_memory(self) -> None:
+        (row,) = from_profiles([profile(device="cuda:0")])
+        assert row.memory_bytes is None
+        assert row.conditions.device == "cuda"
+
+    @pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"compile": "default"}, {"attention": "math"}])
+    def test_conditions_follow_the_configuration(self, change: dict[str, str]) -> None:
+        first, second = from_profiles([profile(), profile(**change)])
+        assert first.conditions != second.conditions
+
+    def test_libraries_are_conditions(self) -> None:
+        newer = replace(profile(), environment=Environment({"device_name": "Test CPU", "torch": "2.16"}))
+        first, second = from_profiles([profile(), newer])
+        assert first.conditions != second.conditions
+
+
+class TestBench:
+    def test_most_models_then_latest(self) -> None:
+        old = [measured("a"), measured("b")]
+        half = conditions(dtype="bfloat16")
+        new = [measured("a", conditions=half, started_at="2027"), measured("b", conditions=half, started_at="2027")]
+        assert choose(old + new[:1], None).conditions.dtype == "float32"
+        assert choose(old + new, None).conditions.dtype == "bfloat16"
+        assert choose(old + new, None).num_left_out == 2
+
+    def test_nothing_there(self) -> None:
+        with pytest.raises(NoAnswer, match="on cuda"):
+            choose([measured("a")], "cuda")
+
+    def test_an_own_module_is_not_the_card_of_the_same_name(self) -> None:
+        card = candidate("vit_s.dinov3")
+        bench = choose([measured("arch_vit_s", own_module=True)], None)
+        assert [each.card for each in on_bench([card], bench)] == [""]
+
+
+@given(st.floats(0.1, 1e4), st.floats(0.1, 1e4))
+def test_slack_is_positive_exactly_within_budget(value: float, limit: float) -> None:
+    slow = replace(candidate("a"), measured=measured("a", latency_ms=value))
+    for budget in (parse_budget(f"{limit:f}ms"), parse_budget(f"{limit:f}fps")):
+        assert (held.slack(slow, budget) >= 0) == held.fits(slow, [budget])
+
+
+def test_recommending_loads_neither_torch_nor_timm() -> None:
+    code = (
+        "import sys, luma_cli.advise.recommend as recommend; recommend.load_reference(); "
+        "print([name for name in ('torch', 'timm', 'numpy', 'scipy', 'pandas') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
