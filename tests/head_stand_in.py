@@ -19,7 +19,8 @@ class StandIn(nn.Module):
         self.has_final_norm = final_norm
         self.pruned: tuple[str, ...] = ()
         self.patches = nn.Conv2d(3, width, stride, stride)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        linears = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), linears[0], nn.GELU(), linears[1])
         self.norm = nn.LayerNorm(width) if final_norm else None
 
     def forward(self, images: Tensor) -> Tensor:

@@ -31,11 +31,8 @@ class CrossAttention(nn.Module):
         num_queries, width = queries.shape
         batch = tokens.shape[0]
         asked = self.query(self.norm_queries(queries)).view(1, num_queries, self.num_heads, -1).transpose(1, 2)
-        keys, values = self._split(self.key_value(self.norm_tokens(tokens)))
+        offered = self.key_value(self.norm_tokens(tokens)).view(batch, -1, 2, self.num_heads, width // self.num_heads)
+        keys, values = offered.permute(2, 0, 3, 1, 4).unbind(0)
         read = scaled_dot_product_attention(asked.expand(batch, -1, -1, -1), keys, values)
-        return queries + self.out(read.transpose(1, 2).reshape(batch, num_queries, width))
-
-    def _split(self, key_value: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, N, 2D] -> keys and values [B, heads, N, D / heads]."""
-        keys, values = key_value.unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return keys, values
+        update: Tensor = self.out(read.transpose(1, 2).reshape(batch, num_queries, width))
+        return queries + update

@@ -120,10 +120,10 @@ def _predict_macs(width: int, num_classes: int) -> int:
 def _mask_macs(plan: HeadPlan, num_queries: int, num_tokens: int, resolution: int) -> int:
     """Doublings of the map, masks as products with it, and the bilinear finish where sizes differ."""
     width, blocks = plan.width, plan.num_scale_blocks
-    upscaled = sum(
-        num_tokens * 4**block * (_DOUBLE_TAPS * width**2 + 4 * _DEPTHWISE_TAPS * width) for block in range(blocks)
-    )
-    side = math.isqrt(num_tokens) * 2**blocks
+    finer: int = 4**blocks  # pixels of the upscaled map per token
+    per_token = _DOUBLE_TAPS * width**2 + 4 * _DEPTHWISE_TAPS * width  # the depthwise step sees four times as many
+    upscaled = per_token * num_tokens * (finer - 1) // 3
+    masks = num_queries * width * num_tokens * finer
     mask_side = resolution // MASK_STRIDE
-    resized = 0 if side == mask_side else _BILINEAR_MACS * num_queries * mask_side**2
-    return upscaled + num_queries * width * num_tokens * 4**blocks + resized
+    meets = math.isqrt(num_tokens) * 2**blocks == mask_side
+    return upscaled + masks + (0 if meets else _BILINEAR_MACS * num_queries * mask_side**2)

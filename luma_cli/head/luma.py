@@ -46,7 +46,8 @@ class FreshFfn(nn.Module):
 
     def forward(self, queries: Tensor) -> Tensor:
         """[B, K, W] -> [B, K, W]."""
-        return queries + self.shrink(nn.functional.gelu(self.grow(self.norm(queries))))
+        update: Tensor = self.shrink(nn.functional.gelu(self.grow(self.norm(queries))))
+        return queries + update
 
 
 class LumaHead(nn.Module):
@@ -79,7 +80,7 @@ class LumaHead(nn.Module):
         tokens = self.project(features.flatten(2).transpose(1, 2))
         queries = self._feed(self.attention(self.queries.weight, tokens), block)
         queries, tokens = self._norm(queries, tokens, block)
-        pixels = self.upscale(tokens.transpose(1, 2).unflatten(2, features.shape[2:]))
+        pixels = self.upscale(tokens.view(-1, *features.shape[2:], self.plan.width).permute(0, 3, 1, 2))
         masks = torch.einsum("bkd,bdhw->bkhw", self.mask(queries), pixels)
         if masks.shape[2:] != mask_size:
             masks = interpolate(masks, mask_size, mode="bilinear", align_corners=False)

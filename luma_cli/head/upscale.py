@@ -23,7 +23,8 @@ class ScaleBlock(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, D, h, w] -> [B, D, 2h, 2w]."""
         pixels = self.smooth(gelu(self.enlarge(pixels)))
-        return self.norm(pixels.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        normed: Tensor = self.norm(pixels.permute(0, 2, 3, 1))
+        return normed.permute(0, 3, 1, 2)
 
 
 def upscale(width: int, num_blocks: int) -> nn.Sequential:

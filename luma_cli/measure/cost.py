@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,7 +157,7 @@ def count_in_process(requests: Sequence[CountRequest], imports: Sequence[str] = 
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise MeasureError(f"counting took over {_COUNT_SECONDS:.0f} s and was stopped; ask for fewer at once") from error
+        raise MeasureError(f"counting took over {_COUNT_SECONDS:.0f} s and was stopped; ask for fewer") from error
     lines = done.stdout.splitlines()
     if done.returncode != 0 or len(lines) != len(requests):
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -164,9 +165,7 @@ def count_in_process(requests: Sequence[CountRequest], imports: Sequence[str] = 
     return [answer_from_json(line) for line in lines]
 
 
-def cost_from_facts(
-    spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig, source: Source = "table"
-) -> Cost:
+def cost_from_facts(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig, source: Source = "table") -> Cost:
     """The cost of `head` on a backbone whose facts are known. Raises BuildError for a head that cannot be built."""
     return Cost(
         backbone=spec.name,
@@ -200,7 +199,7 @@ def _spec(name: str | BackboneSpec, imported: bool) -> BackboneSpec:
 def _look_up(request: CountRequest, imports_hash: str, sources: CostSources) -> tuple[Answer, Source] | None:
     """Facts from the table, if it was made with the installed timm, else from the cache."""
     row = None if imports_hash else sources.table.get((request.spec.architecture, request.resolution))
-    if row is not None and row.timm == cost_cache.version("timm"):
+    if row is not None and row.timm == version("timm"):
         return row, "table"
     kept = cost_cache.read(sources.cache, request, imports_hash)
     return None if kept is None else (kept, "cache")

@@ -23,8 +23,6 @@ from luma_cli.measure.formulas import Formula, formulas, operator_name
 from luma_cli.measure.known_ops import known_zero
 from luma_cli.measure.meta_shapes import applies, meta_shapes
 
-COUNT_VERSION = 1  # raise when a formula or the allow-list changes: cached counts are keyed by it
-
 # Operators whose outputs are activations in the sense of timm's `macts` column (fvcore's ActivationCountAnalysis).
 _LAYER_PREFIXES = ("aten.conv", "aten._conv", "aten.cudnn_convolution")
 _LAYERS = frozenset(f"aten.{name}" for name in ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum"))
@@ -70,7 +68,7 @@ class Count:
         )
 
 
-class Counting(TorchDispatchMode):
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, counts every operator that is dispatched; `result()` is the count so far.
 
     `on_macs` is told the multiply-adds and activations of every counted operator as it runs.
@@ -79,7 +77,7 @@ class Counting(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __init__(self, on_macs: Callable[[int, int], None] | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._formulas: Mapping[str, Formula] = formulas()
         self._zero = known_zero()
         self._shapes = meta_shapes()
@@ -101,7 +99,7 @@ class Counting(TorchDispatchMode):
             if parts is not NotImplemented:
                 return parts
             self._unknown.add(name)
-        shape = self._shapes.get(name)
+        shape = self._shapes.get(str(func))
         out = shape(args) if shape is not None and applies(args, kwargs) else func(*args, **kwargs)
         self._seen[name] += 1
         if formula is not None:
@@ -139,7 +137,8 @@ def count(module: Callable[..., Any], *inputs: Any) -> Count:
     >>> count(layer, torch.empty(2, 3, device="meta")).macs
     30
     """
-    with torch.inference_mode(), Counting() as counting:
+    counting = Counting()
+    with torch.inference_mode(), counting:
         module(*inputs)
     return counting.result()
 

@@ -30,8 +30,9 @@ class Refusal:
     def error(self) -> errors.LumaError:
         """The error itself; a kind that is not ours becomes a MeasureError."""
         found = getattr(errors, self.kind, None)
-        ours = isinstance(found, type) and issubclass(found, errors.LumaError)
-        return found(self.message) if ours else errors.MeasureError(f"{self.kind}: {self.message}")
+        if isinstance(found, type) and issubclass(found, errors.LumaError):
+            return found(self.message)
+        return errors.MeasureError(f"{self.kind}: {self.message}")
 
 
 Answer = BackboneFacts | Refusal

@@ -126,8 +126,8 @@ def _resampling() -> dict[str, Formula]:
 
 def _others() -> dict[str, Formula]:
     def recurrent(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
-        steps = args[0].shape[0] * args[0].shape[1]
-        weights = next(arg for arg in args[1:] if isinstance(arg, (list, tuple)) and arg[0].dim() > 1 and arg != args[1])
+        steps = args[0][..., 0].numel()
+        weights = next(arg for arg in args[2:4] if isinstance(arg, (list, tuple)) and arg[0].dim() == 2)
         return int(steps * sum(weight.numel() for weight in weights if weight.dim() == 2))
 
     def distances(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:

@@ -35,7 +35,8 @@ log log10 log1p log2 log_ log_sigmoid logical_and logical_not logical_or logical
 mish_ mul mul_ multiply nan_to_num ne neg neg_ negative pow pow_ prelu _prelu_kernel reciprocal relu relu6 relu6_ relu_
 remainder round round_ rsqrt rsqrt_ rsub rrelu selu selu_ sgn sigmoid sigmoid_ sign silu silu_ sin sinh softplus
 softshrink sqrt sqrt_ square sub sub_ subtract tan tanh tanh_ threshold threshold_ trunc true_divide xlogy float_power
-complex polar angle dropout dropout_ feature_dropout alpha_dropout native_dropout log_sigmoid_forward hypot atan2 heaviside
+complex polar angle dropout dropout_ feature_dropout alpha_dropout native_dropout log_sigmoid_forward hypot atan2
+heaviside
 """
 _REDUCTIONS = """
 all amax amin any aminmax argmax argmin argsort bincount bucketize count_nonzero cummax cummin cumprod cumsum

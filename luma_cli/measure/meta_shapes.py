@@ -16,10 +16,15 @@ MetaShape = Callable[[tuple[Any, ...]], Any]
 
 
 def meta_shapes() -> Mapping[str, MetaShape]:
-    """By operator name, e.g. `aten.gelu`: its positional arguments -> an output without data."""
-    same = {f"aten.{name}": _like_first for name in ("gelu", "silu", "relu", "sigmoid", "batch_norm", "dropout")}
-    contiguous = {f"aten.{name}": _contiguous_like_first for name in ("layer_norm", "rms_norm")}
-    return {**same, **contiguous, "aten.linear": _linear, "aten.scaled_dot_product_attention": _attention, "aten.lstm": _lstm}
+    """By operator and overload, e.g. `aten.gelu.default`: positional arguments -> an output without data."""
+    same = ("gelu", "silu", "relu", "sigmoid", "batch_norm", "dropout")
+    return {
+        **{f"aten.{name}.default": _like_first for name in same},
+        **{f"aten.{name}.default": _contiguous_like_first for name in ("layer_norm", "rms_norm")},
+        "aten.linear.default": _linear,
+        "aten.scaled_dot_product_attention.default": _attention,
+        "aten.lstm.input": _lstm,
+    }
 
 
 def applies(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -36,13 +41,13 @@ def _contiguous_like_first(args: tuple[Any, ...]) -> Tensor:
 
 
 def _linear(args: tuple[Any, ...]) -> Tensor:
-    tokens, weight = args[:2]
-    return tokens.new_empty((*tokens.shape[:-1], weight.shape[0]))
+    tokens: Tensor = args[0]
+    return tokens.new_empty((*tokens.shape[:-1], args[1].shape[0]))
 
 
 def _attention(args: tuple[Any, ...]) -> Tensor:
-    query, _, value = args[:3]
-    return query.new_empty((*query.shape[:-1], value.shape[-1]))
+    query: Tensor = args[0]
+    return query.new_empty((*query.shape[:-1], args[2].shape[-1]))
 
 
 def _lstm(args: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor]:
