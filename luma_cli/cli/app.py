@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import Annotated
 
@@ -88,7 +89,12 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"luma: {message}", file=sys.stderr)
+
+
 def main() -> None:
     """Entry point of the `luma` script."""
     signal.signal(signal.SIGTERM, _terminated)
+    warnings.showwarning = _warn
     sys.exit(run())

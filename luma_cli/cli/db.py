@@ -2,6 +2,143 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from luma_cli.cli.options import Database, Json
+from luma_cli.errors import StoreError
+
 app = typer.Typer(help="The store: one SQLite file with every number.", no_args_is_help=True)
+
+
+class ExportForm(StrEnum):
+    """What `luma db export` can write."""
+
+    csv = "csv"
+    json = "json"
+
+
+class ExportView(StrEnum):
+    """Views that can be written whole."""
+
+    profiles = "profiles"
+    attempts = "attempts"
+
+
+@app.command()
+def path(database: Database = None) -> None:
+    """Print where the database is: --db, else $LUMA_DB, else the data folder.
+
+    To browse it: datasette "$(luma db path)".
+    """
+    from luma_cli.store import database as files
+
+    typer.echo(str(files.path(database)))
+
+
+@app.command()
+def info(database: Database = None, as_json: Json = False) -> None:
+    """Print size, schema, counts and devices."""
+    from luma_cli.store.inspection import info as describe
+
+    found = describe(database)
+    if as_json:
+        facts = {
+            "schema": 1,
+            "path": str(found.file),
+            "bytes": found.bytes,
+            "database_schema": found.schema,
+            "journal": found.journal,
+            "rows": dict(found.rows),
+            "by_status": dict(found.by_status),
+            "by_device": dict(found.by_device),
+            "first": found.first or None,
+            "last": found.last or None,
+        }
+        typer.echo(json.dumps(facts, indent=1, allow_nan=False))
+        return
+    typer.echo(f"{found.file}: {found.bytes:,} bytes, schema {found.schema}, {found.journal} journal")
+    for title, counts in (("rows", found.rows), ("by status", found.by_status), ("by device", found.by_device)):
+        typer.echo(f"{title}: " + (", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"))
+    if found.first:
+        typer.echo(f"from {found.first} to {found.last}")
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT; views: profiles, attempts, metrics.")],
+    database: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Run one read-only SQL statement and print its rows."""
+    from luma_cli.report.rows import print_rows
+    from luma_cli.store.query import query as ask
+
+    with ask(sql, database) as answer:
+        print_rows(answer.columns, answer.rows, sys.stdout, as_json)
+
+
+@app.command()
+def export(
+    form: Annotated[ExportForm, typer.Option("--form", help="csv or json.")] = ExportForm.csv,
+    view: Annotated[ExportView, typer.Option("--view", help="profiles: the latest of each configuration.")] = (
+        ExportView.profiles
+    ),
+    database: Database = None,
+) -> None:
+    """Write a whole view to stdout."""
+    from luma_cli.store import database as files
+    from luma_cli.store.transfer import export as write
+
+    connection = files.open_read(database)
+    try:
+        write(connection, sys.stdout, form.value, view.value)
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="New file.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    database: Database = None,
+) -> None:
+    """Copy the database, also while it is being written to."""
+    from luma_cli.store.transfer import backup as copy
+
+    typer.echo(f"wrote {copy(database, target, overwrite=overwrite)}")
+
+
+@app.command()
+def merge(
+    others: Annotated[list[Path], typer.Argument(help="Databases from other machines.")],
+    database: Database = None,
+) -> None:
+    """Take in the rows of other databases; doing it twice, or in another order, gives the same."""
+    from luma_cli.store import database as files
+    from luma_cli.store.transfer import merge as take_in
+
+    db = files.open_write(database)
+    try:
+        for other in others:
+            merged = take_in(db, other)
+            typer.echo(f"{merged.file}: {merged.added} added, {merged.known} known already")
+    finally:
+        db.close()
+
+
+@app.command()
+def check(database: Database = None) -> None:
+    """Check integrity, foreign keys and content hashes; exit code 1 when something is wrong."""
+    from luma_cli.store.inspection import check as inspect
+
+    found = inspect(database)
+    if found.problems:
+        raise StoreError(f"{found.file}: {'; '.join(found.problems)}")
+    typer.echo(f"{found.file}: ok, schema {found.schema}, {found.attempts:,} attempts")

@@ -113,13 +113,13 @@ def check_nvml() -> Check:
 
 def check_database(path: Path | None) -> Check:
     """The store opens and is whole; nothing is created."""
-    from luma_cli.store import database, transfer
+    from luma_cli.store import database, inspection
 
     where = database.path(path)
     if not where.exists():
         return Check("database", "ok", f"{where} (not there yet, made by the first profile)")
     try:
-        problems = transfer.check(where)
+        problems = inspection.check(where).problems
     except LumaError as error:
         return Check("database", "fail", str(error))
     return Check("database", "fail" if problems else "ok", f"{where}" + "".join(f"; {text}" for text in problems))
