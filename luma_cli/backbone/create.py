@@ -1,0 +1,155 @@
+"""Create a backbone at a resolution, tap its last block on the patch grid and remove what never runs.
+
+Facts about the model (map shape, unused parameters) come from one forward on the meta device, which needs no weights and
+no memory; on other devices a twin on meta gives them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luma_cli.backbone import unused
+from luma_cli.backbone.backbone import Backbone, LoadedWeights
+from luma_cli.backbone.query_ffn import QueryFfn, part
+from luma_cli.backbone.timm_model import Recipe, build, recipe_for
+from luma_cli.backbone.weights import load_weights
+from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules
+from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.errors import BuildError
+
+_META = torch.device("meta")
+
+
+def create_backbone(
+    spec: BackboneSpec,
+    resolution: int,
+    *,
+    weights: str = "random",
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+) -> Backbone:
+    """The backbone `spec` for squares of `resolution` pixels, in eval mode, on `device`.
+
+    weights: `random` (drawn from `seed`), `pretrained`, a file, `local-dir:FOLDER` or `hf-hub:OWNER/REPO`.
+    Raises BadResolution, WeightsError or BuildError.
+
+    >>> spec = BackboneSpec("vit_tiny_patch16_224", "vit_tiny_patch16_224", "vit_tiny_patch16_224")
+    >>> create_backbone(spec, 512, device="meta").grid
+    (32, 32)
+    """
+    device = torch.device(device)
+    recipe = recipe_for(spec)
+    check_resolution(spec.name, resolution, recipe.rule, recipe.architecture)
+    twin = attach(build(recipe, resolution, _META), spec, resolution, recipe.module)
+    names = inspect(twin)
+    if device == _META:
+        return _prune(twin, names)
+    model, loaded = load_weights(recipe, resolution, weights, seed, kept=_kept(twin, names))
+    backbone = attach(model, spec, resolution, recipe.module)
+    _copy_facts(twin, backbone)
+    backbone.weights = loaded
+    return _prune(backbone, names).to(device)
+
+
+def wrap(model: nn.Module, spec: BackboneSpec, resolution: int) -> Backbone:
+    """One's own module as a backbone, as `spec.rule` describes it; without `features`, its forward gives the map.
+
+    The map's shape is found by one forward of zeros on the module's own device. Raises BuildError.
+    """
+    rule = {"features": "forward", **spec.rule}
+    backbone = attach(model, replace(spec, rule=rule), resolution, "")
+    names = inspect(backbone)
+    return _prune(backbone, names)
+
+
+def attach(model: nn.Module, spec: BackboneSpec, resolution: int, module: str) -> Backbone:
+    """`model` with its tapped block found by rule; parameters and map are not looked at yet."""
+    rules = load_rules()
+    rule = rules.model_rule(module, class_name(model), spec.rule)
+    model.eval()
+    return Backbone(model, spec, resolution, rule, find_ffn(model, rule))
+
+
+def find_ffn(model: nn.Module, rule: ModelRule) -> QueryFfn | str:
+    """The FFN of the tapped block, or the reason why there is none to lend."""
+    if not rule.tap:
+        return rule.reason or "no rule names its last block"
+    block = tapped_block(model, rule)
+    ffn_rule = rule.ffn or load_rules().ffn_rule(class_name(block))
+    return ffn_rule if isinstance(ffn_rule, str) else QueryFfn(block, ffn_rule)
+
+
+def tapped_block(model: nn.Module, rule: ModelRule) -> nn.Module:
+    """The last block on the patch grid. Raises BuildError when the rule's path leads nowhere."""
+    block = part(model, rule.tap)
+    if not isinstance(block, nn.Module):
+        raise BuildError(f"{type(model).__name__}.{rule.tap} is not a block; correct `tap` in the rule of this class")
+    return block
+
+
+def class_name(module: nn.Module) -> str:
+    """`module.Class` as the rule table spells it, e.g. `vision_transformer.Block`."""
+    return f"{type(module).__module__.rpartition('.')[2]}.{type(module).__qualname__}"
+
+
+def inspect(backbone: Backbone) -> list[str]:
+    """Run one forward, set what it shows of the map, and return the names of what never ran."""
+    features, reached, ran = _trace(backbone)
+    side = backbone.resolution
+    if features.ndim != 4:
+        raise BuildError(f"{backbone.spec.name} gives a map of shape {tuple(features.shape)}, expected [B,D,H,W]")
+    backbone.width, backbone.grid = features.shape[1], (features.shape[2], features.shape[3])
+    backbone.stride = round(side / features.shape[3])
+    ffn = None if backbone.ffn_reason else backbone.ffn
+    backbone.query_width = ffn.width if ffn else backbone.width
+    backbone.num_heads = _num_heads(backbone, ffn)
+    keep: list[nn.Module | nn.Parameter] = ffn.parts() if ffn else []
+    if backbone.final_norm is not None:
+        keep.append(backbone.final_norm)
+    return unused.unused_names(backbone.model, reached, ran, keep)
+
+
+def _trace(backbone: Backbone) -> tuple[Tensor, set[int], set[int]]:
+    side = backbone.resolution
+    first = next(backbone.parameters(), torch.empty(0))
+    images = torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype)
+    try:
+        return unused.trace(backbone, images)
+    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BuildError(f"{backbone.spec.name} cannot run at {side}: {line}") from error
+
+
+def _num_heads(backbone: Backbone, ffn: QueryFfn | None) -> int:
+    """Heads of the block's own attention where they divide D, else the most that keep 64 channels each."""
+    width = backbone.width
+    heads = _block_heads(ffn.block, backbone.rule.heads) if ffn and backbone.rule.heads else 0
+    if heads > 0 and width % heads == 0:
+        return heads
+    return next(heads for heads in range(max(width // 64, 1), 0, -1) if width % heads == 0)
+
+
+def _block_heads(block: nn.Module, path: str) -> int:
+    owner, _, last = path.rpartition(".")
+    value: Any = getattr(block.get_submodule(owner), last)
+    return int(value)
+
+
+def _copy_facts(source: Backbone, target: Backbone) -> None:
+    for name in ("width", "grid", "stride", "query_width", "num_heads"):
+        setattr(target, name, getattr(source, name))
+
+
+def _kept(backbone: Backbone, names: list[str]) -> set[str]:
+    removed = set(unused.parameters_of(backbone.model, names))
+    return {name for name, _ in backbone.model.named_parameters() if name not in removed}
+
+
+def _prune(backbone: Backbone, names: list[str]) -> Backbone:
+    backbone.pruned = unused.parameters_of(backbone.model, names)
+    unused.remove(backbone.model, names)
+    return backbone

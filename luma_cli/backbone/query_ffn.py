@@ -1,0 +1,123 @@
+"""The tapped block's own residual FFN as a function of queries, built from a rule and the block's modules by reference.
+
+Source: arXiv 2607.00687, queries pass through "the backbone's own feed-forward layers". Nothing here registers a
+parameter: the block stays the only owner, so state dicts, optimisers and `.to()` see each weight once.
+B batch, K queries, N tokens, D channels, H W grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from luma_cli.backbone.layout import channels_shape, from_tokens, to_tokens
+from luma_cli.catalogue.rules import FfnRule
+from luma_cli.errors import BuildError
+
+
+class QueryFfn:
+    """`post(skip(z) + branch(z))` of one block, on whole grids (`on_grid`) or on queries that never mix (call)."""
+
+    def __init__(self, block: nn.Module, rule: FfnRule) -> None:
+        """Takes the parts that `rule` names from `block`. Raises BuildError, naming the part, when one is absent."""
+        self.block = block
+        self.rule = rule
+        for name in self.names():
+            part(block, name)
+        used = [p for name in self.names() if isinstance(p := part(block, name), nn.Module)]
+        self._norms = tuple(m for module in used for m in module.modules() if isinstance(m, _BatchNorm))
+
+    def names(self) -> tuple[str, ...]:
+        """Dotted names, in the block, of every part that runs."""
+        return (*self.rule.skip, *self.rule.branch, *self.rule.post)
+
+    def parts(self) -> list[nn.Module | nn.Parameter]:
+        """The modules and parameters that run, for keeping them when unused ones are pruned."""
+        return [found for name in self.names() if (found := part(self.block, name)) is not None]
+
+    @property
+    def width(self) -> int:
+        """Channels that the FFN takes: those of its first part that states them (norm weight, layer's input)."""
+        for name in self.rule.branch:
+            found = part(self.block, name)
+            if isinstance(found, nn.Module) and (width := _input_width(found)):
+                return width
+        return 0
+
+    def __call__(self, queries: Tensor) -> Tensor:
+        """Queries [B,K,D] -> [B,K,D]. BatchNorm runs on its running statistics, whatever the block's mode."""
+        batch, num_queries, width = queries.shape
+        if self.rule.alone:
+            images = queries.reshape(batch * num_queries, 1, width)
+        else:
+            images = queries
+        grid = (1, 1) if self.rule.alone else (num_queries, 1)
+        with _running_statistics(self._norms):
+            result = self._sum(from_tokens(images, self.rule.layout, grid), grid)
+        return to_tokens(result, self.rule.layout).reshape(batch, num_queries, -1)
+
+    def on_grid(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
+        """The same sum on a whole grid in the block's own layout; H and W are `size`."""
+        return self._sum(grid, size)
+
+    def _sum(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        branch = self._chain(z, self.rule.branch, size)
+        if self.rule.residual == "inside":
+            return self._chain(branch, self.rule.post, size)
+        skip_applies = not self.rule.skip_if or part(self.block, self.rule.skip_if) is not None
+        skip = self._chain(z, self.rule.skip if skip_applies else (), size)
+        return self._chain(skip + branch, self.rule.post, size)
+
+    def _chain(self, z: Tensor, names: Sequence[str], size: tuple[int, int]) -> Tensor:
+        for name in names:
+            found = part(self.block, name)
+            if isinstance(found, nn.Module):
+                z = found(z, size) if name == self.rule.feat_size else found(z)
+            elif found is not None:
+                z = z * found.reshape(channels_shape(self.rule.layout, found.numel()))
+        return z
+
+
+def part(block: nn.Module, name: str) -> nn.Module | nn.Parameter | None:
+    """The module or parameter at dotted `name` in `block`; None where the block was built without it.
+
+    Raises BuildError when the block does not know the name at all.
+    """
+    found: object = block
+    for step in name.split("."):
+        try:
+            found = found[int(step)] if step.lstrip("-").isdigit() else getattr(found, step)  # type: ignore[index]
+        except (AttributeError, IndexError) as error:
+            raise BuildError(f"{type(block).__name__} has no part {name!r}; correct the rule of this class") from error
+    if found is None or isinstance(found, (nn.Module, nn.Parameter)):
+        return found
+    raise BuildError(f"{type(block).__name__}.{name} is {type(found).__name__}, expected a module or parameter")
+
+
+def _input_width(module: nn.Module) -> int:
+    """Channels of the first parameter that states the input's: a norm's weight or a layer's input."""
+    for found in module.modules():
+        if isinstance(found, nn.Linear):
+            return found.in_features
+        if isinstance(found, nn.modules.conv._ConvNd):
+            return found.in_channels
+        for parameter in found.parameters(recurse=False):
+            if parameter.ndim == 1:
+                return parameter.numel()
+    return 0
+
+
+@contextmanager
+def _running_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
+    """Run BatchNorms in eval mode for a while: queries neither use nor move batch statistics, affine still learns."""
+    training = [norm for norm in norms if norm.training]
+    for norm in training:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for norm in training:
+            norm.training = True

@@ -1,0 +1,98 @@
+"""Build the timm model behind a name at a size, with random weights and without the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
+from timm.models import is_model, model_entrypoint, split_model_name_tag
+from torch import nn
+
+from luma_cli.catalogue.rules import ModelRule, load_rules, patch_size
+from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.errors import BuildError, UnknownName, WeightsError
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What `timm.create_model` needs, resolved: architecture, its module's rule, the arguments a source brings along."""
+
+    name: str
+    architecture: str
+    tag: str
+    module: str
+    rule: ModelRule
+    arguments: Mapping[str, Any]
+    source: str = ""
+
+
+def recipe_for(spec: BackboneSpec) -> Recipe:
+    """The recipe for `spec`, a timm name with or without tag, `local-dir:` or `hf-hub:` (from the cache alone).
+
+    Raises UnknownName, WeightsError.
+    """
+    arguments: Mapping[str, Any] = {}
+    source = spec.timm_name if spec.timm_name.startswith(("local-dir:", "hf-hub:")) else ""
+    if source:
+        architecture, arguments, tag = *_read_config(source), ""
+    else:
+        architecture, tag = split_model_name_tag(spec.timm_name)
+    if not is_model(architecture):
+        raise UnknownName(f"{architecture!r} is not a model of timm {timm.__version__}; try `luma list {architecture}`")
+    module = model_entrypoint(architecture).__module__.rpartition(".")[2]
+    rule = load_rules().build_rule(module, spec.rule)
+    return Recipe(spec.name, architecture, tag, module, rule, dict(arguments), source)
+
+
+def source_folder(source: str) -> Path:
+    """Folder on disk behind `local-dir:FOLDER` or a cached `hf-hub:OWNER/REPO`. Raises WeightsError."""
+    kind, _, where = source.partition(":")
+    if kind == "local-dir":
+        folder = Path(where).expanduser()
+        if not (folder / "config.json").is_file():
+            raise WeightsError(f"{source}: no config.json in {folder}; expected a folder written by timm's save_for_hf")
+        return folder
+    repo, _, revision = where.partition("@")
+    cached = try_to_load_from_cache(repo, "config.json", revision=revision or None)
+    if not isinstance(cached, str):
+        raise WeightsError(f"{source}: config.json is not in the Hugging Face cache; run `hf download {repo}` first")
+    return Path(cached).parent
+
+
+def _read_config(source: str) -> tuple[str, Mapping[str, Any]]:
+    path = source_folder(source) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return str(config["architecture"]), dict(config.get("model_args") or {})
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{source}: {path} is not a timm model's config: no architecture in it") from error
+
+
+def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) -> nn.Module:
+    """The model on `device` at `resolution` pixels, weights drawn from `seed`; the global generator is left as it was.
+
+    Raises BuildError.
+    """
+    arguments = {**recipe.arguments, **size_arguments(recipe, resolution), **recipe.rule.arguments}
+    with torch.random.fork_rng(devices=[]), device:
+        torch.manual_seed(seed)
+        try:
+            model: nn.Module = timm.create_model(recipe.architecture, pretrained=False, num_classes=0, **arguments)
+        except (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError) as error:
+            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise BuildError(f"{recipe.name} cannot be built at {resolution}: {line}") from error
+    return model
+
+
+def size_arguments(recipe: Recipe, resolution: int) -> dict[str, Any]:
+    """Constructor arguments that say the size, by rule."""
+    if recipe.rule.size == "plain":
+        return {}
+    patch14 = recipe.rule.patch14 and patch_size(recipe.architecture) == 14
+    return {"img_size": resolution, **({"patch_size": 16} if patch14 else {})}

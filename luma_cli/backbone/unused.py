@@ -1,0 +1,77 @@
+"""Parameters that the segmenter never runs, found by walking the autograd graph of a meta forward, and their removal.
+
+CaiT's class attention, EfficientNet's conv_head or SigLIP's attention pool (7.1 M of 93 M) would otherwise count as
+parameters, take memory and sit in every optimiser and checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+
+def reached(output: Tensor) -> set[int]:
+    """Ids of the parameters that `output` depends on, by its autograd graph."""
+    found: set[int] = set()
+    seen: set[object] = set()
+    stack = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)  # only AccumulateGrad, the graph's leaves, carries one
+        if variable is not None:
+            found.add(id(variable))
+        stack.extend(child for child, _ in node.next_functions)
+    return found
+
+
+def trace(module: nn.Module, images: Tensor) -> tuple[Tensor, set[int], set[int]]:
+    """One forward of `module`: its output, the ids of the parameters it depends on, the ids of the modules that ran."""
+    ran: set[int] = set()
+    hook = register_module_forward_pre_hook(lambda called, _: ran.add(id(called)))
+    try:
+        with torch.enable_grad():
+            output = module(images)
+    finally:
+        hook.remove()
+    return output, reached(output), ran
+
+
+def unused_names(model: nn.Module, reached_ids: set[int], ran_ids: set[int], keep: Iterable[nn.Module | nn.Parameter]) -> list[str]:
+    """Names, in `model`, of the topmost modules and the single parameters that never run and are not in `keep`."""
+    used = set(reached_ids) | ran_ids
+    for kept in keep:
+        used |= {id(kept)} if isinstance(kept, nn.Parameter) else {id(m) for m in (*kept.modules(), *kept.parameters())}
+    return _walk(model, "", used)
+
+
+def _walk(module: nn.Module, prefix: str, used: set[int]) -> list[str]:
+    names = []
+    for name, child in module.named_children():
+        held = [*child.modules(), *child.parameters()]
+        if not any(id(entry) in used for entry in held):
+            names += [prefix + name] if any(True for _ in child.parameters()) else []
+        else:
+            names += _walk(child, f"{prefix}{name}.", used)
+    own = module.named_parameters(recurse=False)
+    return names + [prefix + name for name, parameter in own if id(parameter) not in used]
+
+
+def remove(model: nn.Module, names: Sequence[str]) -> None:
+    """Replace each named module by an identity and each named parameter by None."""
+    for name in names:
+        owner_name, _, last = name.rpartition(".")
+        owner = model.get_submodule(owner_name)
+        is_parameter = last in dict(owner.named_parameters(recurse=False))
+        setattr(owner, last, None if is_parameter else nn.Identity())
+
+
+def parameters_of(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the parameters that `remove(model, names)` takes away."""
+    prefixes = tuple(f"{name}." for name in names)
+    return tuple(name for name, _ in model.named_parameters() if name in names or name.startswith(prefixes))

@@ -1,0 +1,233 @@
+"""Cards: one TOML file per backbone family in `models/`, the format is told in docs/cards.md.
+
+A user's own cards lie in the folder named by `$LUMA_MODELS` and may replace shipped ones of the same name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+from luma_cli import content
+from luma_cli.catalogue.index import TimmIndex, load_index
+from luma_cli.catalogue.near import nearest
+from luma_cli.catalogue.pretraining import check_objective
+from luma_cli.catalogue.reading import one_of, require
+from luma_cli.catalogue.spec import BackboneSpec, Family
+from luma_cli.errors import BadCard
+
+NOT_CARDS = frozenset({"pretraining.toml", "timm_rules.toml"})
+NO_WEIGHTS = "none"
+_CARD_KEYS: dict[str, type] = {
+    "name": str,
+    "title": str,
+    "family": str,
+    "token_mixer": str,
+    "licence": str,
+    "sources": list,
+    "note": str,
+    "aliases": dict,
+    "sizes": dict,
+    "rule": dict,
+    "registered": bool,
+}
+_SIZE_KEYS: dict[str, type] = {"timm": str, "aliases": list, "variants": list, "pretraining": dict}
+
+
+@dataclass(frozen=True, slots=True)
+class CardSize:
+    """One size of a card.
+
+    timm: base architecture, what the bare name means. variants: other timm architectures of the same depth, width and
+    stride (window, position embedding, pooling), whose tags count as this size's.
+    pretraining: objective -> `architecture.tag` of timm, empty text where no public weights exist.
+    """
+
+    name: str
+    timm: str
+    aliases: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    pretraining: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Every timm architecture of this size, the base first, without duplicates."""
+        listed = (timm_name.partition(".")[0] for timm_name in self.pretraining.values() if timm_name)
+        return tuple(dict.fromkeys((self.timm, *listed, *self.variants)))
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One backbone family as its file describes it.
+
+    aliases: short spelling -> `size.objective`. rule: overrides of the rule table. registered: the architectures come
+    from the user's own module (`--import`), so timm's index does not list them.
+    """
+
+    name: str
+    title: str
+    family: Family
+    token_mixer: str
+    licence: str
+    sources: tuple[str, ...]
+    sizes: Mapping[str, CardSize]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    registered: bool = False
+
+    def spelling(self, size: str, objective: str = "") -> str:
+        """The card's own name of a size, e.g. `vit_b` or `vit_b.dinov3`."""
+        return f"{self.name}_{size}" + (f".{objective}" if objective else "")
+
+
+@cache
+def load_cards() -> Mapping[str, Card]:
+    """Every card by name: the shipped ones, then those in `$LUMA_MODELS`. Raises BadCard on the first that is wrong."""
+    own = os.environ.get("LUMA_MODELS", "")
+    cards = read_cards(content.root() / "models")
+    if own:
+        added = read_cards(Path(own))
+        for card in added.values():
+            check_against(card, load_index())
+        cards |= added
+    check_spellings(cards.values())
+    return dict(sorted(cards.items()))
+
+
+def read_cards(folder: Path) -> dict[str, Card]:
+    """The cards in `folder` by name, one per file. Raises BadCard when there is no such folder."""
+    if not folder.is_dir():
+        raise BadCard(f"{folder} is no folder of cards; set LUMA_MODELS to a folder of .toml files, or unset it")
+    cards = (read_card(path) for path in sorted(folder.glob("*.toml")) if path.name not in NOT_CARDS)
+    return {card.name: card for card in cards}
+
+
+def read_card(path: Path) -> Card:
+    """The card in the file at `path`. Raises BadCard naming the file, the table and the nearest valid spelling."""
+    values = require(str(path), content.read_toml(path), _CARD_KEYS, ("name", "family", "token_mixer", "sizes"))
+    if values["name"] != path.stem:
+        raise BadCard(f"{path}: name is {values['name']!r}, expected {path.stem!r}; name the card as its file")
+    one_of(str(path), "family", values["family"], get_args(Family))
+    sizes = {size: _size(path, size, table) for size, table in values.pop("sizes").items()}
+    if not sizes:
+        raise BadCard(f"{path}: no size; add a table [sizes.b] with timm = ...")
+    values["sources"] = tuple(values.get("sources", ()))
+    card = Card(**{"title": values["name"], "licence": "", **values}, sizes=sizes)
+    _check_aliases(path, card)
+    return card
+
+
+def _size(path: Path, size: str, table: Any) -> CardSize:
+    where = f"{path}: [sizes.{size}]"
+    values = require(where, table, _SIZE_KEYS, ("timm",))
+    pretraining = {
+        check_objective(where, objective): _timm_name(where, values["timm"], tag)
+        for objective, tag in values.get("pretraining", {}).items()
+    }
+    return CardSize(
+        name=size,
+        timm=values["timm"],
+        aliases=tuple(values.get("aliases", ())),
+        variants=tuple(values.get("variants", ())),
+        pretraining=pretraining,
+    )
+
+
+def _timm_name(where: str, architecture: str, tag: Any) -> str:
+    """`architecture.tag` of a tag, which may bring its own architecture; empty for `none`."""
+    if not isinstance(tag, str) or not tag:
+        raise BadCard(f"{where}: tag {tag!r} is no text; write a timm tag, architecture.tag or {NO_WEIGHTS!r}")
+    if tag == NO_WEIGHTS:
+        return ""
+    return tag if "." in tag else f"{architecture}.{tag}"
+
+
+def _check_aliases(path: Path, card: Card) -> None:
+    for alias, target in card.aliases.items():
+        size, _, objective = str(target).partition(".")
+        if size not in card.sizes or (objective and objective not in card.sizes[size].pretraining):
+            raise BadCard(f"{path}: alias {alias!r} means {target!r}, which this card lacks; write size or size.objective")
+
+
+def spellings(card: Card) -> Iterator[tuple[str, str, str]]:
+    """Every spelling without a dot that a card gives: (spelling, size, objective or empty)."""
+    for size in card.sizes.values():
+        for spelling in (card.spelling(size.name), *size.aliases):
+            yield spelling, size.name, ""
+    for alias, target in card.aliases.items():
+        size_name, _, objective = target.partition(".")
+        yield alias, size_name, objective
+
+
+def check_spellings(cards: Any) -> None:
+    """Raises BadCard when two cards, sizes or aliases share a spelling."""
+    seen: dict[str, str] = {}
+    for card in cards:
+        for spelling, size, _ in spellings(card):
+            here = card.spelling(size)
+            if spelling in seen:
+                raise BadCard(f"card {card.name}: {spelling!r} of {here} is already {seen[spelling]}; choose another alias")
+            seen[spelling] = here
+
+
+def check_against(card: Card, index: TimmIndex) -> None:
+    """Raises BadCard when the card names an architecture or tag that timm lacks, with the nearest that it has."""
+    if card.registered:
+        return
+    for size in card.sizes.values():
+        for timm_name in (size.timm, *size.variants, *filter(None, size.pretraining.values())):
+            if not index.has(timm_name):
+                raise BadCard(f"card {card.name}: {_absent(timm_name, index)}")
+
+
+def _absent(timm_name: str, index: TimmIndex) -> str:
+    architecture, _, tag = timm_name.partition(".")
+    entry = index.get(architecture)
+    near = nearest(architecture, index.entries, 1) if entry is None else nearest(tag, entry.tags, 1) or list(entry.tags)
+    what = f"architecture {architecture!r}" if entry is None else f"tag {tag!r} for {architecture}"
+    return f"timm {index.version} has no {what}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def candidates() -> list[BackboneSpec]:
+    """Every card, size and pretraining, in that order, also those without public weights (`public_weights` False)."""
+    return [
+        spec_of(card, size, objective)
+        for card in load_cards().values()
+        for size in card.sizes.values()
+        for objective in size.pretraining
+    ]
+
+
+def spec_of(card: Card, size: CardSize, objective: str = "") -> BackboneSpec:
+    """The backbone that a card, a size and one of its objectives name; without objective, the bare architecture."""
+    timm_name = size.pretraining[objective] if objective else ""
+    public = bool(timm_name) if objective else any(size.pretraining.values())
+    return describe(card, size, timm_name or size.timm, card.spelling(size.name, objective), objective, public)
+
+
+def describe(
+    card: Card, size: CardSize, timm_name: str, name: str, objective: str = "", public: bool = True
+) -> BackboneSpec:
+    """The backbone `timm_name` with the facts of the card that it belongs to."""
+    architecture, _, tag = timm_name.partition(".")
+    entry = load_index().get(architecture) if tag else None
+    return BackboneSpec(
+        name=name,
+        timm_name=timm_name,
+        architecture=architecture,
+        tag=tag,
+        card=card.name,
+        size=size.name,
+        family=card.family,
+        token_mixer=card.token_mixer,
+        pretraining=objective,
+        licence=(entry.tags.get(tag, "") if entry else "") or card.licence,
+        public_weights=public,
+        source="import" if card.registered else "timm",
+        rule=dict(card.rule),
+    )

@@ -1,0 +1,78 @@
+"""The shipped cost table, `profiles/costs.csv`: what counting found per architecture and resolution.
+
+Everything that the head's closed form needs to give the whole segmenter's cost without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from luma_cli import content
+from luma_cli.errors import BadCard
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFacts:
+    """One backbone at one size, counted on the meta device with batch 1.
+
+    resolution: side of the square input in pixels. macs: multiply-adds of the backbone alone. params, activations:
+    counts. width, stride, num_tokens: channels, pixels and cells of the tapped feature map. query_ffn_macs:
+    multiply-adds per query through the reused FFN, 0 when it is fresh. num_heads: of the head's cross-attention.
+    final_norm: whether the head reuses the backbone's. complete: whether every op was counted; unknown_ops: which were
+    not, separated by spaces. timm: version counted with.
+    """
+
+    architecture: str
+    resolution: int
+    macs: int
+    params: int
+    activations: int
+    width: int
+    stride: int
+    num_tokens: int
+    ffn: Literal["reused", "fresh"]
+    query_ffn_macs: int
+    num_heads: int
+    final_norm: bool
+    complete: bool
+    unknown_ops: str
+    timm: str
+
+
+_INTEGERS = frozenset(field.name for field in fields(BackboneFacts) if field.type == "int")
+_FLAGS = frozenset(field.name for field in fields(BackboneFacts) if field.type == "bool")
+
+
+def costs_path() -> Path:
+    """The cost table that ships with luma."""
+    return content.root() / "profiles" / "costs.csv"
+
+
+@cache
+def load_costs() -> Mapping[tuple[str, int], BackboneFacts]:
+    """Facts by (architecture, resolution in pixels); empty where no table ships."""
+    return read_costs(costs_path()) if costs_path().is_file() else {}
+
+
+def read_costs(path: Path) -> dict[tuple[str, int], BackboneFacts]:
+    """The table in the file at `path`. Raises BadCard, naming the row, when it is not a cost table."""
+    table = {}
+    for number, row in enumerate(content.read_csv(path), 1):
+        try:
+            facts = BackboneFacts(**{name: _value(name, text) for name, text in row.items()})
+        except (TypeError, ValueError) as error:
+            raise BadCard(f"{path}: row {number} is no row of a cost table ({error})") from error
+        table[facts.architecture, facts.resolution] = facts
+    return table
+
+
+def _value(name: str, text: str) -> Any:
+    if name in _INTEGERS:
+        return int(text)
+    if name in _FLAGS:
+        return {"true": True, "false": False, "1": True, "0": False}[text.lower()] if text else False
+    return text

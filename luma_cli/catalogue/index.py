@@ -1,0 +1,179 @@
+"""The index of installed timm: every architecture with its module, model class, tags and licences.
+
+It ships as `models/timm_index.csv`. When another timm is installed, the index is generated once in a process of its
+own and kept in the cache folder; reading it never imports timm.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from luma_cli import content
+
+COLUMNS = ("architecture", "module", "class", "input_size", "default_tag", "tags", "replaced_by")
+_VERSION_PREFIX = "# timm "
+_REFRESH_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One timm architecture.
+
+    cls: the model class as `module.Class` below `timm.models`, the key of the rule table. tags: tag -> licence, only those with weights to fetch.
+    default_tag: what timm takes for the bare name, empty when it has no weights. input_size: pixels of its default
+    configuration, 0 when it has none.
+    """
+
+    architecture: str
+    module: str
+    cls: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    default_tag: str = ""
+    input_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TimmIndex:
+    """What installed timm offers. `replaced`: deprecated name -> its successor. `stale`: why it is not of that timm."""
+
+    version: str
+    entries: Mapping[str, Entry]
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    stale: str = ""
+
+    def get(self, architecture: str) -> Entry | None:
+        """The entry of `architecture`, None when timm has none."""
+        return self.entries.get(architecture)
+
+    def has(self, timm_name: str) -> bool:
+        """Whether timm has this architecture and, when `timm_name` carries one, this tag with weights."""
+        architecture, _, tag = timm_name.partition(".")
+        entry = self.entries.get(architecture)
+        return entry is not None and (not tag or tag in entry.tags)
+
+    def modules(self) -> set[str]:
+        """Names of timm's model modules, e.g. `vision_transformer`."""
+        return {entry.module for entry in self.entries.values()}
+
+
+def shipped_path() -> Path:
+    """The index that ships with luma."""
+    return content.root() / "models" / "timm_index.csv"
+
+
+def version_line(version: str) -> str:
+    """First line of an index made with this timm."""
+    return f"{_VERSION_PREFIX}{version}\n"
+
+
+def installed_version() -> str:
+    """Version of installed timm without importing it, empty when there is none."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("timm")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def read_index(path: Path, stale: str = "") -> TimmIndex:
+    """The index kept in the file at `path`."""
+    with path.open(encoding="utf-8") as file:
+        version = file.readline().removeprefix(_VERSION_PREFIX).strip()
+    entries: dict[str, Entry] = {}
+    replaced: dict[str, str] = {}
+    for row in content.read_csv(path):
+        name = row["architecture"]
+        if row["module"]:
+            entries[name] = _entry(row)
+        else:
+            replaced[name] = row["replaced_by"]
+    return TimmIndex(version, entries, replaced, stale)
+
+
+def _entry(row: Mapping[str, str]) -> Entry:
+    tags = dict(pair.split("=", 1) for pair in row["tags"].split())
+    size = int(row["input_size"] or 0)
+    return Entry(row["architecture"], row["module"], row["class"], tags, row["default_tag"], size)
+
+
+@cache
+def load_index() -> TimmIndex:
+    """The index of installed timm: the shipped one, else one generated once and cached.
+
+    When generating fails (a timm that cannot be imported), the shipped index is taken and `stale` says why.
+    """
+    return index_for(installed_version(), shipped_path())
+
+
+def index_for(version: str, shipped: Path, generate: Callable[[Path], str] | None = None) -> TimmIndex:
+    """The index for timm `version`; `generate(path)` writes a new one there and returns what went wrong, or nothing."""
+    if not version or _version_of(shipped) == version:
+        return read_index(shipped)
+    cached = cache_path(version)
+    if _version_of(cached) == version:
+        return read_index(cached)
+    return _refreshed(version, shipped, cached, generate or _generate)
+
+
+def _refreshed(version: str, shipped: Path, cached: Path, generate: Callable[[Path], str]) -> TimmIndex:
+    """A newly generated index; a failure is kept beside it so that later commands do not pay for it again."""
+    failed = cached.with_suffix(".failed")
+    trouble = failed.read_text(encoding="utf-8") if failed.exists() else generate(cached)
+    if not trouble and _version_of(cached) == version:
+        return read_index(cached)
+    trouble = trouble or f"the new index is not of timm {version}"
+    write_atomically(failed, trouble)
+    return read_index(shipped, stale=f"timm {version} is installed, the index is of {_version_of(shipped)}: {trouble}")
+
+
+def cache_path(version: str) -> Path:
+    """Where an index generated for timm `version` is kept."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("luma", appauthor=False)) / f"timm_index-{version}.csv"
+
+
+def _generate(path: Path) -> str:
+    """Generate an index at `path` in a process of its own. Returns the last line of what went wrong, or nothing."""
+    command = [sys.executable, "-m", "luma_cli.catalogue.refresh", str(path)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "HF_HUB_OFFLINE": "1"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_REFRESH_SECONDS, env=environment)
+    except subprocess.TimeoutExpired:
+        return f"generating it took more than {_REFRESH_SECONDS} s"
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1]
+
+
+def _version_of(path: Path) -> str:
+    """timm version that the index at `path` was made with, empty when there is no such file."""
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8") as file:
+        first = file.readline()
+    return first.removeprefix(_VERSION_PREFIX).strip() if first.startswith(_VERSION_PREFIX) else ""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader or a crash sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,54 @@
+"""Spellings near to one that is unknown: edit distance of the whole and of its parts.
+
+General fuzzy matching misleads here (`vit_b` finds `gcvit_base`), because backbone names differ by short parts that
+mean everything. So a part (split at `_`, `.`, `-`, `/`) must find its own counterpart, and the first part, the family,
+counts double.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_PARTS = re.compile(r"[_.\-/: ]+")
+_FAR = 0.4
+
+
+def distance(left: str, right: str) -> int:
+    """Edits (insert, delete, replace, swap of neighbours) that turn `left` into `right`.
+
+    >>> distance("swni_t", "swin_t")
+    1
+    """
+    before, row = [0] * (len(right) + 1), list(range(len(right) + 1))
+    for i, a in enumerate(left, 1):
+        last, row = row, [i]
+        for j, b in enumerate(right, 1):
+            best = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == right[j - 2] and left[i - 2] == b:
+                best = min(best, before[j - 2] + 1)
+            row.append(best)
+        before = last
+    return row[-1]
+
+
+def nearest(spelling: str, known: Iterable[str], limit: int = 5) -> list[str]:
+    """At most `limit` of `known` that are near to `spelling`, nearest first, ties in alphabetical order."""
+    wanted = spelling.lower()
+    scored = ((_remoteness(wanted, candidate.lower()), candidate) for candidate in known)
+    return [candidate for score, candidate in sorted(pair for pair in scored if pair[0] <= _FAR)][:limit]
+
+
+def _remoteness(wanted: str, candidate: str) -> float:
+    """0 when equal, 1 when nothing is shared: half from the whole spelling, half from its parts."""
+    whole = distance(wanted, candidate) / max(len(wanted), len(candidate), 1)
+    if whole > 2 * _FAR:  # the parts could not make up for it
+        return 1.0
+    parts, others = _PARTS.split(wanted), _PARTS.split(candidate)
+    apart = [min(_part_remoteness(part, other) for other in others) for part in parts]
+    apart[0] = _part_remoteness(parts[0], others[0])
+    return 0.5 * whole + 0.5 * (sum(apart) + apart[0]) / (len(apart) + 1)
+
+
+def _part_remoteness(part: str, other: str) -> float:
+    return distance(part, other) / max(len(part), len(other), 1)

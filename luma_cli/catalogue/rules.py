@@ -1,0 +1,193 @@
+"""The rule table: how each timm model class is built at a size, tapped, and which FFN its tapped block has.
+
+Read from `models/timm_rules.toml`. Imports no torch: classes are named, never touched. A class or block without a rule
+still works, with a fresh FFN, and says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from luma_cli import content
+from luma_cli.catalogue.spec import Family
+from luma_cli.errors import BadCard, BadResolution
+
+Size = Literal["img_size", "plain"]
+Layout = Literal["tokens", "nhwc", "nchw"]
+MAX_RESOLUTION = 16384
+_PATCH = re.compile(r"(?:patch|_p)(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class FfnRule:
+    """The residual FFN of one block class: `post(skip(z) + branch(z))`, each a chain of the block's own parts.
+
+    A part is a dotted name in the block: a module is called, a parameter multiplies, None (not built) is passed over.
+    kind: the taxonomy's name for it (`pre-norm`, `post-norm`, `metaformer`, ...).
+    layout: of the tensor that the FFN sees; output: of the block's output where it differs.
+    skip: parts on the skip path; skip_if: the part that must exist for them to apply.
+    residual: `sum` skip(z) + branch(z); `inside` the branch contains its own skip; `input` the block's only residual
+    starts at its input, before the token mixer (ConvNeXt); the query's skip is the query itself.
+    alone: the FFN mixes positions (depth-wise convolution, GRN, GroupNorm), so each query is its own 1 x 1 image.
+    feat_size: the part that takes the grid's height and width as second argument.
+    """
+
+    kind: str
+    branch: tuple[str, ...]
+    layout: Layout = "tokens"
+    output: Layout | Literal[""] = ""
+    skip: tuple[str, ...] = ()
+    skip_if: str = ""
+    post: tuple[str, ...] = ()
+    residual: Literal["sum", "inside", "input"] = "sum"
+    alone: bool = False
+    feat_size: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRule:
+    """How a model is built and tapped: what its timm module says, then its class, then the card, each only what it names.
+
+    size: `img_size` passes the size to the constructor, `plain` does not.
+    multiple: sides must be multiples of it, in pixels; 0 means the patch size in the architecture's name.
+    minimum: smallest side, in pixels.
+    patch14: build /14 patch embeddings as /16 (as EoMT does), so that 512 fits.
+    arguments: further arguments of the constructor.
+    features: `intermediates` asks the model for its last map, `forward` takes the module's own BCHW output.
+    indices: what `forward_intermediates` is asked for; the last map of the answer is the feature map.
+    tap: dotted path of the last block on the patch grid, `-1` counts from the end; empty when there is no FFN.
+    norm: dotted path of the final norm on the patch map, empty when there is none; norm_layout: what it normalises.
+    heads: dotted path, in the block, of its number of attention heads.
+    reason: why there is no FFN to reuse.
+    ffn: what a card says about the block's FFN, instead of the rule of the block's class.
+    """
+
+    family: Family = "unknown"
+    token_mixer: str = ""
+    size: Size = "plain"
+    multiple: int = 32
+    minimum: int = 1
+    patch14: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    features: Literal["intermediates", "forward"] = "intermediates"
+    indices: int | tuple[int, ...] = 1
+    tap: str = ""
+    norm: str = ""
+    norm_layout: Layout = "tokens"
+    heads: str = ""
+    reason: str = ""
+    ffn: FfnRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The whole table. Modules are timm's own, classes are named `module.Class` as in timm.models."""
+
+    modules: Mapping[str, Mapping[str, Any]]
+    models: Mapping[str, Mapping[str, Any]]
+    blocks: Mapping[str, FfnRule]
+    fresh: Mapping[str, str]
+
+    def build_rule(self, module: str, override: Mapping[str, Any]) -> ModelRule:
+        """How a model of this timm module is built, known before its class is; `plain` for a module without a rule."""
+        return parse_model_rule({**self.modules.get(module, {}), **override}, module)
+
+    def model_rule(self, module: str, cls: str, override: Mapping[str, Any]) -> ModelRule:
+        """How a model of this class is built and tapped; a class without a rule gets a fresh FFN and the reason."""
+        unknown = {"reason": f"model class {cls} has no rule"}
+        merged = {**self.modules.get(module, {}), **self.models.get(cls, unknown), **override}
+        return parse_model_rule(merged, cls)
+
+    def ffn_rule(self, cls: str) -> FfnRule | str:
+        """The FFN of a block class, or the reason why it has none to reuse."""
+        return self.blocks.get(cls) or self.fresh.get(cls, f"block class {cls} has no rule")
+
+
+def patch_size(architecture: str) -> int:
+    """Side in pixels of the patches that the architecture's name states; 0 where it states none.
+
+    >>> patch_size("vit_base_patch16_224"), patch_size("resnet50")
+    (16, 0)
+    """
+    match = _PATCH.search(architecture)
+    return int(match[1]) if match else 0
+
+
+def multiple_of(rule: ModelRule, architecture: str) -> int:
+    """Sides at which the model can be built are multiples of this many pixels."""
+    patch = patch_size(architecture)
+    return 16 if rule.patch14 and patch == 14 else rule.multiple or patch or 16
+
+
+def valid_near(resolution: int, multiple: int, minimum: int = 1) -> list[int]:
+    """The nearest sides, in pixels, below and above `resolution` that are multiples and within bounds."""
+    least = -(-max(minimum, 1) // multiple) * multiple
+    most = MAX_RESOLUTION // multiple * multiple
+    below = min(max(resolution // multiple * multiple, least), most)
+    above = min(max(-(-resolution // multiple) * multiple, least), most)
+    return sorted({below, above})
+
+
+def check_resolution(name: str, resolution: int, rule: ModelRule, architecture: str) -> None:
+    """Raise BadResolution, with the nearest valid sizes, unless the rule allows a square of this side in pixels."""
+    multiple = multiple_of(rule, architecture)
+    if resolution % multiple == 0 and max(rule.minimum, 1) <= resolution <= MAX_RESOLUTION:
+        return
+    near = " or ".join(str(size) for size in valid_near(resolution, multiple, rule.minimum))
+    raise BadResolution(
+        f"{name} cannot be built at {resolution}: sides are multiples of {multiple} "
+        f"from {valid_near(1, multiple, rule.minimum)[0]} to {MAX_RESOLUTION}; try --res {near}"
+    )
+
+
+def parse_ffn_rule(values: Mapping[str, Any], where: str) -> FfnRule:
+    """The FFN rule that a table of TOML states. Raises BadCard."""
+    _check_keys(values, FfnRule, where)
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    try:
+        return FfnRule(**{**values, **lists})
+    except TypeError as error:
+        raise BadCard(f"{where}: an FFN rule needs `kind` and `branch`, got {sorted(values)}") from error
+
+
+def parse_model_rule(values: Mapping[str, Any], where: str) -> ModelRule:
+    """The model rule that a table of TOML states. Raises BadCard."""
+    _check_keys(values, ModelRule, where)
+    rule = dict(values)
+    if isinstance(rule.get("indices"), list):
+        rule["indices"] = tuple(rule["indices"])
+    if isinstance(rule.get("ffn"), Mapping):
+        rule["ffn"] = parse_ffn_rule(rule["ffn"], f"{where}.ffn")
+    return ModelRule(**rule)
+
+
+def _check_keys(values: Mapping[str, Any], kind: type, where: str) -> None:
+    known = [entry.name for entry in fields(kind)]
+    for key in values:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+            raise BadCard(f"{where}: unknown key {key!r}{hint}")
+
+
+@cache
+def load_rules(path: Path | None = None) -> Rules:
+    """The rule table at `path`, by default the shipped `models/timm_rules.toml`. Raises BadCard."""
+    path = path or content.root() / "models" / "timm_rules.toml"
+    table = content.read_toml(path)
+    unknown = set(table) - {"modules", "models", "blocks", "fresh"}
+    if unknown:
+        raise BadCard(f"{path}: unknown table {sorted(unknown)[0]!r}; known: modules, models, blocks, fresh")
+    for part in ("modules", "models"):
+        for name, values in table.get(part, {}).items():
+            parse_model_rule(values, f"{path.name} {part}.{name}")
+    blocks = {
+        name: parse_ffn_rule(values, f"{path.name} blocks.{name}") for name, values in table.get("blocks", {}).items()
+    }
+    return Rules(table.get("modules", {}), table.get("models", {}), blocks, table.get("fresh", {}))

@@ -1,0 +1,104 @@
+"""The LUMA head: queries in a side stream read the tapped block's map once and predict masks (arXiv 2607.00687).
+
+B batch, K queries, N = h w patch tokens, D channels of the tapped block, W channels of the head (D unless capped),
+C classes. There is no attention between queries and no path from queries to patches: features stay as they were.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from luma_cli.head.attention import NORM_EPS, CrossAttention
+from luma_cli.head.config import HeadConfig
+from luma_cli.head.plan import FRESH_FFN_RATIO, HeadPlan
+from luma_cli.head.upscale import upscale
+
+
+class Prediction(NamedTuple):
+    """class_logits [B, K, C + 1], the last class being "no object"; mask_logits [B, K, H / 4, W / 4]."""
+
+    class_logits: Tensor
+    mask_logits: Tensor
+
+
+class TappedBlock(Protocol):
+    """The two things a head borrows from a backbone, by reference and without registering them."""
+
+    def query_ffn(self, queries: Tensor) -> Tensor:
+        """The tapped block's own residual FFN, [B, K, D] -> [B, K, D]."""
+
+    def norm_tokens(self, tokens: Tensor) -> Tensor:
+        """The backbone's final norm, [B, N, D] -> [B, N, D]."""
+
+
+class FreshFfn(nn.Module):
+    """A residual FFN for backbones whose tapped block has none: norm, linear to 4 W, GELU, linear."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.grow = nn.Linear(width, FRESH_FFN_RATIO * width)
+        self.shrink = nn.Linear(FRESH_FFN_RATIO * width, width)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """[B, K, W] -> [B, K, W]."""
+        update: Tensor = self.shrink(nn.functional.gelu(self.grow(self.norm(queries))))
+        return queries + update
+
+
+class LumaHead(nn.Module):
+    """Queries, their one cross-attention, and the class and mask predictions.
+
+    Holds no parameter of the backbone: the reused FFN and the shared final norm come with every call, so that state
+    dict, optimiser groups and checkpoints see them once, in the backbone.
+    """
+
+    def __init__(self, plan: HeadPlan, config: HeadConfig) -> None:
+        super().__init__()
+        width = plan.width
+        self.plan = plan
+        self.project = nn.Linear(plan.width_in, width) if plan.projects else nn.Identity()
+        self.queries = nn.Embedding(config.num_queries, width)
+        self.attention = CrossAttention(width, plan.num_heads)
+        self.ffn = FreshFfn(width) if plan.ffn == "fresh" else None
+        self.norm_queries = None if plan.shares_final_norm else nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm_pixels = None if plan.shares_final_norm else nn.LayerNorm(width, eps=NORM_EPS)
+        self.classify = nn.Linear(width, config.num_classes + 1)
+        self.mask = _three_layers(width)
+        self.upscale = upscale(width, plan.num_scale_blocks)
+
+    def forward(self, features: Tensor, mask_size: tuple[int, int], block: TappedBlock) -> Prediction:
+        """Features [B, D, h, w] of the tapped block and the side lengths of the masks -> a prediction.
+
+        The bilinear finish for strides that no doubling meets acts on the K logits, not on the W channels: resizing
+        is linear, so both orders give the same masks, and K is the smaller.
+        """
+        tokens = self.project(features.flatten(2).transpose(1, 2))
+        queries = self._feed(self.attention(self.queries.weight, tokens), block)
+        queries, tokens = self._norm(queries, tokens, block)
+        pixels = self.upscale(tokens.view(-1, *features.shape[2:], self.plan.width).permute(0, 3, 1, 2))
+        masks = torch.einsum("bkd,bdhw->bkhw", self.mask(queries), pixels)
+        if masks.shape[2:] != mask_size:
+            masks = interpolate(masks, mask_size, mode="bilinear", align_corners=False)
+        return Prediction(self.classify(queries), masks)
+
+    def _feed(self, queries: Tensor, block: TappedBlock) -> Tensor:
+        """The feed-forward step of the queries, [B, K, W]: the backbone's own FFN, or the fresh one."""
+        return block.query_ffn(queries) if self.ffn is None else self.ffn(queries)
+
+    def _norm(self, queries: Tensor, tokens: Tensor, block: TappedBlock) -> tuple[Tensor, Tensor]:
+        """Queries and tokens through the final norm that they share with the backbone, or through fresh ones."""
+        if self.norm_queries is None or self.norm_pixels is None:
+            return block.norm_tokens(queries), block.norm_tokens(tokens)
+        return self.norm_queries(queries), self.norm_pixels(tokens)
+
+
+def _three_layers(width: int) -> nn.Sequential:
+    """The mask embedding of a query: three linear layers with GELU between."""
+    return nn.Sequential(
+        nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+    )
