@@ -149,9 +149,9 @@ class Worker:
             try:
                 line = self._channel.read_line(deadline)
             except TimeoutError:
-                raise _Trouble("timeout", f"no result after {timeout_seconds:g} s, while {stage}")
+                raise _Trouble("timeout", f"no result after {timeout_seconds:g} s, while {stage}") from None
             except LineTooLong:
-                raise _Trouble("failed", f"the worker wrote no line of its protocol, while {stage}")
+                raise _Trouble("failed", f"the worker wrote no line of its protocol, while {stage}") from None
             if line is None:
                 raise self._died(stage)
             try:
@@ -161,7 +161,7 @@ class Worker:
                 stage = str(message["stage"])
             except (ValueError, KeyError, TypeError):
                 text = line[:80].decode(errors="replace")
-                raise _Trouble("failed", f"the worker wrote {text!r} instead of a message, while {stage}")
+                raise _Trouble("failed", f"the worker wrote {text!r} instead of a message, while {stage}") from None
             on_stage(stage)
 
     def _died(self, stage: str) -> _Trouble:

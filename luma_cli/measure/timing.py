@@ -31,7 +31,7 @@ class Stopwatch(Protocol):
 class Rule:
     """When warm-up and sampling end. Fractions are of the median, times in seconds.
 
-    Warm-up: at least 3 calls and 0.5 s, then until the medians of the last 5 rounds differ by less than 1%, at most 5 s.
+    Warm-up: at least 3 calls and 0.5 s, until the medians of the last 5 rounds differ by less than 1%, at most 5 s.
     Sampling: at least 30 samples and 1 s, then until half the 95% interval is within 1%, at most `max_seconds`.
     """
 

@@ -1,0 +1,190 @@
+"""The device that a worker measures on: its stopwatch, its memory, its clean-up. One class for the CPU, one for CUDA."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from luma_cli.errors import MeasureError
+from luma_cli.measure import host_memory
+from luma_cli.measure.nvml import Gpu, NvmlMissing, load_nvml
+from luma_cli.measure.stopwatch import EventStopwatch, HostStopwatch
+from luma_cli.measure.timing import Stopwatch
+
+# torch refuses above this share of the GPU, so that it is torch and not the driver that runs out.
+LARGEST_SHARE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Peak bytes of a call: in tensors, reserved by the allocator, on the device by this process. None: unknown."""
+
+    allocated: int
+    reserved: int | None
+    device: int | None
+    method: str
+
+
+class Accelerator(Protocol):
+    """What measuring needs of a device."""
+
+    kind: str
+    torch_device: torch.device
+
+    def stopwatch(self) -> Stopwatch:
+        """A new stopwatch."""
+
+    def synchronize(self) -> None:
+        """Wait until the device is idle."""
+
+    def peaks(self, call: Callable[[], object]) -> Peaks:
+        """Peak memory while `call` runs, and what was resident before it."""
+
+    def free_bytes(self) -> int:
+        """Bytes that can still be had."""
+
+    def release(self) -> None:
+        """Give back what earlier calls left behind."""
+
+
+class Cpu:
+    """The host. Memory is resident memory: its growth since this object was made, and its whole."""
+
+    kind = "cpu"
+    torch_device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self._before = host_memory.resident_bytes()
+
+    def stopwatch(self) -> Stopwatch:
+        """The host's clock."""
+        return HostStopwatch()
+
+    def synchronize(self) -> None:
+        """Calls on the host are over when they return."""
+
+    def peaks(self, call: Callable[[], object]) -> Peaks:
+        """Growth and whole of the peak of resident memory."""
+        fresh = host_memory.reset_peak()
+        call()
+        peak = host_memory.peak_bytes()
+        return Peaks(max(0, peak - self._before), None, peak, "rss" if fresh else "rss over the process' life")
+
+    def free_bytes(self) -> int:
+        """RAM that is available."""
+        return host_memory.available_bytes()
+
+    def release(self) -> None:
+        """Drop garbage."""
+        gc.collect()
+
+
+class Cuda:
+    """One CUDA device, found by the UUID that NVML knows it under."""
+
+    kind = "cuda"
+
+    def __init__(self, uuid: str) -> None:
+        # Before torch touches the device: whoever is on it now is somebody else.
+        self.gpu = _open_gpu(uuid)
+        self._used_before = self.gpu.used_bytes() if self.gpu else None
+        self._processes_before = set(self.gpu.processes()) if self.gpu else set()
+        self._was_ours = torch.cuda.is_initialized()
+        self.torch_device = torch.device("cuda", find_cuda(uuid))
+        torch.cuda.set_device(self.torch_device)
+        torch.cuda.set_per_process_memory_fraction(LARGEST_SHARE, self.torch_device)
+
+    def stopwatch(self) -> Stopwatch:
+        """Events on the current stream."""
+        return EventStopwatch(lambda: torch.cuda.Event(enable_timing=True), self.synchronize)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        torch.cuda.synchronize(self.torch_device)
+
+    def peaks(self, call: Callable[[], object]) -> Peaks:
+        """Peaks of torch's allocator and of the process on the device, after earlier caches are given back."""
+        self.release()
+        torch.cuda.reset_peak_memory_stats(self.torch_device)
+        call()
+        self.synchronize()
+        allocated = torch.cuda.max_memory_allocated(self.torch_device)
+        reserved = torch.cuda.max_memory_reserved(self.torch_device)
+        device, method = self._device_bytes()
+        return Peaks(allocated, reserved, device, method)
+
+    def _device_bytes(self) -> tuple[int | None, str]:
+        """Bytes of this process on the device; in a container the driver may not know our PID."""
+        if self.gpu is None:
+            return None, "no NVML"
+        own = self.gpu.processes().get(os.getpid())
+        if own is not None:
+            return own, "nvml process"
+        used = self.gpu.used_bytes()
+        if used is None or self._used_before is None:
+            return None, "nvml gives no memory"
+        return max(0, used - self._used_before), "nvml device delta"
+
+    def other_processes(self, pid: int) -> int:
+        """Compute processes of others, before or now; a container's driver may know ours under another PID."""
+        if self.gpu is None:
+            return 0
+        return count_others(self._processes_before, set(self.gpu.processes()), pid, was_ours=self._was_ours)
+
+    def free_bytes(self) -> int:
+        """Bytes free on the device, within the share that torch may take."""
+        free, total = torch.cuda.mem_get_info(self.torch_device)
+        reserved = torch.cuda.memory_reserved(self.torch_device)
+        return int(min(free + reserved, LARGEST_SHARE * total))
+
+    def release(self) -> None:
+        """Drop garbage and the allocator's cache."""
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def find_cuda(uuid: str) -> int:
+    """Torch's index of the GPU with this UUID. Raises MeasureError when torch does not see it."""
+    if not torch.cuda.is_available():
+        raise MeasureError("this torch has no CUDA device; try --device cpu, or a torch built for the driver")
+    count = torch.cuda.device_count()
+    seen = [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
+    matches = [index for index, name in enumerate(seen) if name and uuid.endswith(name)]
+    if matches:
+        return matches[0]
+    if count == 1:  # a MIG slice reports the UUID of its GPU; CUDA_VISIBLE_DEVICES left only the one asked for
+        return 0
+    raise MeasureError(f"torch does not see GPU {uuid} among {', '.join(seen)}")
+
+
+def count_others(before: set[int], now: set[int], pid: int, *, was_ours: bool) -> int:
+    """Processes that are not ours among those seen before our context and those seen now.
+
+    Where `pid` is not listed, one of the processes is still ours: of the new ones, or of all if our context is older.
+    """
+    if pid in now:
+        return len((before | now) - {pid})
+    if was_ours:
+        return max(0, len(before | now) - 1)
+    return len(before) + max(0, len(now - before) - 1)
+
+
+def _open_gpu(uuid: str) -> Gpu | None:
+    """NVML's view of the GPU, None without NVML."""
+    try:
+        return load_nvml().open(uuid)
+    except NvmlMissing:
+        return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error means that memory ran out, on the device or on the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "you tried to allocate" in text)

@@ -1,0 +1,217 @@
+"""The steps of one measurement, in order, each leaving its numbers in the findings."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from luma_cli.measure import batch, energy
+from luma_cli.measure.accelerator import Accelerator, Cuda, is_out_of_memory
+from luma_cli.measure.cuda_graph import capture
+from luma_cli.measure.findings import Findings
+from luma_cli.measure.kernels import attention_kernels
+from luma_cli.measure.messages import Options
+from luma_cli.measure.statistics import median
+from luma_cli.measure.steady import watched
+from luma_cli.measure.subject import Subject
+from luma_cli.measure.timing import Rule, Samples, measure
+from luma_cli.store.records import Configuration
+
+_GRAPHED = ("reduce-overhead", "max-autotune")  # compile modes that use CUDA graphs of their own
+_LARGEST_BATCH = {"cpu": 64, "cuda": 1024}
+_LONGEST_CALL_SECONDS = {"cpu": 2.0, "cuda": 2.0}
+_LAYOUT_TRIAL_BATCH = {"cpu": 1, "cuda": 16}
+
+
+class Steps:
+    """Measures one subject. Runs inside inference mode and the attention asked for."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        options: Options,
+        subject: Subject,
+        accelerator: Accelerator,
+        findings: Findings,
+    ):
+        self._configuration = configuration
+        self._rule = options.rule
+        self._energy_seconds = options.energy_seconds
+        self._subject = subject
+        self._accelerator = accelerator
+        self._findings = findings
+
+    def run(self) -> None:
+        """All steps."""
+        self.choose_layout()
+        self.compile()
+        self.measure_memory(1)
+        self.measure_latency()
+        self.measure_graph_latency()
+        self._findings.batch = self._configuration.batch or self.search_batch()
+        self.measure_throughput()
+        self.measure_memory(self._findings.batch, "_plateau")
+        self.measure_energy()
+        self.list_kernels()
+
+    def choose_layout(self) -> None:
+        """Channels last as asked; `auto` tries both on convolutional models and keeps the faster."""
+        asked = self._configuration.channels_last
+        if asked == "auto" and self._subject.is_convolutional:
+            self._findings.say("memory layout")
+            seconds = {layout: self._layout_seconds(layout) for layout in ("off", "on")}
+            self._findings.notes["layout_seconds"] = seconds
+            asked = "on" if seconds["on"] < seconds["off"] else "off"
+        self._subject.set_layout(torch.channels_last if asked == "on" else torch.contiguous_format)
+        self._findings.notes["channels_last"] = asked == "on"
+
+    def _layout_seconds(self, layout: str) -> float:
+        """Median seconds per call in one layout; falls back to batch 1 when memory is short."""
+        self._subject.set_layout(torch.channels_last if layout == "on" else torch.contiguous_format)
+        size = _LAYOUT_TRIAL_BATCH[self._accelerator.kind]
+        trial = self._try(size, measure_peak=False)
+        if trial.outcome == "oom":
+            trial, size = self._try(1, measure_peak=False), 1
+        return size / trial.images_per_second if trial.images_per_second else float("inf")
+
+    def compile(self) -> None:
+        """Compile, once per process and static shape; the seconds are of the first compiled call."""
+        if self._configuration.compile == "none":
+            return
+        self._findings.say("compiling")
+        self._subject.compile(self._configuration.compile)
+        call = self._subject.caller(1, 1)
+        start = time.perf_counter()
+        call(0)
+        self._accelerator.synchronize()
+        self._findings.notes["compile_seconds"] = time.perf_counter() - start
+
+    def measure_memory(self, size: int, suffix: str = "") -> None:
+        """Peaks at this batch with one input of it; cuDNN's benchmark, which can triple them, stays off."""
+        self._findings.say(f"memory at batch {size}")
+        call = self._subject.caller(size, 1)
+        for number in range(2):
+            call(number)
+        self._accelerator.synchronize()
+        self._findings.add_peaks(self._accelerator.peaks(lambda: call(0)), suffix)
+
+    def measure_latency(self) -> None:
+        """Single calls at batch 1."""
+        self._findings.say("latency")
+        samples = self._timed(self._subject.caller(1), "latency_eager")
+        self._findings.add_latency("latency_eager", samples)
+
+    def measure_graph_latency(self) -> None:
+        """Single calls at batch 1 without launches, on CUDA; why there is none otherwise."""
+        if self._accelerator.kind != "cuda":
+            return
+        if self._configuration.compile in _GRAPHED:
+            self._findings.notes["cuda_graph"] = f"compile {self._configuration.compile} replays graphs of its own"
+            return
+        self._findings.say("latency under a CUDA graph")
+        try:
+            replay = capture(self._subject.module, self._subject.inputs(1))
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            self._findings.notes["cuda_graph"] = f"capture failed: {str(error).splitlines()[0]}"
+            return
+        self._findings.add_latency("latency_cuda_graph", self._timed(replay, "latency_cuda_graph"))
+
+    def search_batch(self) -> int:
+        """The plateau batch; the eager model stands in for a compiled one, which would compile for every size."""
+        self._findings.say("batch search")
+        kind = self._accelerator.kind
+        bounds = batch.Bounds(
+            largest_batch=_LARGEST_BATCH[kind],
+            free_bytes=self._accelerator.free_bytes(),
+            numel_per_image=self._subject.largest_numel(),
+            call_seconds=_LONGEST_CALL_SECONDS[kind],
+        )
+        plateau = batch.search(self._first_from_latency, bounds)
+        self._findings.notes["batch_search"] = {
+            "trials": [[t.batch, t.outcome, t.images_per_second, t.bytes_peak] for t in plateau.trials],
+            "stopped_by": plateau.stopped_by,
+            "memory_intercept_bytes": plateau.memory_intercept,
+            "memory_slope_bytes_per_image": plateau.memory_slope,
+        }
+        return plateau.batch
+
+    def _first_from_latency(self, size: int) -> batch.Trial:
+        """A trial; batch 1 of an eager model has been timed already and only needs its peak."""
+        if size > 1 or self._configuration.compile != "none":
+            return self._try(size)
+        milliseconds = self._findings.metrics["latency_eager"].median
+        peak = int(self._findings.metrics["memory_allocated"].median)
+        return batch.Trial(1, "ok", 1e3 / milliseconds, peak)
+
+    def _try(self, size: int, *, measure_peak: bool = True) -> batch.Trial:
+        """A short measurement at this batch, or that memory ran out."""
+        trial = None
+        try:
+            call = self._subject.caller(size, eager=True)
+            peak = self._accelerator.peaks(lambda: call(0)).allocated if measure_peak else None
+            samples = measure(call, self._accelerator.stopwatch(), self._trial_rule())
+            trial = batch.Trial(size, "ok", size / median(samples.seconds), peak)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out of the except block: the error holds the frames, and they the tensors that must go first.
+        self._accelerator.release()
+        return trial or batch.Trial(size, "oom")
+
+    def _trial_rule(self) -> Rule:
+        """A rule that only has to rank batches."""
+        seconds = min(0.5, self._rule.max_seconds)
+        return replace(self._rule, max_seconds=seconds, warmup_cap=0.25, least_calls=5, least_seconds=0.2)
+
+    def measure_throughput(self) -> None:
+        """Back-to-back calls at the batch that was chosen, with new samples."""
+        size = self._findings.batch or 1
+        self._findings.say(f"throughput at batch {size}")
+        self._findings.add_throughput(self._timed(self._subject.caller(size), "throughput"), size)
+
+    def _timed(self, call: Callable[[int], object], name: str) -> Samples:
+        """Samples by the full rule; on CUDA under watched clocks, with cuDNN free to choose by trial."""
+        stopwatch = self._accelerator.stopwatch()
+        if not isinstance(self._accelerator, Cuda):
+            return measure(call, stopwatch, self._rule)
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32):
+            if self._accelerator.gpu is None:
+                return measure(call, stopwatch, self._rule)
+            result = watched(lambda: measure(call, stopwatch, self._rule), self._accelerator.gpu)
+        self._findings.notes[f"clocks_{name}"] = {**result.trace, "num_retries": result.num_retries}
+        self._findings.notes["throttled"] = bool(self._findings.notes.get("throttled")) or result.throttled
+        return result.value
+
+    def measure_energy(self) -> None:
+        """Joules per image at the plateau, on CUDA with an energy counter."""
+        gpu = self._accelerator.gpu if isinstance(self._accelerator, Cuda) else None
+        if gpu is None or not self._energy_seconds:
+            return
+        self._findings.say("energy")
+        size = self._findings.batch or 1
+        call_seconds = size / self._findings.metrics["throughput"].median
+        load = energy.Load(self._subject.caller(size), self._accelerator.synchronize, size, call_seconds)
+        found = energy.measure(load, gpu.energy_millijoules, window_seconds=self._energy_seconds)
+        if found is None:
+            self._findings.notes["energy"] = "the energy counter is missing or stands still"
+            return
+        self._findings.add_readings("energy", "J/image", found.gross)
+        self._findings.add_readings("energy_above_idle", "J/image", found.net)
+        self._findings.notes["idle_watts"] = found.idle_watts
+
+    def list_kernels(self) -> None:
+        """One profiled call: the attention kernels that ran. Afterwards nothing is timed in this process."""
+        self._findings.say("kernels")
+        call = self._subject.caller(1, 1)
+        self._findings.notes["attention_kernels"] = attention_kernels(
+            lambda: call(0), cuda=self._accelerator.kind == "cuda"
+        )
+        if isinstance(self._accelerator, Cuda) and self._accelerator.gpu is not None:
+            self._findings.notes["other_processes"] = self._accelerator.other_processes(os.getpid())
+            self._findings.notes["shared"] = self._findings.notes["other_processes"] > 0
