@@ -78,6 +78,17 @@ def test_several_budgets_bind() -> None:
     assert "20 M parameters, 33% of 30Mparams left" in answer.rows[0].why
 
 
+def test_of_two_budgets_in_one_unit_the_tighter_binds() -> None:
+    answer = ask("200gflops", "0.05tmacs")
+    assert names(answer) == ["vit_s.dinov3"]
+    assert [budget.text for budget in answer.budgets] == ["0.05tmacs"]
+    assert "20% of 0.05tmacs left" in answer.rows[0].why
+
+
+def test_a_device_that_no_budget_needs_is_said_to_be_unused() -> None:
+    assert any("device cpu is not used" in note for note in ask("200gflops", device="cpu").notes)
+
+
 def test_nothing_meets_the_budget_names_the_cheapest() -> None:
     with pytest.raises(
         NoAnswer, match=r"nothing meets 5gflops: the cheapest candidate is vit_s.dinov3 at 512 px with 40 GFLOPs"
@@ -181,6 +192,12 @@ class TestLookup:
         assert row.prediction
         assert (row.prediction.miou_percent, row.prediction.low, row.prediction.high) == (54.5, 54.0, 55.0)
         assert row.why.startswith("54.5 mIoU, mean of 2 results at 512x512 (54.0 to 55.0, paper 1)")
+
+    def test_the_surest_protocol_decides_and_lesser_ones_are_marked(self) -> None:
+        inferred = result(BASE, 57.0, 1, trust="inferred")
+        both = ask("200gflops", evidence=[inferred, result(BASE, 54.0, 2)])
+        assert [found.id for found in both.rows[0].evidence] == ["row-2"]
+        assert "part of its protocol is inferred" in ask("200gflops", evidence=[inferred]).rows[0].why
 
     def test_doubtful_figures_give_way(self) -> None:
         answer = ask("200gflops", evidence=[result(BASE, 30.0, 1, doubtful="odd"), result(BASE, 54.0, 2)])

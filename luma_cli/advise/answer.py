@@ -41,6 +41,7 @@ class Row:
             "tie_with_first": self.tie,
             "costs": {budget.kind: _cost_json(self.candidate, budget) for budget in budgets},
             "evidence": [row.to_json() for row in self.evidence],
+            "evidence_at_other_sizes": list(prediction.elsewhere) if prediction else [],
             "why": self.why,
         }
 

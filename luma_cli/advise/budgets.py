@@ -68,6 +68,16 @@ def cheapest(candidates: Sequence[Candidate], budget: Budget) -> Candidate | Non
     return min(valued, key=lambda each: (expense(each, [budget]), each.key), default=None)
 
 
+def tightest(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
+    """The budgets that bind: of several in one kind, the tightest; in the order in which the kinds were named."""
+    binding: dict[BudgetKind, Budget] = {}
+    for budget in budgets:
+        other = binding.get(budget.kind)
+        if other is None or other.holds(budget.limit):
+            binding[budget.kind] = budget
+    return tuple(binding.values())
+
+
 def describe(kind: BudgetKind, value: float, convention: FlopConvention = "mac") -> str:
     """The value with its unit, as a table shows it.
 

@@ -6,15 +6,22 @@ A predictor names the scales it can speak on, most trusted first, and predicts c
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.evidence import Evidence, Scale
+from luma_cli.advise.evidence import Evidence, Scale, Trust
 
 # Preference between scales, nearest to LUMA first: arXiv 2607.00687 reports that LUMA matches EoMT.
 OWN_RUNS, PUBLISHED_LUMA, EOMT, FINE_TUNED, FINE_TUNED_MULTI_SCALE, FROZEN = range(6)
+
+# Surest first; what a reader is told about figures of that kind.
+_TRUST_NOTES: Mapping[Trust, str] = {
+    "primary": "",
+    "inferred": "part of its protocol is inferred",
+    "secondary": "from a copy of the published table",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,7 @@ class LookupPredictor:
         elsewhere = tuple(row.id for row in known if row not in here)
         if not here:
             return Prediction(scale, elsewhere=elsewhere)
-        used = [row for row in here if not row.doubtful] or here
+        used = _most_trusted(here)
         figures = [row.miou_percent for row in used]
         doubtful = used[0].doubtful
         crops = "" if same else f"crops of {_crops(used)} stand for {candidate.resolution}x{candidate.resolution}"
@@ -111,8 +118,21 @@ class LookupPredictor:
             low=min(figures),
             high=max(figures),
             doubtful=doubtful,
-            note="; ".join(filter(None, (crops, note, f"doubtful: {doubtful}" if doubtful else ""))),
+            note="; ".join(
+                filter(None, (crops, note, _TRUST_NOTES[used[0].trust], f"doubtful: {doubtful}" if doubtful else ""))
+            ),
         )
+
+
+def _most_trusted(rows: Sequence[Evidence]) -> list[Evidence]:
+    """Rows that nothing speaks against, else all; of these the ones whose protocol is surest."""
+    sound = [row for row in rows if not row.doubtful] or list(rows)
+    best = min(map(_trust_rank, sound))
+    return [row for row in sound if _trust_rank(row) == best]
+
+
+def _trust_rank(row: Evidence) -> int:
+    return tuple(_TRUST_NOTES).index(row.trust)
 
 
 def _crops(rows: Sequence[Evidence]) -> str:

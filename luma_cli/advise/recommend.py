@@ -39,9 +39,10 @@ def recommend(
 ) -> Recommendation:
     """The best candidates that meet every budget, on one named scale of accuracy.
 
-    budgets: as `200gflops` or parsed; a candidate must meet them all. resolutions, families: empty for any. own: the
-    user's runs, preferred to `evidence`. measured: rows that budgets in time, rate, memory or energy are held against.
-    candidates, evidence: from the shipped tables when None. predictor: a lookup in own + evidence when None.
+    budgets: as `200gflops` or parsed; a candidate must meet them all, and of several in one unit the tightest binds.
+    resolutions, families: empty for any. own: the user's runs, preferred to `evidence`. measured: rows that budgets in
+    time, rate, memory or energy are held against. candidates, evidence: from the shipped tables when None. predictor:
+    a lookup in own + evidence when None.
 
     Raises NoAnswer when nothing meets the budgets or nothing was measured that could tell; UsageError otherwise.
 
@@ -51,7 +52,7 @@ def recommend(
     if top < 1:
         raise UsageError(f"top is {top}, expected at least 1")
     num_classes(dataset)
-    asked = tuple(parse_budget(each, convention) if isinstance(each, str) else each for each in budgets)
+    asked = held.tightest(parse_budget(each, convention) if isinstance(each, str) else each for each in budgets)
     question = Question(dataset, asked, tuple(resolutions), check_families(families), convention, device)
     facts = [*own, *(load_reference() if evidence is None else evidence)]
     chooser = predictor or LookupPredictor(facts)
@@ -62,7 +63,7 @@ def recommend(
     within = [each for each in eligible if held.fits(each, asked)]
     if not within:
         raise NoAnswer(question.unmet(eligible))
-    notes = [*_cost_notes(question, eligible), *_bench_notes(bench, dataset), *_luma_notes(facts, dataset)]
+    notes = [*_cost_notes(question, eligible), *_bench_notes(bench, dataset, device), *_luma_notes(facts, dataset)]
     return _answer(question, within, chooser, top, bench, notes)
 
 
@@ -154,9 +155,9 @@ def _cost_notes(question: Question, eligible: Sequence[Candidate]) -> list[str]:
     return notes
 
 
-def _bench_notes(bench: Bench | None, dataset: str) -> list[str]:
+def _bench_notes(bench: Bench | None, dataset: str, device: str | None) -> list[str]:
     if bench is None:
-        return []
+        return [f"device {device} is not used: no budget in time, rate, memory or energy"] if device else []
     notes = [f"measured on {bench.conditions.label}; batch-1 eager latency, plateau throughput"]
     if bench.num_left_out:
         notes.append(f"{bench.num_left_out} rows measured under other conditions, or since repeated, were left out")
