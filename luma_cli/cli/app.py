@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli import cost, db, doctor, list_, profile, recommend, show
+from luma_cli.cli import cost, db, doctor, profile, recommend
 from luma_cli.cli.command import ManyValued
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
@@ -24,8 +24,6 @@ app = typer.Typer(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("list")(list_.list_backbones)
-app.command("show")(show.show)
 app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)
@@ -81,7 +79,15 @@ def run(arguments: list[str] | None = None) -> int:
         # The reader of a pipe has gone (`luma list | head`): nothing to say, and nothing more to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        if os.environ.get("LUMA_DEBUG") == "1":
+            raise
+        return _fail(f"unexpected {type(error).__name__}: {_first_line(error)}; LUMA_DEBUG=1 shows where", 1)
     return code if isinstance(code, int) else 0
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def _fail(message: str, code: int) -> int:

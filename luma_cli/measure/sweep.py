@@ -29,7 +29,7 @@ _RETRIED = TROUBLE | {"oom"}  # what `--again failed` measures again
 class Store(Protocol):
     """Where profiles are kept."""
 
-    def save(self, profile: Profile) -> None:
+    def save(self, profile: Profile) -> object:
         """Keep a finished attempt."""
 
     def latest(self, fingerprints: Sequence[str]) -> Mapping[str, Profile]:
