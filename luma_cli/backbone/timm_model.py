@@ -21,7 +21,7 @@ from luma_cli.errors import BuildError, UnknownName, WeightsError
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What `timm.create_model` needs, resolved: architecture, its module's rule, the arguments a source brings along."""
+    """What `timm.create_model` needs, resolved: architecture, rule of its module, arguments that its source brings."""
 
     name: str
     architecture: str
@@ -96,3 +96,8 @@ def size_arguments(recipe: Recipe, resolution: int) -> dict[str, Any]:
         return {}
     patch14 = recipe.rule.patch14 and patch_size(recipe.architecture) == 14
     return {"img_size": resolution, **({"patch_size": 16} if patch14 else {})}
+
+
+def class_name(module: nn.Module) -> str:
+    """`module.Class` as the rule table spells it, e.g. `vision_transformer.Block`."""
+    return f"{type(module).__module__.rpartition('.')[2]}.{type(module).__qualname__}"
