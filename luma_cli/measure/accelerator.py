@@ -1,4 +1,4 @@
-"""The device that a worker measures on: its stopwatch, its memory, its clean-up. One class for the CPU, one for CUDA."""
+"""The device that a worker measures on: its stopwatch, its memory, its clean-up; one class for each kind."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ class Cuda:
         self.gpu = _open_gpu(uuid)
         self._used_before = self.gpu.used_bytes() if self.gpu else None
         self._processes_before = set(self.gpu.processes()) if self.gpu else set()
-        self._was_ours = torch.cuda.is_initialized()
+        self._was_ours = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
         self.torch_device = torch.device("cuda", find_cuda(uuid))
         torch.cuda.set_device(self.torch_device)
         torch.cuda.set_per_process_memory_fraction(LARGEST_SHARE, self.torch_device)
 
     def stopwatch(self) -> Stopwatch:
         """Events on the current stream."""
-        return EventStopwatch(lambda: torch.cuda.Event(enable_timing=True), self.synchronize)
+        return EventStopwatch(_timing_event, self.synchronize)
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -146,6 +146,11 @@ class Cuda:
         """Drop garbage and the allocator's cache."""
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def _timing_event() -> torch.cuda.Event:
+    """An event that keeps the time."""
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def find_cuda(uuid: str) -> int:

@@ -100,7 +100,7 @@ def set_fused(attention: str) -> int | None:
     """
     if attention == "auto":
         return None
-    from timm.layers import set_fused_attn
+    from timm.layers.config import set_fused_attn
 
     level = 0 if attention == "unfused" else 2
     set_fused_attn(level > 0, experimental=level > 1)

@@ -40,7 +40,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Plateau:
-    """The chosen batch, all trials in order, memory fit (bytes at batch 0, bytes per image) and what ended the search."""
+    """The chosen batch, all trials, the memory fit (bytes at batch 0, bytes per image), what ended the search."""
 
     batch: int
     trials: tuple[Trial, ...]
@@ -87,9 +87,9 @@ def _reason_to_stop(trials: list[Trial], batch: int, bounds: Bounds) -> str:
     if batch * bounds.numel_per_image > LARGEST_NUMEL:
         return "a tensor would pass 2^31 elements"
     intercept, slope = memory_fit(trials)
-    if bounds.free_bytes is not None and intercept is not None and slope is not None:
-        if intercept + slope * batch > bounds.memory_share * bounds.free_bytes:
-            return "memory"
+    needed = 0.0 if intercept is None or slope is None else intercept + slope * batch
+    if bounds.free_bytes is not None and needed > bounds.memory_share * bounds.free_bytes:
+        return "memory"
     if batch / last.images_per_second > bounds.call_seconds:
         return f"a call would take more than {bounds.call_seconds:g} s"
     best_before = max((trial.images_per_second for trial in trials[:-2]), default=0.0)

@@ -13,7 +13,7 @@ _WARM_CALLS = 3
 
 def capture(module: Callable[[Tensor], Any], inputs: list[Tensor]) -> Callable[[int], None]:
     """A call that replays one graph per input, in turn; the graphs share their memory. Raises what capture raises."""
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(_WARM_CALLS):

@@ -36,4 +36,4 @@ def attention_kernels(run: Callable[[], object], *, cuda: bool) -> dict[str, dic
 
 def _on_device(event: Any) -> bool:
     """Whether the event is a kernel on the device rather than a call on the host."""
-    return bool(event.device_type != torch.autograd.DeviceType.CPU)
+    return bool(event.device_type.name != "CPU")

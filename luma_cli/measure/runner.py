@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -40,7 +41,7 @@ def run(
     on_stage: OnStage = lambda index, stage: None,
     command: Sequence[str] = COMMAND,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result], None, None]:
     """Yield (index, result) for every configuration, in order, each as soon as it is over.
 
     `timeout_seconds` bounds each configuration, start of its worker included. Closing the iterator, or an exception
@@ -50,7 +51,7 @@ def run(
     while done < len(configurations):
         rest = list(configurations[done:])
         with _worker(command, {**os.environ, **(variables or {})}, clock) as worker:
-            for result in worker.results(rest, options, timeout_seconds, lambda stage, at=done: on_stage(at, stage)):
+            for result in worker.results(rest, options, timeout_seconds, partial(on_stage, done)):
                 yield done, result
                 done += 1
 

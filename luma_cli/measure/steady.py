@@ -1,4 +1,4 @@
-"""Measurements under watched clocks: discarded and repeated while the GPU is too hot, flagged when that does not help."""
+"""Measurements under watched clocks: repeated while the GPU is too hot, flagged when that does not help."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from luma_cli.measure.timing import Call
 
@@ -15,8 +15,8 @@ class DeviceEvent(Protocol):
     def record(self) -> None:
         """Mark the point."""
 
-    def elapsed_time(self, end: DeviceEvent) -> float:
-        """Milliseconds to `end`."""
+    def elapsed_time(self, end_event: Any, /) -> float:
+        """Milliseconds to `end_event`, another of the kind."""
 
 
 class HostStopwatch:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from luma_cli.catalogue.names import resolve
+from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.head.config import HeadConfig
 from luma_cli.store.records import Configuration
 
@@ -59,7 +61,7 @@ class Subject:
         self._device = device
         self._dtype: torch.dtype = getattr(torch, configuration.dtype)
         self.segmenter = build(
-            _name(configuration),
+            _spec(configuration),
             configuration.resolution,
             head=head,
             weights=configuration.weights,
@@ -87,8 +89,8 @@ class Subject:
 
     @property
     def ffn(self) -> str:
-        """Whose feed-forward layers the queries use: reused or fresh; empty without a head."""
-        return "" if self.segmenter.head is None else str(self.segmenter.ffn)
+        """Whose feed-forward layers the queries use: reused, fresh, or none without a head."""
+        return "none" if self.segmenter.head is None else str(self.segmenter.ffn)
 
     def run_backbone(self) -> None:
         """One call of the backbone alone."""
@@ -137,6 +139,6 @@ class Subject:
         return largest
 
 
-def _name(configuration: Configuration) -> str:
-    """The name to build: the user's spelling, which carries its card, where there is one."""
-    return configuration.backbone or configuration.timm_name
+def _spec(configuration: Configuration) -> BackboneSpec:
+    """The backbone to build, by the user's spelling, which finds its card; one's own is known to timm alone."""
+    return resolve(configuration.backbone or configuration.timm_name, imported=bool(configuration.backbone_hash))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from luma_cli.catalogue.spec import BackboneSpec
@@ -15,13 +16,14 @@ from luma_cli.errors import BadResolution, LumaError, UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.measure import devices, environment, imports, runner
 from luma_cli.measure.choices import check, never_applicable
+from luma_cli.measure.cost import cost
 from luma_cli.measure.messages import Options, Result
 from luma_cli.measure.timing import Rule
 from luma_cli.store.records import TROUBLE, Configuration, Environment, Profile
 
 Isolation = Literal["config", "backbone", "none"]
 Again = Literal["all", "failed"]
-Facts = Callable[[Configuration], dict[str, Any]]
+Facts = Callable[[Configuration, Sequence[str]], dict[str, Any]]
 
 _RETRIED = TROUBLE | {"oom"}  # what `--again failed` measures again
 
@@ -32,7 +34,7 @@ class Store(Protocol):
     def save(self, profile: Profile) -> object:
         """Keep a finished attempt."""
 
-    def latest(self, fingerprints: Sequence[str]) -> Mapping[str, Profile]:
+    def latest(self, fingerprints: list[str]) -> Mapping[str, Profile]:
         """The latest attempt under each fingerprint that has one."""
 
 
@@ -103,9 +105,17 @@ def template(head: HeadConfig | None = None, **fields: Any) -> Configuration:
     return Configuration(backbone="", timm_name="", resolution=1, head=head or HeadConfig(), **fields)
 
 
-def counted_facts(configuration: Configuration) -> dict[str, Any]:
-    """No facts: replaced by the counter of multiply-adds."""
-    return {}
+def counted_facts(configuration: Configuration, imported: Sequence[str] = ()) -> dict[str, Any]:
+    """Exact multiply-adds and parameters of the part under test, with those of backbone and head beside them.
+
+    Raises LumaError when the backbone cannot be counted.
+    """
+    head = HeadConfig(name="none") if configuration.part == "backbone" else configuration.head
+    counted = cost(configuration.backbone, configuration.resolution, head, imports=imported)
+    facts = counted.as_facts()
+    if configuration.part == "head":
+        facts |= {"macs": counted.head_macs, "params": counted.head_params}
+    return facts
 
 
 def profile(
@@ -129,7 +139,7 @@ def profile(
     hashed = imports.combined_hash(found)
     planned = [replace(c, backbone_hash=hashed) if hashed else c for c in configurations]
     where = here or environment.here(device)
-    sweep = _Sweep(planned, where, store, on_event, facts)
+    sweep = _Sweep(planned, where, store, on_event, facts, settings.imports)
     todo = sweep.unfinished(settings.again)
     options = Options(
         rule=Rule(max_seconds=settings.max_seconds),
@@ -160,14 +170,14 @@ def _in_process(
     on_stage: runner.OnStage,
     variables: Mapping[str, str],
     **_: Any,
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result], None, None]:
     """Measure in this process: no timeout, and a crash takes the sweep along."""
     os.environ.update({name: value for name, value in variables.items() if not name.startswith("CUDA_")})
     from luma_cli.measure import session
 
     session.prepare(options)
     for index, configuration in enumerate(configurations):
-        yield index, session.attempt(configuration, options, lambda stage, at=index: on_stage(at, stage))
+        yield index, session.attempt(configuration, options, partial(on_stage, index))
 
 
 class _Sweep:
@@ -180,12 +190,14 @@ class _Sweep:
         store: Store | None,
         on_event: Callable[[Event], None],
         facts: Facts,
+        imported: Sequence[str],
     ):
         self._planned = planned
         self._where = where
         self._store = store
         self._on_event = on_event
         self._facts = facts
+        self._imported = imported
         self._keys = [Profile(c, where, "ok").fingerprint for c in planned]
         self._known: dict[str, Profile] = {}
         self._seconds: list[float] = []
@@ -216,6 +228,10 @@ class _Sweep:
         """Measure the configurations of one group and keep each result."""
         group = [index for index in group if not self._keep_inapplicable(index)]
         configurations = [self._planned[index] for index in group]
+
+        def stage_told(at: int, stage: str) -> None:
+            self._tell("stage", group[at], stage)
+
         run = _in_process if settings.isolation == "none" else runner.run
         started_at = _now()
         with contextlib.closing(
@@ -224,7 +240,7 @@ class _Sweep:
                 options,
                 timeout_seconds=settings.timeout_seconds,
                 variables=variables,
-                on_stage=lambda at, stage: self._tell("stage", group[at], stage),
+                on_stage=stage_told,
                 command=command,
             )
         ) as results:
@@ -242,9 +258,9 @@ class _Sweep:
     def _keep(self, index: int, result: Result, started_at: str) -> None:
         """Turn a result into a profile, save it and tell."""
         configuration = self._planned[index]
-        facts, notes = {**result.facts}, dict(result.notes)
+        facts, notes = dict(result.facts), dict(result.notes)
         try:
-            facts = {**self._facts(configuration), **facts}
+            facts = {**self._facts(configuration, self._imported), **facts}
         except LumaError as error:
             notes["facts_missing"] = str(error)
         where = replace(self._where, provenance={**self._where.provenance, **result.provenance})
@@ -279,4 +295,4 @@ class _Sweep:
 
 def _now() -> str:
     """The time as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

@@ -31,7 +31,7 @@ def measure_training_memory(
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        surrogate_loss(module(inputs)).backward()
+        surrogate_loss(module(inputs)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     step()
