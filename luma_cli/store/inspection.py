@@ -15,7 +15,9 @@ from luma_cli.store.profiles import dicts, load
 from luma_cli.store.rows import Origin, Row
 
 TABLES = ("configuration", "environment", "provenance", "attempt", "detail", "metric", "sample")
-_CHUNK = 500
+_BY_DEVICE = """
+SELECT device_name, count(*) FROM attempt JOIN environment USING (environment_id) GROUP BY 1 ORDER BY 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,7 @@ def info(given: str | Path | None = None) -> Info:
             journal=str(connection.execute("PRAGMA journal_mode").fetchone()[0]),
             rows=counts,
             by_status=dict(connection.execute("SELECT status, count(*) FROM attempt GROUP BY 1 ORDER BY 1")),
-            by_device=dict(
-                connection.execute(
-                    "SELECT device_name, count(*) FROM attempt JOIN environment USING (environment_id) GROUP BY 1 ORDER BY 1"
-                )
-            ),
+            by_device=dict(connection.execute(_BY_DEVICE)),
             first=first[0],
             last=last[0],
         )
@@ -87,7 +85,10 @@ def info(given: str | Path | None = None) -> Info:
 
 def problems(connection: sqlite3.Connection) -> list[str]:
     """Everything that is wrong with a database of ours, one line each: pages, keys, orphans, hashes, columns."""
-    damage = [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
+    try:
+        damage = [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
+    except sqlite3.DatabaseError as error:
+        damage = [str(error)]
     if damage:
         return damage
     strays = [f"{row[0]} {row[1]} points to no {row[2]}" for row in connection.execute("PRAGMA foreign_key_check")]
@@ -112,13 +113,11 @@ def _parents(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _attempts(connection: sqlite3.Connection) -> Iterator[str]:
-    keys = [key for (key,) in connection.execute("SELECT attempt_id FROM attempt ORDER BY attempt_id")]
-    for start in range(0, len(keys), _CHUNK):
-        for key in keys[start : start + _CHUNK]:
-            try:
-                yield from (f"attempt {key}: {fault}" for fault in _faults(connection, key))
-            except LumaError as error:
-                yield f"attempt {key}: {error}"
+    for (key,) in connection.execute("SELECT attempt_id FROM attempt JOIN detail USING (attempt_id) ORDER BY 1"):
+        try:
+            yield from (f"attempt {key}: {fault}" for fault in _faults(connection, key))
+        except LumaError as error:
+            yield f"attempt {key}: {error}"
 
 
 def _faults(connection: sqlite3.Connection, key: int) -> Iterator[str]:

@@ -25,8 +25,8 @@ class Migration:
     def statements(self) -> Iterator[str]:
         """The SQL statements of the file, in order."""
         statement = ""
-        for line in self.file.read_text(encoding="utf-8").splitlines(keepends=True):
-            statement += line
+        for part in re.split("(?<=;)", self.file.read_text(encoding="utf-8")):
+            statement += part
             if sqlite3.complete_statement(statement):
                 yield statement
                 statement = ""

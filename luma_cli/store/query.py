@@ -48,13 +48,22 @@ def query(sql: str, given: str | Path | None = None) -> Iterator[Answer]:
     with closing(connection):
         connection.set_authorizer(_allow)
         try:
-            with translated(file):
-                cursor = connection.execute(sql)
-                if cursor.description is None:
-                    raise UsageError(f"the statement gives no rows; try {EXAMPLE}")
-                yield Answer(tuple(column[0] for column in cursor.description), cursor)
-        finally:
-            connection.set_authorizer(None)
+            cursor = connection.execute(sql)
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise UsageError(f"the statement cannot be answered: {error}; try {EXAMPLE}") from error
+        if cursor.description is None:
+            raise UsageError(f"the statement gives no rows; try {EXAMPLE}")
+        yield Answer(tuple(column[0] for column in cursor.description), _fetched(cursor, file))
+
+
+def _fetched(cursor: sqlite3.Cursor, file: Path) -> Iterator[tuple[Any, ...]]:
+    """Rows of `cursor`. Only fetching is translated: what the caller does with a row fails in its own words."""
+    while True:
+        with translated(file):
+            row = cursor.fetchone()
+        if row is None:
+            return
+        yield row
 
 
 def _allow(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:

@@ -17,7 +17,7 @@ from luma_cli.store import database
 from luma_cli.store.faults import translated
 from luma_cli.store.inspection import problems
 from luma_cli.store.migrations import transaction
-from luma_cli.store.profiles import columns_of, dicts
+from luma_cli.store.profiles import columns_of
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -62,10 +62,10 @@ def merge(db: Database, other: str | Path) -> Merged:
     Rows are the same if their content is, so merging again adds nothing and any order of merges gives the same rows.
     Raises StoreError, with nothing added, when `other` is missing, damaged or says what its hashes deny.
     """
-    file = database.path(other)
-    if file.exists() and file.samefile(database.file_of(db.conn)):
+    file, ours = database.path(other), database.file_of(db.conn)
+    if file.exists() and file.samefile(ours):
         raise UsageError(f"{file} is the database itself; name the file to merge into it")
-    with _attached(db.conn, file), transaction(db.conn):
+    with _attached(db.conn, file), translated(ours), transaction(db.conn):
         last = int(db.conn.execute("SELECT coalesce(max(attempt_id), 0) FROM main.attempt").fetchone()[0])
         for statement in _merge_statements(db.conn):
             db.conn.execute(statement, {"last": last} if ":last" in statement else {})
@@ -85,22 +85,14 @@ def export(
         raise StoreError("there is no database yet; `luma profile NAME` makes one")
     with translated(database.file_of(connection)):
         names = [name for name in columns_of(connection, view) if name != "attempt_id"]
-        cursor = connection.execute(f"SELECT {', '.join(names)} FROM {view} ORDER BY started_unix_seconds, hash")
-        if form == "json":
-            found = list(dicts(cursor))
-            json.dump({"schema": 1, "rows": found}, stream, indent=1, allow_nan=False)
-            stream.write("\n")
-            return len(found)
-        return _write_csv(cursor, names, stream)
-
-
-def _write_csv(cursor: sqlite3.Cursor, names: list[str], stream: TextIO) -> int:
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(names)
-    count = 0
-    for count, row in enumerate(cursor, start=1):
-        writer.writerow(row)
-    return count
+        query = f"SELECT {', '.join(names)} FROM {view} ORDER BY started_unix_seconds, hash"
+        found = connection.execute(query).fetchall()
+    if form == "json":
+        content = {"schema": 1, "rows": [dict(zip(names, row, strict=True)) for row in found]}
+        stream.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    else:
+        csv.writer(stream, lineterminator="\n").writerows([names, *found])
+    return len(found)
 
 
 def _copy(file: Path, target: Path) -> None:
