@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from luma_cli.backbone import unused
-from luma_cli.backbone.backbone import Backbone, LoadedWeights
-from luma_cli.backbone.query_ffn import QueryFfn, part
-from luma_cli.backbone.timm_model import Recipe, build, recipe_for
+from luma_cli.backbone.backbone import Backbone
+from luma_cli.backbone.query_ffn import QueryFfn, holds, part
+from luma_cli.backbone.timm_model import build, recipe_for
 from luma_cli.backbone.weights import load_weights
 from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules
 from luma_cli.catalogue.spec import BackboneSpec
@@ -44,12 +44,12 @@ def create_backbone(
     device = torch.device(device)
     recipe = recipe_for(spec)
     check_resolution(spec.name, resolution, recipe.rule, recipe.architecture)
-    twin = attach(build(recipe, resolution, _META), spec, resolution, recipe.module)
+    twin = attach(build(recipe, resolution, _META), spec, resolution, recipe.module, recipe.architecture)
     names = inspect(twin)
     if device == _META:
         return _prune(twin, names)
     model, loaded = load_weights(recipe, resolution, weights, seed, kept=_kept(twin, names))
-    backbone = attach(model, spec, resolution, recipe.module)
+    backbone = attach(model, spec, resolution, recipe.module, recipe.architecture)
     _copy_facts(twin, backbone)
     backbone.weights = loaded
     return _prune(backbone, names).to(device)
@@ -61,15 +61,15 @@ def wrap(model: nn.Module, spec: BackboneSpec, resolution: int) -> Backbone:
     The map's shape is found by one forward of zeros on the module's own device. Raises BuildError.
     """
     rule = {"features": "forward", **spec.rule}
-    backbone = attach(model, replace(spec, rule=rule), resolution, "")
+    backbone = attach(model, replace(spec, rule=rule), resolution, "", "")
     names = inspect(backbone)
     return _prune(backbone, names)
 
 
-def attach(model: nn.Module, spec: BackboneSpec, resolution: int, module: str) -> Backbone:
+def attach(model: nn.Module, spec: BackboneSpec, resolution: int, module: str, architecture: str) -> Backbone:
     """`model` with its tapped block found by rule; parameters and map are not looked at yet."""
     rules = load_rules()
-    rule = rules.model_rule(module, class_name(model), spec.rule)
+    rule = rules.model_rule(module, class_name(model), architecture, spec.rule)
     model.eval()
     return Backbone(model, spec, resolution, rule, find_ffn(model, rule))
 
@@ -80,12 +80,16 @@ def find_ffn(model: nn.Module, rule: ModelRule) -> QueryFfn | str:
         return rule.reason or "no rule names its last block"
     block = tapped_block(model, rule)
     ffn_rule = rule.ffn or load_rules().ffn_rule(class_name(block))
-    return ffn_rule if isinstance(ffn_rule, str) else QueryFfn(block, ffn_rule)
+    if isinstance(ffn_rule, str):
+        return ffn_rule
+    unmet = [condition for condition in ffn_rule.only_if if not holds(block, condition)]
+    return f"not token-wise: {unmet[0]} does not hold" if unmet else QueryFfn(block, ffn_rule)
 
 
 def tapped_block(model: nn.Module, rule: ModelRule) -> nn.Module:
     """The last block on the patch grid. Raises BuildError when the rule's path leads nowhere."""
-    block = part(model, rule.tap)
+    paths = (rule.tap,) if isinstance(rule.tap, str) else rule.tap
+    block = next((found for path in paths if (found := part(model, path)) is not None), None)
     if not isinstance(block, nn.Module):
         raise BuildError(f"{type(model).__name__}.{rule.tap} is not a block; correct `tap` in the rule of this class")
     return block

@@ -46,7 +46,7 @@ def recipe_for(spec: BackboneSpec) -> Recipe:
     if not is_model(architecture):
         raise UnknownName(f"{architecture!r} is not a model of timm {timm.__version__}; try `luma list {architecture}`")
     module = model_entrypoint(architecture).__module__.rpartition(".")[2]
-    rule = load_rules().build_rule(module, spec.rule)
+    rule = load_rules().build_rule(module, architecture, spec.rule)
     return Recipe(spec.name, architecture, tag, module, rule, dict(arguments), source)
 
 

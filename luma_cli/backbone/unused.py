@@ -42,7 +42,9 @@ def trace(module: nn.Module, images: Tensor) -> tuple[Tensor, set[int], set[int]
     return output, reached(output), ran
 
 
-def unused_names(model: nn.Module, reached_ids: set[int], ran_ids: set[int], keep: Iterable[nn.Module | nn.Parameter]) -> list[str]:
+def unused_names(
+    model: nn.Module, reached_ids: set[int], ran_ids: set[int], keep: Iterable[nn.Module | nn.Parameter]
+) -> list[str]:
     """Names, in `model`, of the topmost modules and the single parameters that never run and are not in `keep`."""
     used = set(reached_ids) | ran_ids
     for kept in keep:
