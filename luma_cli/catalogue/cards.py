@@ -159,7 +159,9 @@ def _check_aliases(path: Path, card: Card) -> None:
     for alias, target in card.aliases.items():
         size, _, objective = str(target).partition(".")
         if size not in card.sizes or (objective and objective not in card.sizes[size].pretraining):
-            raise BadCard(f"{path}: alias {alias!r} means {target!r}, which this card lacks; write size or size.objective")
+            raise BadCard(
+                f"{path}: alias {alias!r} means {target!r}, which this card lacks; write size or size.objective"
+            )
 
 
 def spellings(card: Card) -> Iterator[tuple[str, str, str]]:

@@ -35,7 +35,7 @@ def card_matches(pattern: str) -> list[BackboneSpec]:
 
 
 def timm_matches(pattern: str, cards: Iterable[BackboneSpec]) -> list[str]:
-    """timm names that match, without those that `cards` stand for already."""
+    """Names of timm that match, without those that `cards` stand for already."""
     taken = {spec.timm_name for spec in cards}
     if "." not in pattern:
         taken |= {spec.architecture for spec in cards}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from luma_cli.catalogue.cards import Card, load_cards
 from luma_cli.catalogue.index import load_index
 from luma_cli.catalogue.near import nearest
 from luma_cli.catalogue.pretraining import objective_named
-from luma_cli.catalogue.spellings import Meaning, card_names, meanings
+from luma_cli.catalogue.spellings import Meaning, meanings
 
 _NUM_NEAR = 5
 _NUM_LISTED = 20
@@ -37,9 +37,9 @@ def near_hint(name: str) -> str:
 def near_names(name: str) -> list[str]:
     """At most five spellings near to `name`, cards first, then timm; one spelling for each thing meant."""
     cards: dict[tuple[str, str, str], str] = {}
-    for spelling in nearest(name, card_names(), 4 * _NUM_NEAR):
+    for spelling in nearest(name, _spellings(name), 4 * _NUM_NEAR):
         cards.setdefault(_target(spelling), spelling)
-    return [*cards.values(), *nearest(name, _timm_names("." in name), _NUM_NEAR)][:_NUM_NEAR]
+    return [*cards.values(), *nearest(name, _timm_names(name), _NUM_NEAR)][:_NUM_NEAR]
 
 
 def listed(names: Sequence[str], limit: int = _NUM_LISTED) -> str:
@@ -54,12 +54,24 @@ def _target(spelling: str) -> tuple[str, str, str]:
     return meaning.card.name, meaning.size.name, objective or meaning.objective
 
 
-def _timm_names(with_tag: bool) -> Iterator[str]:
-    for architecture, entry in load_index().entries.items():
-        if with_tag:
-            yield from (f"{architecture}.{tag}" for tag in entry.tags)
-        else:
-            yield architecture
+def _spellings(name: str) -> Iterable[str]:
+    """The card names worth comparing: all sizes or, for a name with a dot, the objectives of those near to its stem."""
+    stem, dot, _ = name.partition(".")
+    if not dot:
+        return meanings()
+    sizes = {spelling: meaning.size for spelling, meaning in meanings().items() if not meaning.objective}
+    near = nearest(stem, sizes, 2 * _NUM_NEAR)
+    return [f"{spelling}.{objective}" for spelling in near for objective in sizes[spelling].pretraining]
+
+
+def _timm_names(name: str) -> Iterable[str]:
+    """The timm names worth comparing: all architectures or, with a dot, the tags of those near to the stem."""
+    entries = load_index().entries
+    stem, dot, _ = name.partition(".")
+    if not dot:
+        return entries
+    near = nearest(stem, entries, 4 * _NUM_NEAR)
+    return [f"{architecture}.{tag}" for architecture in near for tag in entries[architecture].tags]
 
 
 def _sizes(card: Card) -> list[str]:
@@ -72,6 +84,8 @@ def _no_such_pretraining(stem: str, suffix: str, meaning: Meaning) -> str:
         means = card.spelling(size.name, meaning.objective)
         return f"{stem} already means {means}; for another pretraining type {card.spelling(size.name)}.PRETRAINING"
     here = [f"{stem}.{objective}" for objective in size.pretraining]
+    if not suffix:
+        return f"{stem}. needs a pretraining after its dot; it has {listed(here)}"
     told = f"{stem} has no pretraining or tag {suffix!r}; it has {listed(here)}"
     wanted = objective_named(suffix)
     if wanted is None:

@@ -26,7 +26,8 @@ _REFRESH_SECONDS = 300
 class Entry:
     """One timm architecture.
 
-    cls: the model class as `module.Class` below `timm.models`, the key of the rule table. tags: tag -> licence, only those with weights to fetch.
+    cls: the model class as `module.Class` below `timm.models`, the key of the rule table.
+    tags: tag -> licence, only those with weights to fetch.
     default_tag: what timm takes for the bare name, empty when it has no weights. input_size: pixels of its default
     configuration, 0 when it has none.
     """
@@ -171,7 +172,7 @@ def _generate(path: Path) -> str:
 
 
 def _version_of(path: Path) -> str:
-    """timm version that the index at `path` was made with, empty when there is no such file."""
+    """Version of timm that the index at `path` was made with, empty when there is no such file."""
     if not path.is_file():
         return ""
     with path.open(encoding="utf-8") as file:

@@ -12,10 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from luma_cli.catalogue import globs, hints
-from luma_cli.catalogue.cards import CardSize, describe, spec_of
+from luma_cli.catalogue.cards import describe, spec_of
 from luma_cli.catalogue.index import load_index
 from luma_cli.catalogue.pretraining import objective_named, objective_of
-from luma_cli.catalogue.rules import load_rules
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.catalogue.spellings import card_names, meanings, owner
 from luma_cli.errors import UnknownName
@@ -97,14 +96,16 @@ def _timm_spec(timm_name: str) -> BackboneSpec:
     meaning = owner(architecture)
     if meaning is not None:
         return describe(meaning.card, meaning.size, timm_name, timm_name, objective, bool(entry.tags))
-    rule = load_rules().models.get(entry.cls)
+    from luma_cli.catalogue.rules import load_rules  # 15 ms that names of cards do without
+
+    rule = load_rules().model_rule(entry.module, entry.cls, {})
     return BackboneSpec(
         name=timm_name,
         timm_name=timm_name,
         architecture=architecture,
         tag=tag,
-        family=rule.family if rule else "unknown",
-        token_mixer=rule.token_mixer if rule else "",
+        family=rule.family,
+        token_mixer=rule.token_mixer,
         pretraining=objective,
         licence=entry.tags.get(tag or entry.default_tag, ""),
         public_weights=bool(entry.tags),
@@ -119,25 +120,26 @@ def _objective(timm_name: str) -> str:
 
 
 def _from_card_and_tag(name: str) -> BackboneSpec | None:
-    """A card size with a timm tag instead of an objective. Raises UnknownName when several architectures have it."""
+    """A card size with a timm tag instead of an objective.
+
+    The tag may occur in several architectures of the size as long as all mean one objective: then the card's own
+    choice is taken, else its base architecture. Raises UnknownName otherwise.
+    """
     stem, _, tag = name.partition(".")
     meaning = meanings().get(stem)
     if not tag or meaning is None or meaning.objective:
         return None
-    names = _names_with_tag(meaning.size, tag)
-    if len(names) > 1:
+    size = meaning.size
+    names = [f"{one}.{tag}" for one in size.architectures if load_index().has(f"{one}.{tag}")]
+    listed = {timm_name: objective for objective, timm_name in size.pretraining.items()}
+    chosen = [one for one in names if one in listed] or [one for one in names if one == f"{size.timm}.{tag}"] or names
+    if len(chosen) > 1 or len({_objective(one) for one in names}) > 1:
         raise UnknownName(f"{name!r} is ambiguous; type one of {hints.listed(names)}")
-    if not names:
+    if not chosen:
         return None
-    return describe(meaning.card, meaning.size, names[0], names[0], _objective(names[0]))
-
-
-def _names_with_tag(size: CardSize, tag: str) -> list[str]:
-    """timm names of this size that carry `tag`: those that the card lists, else its base, else any of its variants."""
-    listed = [timm_name for timm_name in size.pretraining.values() if timm_name.partition(".")[2] == tag]
-    known = [f"{one}.{tag}" for one in size.architectures if load_index().has(f"{one}.{tag}")]
-    base = [name for name in known if name == f"{size.timm}.{tag}"]
-    return listed or base or known
+    if chosen[0] in listed:
+        return spec_of(meaning.card, size, listed[chosen[0]])
+    return describe(meaning.card, size, chosen[0], chosen[0], _objective(chosen[0]))
 
 
 def _from_loose_spelling(name: str) -> BackboneSpec | None:
@@ -149,7 +151,9 @@ def _from_loose_spelling(name: str) -> BackboneSpec | None:
 def _from_hub(name: str, place: str) -> BackboneSpec:
     """A repository of the hub; its architecture is known where timm's own account names it."""
     if "/" not in place.strip("/"):
-        raise UnknownName(f"{name!r} names no repository; type hf-hub:OWNER/NAME, e.g. hf-hub:timm/convnext_base.fb_in22k")
+        raise UnknownName(
+            f"{name!r} names no repository; type hf-hub:OWNER/NAME, e.g. hf-hub:timm/convnext_base.fb_in22k"
+        )
     told = place.removeprefix(_TIMM_ACCOUNT).partition("@")[0] if place.startswith(_TIMM_ACCOUNT) else ""
     known = _from_timm(told) or BackboneSpec(name, name, "")
     return replace(known, name=name, timm_name=name, source="hf-hub", public_weights=True)
