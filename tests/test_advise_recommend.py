@@ -199,6 +199,11 @@ class TestLookup:
         assert [found.id for found in both.rows[0].evidence] == ["row-2"]
         assert "part of its protocol is inferred" in ask("200gflops", evidence=[inferred]).rows[0].why
 
+    def test_a_shorter_schedule_gives_way_to_a_longer_one(self) -> None:
+        schedules = ["80000 iters", "160000 iters", ""]
+        results = [result(BASE, 50.0 + each, each, schedule=schedules[each]) for each in range(3)]
+        assert [found.id for found in ask("200gflops", evidence=results).rows[0].evidence] == ["row-1", "row-2"]
+
     def test_doubtful_figures_give_way(self) -> None:
         answer = ask("200gflops", evidence=[result(BASE, 30.0, 1, doubtful="odd"), result(BASE, 54.0, 2)])
         assert [found.id for found in answer.rows[0].evidence] == ["row-2"]
