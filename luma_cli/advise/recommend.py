@@ -70,12 +70,15 @@ def recommend(
 def load_candidates(dataset: str, resolutions: Sequence[int] = (), any_resolution: bool = False) -> list[Candidate]:
     """Every card, pretraining and resolution of the shipped tables, those without public weights included.
 
-    any_resolution: sizes that the cost table lacks are no error, because measured rows bring their own counts.
+    any_resolution: sizes that the cost table lacks are no error, because measured rows bring their own counts. Raises
+    NoAnswer without a cost table.
     """
     from luma_cli.catalogue.cards import candidates
     from luma_cli.catalogue.costs import load_costs
 
     costs = load_costs()
+    if not costs:
+        raise NoAnswer("the cost table profiles/costs.csv is missing or empty; reinstall luma, or run make costs")
     sizes = tuple(resolutions or RESOLUTIONS)
     if any_resolution:
         known = {resolution for _, resolution in costs}
