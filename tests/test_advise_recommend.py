@@ -284,6 +284,11 @@ class TestMeasured:
         assert "vit_l.dinov3" not in names(answer)
         assert any("1 rows measured under other conditions" in note for note in answer.notes)
 
+    def test_flagged_rows_are_left_out_and_said(self) -> None:
+        answer = ask("40ms", measured=[*self.ROWS, measured("arch_vit_l", 1.0, flags=("throttled",))])
+        assert "vit_l.dinov3" not in names(answer)
+        assert "1 rows flagged throttled were left out; repeat them with --again" in answer.notes
+
     def test_the_latest_row_counts(self) -> None:
         again = measured("arch_vit_s", 25.0, started_at="2026-02-01T00:00:00Z")
         with pytest.raises(NoAnswer, match=r"vit_s.dinov3 at 512 px with 25 ms"):

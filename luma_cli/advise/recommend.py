@@ -166,6 +166,9 @@ def _bench_notes(bench: Bench | None, dataset: str, device: str | None) -> list[
         notes.append(f"{bench.num_left_out} rows measured under other conditions, or since repeated, were left out")
     if bench.conditions.num_classes != num_classes(dataset):
         notes.append(f"measured with {bench.conditions.num_classes} classes, {dataset} has {num_classes(dataset)}")
+    if bench.flagged:
+        flags = sorted({flag for row in bench.flagged for flag in row.flags})
+        notes.append(f"{len(bench.flagged)} rows flagged {' or '.join(flags)} were left out; repeat them with --again")
     noisy = sorted({row.name for row in bench.rows if row.noisy})
     if noisy:
         notes.append(f"noisy measurements: {', '.join(noisy)}; repeat them with --again")
