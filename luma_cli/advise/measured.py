@@ -14,7 +14,6 @@ from typing import Any
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.store.records import Profile
 
-
 _FLAGS = ("throttled", "shared")
 
 
