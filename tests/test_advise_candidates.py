@@ -101,7 +101,6 @@ class TestFromProfiles:
             profile(part="backbone"),
             profile(part="head"),
             profile(head=HeadConfig(name="none")),
-            profile(notes={"throttled": True}),
         ],
     )
     def test_what_is_no_whole_segmenter_is_left_out(self, other: Profile) -> None:
@@ -140,6 +139,15 @@ class TestBench:
     def test_nothing_there(self) -> None:
         with pytest.raises(NoAnswer, match="on cuda"):
             choose([measured("a")], "cuda")
+
+    @pytest.mark.parametrize("flag", ["throttled", "shared"])
+    def test_flagged_rows_decide_nothing_and_are_named(self, flag: str) -> None:
+        rows = from_profiles([profile(timm_name="vit_b"), profile(notes={flag: True})])
+        bench = choose(rows, None)
+        assert [row.timm_name for row in bench.rows] == ["vit_b"]
+        assert [row.flags for row in bench.flagged] == [(flag,)]
+        with pytest.raises(NoAnswer, match=f"nothing was measured on cpu; 1 rows are flagged {flag}"):
+            choose(rows[1:], "cpu")
 
     def test_an_own_module_is_not_the_card_of_the_same_name(self) -> None:
         card = candidate("vit_s.dinov3")

@@ -199,6 +199,11 @@ class TestLookup:
         assert [found.id for found in both.rows[0].evidence] == ["row-2"]
         assert "part of its protocol is inferred" in ask("200gflops", evidence=[inferred]).rows[0].why
 
+    def test_a_shorter_schedule_gives_way_to_a_longer_one(self) -> None:
+        schedules = ["80000 iters", "160000 iters", ""]
+        results = [result(BASE, 50.0 + each, each, schedule=schedules[each]) for each in range(3)]
+        assert [found.id for found in ask("200gflops", evidence=results).rows[0].evidence] == ["row-1", "row-2"]
+
     def test_doubtful_figures_give_way(self) -> None:
         answer = ask("200gflops", evidence=[result(BASE, 30.0, 1, doubtful="odd"), result(BASE, 54.0, 2)])
         assert [found.id for found in answer.rows[0].evidence] == ["row-2"]
@@ -278,6 +283,11 @@ class TestMeasured:
         answer = ask("40ms", measured=[*self.ROWS, fast])
         assert "vit_l.dinov3" not in names(answer)
         assert any("1 rows measured under other conditions" in note for note in answer.notes)
+
+    def test_flagged_rows_are_left_out_and_said(self) -> None:
+        answer = ask("40ms", measured=[*self.ROWS, measured("arch_vit_l", 1.0, flags=("throttled",))])
+        assert "vit_l.dinov3" not in names(answer)
+        assert "1 rows flagged throttled were left out; repeat them with --again" in answer.notes
 
     def test_the_latest_row_counts(self) -> None:
         again = measured("arch_vit_s", 25.0, started_at="2026-02-01T00:00:00Z")

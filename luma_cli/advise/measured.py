@@ -14,6 +14,8 @@ from typing import Any
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.store.records import Profile
 
+_FLAGS = ("throttled", "shared")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Conditions:
@@ -63,6 +65,7 @@ class Measured:
 
     latency_ms: batch-1 eager median. images_per_second: at the plateau batch, None when the batch was fixed by hand.
     memory_bytes: peak at batch 1, as the device saw it; as the allocator saw it on a CPU. energy_joules: per image.
+    flags: why the numbers may be wrong (`throttled`, `shared` with another process); such rows decide nothing.
     own_module: whether it came from `--import`, so that a card of the same name is not meant.
     """
 
@@ -79,6 +82,7 @@ class Measured:
     memory_bytes: float | None = None
     energy_joules: float | None = None
     noisy: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     own_module: bool = False
     started_at: str = ""
     fingerprint: str = ""
@@ -94,10 +98,7 @@ def from_profiles(profiles: Iterable[Profile]) -> list[Measured]:
     return [
         _measured(profile)
         for profile in profiles
-        if profile.status == "ok"
-        and profile.configuration.part == "all"
-        and profile.configuration.head.name == "luma"
-        and not profile.notes.get("throttled")
+        if profile.status == "ok" and profile.configuration.part == "all" and profile.configuration.head.name == "luma"
     ]
 
 
@@ -124,6 +125,7 @@ def _measured(profile: Profile) -> Measured:
         memory_bytes=median("memory_allocated") if memory is None and on_cpu else memory,
         energy_joules=median("energy"),
         noisy=tuple(title for name, title in used.items() if name in metrics and metrics[name].noisy),
+        flags=tuple(flag for flag in _FLAGS if profile.notes.get(flag)),
         own_module=bool(configuration.backbone_hash),
         started_at=profile.started_at,
         fingerprint=profile.fingerprint,
@@ -149,11 +151,15 @@ def _conditions(profile: Profile) -> Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The measured rows an answer may use: one device, one set of conditions, the latest row of each model and size."""
+    """The measured rows an answer may use: one device, one set of conditions, the latest row of each model and size.
+
+    flagged: rows of that device left out because a flag speaks against them. num_left_out: all others left out.
+    """
 
     conditions: Conditions
     rows: tuple[Measured, ...]
     num_left_out: int
+    flagged: tuple[Measured, ...] = ()
 
 
 def choose(rows: Sequence[Measured], device: str | None) -> Bench:
@@ -162,17 +168,20 @@ def choose(rows: Sequence[Measured], device: str | None) -> Bench:
     Raises NoAnswer when nothing was measured there, UsageError when several devices could be meant.
     """
     found = [row for row in rows if device is None or _is_device(row.conditions, device)]
-    if not found:
-        raise NoAnswer(f"nothing was measured on {device or 'any device'}")
-    names = sorted({row.conditions.device_name for row in found})
+    sound = [row for row in found if not row.flags]
+    if not sound:
+        only = f"; {len(found)} rows are flagged {found[0].flags[0]}" if found else ""
+        raise NoAnswer(f"nothing was measured on {device or 'any device'}{only}")
+    names = sorted({row.conditions.device_name for row in sound})
     if len(names) > 1:
         raise UsageError(f"measured on {len(names)} devices ({', '.join(names)}); name one, e.g. --device {names[0]!r}")
     groups: dict[Conditions, dict[tuple[str, str, int], Measured]] = defaultdict(dict)
-    for row in sorted(found, key=lambda row: (row.started_at, row.fingerprint)):
+    for row in sorted(sound, key=lambda row: (row.started_at, row.fingerprint)):
         groups[row.conditions][row.name if row.own_module else "", row.architecture, row.resolution] = row
     conditions = max(groups, key=lambda each: (len(groups[each]), _latest(groups[each].values()), each))
     chosen = tuple(groups[conditions].values())
-    return Bench(conditions, chosen, len(found) - len(chosen))
+    flagged = tuple(row for row in found if row.flags)
+    return Bench(conditions, chosen, len(sound) - len(chosen), flagged)
 
 
 def _latest(rows: Iterable[Measured]) -> str:

@@ -125,10 +125,18 @@ class LookupPredictor:
 
 
 def _most_trusted(rows: Sequence[Evidence]) -> list[Evidence]:
-    """Rows that nothing speaks against, else all; of these the ones whose protocol is surest."""
+    """Rows that nothing speaks against, else all; of these the surest protocol, and of that the longest schedule."""
     sound = [row for row in rows if not row.doubtful] or list(rows)
     best = min(map(_trust_rank, sound))
-    return [row for row in sound if _trust_rank(row) == best]
+    surest = [row for row in sound if _trust_rank(row) == best]
+    longest = max(map(_num_iterations, surest))
+    return [row for row in surest if _num_iterations(row) in (0, longest)]
+
+
+def _num_iterations(row: Evidence) -> int:
+    """Training iterations, 0 when the schedule is not stated in iterations."""
+    number, _, unit = row.schedule.partition(" ")
+    return int(number) if unit == "iters" and number.isdigit() else 0
 
 
 def _trust_rank(row: Evidence) -> int:

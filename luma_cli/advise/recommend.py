@@ -70,12 +70,15 @@ def recommend(
 def load_candidates(dataset: str, resolutions: Sequence[int] = (), any_resolution: bool = False) -> list[Candidate]:
     """Every card, pretraining and resolution of the shipped tables, those without public weights included.
 
-    any_resolution: sizes that the cost table lacks are no error, because measured rows bring their own counts.
+    any_resolution: sizes that the cost table lacks are no error, because measured rows bring their own counts. Raises
+    NoAnswer without a cost table.
     """
     from luma_cli.catalogue.cards import candidates
     from luma_cli.catalogue.costs import load_costs
 
     costs = load_costs()
+    if not costs:
+        raise NoAnswer("the cost table profiles/costs.csv is missing or empty; reinstall luma, or run make costs")
     sizes = tuple(resolutions or RESOLUTIONS)
     if any_resolution:
         known = {resolution for _, resolution in costs}
@@ -163,6 +166,9 @@ def _bench_notes(bench: Bench | None, dataset: str, device: str | None) -> list[
         notes.append(f"{bench.num_left_out} rows measured under other conditions, or since repeated, were left out")
     if bench.conditions.num_classes != num_classes(dataset):
         notes.append(f"measured with {bench.conditions.num_classes} classes, {dataset} has {num_classes(dataset)}")
+    if bench.flagged:
+        flags = sorted({flag for row in bench.flagged for flag in row.flags})
+        notes.append(f"{len(bench.flagged)} rows flagged {' or '.join(flags)} were left out; repeat them with --again")
     noisy = sorted({row.name for row in bench.rows if row.noisy})
     if noisy:
         notes.append(f"noisy measurements: {', '.join(noisy)}; repeat them with --again")
