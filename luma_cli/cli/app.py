@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli import cost, db, doctor, profile, recommend
+from luma_cli.cli import cost, db, doctor, list_, profile, recommend, show
 from luma_cli.cli.command import ManyValued
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
@@ -24,6 +24,8 @@ app = typer.Typer(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("list")(list_.list_backbones)
+app.command("show")(show.show)
 app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)

@@ -95,10 +95,14 @@ def print_costs(
 def print_by_module(
     specs: Sequence[BackboneSpec], resolutions: Sequence[int], head: HeadConfig, imports: str | None
 ) -> None:
-    """Print fvcore's table per module and its agreement with the exact count."""
+    """Print multiply-adds of every module by our count and by fvcore's."""
+    from luma_cli.head.segmenter import build
     from luma_cli.measure.by_module import by_module
-    from luma_cli.report.costs import print_module_table
+    from luma_cli.measure.imports import find, load
+    from luma_cli.report.modules import print_modules
 
+    if imports:
+        load(find(imports))
     for spec in specs:
         for resolution in resolutions:
-            print_module_table(by_module(spec, resolution, head, imports=[imports] if imports else []))
+            print_modules(f"{spec.name} at {resolution} px", by_module(build(spec, resolution, head=head)))

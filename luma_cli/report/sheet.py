@@ -1,0 +1,111 @@
+"""The sheet of one backbone: facts, pretraining by size, costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from luma_cli.catalogue.costs import BackboneFacts
+from luma_cli.catalogue.listing import Sheet
+from luma_cli.head.config import HeadConfig
+from luma_cli.head.formula import head_macs, head_params
+from luma_cli.report.profiles import cost_cell
+from luma_cli.report.table import Table, columns, number, print_table
+from luma_cli.units import FlopConvention, convention_caption, gflops
+
+
+def print_sheet(sheet: Sheet, convention: FlopConvention = "mac") -> None:
+    """Print facts, weights and costs."""
+    print_table(Table(columns("fact", "value~"), tuple(facts(sheet).items())))
+    if sheet.tags:
+        rows = tuple(
+            (tag.timm_name, tag.objective or "-", tag.licence or "-", "card" if tag.listed else "") for tag in sheet.tags
+        )
+        print_table(Table(columns("weights in timm", "pretraining", "licence", ""), rows))
+    if sheet.costs:
+        print_table(_costs(sheet, convention))
+    else:
+        print_table(Table(columns("costs~"), ((f"not in the shipped table; run: luma cost {sheet.spec.name}",),)))
+
+
+def facts(sheet: Sheet) -> dict[str, str]:
+    """What is known, by name; what is not is left out."""
+    spec, rule = sheet.spec, sheet.rule
+    found = {
+        "name": spec.name,
+        "timm name": spec.timm_name,
+        "family": spec.family,
+        "token mixer": spec.token_mixer,
+        "pretraining": spec.pretraining,
+        "weights": "" if spec.public_weights else "no public weights: costed and profiled, never recommended",
+        "licence": spec.licence,
+        "aliases": ", ".join(sheet.size.aliases) if sheet.size else "",
+        "class": f"{sheet.module}.{sheet.model_class}" if sheet.model_class else "",
+        "tap": rule.tap if rule else "",
+        "FFN": sheet.ffn or "fresh: no rule for this model class" if sheet.model_class else "",
+        "sources": " ".join(sheet.card.sources) if sheet.card else "",
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _costs(sheet: Sheet, convention: FlopConvention) -> Table:
+    return Table(
+        columns("px>", "GFLOPs>", "backbone>", "LUMA head>", "params M>", "channels>", "stride>", "tokens>", "FFN"),
+        tuple(_cost_cells(row, convention) for row in sheet.costs),
+        caption=f"{convention_caption(convention)}; head with 100 queries and 150 classes",
+    )
+
+
+def _cost_cells(row: BackboneFacts, convention: FlopConvention) -> tuple[str, ...]:
+    head = HeadConfig()
+    macs, params = head_macs(row, head), head_params(row, head)
+    return (
+        str(row.resolution),
+        cost_cell(row.macs + macs, row.complete, convention),
+        cost_cell(row.macs, row.complete, convention),
+        number(gflops(macs, convention)),
+        number((row.params + params) / 1e6),
+        str(row.width),
+        str(row.stride),
+        str(row.num_tokens),
+        row.ffn,
+    )
+
+
+def print_pretraining(sheet: Sheet) -> None:
+    """Print objective by size: the timm weights, or `no public weights`."""
+    rows = tuple(
+        (row.objective.name, size, name or "no public weights")
+        for row in sheet.pretraining
+        for size, name in row.sizes.items()
+    )
+    print_table(Table(columns("pretraining", "size", "weights in timm~"), rows, title=f"card {sheet.spec.card}"))
+
+
+def sheet_json(sheet: Sheet, convention: FlopConvention = "mac") -> dict[str, Any]:
+    """Schema 1."""
+    head = HeadConfig()
+    return {
+        "schema": 1,
+        "facts": facts(sheet),
+        "weights": [
+            {"timm_name": t.timm_name, "pretraining": t.objective or None, "licence": t.licence or None, "card": t.listed}
+            for t in sheet.tags
+        ],
+        "pretraining": {row.objective.name: dict(row.sizes) for row in sheet.pretraining},
+        "flop_convention": convention,
+        "costs": [
+            {
+                "resolution": row.resolution,
+                "macs": row.macs + head_macs(row, head),
+                "backbone_macs": row.macs,
+                "head_macs": head_macs(row, head),
+                "gflops": gflops(row.macs + head_macs(row, head), convention),
+                "params": row.params + head_params(row, head),
+                "width": row.width,
+                "stride": row.stride,
+                "ffn": row.ffn,
+                "flops_complete": row.complete,
+            }
+            for row in sheet.costs
+        ],
+    }
