@@ -1,4 +1,4 @@
-"""The built wheel holds every content file and works from `/` and from a folder with a `models/` and `db/` of its own."""
+"""The built wheel holds every content file and works from `/` and beside a `models/` and `db/` of others."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,12 @@ from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.measure import devices, sweep
-from luma_cli.measure.cost import Cost, costs
+from luma_cli.measure.cost import costs
 from luma_cli.measure.count_request import Refusal
 from luma_cli.measure.sweep import Event, Settings
 from luma_cli.store import database as files
 from luma_cli.store.profiles import Store
 from luma_cli.store.records import Configuration, Profile
-
-Key = tuple[str, int]
 
 
 def profile(
@@ -59,11 +57,9 @@ def measure(
     """`profile` for resolved backbones and a template of the configuration."""
     settings = replace(settings, device=find_device(settings.device))
     planned = sweep.plan(specs, resolutions, replace(wanted, device=settings.device))
-    counted = _count(specs, resolutions, wanted.head, settings.imports)
+    _count_first(specs, resolutions, wanted.head, settings.imports)
     with _store(database) as store:
-        return sweep.profile(
-            planned, settings, store=store, on_event=on_event, facts=lambda each: _facts(each, counted)
-        )
+        return sweep.profile(planned, settings, store=store, on_event=on_event)
 
 
 def find_device(name: str) -> str:
@@ -76,24 +72,16 @@ def find_device(name: str) -> str:
         return "cpu"
 
 
-def _count(
+def _count_first(
     specs: Sequence[BackboneSpec], resolutions: Sequence[int], head: HeadConfig, imports: Sequence[str]
-) -> Mapping[Key, Cost]:
-    """Costs of everything planned. Raises the first refusal: a size that cannot be built is a usage error."""
-    wanted = [(spec, resolution) for spec in specs for resolution in resolutions]
-    found = costs(wanted, head, imports=imports)
-    for answer in found:
+) -> None:
+    """Count all that is planned in one process, which fills the cache that the sweep reads its facts from.
+
+    Raises the first refusal: a size that cannot be built is a usage error before anything is measured.
+    """
+    for answer in costs([(spec, resolution) for spec in specs for resolution in resolutions], head, imports=imports):
         if isinstance(answer, Refusal):
             raise answer.error()
-    return {
-        (spec.timm_name, resolution): answer
-        for (spec, resolution), answer in zip(wanted, found, strict=True)
-        if isinstance(answer, Cost)
-    }
-
-
-def _facts(configuration: Configuration, counted: Mapping[Key, Cost]) -> dict[str, Any]:
-    return counted[configuration.timm_name, configuration.resolution].as_facts()
 
 
 @contextlib.contextmanager

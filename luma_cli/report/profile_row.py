@@ -73,7 +73,7 @@ def _measured(metrics: dict[str, Metric]) -> dict[str, Any]:
 
 
 def _latency(metric: Metric | None) -> dict[str, float | int | None] | None:
-    return metric and {"p50": metric.median, "p90": metric.p90, "n": metric.n}
+    return None if metric is None else {"p50": metric.median, "p90": metric.p90, "n": metric.n}
 
 
 def _median(metric: Metric | None) -> int | None:

@@ -40,11 +40,15 @@ def facts(sheet: Sheet) -> dict[str, str]:
         "licence": spec.licence,
         "aliases": ", ".join(sheet.size.aliases) if sheet.size else "",
         "class": f"{sheet.module}.{sheet.model_class}" if sheet.model_class else "",
-        "tap": rule.tap if rule else "",
+        "tap": _tap(rule.tap) if rule else "",
         "FFN": sheet.ffn or "fresh: no rule for this model class" if sheet.model_class else "",
         "sources": " ".join(sheet.card.sources) if sheet.card else "",
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _tap(tap: str | tuple[str, ...]) -> str:
+    return tap if isinstance(tap, str) else " or ".join(tap)
 
 
 def _costs(sheet: Sheet, convention: FlopConvention) -> Table:
