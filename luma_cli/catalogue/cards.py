@@ -6,7 +6,7 @@ A user's own cards lie in the folder named by `$LUMA_MODELS` and may replace shi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -85,10 +85,18 @@ class Card:
         return f"{self.name}_{size}" + (f".{objective}" if objective else "")
 
 
-@cache
+def own_folder() -> str:
+    """Folder of the user's own cards, empty when none is set."""
+    return os.environ.get("LUMA_MODELS", "")
+
+
 def load_cards() -> Mapping[str, Card]:
-    """Every card by name: the shipped ones, then those in `$LUMA_MODELS`. Raises BadCard on the first that is wrong."""
-    own = os.environ.get("LUMA_MODELS", "")
+    """Every card by name: the shipped ones and those in `$LUMA_MODELS`. Raises BadCard on the first that is wrong."""
+    return _load(own_folder())
+
+
+@cache
+def _load(own: str) -> Mapping[str, Card]:
     cards = read_cards(content.root() / "models")
     if own:
         added = read_cards(Path(own))
@@ -151,7 +159,9 @@ def _check_aliases(path: Path, card: Card) -> None:
     for alias, target in card.aliases.items():
         size, _, objective = str(target).partition(".")
         if size not in card.sizes or (objective and objective not in card.sizes[size].pretraining):
-            raise BadCard(f"{path}: alias {alias!r} means {target!r}, which this card lacks; write size or size.objective")
+            raise BadCard(
+                f"{path}: alias {alias!r} means {target!r}, which this card lacks; write size or size.objective"
+            )
 
 
 def spellings(card: Card) -> Iterator[tuple[str, str, str]]:
@@ -164,14 +174,14 @@ def spellings(card: Card) -> Iterator[tuple[str, str, str]]:
         yield alias, size_name, objective
 
 
-def check_spellings(cards: Any) -> None:
+def check_spellings(cards: Iterable[Card]) -> None:
     """Raises BadCard when two cards, sizes or aliases share a spelling."""
     seen: dict[str, str] = {}
     for card in cards:
         for spelling, size, _ in spellings(card):
             here = card.spelling(size)
             if spelling in seen:
-                raise BadCard(f"card {card.name}: {spelling!r} of {here} is already {seen[spelling]}; choose another alias")
+                raise BadCard(f"card {card.name}: {spelling!r} ({here}) already means {seen[spelling]}; choose another")
             seen[spelling] = here
 
 
