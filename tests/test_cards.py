@@ -134,6 +134,7 @@ def test_a_card_is_read_as_written(tmp_path: Path) -> None:
         ({'mae = "mae"': "mae = 3"}, "tag 3 is no text"),
         ({'"b.mae"': '"b.clip"'}, "alias 'mae_mine' means 'b.clip'"),
         ({'"b.mae"': '"l"'}, "alias 'mae_mine' means 'l'"),
+        ({"[aliases]": '[rule]\ntapp = "blocks.-1"\n\n[aliases]'}, r"\[rule\]: unknown key 'tapp'; did you mean 'tap'"),
         ({"[sizes.b]": "[sizes.b"}, "mine.toml: .*line"),
     ],
 )

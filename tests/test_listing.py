@@ -124,12 +124,13 @@ def test_a_sheet_tells_all_that_is_known() -> None:
     assert sheet.ffn == "reused"
 
 
-def test_a_sheet_of_a_model_without_card_or_ffn() -> None:
+def test_a_sheet_of_a_model_without_card() -> None:
     sheet = listing.show("test_efficientnet")
-    assert sheet.card is None
-    assert sheet.pretraining == ()
+    assert (sheet.card, sheet.size) == (None, None)
+    assert (sheet.pretraining, sheet.costs, sheet.ffn) == ((), (), "")
     assert sheet.rule is not None
-    assert sheet.ffn == sheet.rule.reason != ""
+    assert sheet.rule.family == sheet.spec.family == "convolutional"
+    assert [row.objective for row in sheet.tags] == ["supervised_in1k"]
 
 
 def test_a_sheet_of_a_hub_repository_that_says_nothing() -> None:

@@ -121,6 +121,8 @@ def read_card(path: Path) -> Card:
     if values["name"] != path.stem:
         raise BadCard(f"{path}: name is {values['name']!r}, expected {path.stem!r}; name the card as its file")
     one_of(str(path), "family", values["family"], get_args(Family))
+    if "rule" in values:
+        _check_rule(path, values["rule"])
     sizes = {size: _size(path, size, table) for size, table in values.pop("sizes").items()}
     if not sizes:
         raise BadCard(f"{path}: no size; add a table [sizes.b] with timm = ...")
@@ -128,6 +130,13 @@ def read_card(path: Path) -> Card:
     card = Card(**{"title": values["name"], "licence": "", **values}, sizes=sizes)
     _check_aliases(path, card)
     return card
+
+
+def _check_rule(path: Path, rule: Mapping[str, Any]) -> None:
+    """Raises BadCard when the overrides name no key of the rule table."""
+    from luma_cli.catalogue.rules import parse_model_rule  # 15 ms that cards without a rule do without
+
+    parse_model_rule(rule, f"{path}: [rule]")
 
 
 def _size(path: Path, size: str, table: Any) -> CardSize:

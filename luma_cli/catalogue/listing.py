@@ -168,10 +168,8 @@ class Sheet:
 
     @property
     def ffn(self) -> str:
-        """What the rules say about the FFN before anything is built: `reused`, a reason against, or empty."""
-        if self.rule is None:
-            return ""
-        return self.rule.reason if not self.rule.tap or self.rule.reason else "reused"
+        """`reused` or `fresh` as the cost table found it, empty where it has no row: only building tells the block."""
+        return self.costs[0].ffn if self.costs else ""
 
 
 def show(name: str) -> Sheet:
@@ -186,7 +184,7 @@ def show(name: str) -> Sheet:
         size=size,
         module=entry.module if entry else "",
         model_class=entry.cls if entry else "",
-        rule=load_rules().model_rule(entry.module, entry.cls, spec.rule) if entry else None,
+        rule=load_rules().model_rule(entry.module, entry.cls, spec.architecture, spec.rule) if entry else None,
         tags=tuple(_tag_rows(size.architectures if size else (spec.architecture,), size)),
         pretraining=tuple(_pretraining_rows(card)) if card else (),
         costs=tuple(facts for (arch, _), facts in sorted(load_costs().items()) if arch == spec.architecture),

@@ -98,7 +98,7 @@ def _timm_spec(timm_name: str) -> BackboneSpec:
         return describe(meaning.card, meaning.size, timm_name, timm_name, objective, bool(entry.tags))
     from luma_cli.catalogue.rules import load_rules  # 15 ms that names of cards do without
 
-    rule = load_rules().model_rule(entry.module, entry.cls, {})
+    rule = load_rules().model_rule(entry.module, entry.cls, architecture, {})
     return BackboneSpec(
         name=timm_name,
         timm_name=timm_name,
