@@ -124,9 +124,7 @@ def refusal(call: Attend, attention: str) -> str:
     if ask is None:
         return ""
     with _said() as said:
-        if ask(call.parameters(), True):
-            return ""
-    return said() or "no reason given by torch"
+        return "" if ask(call.parameters(), True) else said() or "no reason given by torch"
 
 
 @contextlib.contextmanager

@@ -134,7 +134,10 @@ def profile(
     for the environment in tests. Raises UsageError before anything starts when the device is not there.
     """
     settings = settings or Settings()
-    device = devices.find(settings.device) if here is None else devices.Device(settings.device, "cpu")
+    device = devices.find(settings.device)
+    for configuration in configurations:
+        if configuration.device != device.kind:
+            raise UsageError(f"planned for {configuration.device}, to run on {settings.device}; try the same --device")
     found = [imports.find(target) for target in settings.imports]
     hashed = imports.combined_hash(found)
     planned = [replace(c, backbone_hash=hashed) if hashed else c for c in configurations]

@@ -1,0 +1,179 @@
+"""Real measurements of tiny models on this CPU, short but whole, in this process."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from luma_cli.errors import BuildError
+from luma_cli.measure import session
+from luma_cli.measure.messages import Options, Result, dump_result
+from luma_cli.measure.timing import Rule
+from luma_cli.store.records import Configuration
+
+QUICK = Options(rule=Rule(max_seconds=0.05))
+
+
+def attempt(backbone: str = "test_vit", build: Any = None, **fields: Any) -> Result:
+    configuration = Configuration(backbone, backbone, **{"resolution": 64, "batch": 2, **fields})
+    return session.attempt(configuration, QUICK, lambda stage: None, build)
+
+
+@pytest.fixture(autouse=True)
+def timm_as_it_was() -> Any:
+    from timm.layers.config import set_fused_attn
+
+    yield
+    set_fused_attn(True)
+
+
+def test_a_vit_is_measured_whole() -> None:
+    stages: list[str] = []
+    configuration = Configuration("test_vit", "test_vit", 64)
+    result = session.attempt(configuration, QUICK, stages.append)
+    assert result.status == "ok", result.reason
+    assert {"throughput", "latency_eager", "memory_allocated", "memory_device", "memory_allocated_plateau"} <= set(
+        result.metrics
+    )
+    assert not {"latency_cuda_graph", "energy", "memory_reserved"} & set(result.metrics)
+    assert (result.metrics["throughput"].unit, result.metrics["latency_eager"].unit) == ("images/s", "ms")
+    assert result.metrics["latency_eager"].p90 >= result.metrics["latency_eager"].median > 0
+    assert result.batch == min(
+        t[0]
+        for t in result.notes["batch_search"]["trials"]
+        if t[2] >= 0.98 * max(t[2] for t in result.notes["batch_search"]["trials"])
+    )
+    assert result.facts == {"ffn": "reused"}
+    assert result.provenance["threads"] == torch.get_num_threads()
+    assert result.seconds > 0
+    assert stages[:3] == ["building", "first call", "memory at batch 1"]
+    json.dumps(dump_result(result), allow_nan=False)
+
+
+def test_the_attention_that_ran_is_listed() -> None:
+    fused = attempt(part="backbone")
+    assert fused.notes["sdpa_calls"] == 6
+    assert fused.notes["attention_kernels"]["operators"]["aten::_scaled_dot_product_flash_attention_for_cpu"] == 6
+    math = attempt(part="backbone", attention="math")
+    assert math.notes["attention_kernels"]["operators"]["aten::_scaled_dot_product_attention_math"] == 6
+    assert math.notes["fused_attention_level"] == 2
+    unfused = attempt(part="backbone", attention="unfused")
+    assert unfused.notes["sdpa_calls"] == 0
+    assert unfused.notes["attention_kernels"]["operators"] == {}
+
+
+def test_a_backend_is_not_applicable_where_attention_is_never_called() -> None:
+    result = attempt("test_convnext", attention="math")
+    assert result.status == "not_applicable"
+    assert result.reason == "test_convnext never calls scaled dot product attention"
+
+
+def test_convolutional_models_are_tried_in_both_layouts() -> None:
+    result = attempt("test_convnext")
+    assert set(result.notes["layout_seconds"]) == {"off", "on"}
+    faster = min(result.notes["layout_seconds"], key=result.notes["layout_seconds"].get)
+    assert result.notes["channels_last"] == (faster == "on")
+    assert "layout_seconds" not in attempt("test_vit").notes
+    assert attempt("test_convnext", channels_last="on").notes["channels_last"] is True
+
+
+@pytest.mark.parametrize("part", ["backbone", "head"])
+def test_parts_are_measured_alone(part: str) -> None:
+    result = attempt(part=part)
+    assert result.status == "ok", result.reason
+    assert result.notes["sdpa_calls"] == (6 if part == "backbone" else 1)
+    assert result.facts["ffn"] == ("none" if part == "backbone" else "reused")
+
+
+def test_half_precision_runs() -> None:
+    assert attempt(dtype="bfloat16").status == "ok"
+
+
+def test_training_memory_is_of_a_whole_step() -> None:
+    result = attempt(train_memory=True)
+    assert result.status == "ok", result.reason
+    assert result.notes["training_memory"]["batch"] == 2
+    assert result.metrics["memory_allocated_training"].median > 0
+
+
+class Failing(torch.nn.Module):
+    """A segmenter that fails as told from a batch on."""
+
+    head = None
+
+    def __init__(self, error: Exception, at_batch: int):
+        super().__init__()
+        self.backbone = torch.nn.Conv2d(3, 4, 3)
+        self.error = error
+        self.at_batch = at_batch
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[0] >= self.at_batch:
+            raise self.error
+        return self.backbone(images)
+
+
+CUDA_OOM = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore lines")
+CPU_OOM = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+
+@pytest.mark.parametrize("error", [CUDA_OOM, CPU_OOM, MemoryError(), RuntimeError("CUDA error: out of memory")])
+def test_no_memory_at_one_image_is_a_status(error: Exception) -> None:
+    result = attempt(build=lambda *a, **k: Failing(error, 1))
+    assert result.status == "oom"
+    assert "\n" not in result.reason
+
+
+def test_no_memory_at_a_fixed_batch_keeps_what_was_found() -> None:
+    result = attempt(build=lambda *a, **k: Failing(CUDA_OOM, 8), batch=8)
+    assert result.status == "oom"
+    assert result.batch == 8
+    assert {"latency_eager", "memory_allocated"} <= set(result.metrics)
+    assert "throughput" not in result.metrics
+
+
+def test_the_search_backs_off_from_no_memory() -> None:
+    result = attempt(build=lambda *a, **k: Failing(CUDA_OOM, 4), batch=0)
+    assert result.status == "ok", result.reason
+    trials = result.notes["batch_search"]["trials"]
+    assert [trial[:2] for trial in trials[-3:]] == [[2, "ok"], [4, "oom"], [3, "ok"]]
+    assert result.notes["batch_search"]["stopped_by"] == "out of memory"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("bad\nshape"), "ValueError: bad"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (BuildError("no tap here"), "no tap here"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "RuntimeError: CUDA error: an illegal"),
+    ],
+)
+def test_any_other_error_is_a_failure_in_one_line(error: Exception, reason: str) -> None:
+    def build(*args: Any, **keywords: Any) -> Any:
+        raise error
+
+    result = attempt(build=build)
+    assert result.status == "failed"
+    assert result.reason.startswith(reason)
+    assert "\n" not in result.reason
+
+
+def test_inputs_are_random_seeded_and_rotate() -> None:
+    from luma_cli.measure.subject import Subject, default_build
+
+    subject = Subject(Configuration("test_vit", "test_vit", 64), torch.device("cpu"), default_build())
+    images = subject.inputs(2)
+    assert len(images) == 3
+    assert all(0.9 < float(image.std()) < 1.1 for image in images)
+    assert not torch.equal(images[0], images[1])
+    assert torch.equal(images[0], subject.inputs(2)[0])
+    seen: list[int] = []
+    subject.module = lambda image: seen.append([torch.equal(image, kept) for kept in images].index(True))
+    call = subject.caller(2)
+    for number in range(6):
+        call(number)
+    assert seen == [0, 1, 2, 0, 1, 2]
