@@ -20,8 +20,8 @@ from luma_cli.version import __version__
 if TYPE_CHECKING:
     from luma_cli.advise.api import recommend as recommend
     from luma_cli.head.segmenter import build as build
-    from luma_cli.measure.cost import cost as cost
     from luma_cli.measure.api import profile as profile
+    from luma_cli.measure.cost import cost as cost
 
 __all__ = ["__version__", "build", "cost", "profile", "recommend"]
 

@@ -36,7 +36,9 @@ def test_budgets(text: str, kind: str, limit: float) -> None:
     assert budget.limit == pytest.approx(limit, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", ["200", "200 bananas", "-5ms", "", "gflops", "0ms", "nan ms", "inf ms", "1e999ms", "5 5ms"])
+@pytest.mark.parametrize(
+    "text", ["200", "200 bananas", "-5ms", "", "gflops", "0ms", "nan ms", "inf ms", "1e999ms", "5 5ms"]
+)
 def test_junk_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(BadBudget, match="200gflops"):
         parse_budget(text)

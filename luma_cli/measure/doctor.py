@@ -76,9 +76,12 @@ def check_cuda() -> Check:
     import torch
 
     if not torch.cuda.is_available():
-        return Check("cuda", "note", f"no CUDA device (torch built for CUDA {torch.version.cuda}); profiles run on the CPU")
+        return Check(
+            "cuda", "note", f"no CUDA device (torch built for CUDA {torch.version.cuda}); profiles run on the CPU"
+        )
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return Check("cuda", "ok", f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}: {', '.join(names)}")
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return Check("cuda", "ok", f"CUDA {torch.version.cuda}, cuDNN {cudnn}: {', '.join(names)}")
 
 
 def check_attention() -> Check:
@@ -89,10 +92,10 @@ def check_attention() -> Check:
         return Check("attention", "note", "math and the CPU flash kernel only; flash, efficient and cudnn need CUDA")
     backends = torch.backends.cuda
     enabled = {
-        "flash": backends.flash_sdp_enabled(),
-        "efficient": backends.mem_efficient_sdp_enabled(),
-        "cudnn": backends.cudnn_sdp_enabled(),
-        "math": backends.math_sdp_enabled(),
+        "flash": backends.flash_sdp_enabled(),  # type: ignore[no-untyped-call]
+        "efficient": backends.mem_efficient_sdp_enabled(),  # type: ignore[no-untyped-call]
+        "cudnn": backends.cudnn_sdp_enabled(),  # type: ignore[no-untyped-call]
+        "math": backends.math_sdp_enabled(),  # type: ignore[no-untyped-call]
     }
     return Check("attention", "ok", "enabled: " + ", ".join(name for name, on in enabled.items() if on))
 

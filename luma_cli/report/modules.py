@@ -28,6 +28,6 @@ def print_modules(title: str, modules: Sequence[ModuleCost]) -> None:
         columns("module", "GMACs>", "fvcore>", "share>", "params M>"),
         rows,
         title=title,
-        caption="GMACs: multiply-adds / 10^9. `caller > name`: a module that the caller borrows; fvcore cannot tell it.",
+        caption="GMACs: multiply-adds / 10^9; `caller > name`: borrowed by the caller, which fvcore cannot tell",
     )
     print_table(table)

@@ -62,7 +62,9 @@ def _table(answer: Recommendation, convention: FlopConvention, with_why: bool) -
         columns(*headings, *(["why~"] if with_why else [])),
         tuple(rows),
         title=f"{answer.dataset} under {asked}: {answer.num_within_budget} candidates within budget",
-        caption="mIoU in percent on the scale of " + scale if answer.scale else "no accuracy evidence; ordered by GMACs",
+        caption="mIoU in percent on the scale of " + scale
+        if answer.scale
+        else "no accuracy evidence; ordered by GMACs",
     )
 
 

@@ -18,7 +18,8 @@ def print_sheet(sheet: Sheet, convention: FlopConvention = "mac") -> None:
     print_table(Table(columns("fact", "value~"), tuple(facts(sheet).items())))
     if sheet.tags:
         rows = tuple(
-            (tag.timm_name, tag.objective or "-", tag.licence or "-", "card" if tag.listed else "") for tag in sheet.tags
+            (tag.timm_name, tag.objective or "-", tag.licence or "-", "card" if tag.listed else "")
+            for tag in sheet.tags
         )
         print_table(Table(columns("weights in timm", "pretraining", "licence", ""), rows))
     if sheet.costs:
@@ -92,7 +93,12 @@ def sheet_json(sheet: Sheet, convention: FlopConvention = "mac") -> dict[str, An
         "schema": 1,
         "facts": facts(sheet),
         "weights": [
-            {"timm_name": t.timm_name, "pretraining": t.objective or None, "licence": t.licence or None, "card": t.listed}
+            {
+                "timm_name": t.timm_name,
+                "pretraining": t.objective or None,
+                "licence": t.licence or None,
+                "card": t.listed,
+            }
             for t in sheet.tags
         ],
         "pretraining": {row.objective.name: dict(row.sizes) for row in sheet.pretraining},
