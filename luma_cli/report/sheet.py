@@ -28,6 +28,17 @@ def print_sheet(sheet: Sheet, convention: FlopConvention = "mac") -> None:
         print_table(Table(columns("costs~"), ((f"not in the shipped table; run: luma cost {sheet.spec.name}",),)))
 
 
+def _weights(sheet: Sheet) -> Table:
+    """The card's choice for every objective, or all weights of a timm model without a card."""
+    shown = [tag for tag in sheet.tags if tag.listed] or sheet.tags
+    more = len(sheet.tags) - len(shown)
+    return Table(
+        columns("weights in timm", "pretraining", "licence"),
+        tuple((tag.timm_name, tag.objective or "-", tag.licence or "-") for tag in shown),
+        caption=f"{more} more in timm: see --json" if more else "",
+    )
+
+
 def facts(sheet: Sheet) -> dict[str, str]:
     """What is known, by name; what is not is left out."""
     spec, rule = sheet.spec, sheet.rule
@@ -40,7 +51,7 @@ def facts(sheet: Sheet) -> dict[str, str]:
         "weights": "" if spec.public_weights else "no public weights: costed and profiled, never recommended",
         "licence": spec.licence,
         "aliases": ", ".join(sheet.size.aliases) if sheet.size else "",
-        "class": f"{sheet.module}.{sheet.model_class}" if sheet.model_class else "",
+        "class": sheet.model_class,
         "tap": _tap(rule.tap) if rule else "",
         "FFN": sheet.ffn or "fresh: no rule for this model class" if sheet.model_class else "",
         "sources": " ".join(sheet.card.sources) if sheet.card else "",
