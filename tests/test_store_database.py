@@ -281,6 +281,22 @@ def test_a_wal_file_moved_to_where_wal_is_refused_says_so(file, no_shared_memory
             opener(file)
 
 
+@pytest.mark.parametrize("way", OPENERS)
+def test_half_a_transaction_of_a_writer_that_died_is_undone(file, tmp_path, way):
+    before, crashed = select_all(file), tmp_path / "crashed.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as writer:
+        for statement in ("PRAGMA journal_mode = DELETE", "PRAGMA cache_size = 1", "BEGIN IMMEDIATE"):
+            writer.execute(statement)
+        for table, column in (("attempt", "reason"), ("configuration", "tag"), ("configuration", "weights")):
+            writer.execute(f"UPDATE {table} SET {column} = hex(zeroblob(20000))")
+        for suffix in ("", "-journal"):  # what a crash at this moment leaves
+            Path(f"{crashed}{suffix}").write_bytes(Path(f"{file}{suffix}").read_bytes())
+    assert crashed.read_bytes() != file.read_bytes()
+    with closing(OPENERS[way](crashed)) as opened:
+        assert opened.execute("SELECT max(length(tag)) FROM configuration").fetchone() == (0,)
+    assert select_all(crashed) == before
+
+
 def test_another_writer_that_never_ends_is_named(file, monkeypatch):
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(file, isolation_level=None)) as other, closing(database.open_write(file)) as db:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -112,6 +115,9 @@ FORGERIES = {
     "UPDATE configuration SET json = '{}'": "configuration 1 is not what its hash says",
     "UPDATE provenance SET json = '{}'": "provenance 1 is not what its hash says",
     "INSERT INTO provenance VALUES (9, hex(zeroblob(32)), '{}')": "provenance 9 belongs to no attempt",
+    "DROP VIEW profiles": "view profiles is not as luma makes it",
+    "ALTER TABLE attempt ADD COLUMN colour TEXT": "table attempt is not as luma makes it",
+    "DROP INDEX attempt_by_fingerprint": "index attempt_by_fingerprint is not as luma makes it",
     "PRAGMA foreign_keys = OFF; DELETE FROM environment": "points to no environment",
 }
 
@@ -278,6 +284,15 @@ def test_query_streams(tmp_path):
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
     with query(endless, filled(tmp_path / "x.db")) as answer:
         assert [next(answer.rows) for _ in range(3)] == [(1,), (2,), (3,)]
+
+
+def test_ctrl_c_ends_a_long_query(tmp_path):
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt), query(endless, filled(tmp_path / "x.db")) as answer:
+        list(answer.rows)
+    timer.join()
 
 
 def test_query_of_nothing_says_so(tmp_path):

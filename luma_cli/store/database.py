@@ -10,6 +10,7 @@ import os
 import sqlite3
 import tempfile
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,12 +50,13 @@ def open_read(given: str | Path | None = None) -> sqlite3.Connection | None:
         if not file.exists():
             return None
         header.verify(file)
-        connection = _reader(file)
-        if _accepted(connection, file) == len(migrations.migrations()):
+        known = len(migrations.migrations())
+        connection = _reader(file, known)
+        if migrations.schema(connection) == known:
             return connection
         connection.close()
         open_write(file).close()
-        return _reader(file)
+        return _reader(file, known)
 
 
 def open_write(given: str | Path | None = None, *, steps: list[migrations.Migration] | None = None) -> Database:
@@ -70,9 +72,12 @@ def open_write(given: str | Path | None = None, *, steps: list[migrations.Migrat
     with translated(file):
         if not file.exists():
             _create(file, steps)
-        _refuse_newer(file, len(steps))
+        header.verify(file)
+        if header.log_of(file).exists():  # the log may hold a newer schema: look before anything is written
+            _reader(file, len(steps)).close()
         connection = connect(file, "rw")
         try:
+            _refuse_newer(connection, file, len(steps))
             _configure(connection, file)
             migrations.apply(connection, steps)
         except BaseException:
@@ -85,7 +90,7 @@ def connect(file: Path, mode: str, **parameters: str) -> sqlite3.Connection:
     """A plain connection to `file` by URI, in autocommit; `mode` is ro, rw or rwc. Nothing of it is checked."""
     query = "&".join(f"{name}={value}" for name, value in {"mode": mode, **parameters}.items())
     uri = f"{file.absolute().as_uri()}?{query}"
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
 
 
 def file_of(connection: sqlite3.Connection) -> Path:
@@ -125,47 +130,47 @@ def publish(fresh: Path, file: Path) -> bool:
 def _configure(connection: sqlite3.Connection, file: Path) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
-    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    if mode != "wal":
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         refusal = f"{file}: write-ahead logging is refused here, using a {mode} journal"
         warnings.warn(f"{refusal}; readers and writers will wait for each other", StoreWarning, stacklevel=3)
 
 
-def _refuse_newer(file: Path, known: int) -> None:
-    """Raises StoreError for a foreign, cut off or newer file before anything could write to it."""
-    schema = header.verify(file).schema
-    if header.pending(file):  # the log may hold a newer page 1
-        connection = _reader(file)
-        schema = migrations.schema(connection)
-        connection.close()
-    if schema > known:
-        raise StoreError(_newer(file, schema, known))
+def _refuse_newer(connection: sqlite3.Connection, file: Path, known: int) -> None:
+    if (schema := migrations.schema(connection)) > known:
+        remedy = f"upgrade with `pip install -U luma-seg` or {ELSEWHERE}"
+        raise StoreError(f"{file} has schema {schema}, this luma knows {known}; it was left as it is: {remedy}")
 
 
-def _accepted(connection: sqlite3.Connection, file: Path) -> int:
-    schema, known = migrations.schema(connection), len(migrations.migrations())
-    if schema > known:
-        connection.close()
-        raise StoreError(_newer(file, schema, known))
-    return schema
-
-
-def _newer(file: Path, schema: int, known: int) -> str:
-    remedy = f"upgrade with `pip install -U luma-seg` or {ELSEWHERE}"
-    return f"{file} has schema {schema}, this luma knows {known}; it was left as it is: {remedy}"
-
-
-def _reader(file: Path) -> sqlite3.Connection:
-    """A read-only connection that has read once. In a folder that cannot be written a WAL database has no place for its
-    shared memory; if no log with content is there either, the file is complete and nobody can be writing to it.
-    """
+def _reader(file: Path, known: int) -> sqlite3.Connection:
+    """A read-only connection that has read once, so that it can read. Raises StoreError for a schema above `known`."""
     connection = connect(file, "ro")
     try:
-        migrations.schema(connection)
-    except sqlite3.OperationalError:
+        try:
+            migrations.schema(connection)
+        except sqlite3.OperationalError as error:
+            connection.close()
+            connection = _reader_of_last_resort(file, error)
+        _refuse_newer(connection, file, known)
+    except BaseException:
         connection.close()
-        if header.pending(file) or os.access(file.parent, os.W_OK):
-            raise
-        connection = connect(file, "ro", immutable="1")
-        migrations.schema(connection)
+        raise
     return connection
+
+
+def _reader_of_last_resort(file: Path, error: sqlite3.OperationalError) -> sqlite3.Connection:
+    """A read-only connection where the plain one fails with `error`, which is raised again if there is no way.
+
+    A writer that died with a rollback journal left half a transaction, which only a connection that may write undoes.
+    And in a folder that cannot be written a WAL database has no place for its shared memory; if no log with content is
+    there either, the file is complete and nobody can be writing to it.
+    """
+    if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK:
+        with closing(connect(file, "rw")) as writer:
+            migrations.schema(writer)
+        return connect(file, "ro")
+    if header.pending(file) or os.access(file.parent, os.W_OK):
+        raise error
+    return connect(file, "ro", immutable="1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,18 +83,35 @@ def info(given: str | Path | None = None) -> Info:
         )
 
 
-def problems(connection: sqlite3.Connection) -> list[str]:
-    """Everything that is wrong with a database of ours, one line each: pages, keys, orphans, hashes, columns."""
+def problems(connection: sqlite3.Connection, known: Collection[str] = ()) -> list[str]:
+    """What is wrong with a database of our schema, one line each: pages, schema, keys, orphans, hashes, columns.
+
+    Attempts whose hash is in `known` are passed over, which spares time where only the others are of interest.
+    """
     try:
         damage = [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
     except sqlite3.DatabaseError as error:
         damage = [str(error)]
     if damage:
         return damage
+    if altered := list(_schema(connection)):
+        return altered
     strays = [f"{row[0]} {row[1]} points to no {row[2]}" for row in connection.execute("PRAGMA foreign_key_check")]
     if strays:
         return strays
-    return [*_parents(connection), *_orphans(connection), *_attempts(connection)]
+    return [*_parents(connection), *_orphans(connection), *_attempts(connection, frozenset(known))]
+
+
+def _schema(connection: sqlite3.Connection) -> Iterator[str]:
+    """Tables, indexes and views that are not as the migrations make them. Others' own tables are their own affair."""
+    query = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        migrations.apply(fresh, migrations.migrations())
+        expected = fresh.execute(query).fetchall()
+    present = set(connection.execute(query))
+    yield from (
+        f"{kind} {name} is not as luma makes it" for kind, name, sql in expected if (kind, name, sql) not in present
+    )
 
 
 def _orphans(connection: sqlite3.Connection) -> Iterator[str]:
@@ -112,8 +129,9 @@ def _parents(connection: sqlite3.Connection) -> Iterator[str]:
                 yield f"{table} {key} is not what its hash says"
 
 
-def _attempts(connection: sqlite3.Connection) -> Iterator[str]:
-    for (key,) in connection.execute("SELECT attempt_id FROM attempt JOIN detail USING (attempt_id) ORDER BY 1"):
+def _attempts(connection: sqlite3.Connection, known: frozenset[str]) -> Iterator[str]:
+    query = "SELECT attempt_id, hash FROM attempt JOIN detail USING (attempt_id) ORDER BY 1"
+    for key in [key for key, content in connection.execute(query) if content not in known]:
         try:
             yield from (f"attempt {key}: {fault}" for fault in _faults(connection, key))
         except LumaError as error:

@@ -144,9 +144,10 @@ def _conditions(where: Mapping[str, object]) -> tuple[str, list[object]]:
     conditions: list[str] = []
     values: list[object] = []
     for column, wanted in where.items():
-        several = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else None
-        conditions.append(f"{column} IS ?" if several is None else f"{column} IN ({', '.join('?' * len(several))})")
-        values.extend([wanted] if several is None else several)
+        several = isinstance(wanted, list | tuple | set | frozenset)
+        alternatives = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+        conditions.append(f"{column} IN ({', '.join('?' * len(alternatives))})" if several else f"{column} IS ?")
+        values.extend(rows.text(value) if isinstance(value, str) else value for value in alternatives)
     return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.store import database
-from luma_cli.store.faults import translated
+from luma_cli.store.faults import code, translated
 
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 # With an argument these still only read; every other pragma with an argument sets something.
@@ -24,6 +24,7 @@ _PRAGMAS = {
     "foreign_key_list",
     "integrity_check",
 }
+_STEPS = 1_000_000  # of SQLite's virtual machine, some 10 ms, between two looks for Ctrl-C
 EXAMPLE = 'luma db query "SELECT backbone, gmacs, latency_eager_p50_ms FROM profiles"'
 
 
@@ -47,8 +48,10 @@ def query(sql: str, given: str | Path | None = None) -> Iterator[Answer]:
         raise StoreError(f"{file} does not exist; `luma profile NAME` makes it, --db FILE or LUMA_DB names another")
     with closing(connection):
         connection.set_authorizer(_allow)
+        connection.set_progress_handler(lambda: 0, _STEPS)
         try:
-            cursor = connection.execute(sql)
+            with _interruptible():
+                cursor = connection.execute(sql)
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             raise UsageError(f"the statement cannot be answered: {error}; try {EXAMPLE}") from error
         if cursor.description is None:
@@ -59,11 +62,22 @@ def query(sql: str, given: str | Path | None = None) -> Iterator[Answer]:
 def _fetched(cursor: sqlite3.Cursor, file: Path) -> Iterator[tuple[Any, ...]]:
     """Rows of `cursor`. Only fetching is translated: what the caller does with a row fails in its own words."""
     while True:
-        with translated(file):
+        with translated(file), _interruptible():
             row = cursor.fetchone()
         if row is None:
             return
         yield row
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends a long statement: Python sees the signal in the progress handler, and SQLite reports an interrupt."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if code(error) == sqlite3.SQLITE_INTERRUPT:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _allow(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:

@@ -234,6 +234,6 @@ def _unix_seconds(started_at: str, otherwise: float) -> float:
     """Seconds since 1970 of an ISO 8601 time, taken as UTC where it names no zone."""
     try:
         started = datetime.fromisoformat(started_at)
-    except ValueError:
+        return (started if started.tzinfo else started.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return otherwise
-    return (started if started.tzinfo else started.replace(tzinfo=UTC)).timestamp()

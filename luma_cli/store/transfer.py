@@ -111,9 +111,9 @@ def _attached(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
         copy = Path(folder) / "other.db"
         _copy(file, copy)
         database.open_write(copy).close()
-        reader = database.connect(copy, "ro")
-        with closing(reader):
-            if found := problems(reader):
+        known = [content for (content,) in connection.execute("SELECT hash FROM main.attempt")]
+        with closing(database.connect(copy, "ro")) as reader:
+            if found := problems(reader, known):
                 raise StoreError(f"{file} is not sound: {found[0]}; see `luma db check --db {file}`")
         connection.execute("ATTACH ? AS other", [str(copy)])
         try:
