@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from fake_nvml import FakeGpu, FakeNvml
 
 from luma_cli.errors import UsageError
 from luma_cli.measure import devices, environment, sampler, steady
 from luma_cli.measure.accelerator import count_others
 from luma_cli.measure.nvml import Gpu, Nvml, NvmlMissing, load_nvml, reason_names
-from fake_nvml import FakeGpu, FakeNvml
 
 
 def nvml(*gpus: FakeGpu, broken: bool = False) -> Nvml:

@@ -145,9 +145,7 @@ def test_closing_the_run_kills_the_worker(tmp_path: Path) -> None:
     open({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))
     give(); time.sleep(600)
     """
-    with closing(
-        runner.run(CONFIGURATIONS, Options(), timeout_seconds=60, command=stand_in(tmp_path, body))
-    ) as run:
+    with closing(runner.run(CONFIGURATIONS, Options(), timeout_seconds=60, command=stand_in(tmp_path, body))) as run:
         next(run)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
 

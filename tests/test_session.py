@@ -117,7 +117,9 @@ class Failing(torch.nn.Module):
 
 
 CUDA_OOM = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore lines")
-CPU_OOM = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+CPU_OOM = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+)
 
 
 @pytest.mark.parametrize("error", [CUDA_OOM, CPU_OOM, MemoryError(), RuntimeError("CUDA error: out of memory")])

@@ -188,9 +188,7 @@ def test_facts_that_cannot_be_had_are_said(log: Path) -> None:
     def failing(configuration: Configuration, imported: Sequence[str]) -> dict[str, Any]:
         raise BuildError("cannot count this")
 
-    (profile,) = sweep.profile(
-        plan(64)[:1], store=Memory(), facts=failing, here=HERE, command=command(log)
-    )
+    (profile,) = sweep.profile(plan(64)[:1], store=Memory(), facts=failing, here=HERE, command=command(log))
     assert profile.status == "ok"
     assert profile.notes["facts_missing"] == "cannot count this"
 
@@ -305,7 +303,10 @@ def test_an_end_in_the_middle_keeps_what_is_finished(log: Path, tmp_path: Path, 
 
 
 def test_planning_and_skipping_need_no_torch() -> None:
-    script = "import sys, luma_cli.measure.sweep as s; s.environment.here(s.devices.find('cpu')); print('torch' in sys.modules or 'timm' in sys.modules)"
+    script = (
+        "import sys, luma_cli.measure.sweep as s; s.environment.here(s.devices.find('cpu'));"
+        "print('torch' in sys.modules or 'timm' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
