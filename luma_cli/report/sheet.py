@@ -53,10 +53,15 @@ def facts(sheet: Sheet) -> dict[str, str]:
         "aliases": ", ".join(sheet.size.aliases) if sheet.size else "",
         "class": sheet.model_class,
         "tap": _tap(rule.tap) if rule else "",
-        "FFN": sheet.ffn or "fresh: no rule for this model class" if sheet.model_class else "",
+        "FFN": _ffn(sheet),
         "sources": " ".join(sheet.card.sources) if sheet.card else "",
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _ffn(sheet: Sheet) -> str:
+    reason = f": {sheet.rule.reason}" if sheet.rule and sheet.rule.reason else ""
+    return f"{sheet.ffn}{reason}" if sheet.ffn else f"known once built: luma doctor {sheet.spec.name}"
 
 
 def _tap(tap: str | tuple[str, ...]) -> str:
