@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import pytest
+from advise_world import measured
 
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.candidates import RESOLUTIONS, Candidate
@@ -85,8 +86,6 @@ def test_a_size_outside_the_table_names_those_inside() -> None:
 
 
 def test_two_measured_models_answer_a_budget_in_time() -> None:
-    from advise_world import measured
-
     rows: list[Measured] = [measured("test_vit.r160_in1k", 4.0, 64), measured("convnext_tiny", 90.0, 512)]
     found = answer(["500ms"], measured=rows, device="cpu")
     assert found.conditions
