@@ -1,0 +1,157 @@
+"""Whether the database is sound, and what is in it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from luma_cli.errors import LumaError, StoreError
+from luma_cli.store import database, header, migrations, rows
+from luma_cli.store.faults import translated
+from luma_cli.store.profiles import dicts, load
+from luma_cli.store.rows import Origin, Row
+
+TABLES = ("configuration", "environment", "provenance", "attempt", "detail", "metric", "sample")
+_BY_DEVICE = """
+SELECT device_name, count(*) FROM attempt JOIN environment USING (environment_id) GROUP BY 1 ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check found; sound when `problems` is empty."""
+
+    file: Path
+    schema: int
+    attempts: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What is in the database. `bytes` counts the write-ahead log too; schema 0 means that there is no file yet.
+
+    by_status, by_device: number of attempts. first, last: start times of the oldest and the newest attempt.
+    """
+
+    file: Path
+    bytes: int
+    schema: int
+    journal: str
+    rows: Mapping[str, int]
+    by_status: Mapping[str, int]
+    by_device: Mapping[str, int]
+    first: str
+    last: str
+
+
+def check(given: str | Path | None = None) -> Checked:
+    """Reads every row and recomputes every hash. Raises StoreError when the file cannot be opened at all."""
+    file = database.path(given)
+    connection = database.open_read(file)
+    if connection is None:
+        raise StoreError(f"{file} does not exist; name the database with --db FILE or LUMA_DB")
+    with translated(file), closing(connection):
+        found = problems(connection)
+        attempts = 0 if found else int(connection.execute("SELECT count(*) FROM attempt").fetchone()[0])
+        return Checked(file, migrations.schema(connection), attempts, tuple(found))
+
+
+def info(given: str | Path | None = None) -> Info:
+    """Sizes and counts of the database. Raises StoreError when the file cannot be read."""
+    file = database.path(given)
+    connection = database.open_read(file)
+    if connection is None:
+        return Info(file, 0, 0, "", dict.fromkeys(TABLES, 0), {}, {}, "", "")
+    with translated(file), closing(connection):
+        counts = {table: int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) for table in TABLES}
+        times = "SELECT started_at FROM attempt ORDER BY started_unix_seconds {}, hash {} LIMIT 1"
+        first, last = (connection.execute(times.format(way, way)).fetchone() or ("",) for way in ("ASC", "DESC"))
+        return Info(
+            file=file,
+            bytes=sum(part.stat().st_size for part in (file, header.log_of(file)) if part.exists()),
+            schema=migrations.schema(connection),
+            journal=str(connection.execute("PRAGMA journal_mode").fetchone()[0]),
+            rows=counts,
+            by_status=dict(connection.execute("SELECT status, count(*) FROM attempt GROUP BY 1 ORDER BY 1")),
+            by_device=dict(connection.execute(_BY_DEVICE)),
+            first=first[0],
+            last=last[0],
+        )
+
+
+def problems(connection: sqlite3.Connection, known: Collection[str] = ()) -> list[str]:
+    """What is wrong with a database of our schema, one line each: pages, schema, keys, orphans, hashes, columns.
+
+    Attempts whose hash is in `known` are passed over, which spares time where only the others are of interest.
+    """
+    try:
+        damage = [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
+    except sqlite3.DatabaseError as error:
+        damage = [str(error)]
+    if damage:
+        return damage
+    if altered := list(_schema(connection)):
+        return altered
+    strays = [f"{row[0]} {row[1]} points to no {row[2]}" for row in connection.execute("PRAGMA foreign_key_check")]
+    if strays:
+        return strays
+    return [*_parents(connection), *_orphans(connection), *_attempts(connection, frozenset(known))]
+
+
+def _schema(connection: sqlite3.Connection) -> Iterator[str]:
+    """Tables, indexes and views that are not as the migrations make them. Others' own tables are their own affair."""
+    query = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        migrations.apply(fresh, migrations.migrations())
+        expected = fresh.execute(query).fetchall()
+    present = set(connection.execute(query))
+    yield from (
+        f"{kind} {name} is not as luma makes it" for kind, name, sql in expected if (kind, name, sql) not in present
+    )
+
+
+def _orphans(connection: sqlite3.Connection) -> Iterator[str]:
+    for table in ("configuration", "environment", "provenance"):
+        query = f"SELECT {table}_id FROM {table} WHERE {table}_id NOT IN (SELECT {table}_id FROM attempt)"
+        yield from (f"{table} {key} belongs to no attempt" for (key,) in connection.execute(query))
+    query = "SELECT attempt_id FROM attempt WHERE attempt_id NOT IN (SELECT attempt_id FROM detail)"
+    yield from (f"attempt {key} has no detail" for (key,) in connection.execute(query))
+
+
+def _parents(connection: sqlite3.Connection) -> Iterator[str]:
+    for table, column in (("configuration", "json"), ("environment", "identity"), ("provenance", "json")):
+        for key, known, content in connection.execute(f"SELECT {table}_id, hash, {column} FROM {table}"):
+            if not content.isascii() or rows.sha256(content) != known:
+                yield f"{table} {key} is not what its hash says"
+
+
+def _attempts(connection: sqlite3.Connection, known: frozenset[str]) -> Iterator[str]:
+    query = "SELECT attempt_id, hash FROM attempt JOIN detail USING (attempt_id) ORDER BY 1"
+    for key in [key for key, content in connection.execute(query) if content not in known]:
+        try:
+            yield from (f"attempt {key}: {fault}" for fault in _faults(connection, key))
+        except LumaError as error:
+            yield f"attempt {key}: {error}"
+
+
+def _faults(connection: sqlite3.Connection, key: int) -> Iterator[str]:
+    """Columns of attempt `key` that differ from what saving its profile again would write."""
+    profile = load(connection, [key])[key]
+    attempt = _stored(connection, "attempt", key)[0]
+    origin = Origin(attempt["plan"], attempt["device_index"], attempt["device_uuid"])
+    again = rows.encode(profile, origin, attempt["started_unix_seconds"])
+    pairs: list[tuple[str, Row, Row]] = [("attempt", attempt, again.attempt)]
+    for table, expected in (("configuration", again.configuration), ("environment", again.environment)):
+        pairs.append((table, _stored(connection, table, attempt[f"{table}_id"])[0], expected))
+    for table, stored, expected in pairs:
+        wrong = [column for column, value in expected.items() if stored[column] != value]
+        if wrong:
+            yield f"{', '.join(wrong)} of its {table} is not what was saved"
+
+
+def _stored(connection: sqlite3.Connection, table: str, key: int) -> Sequence[Row]:
+    return list(dicts(connection.execute(f"SELECT * FROM {table} WHERE {table}_id = ?", [key])))

@@ -1,0 +1,178 @@
+"""Profiles in the database: kept one transaction each, found again by fingerprint, selected by column."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from luma_cli.errors import UsageError
+from luma_cli.store import rows
+from luma_cli.store.database import file_of
+from luma_cli.store.faults import translated
+from luma_cli.store.finite import finite
+from luma_cli.store.migrations import transaction
+from luma_cli.store.records import Metric, Profile
+from luma_cli.store.rows import UNKNOWN, Origin, Row
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+VIEWS = ("profiles", "attempts", "metrics")
+_LOAD = """
+SELECT a.attempt_id, a.fingerprint, a.status, a.reason, a.batch, d.facts, d.notes, a.started_at, a.seconds,
+    c.json AS configuration, e.identity, p.json AS provenance
+FROM attempt a JOIN configuration c USING (configuration_id) JOIN environment e USING (environment_id)
+    JOIN provenance p USING (provenance_id) JOIN detail d USING (attempt_id)
+WHERE a.attempt_id IN (SELECT value FROM json_each(?))
+ORDER BY a.started_unix_seconds, a.hash
+"""
+_METRICS = "SELECT * FROM metric WHERE attempt_id IN (SELECT value FROM json_each(?))"
+_SAMPLES = "SELECT attempt_id, name, samples FROM sample WHERE attempt_id IN (SELECT value FROM json_each(?))"
+_LATEST = """
+SELECT attempt_id FROM (
+    SELECT attempt_id,
+        row_number() OVER (PARTITION BY fingerprint ORDER BY started_unix_seconds DESC, hash DESC) AS place
+    FROM attempt WHERE fingerprint IN (SELECT value FROM json_each(?))
+) WHERE place = 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A database open for writing, as a sweep takes it."""
+
+    database: Database
+    origin: Origin = UNKNOWN
+
+    def save(self, profile: Profile) -> Profile:
+        """Keeps `profile`; returns it as kept, see `save`."""
+        return save(self.database, profile, self.origin)
+
+    def latest(self, fingerprints: Iterable[str]) -> dict[str, Profile]:
+        """Latest attempt by fingerprint, without samples."""
+        return latest(self.database.conn, fingerprints)
+
+
+def save(db: Database, profile: Profile, origin: Origin = UNKNOWN, now: Callable[[], float] = time.time) -> Profile:
+    """Keeps `profile` in one transaction and returns it as kept: with a number that is not finite it is a `failed` one.
+
+    Saving the same content again changes nothing. Raises StoreError, with nothing kept, when it cannot be written.
+    """
+    kept = finite(profile)
+    encoded = rows.encode(kept, origin, now())
+    with translated(file_of(db.conn)), transaction(db.conn):
+        _insert(db, encoded)
+    return kept
+
+
+def latest(
+    connection: sqlite3.Connection | None, fingerprints: Iterable[str], *, samples: bool = False
+) -> dict[str, Profile]:
+    """The latest attempt of each of `fingerprints` that has one. Without `samples` their metrics carry none."""
+    wanted = json.dumps(sorted(set(fingerprints)))
+    if connection is None:
+        return {}
+    with translated(file_of(connection)):
+        keys = [key for (key,) in connection.execute(_LATEST, [wanted])]
+    found = load(connection, keys, samples=samples)
+    return {profile.fingerprint: profile for profile in found.values()}
+
+
+def select(
+    connection: sqlite3.Connection | None, *, view: str = "profiles", samples: bool = False, **where: object
+) -> list[Profile]:
+    """Profiles whose columns of `view` equal the values in `where` (a list means any of them), oldest first.
+
+    >>> select(None, device_name="NVIDIA H200", status=["ok", "oom"])
+    []
+    """
+    if connection is None:
+        return []
+    keys = [key for (key,) in select_rows(connection, ["attempt_id"], view=view, **where)]
+    return list(load(connection, keys, samples=samples).values())
+
+
+def select_rows(
+    connection: sqlite3.Connection | None, columns: Sequence[str], *, view: str = "profiles", **where: object
+) -> list[tuple[Any, ...]]:
+    """Plain tuples of `columns` of `view`, filtered as in `select`: what a command reads that needs many rows.
+
+    Only the columns asked for are computed. Raises UsageError for a column that the view does not have.
+    """
+    if connection is None:
+        return []
+    with translated(file_of(connection)):
+        known = columns_of(connection, view)
+        if unknown := sorted({*columns, *where} - set(known)):
+            raise UsageError(f"no column {unknown[0]!r} in {view}, expected one of: {', '.join(known)}")
+        conditions, values = _conditions(where)
+        return connection.execute(f"SELECT {', '.join(columns)} FROM {view}{conditions}", values).fetchall()
+
+
+def columns_of(connection: sqlite3.Connection, view: str) -> list[str]:
+    """Columns of one of our views. Raises UsageError for another name."""
+    if view not in VIEWS:
+        raise UsageError(f"no view {view!r}, expected one of: {', '.join(VIEWS)}")
+    return [column[1] for column in connection.execute(f"PRAGMA table_info({view})")]
+
+
+def load(connection: sqlite3.Connection, keys: Collection[int], *, samples: bool = True) -> dict[int, Profile]:
+    """Profiles by attempt_id, oldest first."""
+    wanted = json.dumps(list(keys))
+    with translated(file_of(connection)):
+        attempts = list(dicts(connection.execute(_LOAD, [wanted])))
+        metrics = list(dicts(connection.execute(_METRICS, [wanted])))
+        blobs = {(key, name): blob for key, name, blob in connection.execute(_SAMPLES, [wanted])} if samples else {}
+    by_attempt: dict[int, dict[str, Metric]] = {key: {} for key in keys}
+    for row in metrics:
+        key, name = row["attempt_id"], row["name"]
+        by_attempt[key][name] = rows.decode_metric(row, blobs.get((key, name)))
+    return {row["attempt_id"]: rows.decode(row, by_attempt[row["attempt_id"]]) for row in attempts}
+
+
+def dicts(cursor: sqlite3.Cursor) -> Iterable[Row]:
+    """Rows of `cursor` keyed by column."""
+    names = [column[0] for column in cursor.description]
+    return (dict(zip(names, row, strict=True)) for row in cursor)
+
+
+def _conditions(where: Mapping[str, object]) -> tuple[str, list[object]]:
+    conditions: list[str] = []
+    values: list[object] = []
+    for column, wanted in where.items():
+        several = isinstance(wanted, list | tuple | set | frozenset)
+        alternatives = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+        conditions.append(f"{column} IN ({', '.join('?' * len(alternatives))})" if several else f"{column} IS ?")
+        values.extend(rows.text(value) if isinstance(value, str) else value for value in alternatives)
+    return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
+
+
+def _insert(db: Database, encoded: rows.Rows) -> None:
+    connection = db.conn
+    if connection.execute("SELECT 1 FROM attempt WHERE hash = ?", [encoded.attempt["hash"]]).fetchone():
+        # The only column that is not content: the earliest time known, so that every order of merging agrees.
+        connection.execute(
+            "UPDATE attempt SET started_unix_seconds = min(started_unix_seconds, ?) WHERE hash = ?",
+            [encoded.attempt["started_unix_seconds"], encoded.attempt["hash"]],
+        )
+        return
+    parents = {
+        f"{table}_id": _key(db, table, getattr(encoded, table))
+        for table in ("configuration", "environment", "provenance")
+    }
+    key = _key(db, "attempt", {**encoded.attempt, **parents})
+    db.table("detail").insert({"attempt_id": key, **encoded.detail})
+    db.table("metric").insert_all({"attempt_id": key, **row} for row in encoded.metrics)
+    db.table("sample").insert_all({"attempt_id": key, "name": n, "samples": b} for n, b in encoded.samples.items())
+
+
+def _key(db: Database, table: str, row: Row) -> int:
+    """Integer key of the row of `table` with this hash, inserted if there is none. `table` is one of ours."""
+    query = f"SELECT {table}_id FROM {table} WHERE hash = ?"
+    if db.conn.execute(query, [row["hash"]]).fetchone() is None:
+        db.table(table).insert(row)
+    return int(db.conn.execute(query, [row["hash"]]).fetchone()[0])

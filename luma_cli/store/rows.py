@@ -1,0 +1,239 @@
+"""A Profile as the rows that keep it, and back.
+
+JSON columns are ASCII, keys sorted, no blanks: equal content is equal text and has an equal hash on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from sys import byteorder
+from typing import Any
+
+from luma_cli.errors import LumaError, StoreError
+from luma_cli.head.config import HeadConfig
+from luma_cli.store.records import Configuration, Environment, Metric, Profile
+
+Row = dict[str, Any]
+
+# What a metric of this name is measured in, as the views' column names promise.
+UNITS: Mapping[str, frozenset[str]] = {
+    "throughput": frozenset({"images/s"}),
+    "latency_eager": frozenset({"ms"}),
+    "latency_cuda_graph": frozenset({"ms"}),
+    "energy": frozenset({"J", "J/image"}),
+    **{
+        f"memory_{kind}{batch}": frozenset({"bytes"})
+        for kind in ("allocated", "reserved", "device")
+        for batch in ("", "_plateau")
+    },
+}
+_INTEGER_FACTS = ("macs", "backbone_macs", "head_macs", "params", "backbone_params", "head_params")
+_TEXT_FACTS = ("ffn", "tap")
+_LABELS = (
+    *("backbone", "timm_name", "family", "pretraining", "weights", "dtype", "attention", "compile"),
+    *("channels_last", "device", "part", "tag"),
+)
+# What the hash of an attempt covers besides its three parents and its metrics.
+_ATTEMPT = (
+    "status",
+    "reason",
+    "batch",
+    "facts",
+    "notes",
+    "started_at",
+    "seconds",
+    "plan",
+    "device_index",
+    "device_uuid",
+)
+_METRIC = ("name", "unit", "median", "ci_low", "ci_high", "p90", "n", "noisy")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asked for an attempt and what ran it: sweep, index of the device on its machine and the device's UUID."""
+
+    plan: str = ""
+    device_index: int | None = None
+    device_uuid: str = ""
+
+
+UNKNOWN = Origin()
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of one attempt, without the integer keys that only a database can give."""
+
+    environment: Row
+    provenance: Row
+    configuration: Row
+    attempt: Row
+    detail: Row
+    metrics: tuple[Row, ...]
+    samples: Mapping[str, bytes]
+
+
+def encode(profile: Profile, origin: Origin, saved_unix_seconds: float) -> Rows:
+    """Rows of `profile`, whose numbers must be finite. Raises StoreError for what JSON or the columns cannot hold."""
+    identity = canonical(profile.environment.identity, "environment.identity")
+    provenance = canonical(profile.environment.provenance, "environment.provenance")
+    configuration = _configuration_row(profile.configuration)
+    metrics = tuple(_metric_row(name, metric) for name, metric in sorted(profile.metrics.items()))
+    samples = {name: pack(metric.samples) for name, metric in profile.metrics.items() if metric.samples}
+    device_name = profile.environment.identity.get("device_name", "")
+    environment = {"hash": sha256(identity), "device_name": text(device_name), "identity": identity}
+    parents = (configuration["hash"], environment["hash"], sha256(provenance))
+    attempt = _attempt_row(profile, origin, saved_unix_seconds)
+    detail = {"facts": canonical(profile.facts, "facts"), "notes": canonical(profile.notes, "notes")}
+    attempt["hash"] = attempt_hash(parents, {**attempt, **detail}, metrics, samples)
+    return Rows(environment, {"hash": parents[2], "json": provenance}, configuration, attempt, detail, metrics, samples)
+
+
+def attempt_hash(parents: Sequence[str], attempt: Row, metrics: Sequence[Row], samples: Mapping[str, bytes]) -> str:
+    """Hash over all that an attempt says: parents' hashes, own columns and details, metrics by name, samples."""
+    content = [
+        list(parents),
+        [attempt[column] for column in _ATTEMPT],
+        [[row[column] for column in _METRIC] for row in metrics],
+        {name: hashlib.sha256(blob).hexdigest() for name, blob in samples.items()},
+    ]
+    return sha256(canonical(content, "attempt"))
+
+
+def canonical(value: Any, what: str) -> str:
+    """`value` as JSON text in the one spelling that is hashed and stored. Raises StoreError naming `what`."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{what} cannot be kept: {error}; expected text, finite numbers, lists and tables") from error
+
+
+def sha256(content: str) -> str:
+    """Hex SHA-256 of ASCII text."""
+    return hashlib.sha256(content.encode("ascii")).hexdigest()
+
+
+def text(value: object) -> str:
+    """`value` as text that UTF-8 can hold: undecodable bytes of file names appear escaped."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def pack(samples: Sequence[float]) -> bytes:
+    """Samples as little-endian float64."""
+    packed = array("d", samples)
+    if byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def unpack(blob: bytes) -> tuple[float, ...]:
+    """Samples from little-endian float64."""
+    packed = array("d", blob)
+    if byteorder == "big":
+        packed.byteswap()
+    return tuple(packed)
+
+
+def decode(row: Row, metrics: Mapping[str, Metric]) -> Profile:
+    """The Profile of a row with the JSON of configuration, identity and provenance. Raises StoreError if not ours."""
+    return Profile(
+        configuration=decode_configuration(row["configuration"]),
+        environment=Environment(json.loads(row["identity"]), json.loads(row["provenance"])),
+        status=row["status"],
+        reason=row["reason"],
+        batch=row["batch"],
+        facts=json.loads(row["facts"]),
+        metrics=dict(metrics),
+        notes=json.loads(row["notes"]),
+        started_at=row["started_at"],
+        seconds=row["seconds"],
+    )
+
+
+def decode_metric(row: Row, blob: bytes | None = None) -> Metric:
+    """The Metric of a row, with its samples if their blob is given."""
+    values = {field.name: row[field.name] for field in fields(Metric) if field.name != "samples"}
+    return Metric(**{**values, "noisy": bool(row["noisy"])}, samples=unpack(blob) if blob else ())
+
+
+def decode_configuration(content: str) -> Configuration:
+    """The Configuration of its JSON. Raises StoreError for one that this version does not understand."""
+    try:
+        values = json.loads(content)
+        return Configuration(**{**values, "head": HeadConfig(**values["head"])})
+    except (TypeError, ValueError, KeyError, LumaError) as error:
+        raise StoreError(f"a stored configuration is not understood ({error}); see `luma db check`") from error
+
+
+def _configuration_row(configuration: Configuration) -> Row:
+    content = canonical(asdict(configuration), "configuration")
+    return {
+        "hash": sha256(content),
+        **{name: text(getattr(configuration, name)) for name in _LABELS},
+        "resolution": configuration.resolution,
+        "head": text(configuration.head.name),
+        "queries": configuration.head.num_queries,
+        "classes": configuration.head.num_classes,
+        "l2": configuration.head.l2,
+        "batch": configuration.batch,
+        "seed": configuration.seed,
+        "json": content,
+    }
+
+
+def _attempt_row(profile: Profile, origin: Origin, saved_unix_seconds: float) -> Row:
+    facts = profile.facts
+    complete = facts.get("flops_complete")
+    return {
+        "fingerprint": profile.fingerprint,
+        "status": profile.status,
+        "started_unix_seconds": _unix_seconds(profile.started_at, saved_unix_seconds),
+        "started_at": text(profile.started_at),
+        "seconds": profile.seconds + 0.0,
+        "batch": profile.batch,
+        "plan": text(origin.plan),
+        "device_index": origin.device_index,
+        "device_uuid": text(origin.device_uuid or profile.environment.provenance.get("gpu_uuid") or ""),
+        **{name: _whole(name, facts.get(name)) for name in _INTEGER_FACTS},
+        "flops_complete": None if complete is None else int(bool(complete)),
+        **{name: None if facts.get(name) is None else text(facts[name]) for name in _TEXT_FACTS},
+        "reason": text(profile.reason),
+    }
+
+
+def _metric_row(name: str, metric: Metric) -> Row:
+    if name != metric.name:
+        raise StoreError(f"metric {metric.name!r} is filed under {name!r}, expected its own name")
+    if metric.unit not in UNITS.get(name, {metric.unit}):
+        raise StoreError(f"metric {name} is in {metric.unit!r}, expected {' or '.join(sorted(UNITS[name]))}")
+    return {
+        "name": text(name),
+        "unit": text(metric.unit),
+        "median": metric.median + 0.0,
+        "ci_low": metric.ci_low + 0.0,
+        "ci_high": metric.ci_high + 0.0,
+        "p90": None if metric.p90 is None else metric.p90 + 0.0,
+        "n": metric.n,
+        "noisy": int(metric.noisy),
+    }
+
+
+def _whole(name: str, value: object) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise StoreError(f"fact {name} is {value!r}, expected a whole number")
+
+
+def _unix_seconds(started_at: str, otherwise: float) -> float:
+    """Seconds since 1970 of an ISO 8601 time, taken as UTC where it names no zone."""
+    try:
+        started = datetime.fromisoformat(started_at)
+        return (started if started.tzinfo else started.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return otherwise

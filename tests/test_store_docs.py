@@ -1,0 +1,34 @@
+"""docs/store.md names what the schema has, and its statements run."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from store_samples import profile
+
+from luma_cli.store import database
+from luma_cli.store.inspection import TABLES
+from luma_cli.store.profiles import VIEWS, columns_of, save
+from luma_cli.store.query import EXAMPLE, query
+
+DOCS = (Path(__file__).parent.parent / "docs" / "store.md").read_text(encoding="utf-8")
+
+
+def test_every_table_view_and_column_is_documented():
+    with closing(database.open_write()) as db:
+        save(db, profile())
+        assert set(db.table_names()) == set(TABLES)
+        assert set(db.view_names()) == set(VIEWS)
+        named = {*TABLES, *VIEWS, *columns_of(db.conn, "profiles")}
+    assert {name for name in named if f"`{name}`" not in DOCS} == set()
+
+
+@pytest.mark.parametrize("statement", re.findall(r'luma db query "(.*?)"', f"{DOCS} {EXAMPLE}"))
+def test_documented_queries_run(statement):
+    with closing(database.open_write()) as db:
+        save(db, profile())
+    with query(statement) as answer:
+        assert len(list(answer.rows)) == 1
