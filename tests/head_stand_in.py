@@ -16,7 +16,7 @@ class StandIn(nn.Module):
         self.spec = BackboneSpec(name="stand_in", timm_name="stand_in", architecture="stand_in")
         self.width, self.stride, self.resolution, self.num_heads = width, stride, resolution, num_heads
         self.ffn_kind, self.ffn_reason = ("tokens", "") if ffn else ("", "a plain convolution")
-        self.has_final_norm = final_norm
+        self.query_width, self.has_final_norm = width, final_norm
         self.pruned: tuple[str, ...] = ()
         self.patches = nn.Conv2d(3, width, stride, stride)
         linears = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)

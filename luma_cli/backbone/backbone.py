@@ -80,10 +80,14 @@ class Backbone(nn.Module):
         """Images [B,3,H,W] -> output of the tapped block, before the final norm: [B,D,H/stride,W/stride]."""
         if self.rule.features == "forward":
             return self.model(images)  # type: ignore[no-any-return]
+        layout = "NLC" if self.rule.features == "tokens" else "NCHW"
         maps = self.model.forward_intermediates(  # type: ignore[operator]
-            images, indices=self._indices(), intermediates_only=True, output_fmt="NCHW"
+            images, indices=self._indices(), intermediates_only=True, output_fmt=layout
         )
-        return maps[-1]  # type: ignore[no-any-return]
+        if layout == "NCHW":
+            return maps[-1]  # type: ignore[no-any-return]
+        grid = (images.shape[2] // self.rule.multiple, images.shape[3] // self.rule.multiple)
+        return from_tokens(maps[-1], "nchw", grid)
 
     def _indices(self) -> int | list[int]:
         indices = self.rule.indices

@@ -1,7 +1,7 @@
 """Create a backbone at a resolution, tap its last block on the patch grid and remove what never runs.
 
 Facts about the model (map shape, unused parameters) come from one forward on the meta device, which needs no weights and
-no memory; on other devices a twin on meta gives them.
+no memory; for other devices a twin on meta gives them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from luma_cli.backbone import unused
-from luma_cli.backbone.backbone import Backbone, LoadedWeights
-from luma_cli.backbone.query_ffn import QueryFfn, part
-from luma_cli.backbone.timm_model import Recipe, build, recipe_for
+from luma_cli.backbone.backbone import Backbone
+from luma_cli.backbone.query_ffn import QueryFfn, holds, part
+from luma_cli.backbone.timm_model import build, class_name, recipe_for
 from luma_cli.backbone.weights import load_weights
 from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules
 from luma_cli.catalogue.spec import BackboneSpec
@@ -44,12 +44,12 @@ def create_backbone(
     device = torch.device(device)
     recipe = recipe_for(spec)
     check_resolution(spec.name, resolution, recipe.rule, recipe.architecture)
-    twin = attach(build(recipe, resolution, _META), spec, resolution, recipe.module)
+    twin = attach(build(recipe, resolution, _META), spec, resolution, recipe.module, recipe.architecture)
     names = inspect(twin)
     if device == _META:
         return _prune(twin, names)
-    model, loaded = load_weights(recipe, resolution, weights, seed, kept=_kept(twin, names))
-    backbone = attach(model, spec, resolution, recipe.module)
+    model, loaded = load_weights(recipe, resolution, weights, seed, names)
+    backbone = attach(model, spec, resolution, recipe.module, recipe.architecture)
     _copy_facts(twin, backbone)
     backbone.weights = loaded
     return _prune(backbone, names).to(device)
@@ -61,15 +61,15 @@ def wrap(model: nn.Module, spec: BackboneSpec, resolution: int) -> Backbone:
     The map's shape is found by one forward of zeros on the module's own device. Raises BuildError.
     """
     rule = {"features": "forward", **spec.rule}
-    backbone = attach(model, replace(spec, rule=rule), resolution, "")
+    backbone = attach(model, replace(spec, rule=rule), resolution, "", "")
     names = inspect(backbone)
     return _prune(backbone, names)
 
 
-def attach(model: nn.Module, spec: BackboneSpec, resolution: int, module: str) -> Backbone:
+def attach(model: nn.Module, spec: BackboneSpec, resolution: int, module: str, architecture: str) -> Backbone:
     """`model` with its tapped block found by rule; parameters and map are not looked at yet."""
     rules = load_rules()
-    rule = rules.model_rule(module, class_name(model), spec.rule)
+    rule = rules.model_rule(module, class_name(model), architecture, spec.rule)
     model.eval()
     return Backbone(model, spec, resolution, rule, find_ffn(model, rule))
 
@@ -80,20 +80,20 @@ def find_ffn(model: nn.Module, rule: ModelRule) -> QueryFfn | str:
         return rule.reason or "no rule names its last block"
     block = tapped_block(model, rule)
     ffn_rule = rule.ffn or load_rules().ffn_rule(class_name(block))
-    return ffn_rule if isinstance(ffn_rule, str) else QueryFfn(block, ffn_rule)
+    if isinstance(ffn_rule, str):
+        return ffn_rule
+    unmet = [condition for condition in ffn_rule.only_if if not holds(block, condition)]
+    return f"not token-wise: {unmet[0]} does not hold" if unmet else QueryFfn(block, ffn_rule)
 
 
 def tapped_block(model: nn.Module, rule: ModelRule) -> nn.Module:
     """The last block on the patch grid. Raises BuildError when the rule's path leads nowhere."""
-    block = part(model, rule.tap)
+    paths = (rule.tap,) if isinstance(rule.tap, str) else rule.tap
+    built = (found for path in paths if (found := part(model, path)) is not None)
+    block = next((found for found in built if not isinstance(found, nn.Identity)), None)
     if not isinstance(block, nn.Module):
         raise BuildError(f"{type(model).__name__}.{rule.tap} is not a block; correct `tap` in the rule of this class")
     return block
-
-
-def class_name(module: nn.Module) -> str:
-    """`module.Class` as the rule table spells it, e.g. `vision_transformer.Block`."""
-    return f"{type(module).__module__.rpartition('.')[2]}.{type(module).__qualname__}"
 
 
 def inspect(backbone: Backbone) -> list[str]:
@@ -110,7 +110,25 @@ def inspect(backbone: Backbone) -> list[str]:
     keep: list[nn.Module | nn.Parameter] = ffn.parts() if ffn else []
     if backbone.final_norm is not None:
         keep.append(backbone.final_norm)
-    return unused.unused_names(backbone.model, reached, ran, keep)
+    names = unused.unused_names(backbone.model, reached, ran, keep)
+    singles = unused.single_parameters(backbone.model, names)
+    return names if _runs_without(backbone, singles, reached) else [name for name in names if name not in singles]
+
+
+def _runs_without(backbone: Backbone, singles: list[str], reached: set[int]) -> bool:
+    """Whether the forward, run once more without these parameters, still depends on the same others."""
+    if not singles:
+        return True
+    parameters = dict(backbone.model.named_parameters())
+    unused.remove(backbone.model, singles)
+    try:
+        return _trace(backbone)[1] == reached
+    except BuildError:
+        return False
+    finally:
+        for name in singles:
+            owner, _, last = name.rpartition(".")
+            setattr(backbone.model.get_submodule(owner), last, parameters[name])
 
 
 def _trace(backbone: Backbone) -> tuple[Tensor, set[int], set[int]]:
@@ -142,11 +160,6 @@ def _block_heads(block: nn.Module, path: str) -> int:
 def _copy_facts(source: Backbone, target: Backbone) -> None:
     for name in ("width", "grid", "stride", "query_width", "num_heads"):
         setattr(target, name, getattr(source, name))
-
-
-def _kept(backbone: Backbone, names: list[str]) -> set[str]:
-    removed = set(unused.parameters_of(backbone.model, names))
-    return {name for name, _ in backbone.model.named_parameters() if name not in removed}
 
 
 def _prune(backbone: Backbone, names: list[str]) -> Backbone:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,6 +26,10 @@ class QueryFfn:
     def __init__(self, block: nn.Module, rule: FfnRule) -> None:
         """Takes the parts that `rule` names from `block`. Raises BuildError, naming the part, when one is absent."""
         self.block = block
+        if rule.nchw_if and holds(block, rule.nchw_if):
+            rule = replace(rule, layout="nchw", output="nchw")
+        if any(holds(block, condition) for condition in rule.alone_if):
+            rule = replace(rule, alone=True)
         self.rule = rule
         for name in self.names():
             part(block, name)
@@ -32,7 +38,8 @@ class QueryFfn:
 
     def names(self) -> tuple[str, ...]:
         """Dotted names, in the block, of every part that runs."""
-        return (*self.rule.skip, *self.rule.branch, *self.rule.post)
+        gate = (self.rule.gate,) if self.rule.gate else ()
+        return (*self.rule.skip, *self.rule.branch, *self.rule.post, *gate)
 
     def parts(self) -> list[nn.Module | nn.Parameter]:
         """The modules and parameters that run, for keeping them when unused ones are pruned."""
@@ -50,10 +57,7 @@ class QueryFfn:
     def __call__(self, queries: Tensor) -> Tensor:
         """Queries [B,K,D] -> [B,K,D]. BatchNorm runs on its running statistics, whatever the block's mode."""
         batch, num_queries, width = queries.shape
-        if self.rule.alone:
-            images = queries.reshape(batch * num_queries, 1, width)
-        else:
-            images = queries
+        images = queries.reshape(-1, 1, width) if self.rule.alone else queries
         grid = (1, 1) if self.rule.alone else (num_queries, 1)
         with _running_statistics(self._norms):
             result = self._sum(from_tokens(images, self.rule.layout, grid), grid)
@@ -67,14 +71,27 @@ class QueryFfn:
         branch = self._chain(z, self.rule.branch, size)
         if self.rule.residual == "inside":
             return self._chain(branch, self.rule.post, size)
+        if self.rule.residual == "gated":
+            return z + self._gate() * (branch - z)
         skip_applies = not self.rule.skip_if or part(self.block, self.rule.skip_if) is not None
         skip = self._chain(z, self.rule.skip if skip_applies else (), size)
         return self._chain(skip + branch, self.rule.post, size)
 
+    def _gate(self) -> Tensor:
+        gate = part(self.block, self.rule.gate)
+        if not isinstance(gate, nn.Parameter):
+            raise BuildError(f"{type(self.block).__name__}.{self.rule.gate} is not a parameter; correct `gate`")
+        row = gate[self.rule.gate_row].sigmoid()
+        return row.reshape(channels_shape(self.rule.layout, row.numel()))
+
     def _chain(self, z: Tensor, names: Sequence[str], size: tuple[int, int]) -> Tensor:
         for name in names:
             found = part(self.block, name)
-            if isinstance(found, nn.Module):
+            if isinstance(
+                found, nn.ModuleList
+            ):  # branches in parallel, summed (vision_transformer.ParallelThingsBlock)
+                z = torch.stack([branch(z) for branch in found]).sum(dim=0)
+            elif isinstance(found, nn.Module):
                 z = found(z, size) if name == self.rule.feat_size else found(z)
             elif found is not None:
                 z = z * found.reshape(channels_shape(self.rule.layout, found.numel()))
@@ -88,6 +105,8 @@ def part(block: nn.Module, name: str) -> nn.Module | nn.Parameter | None:
     """
     found: object = block
     for step in name.split("."):
+        if found is None:
+            return None
         try:
             found = found[int(step)] if step.lstrip("-").isdigit() else getattr(found, step)  # type: ignore[index]
         except (AttributeError, IndexError) as error:
@@ -95,6 +114,12 @@ def part(block: nn.Module, name: str) -> nn.Module | nn.Parameter | None:
     if found is None or isinstance(found, (nn.Module, nn.Parameter)):
         return found
     raise BuildError(f"{type(block).__name__}.{name} is {type(found).__name__}, expected a module or parameter")
+
+
+def holds(block: nn.Module, condition: str) -> bool:
+    """Whether a rule's condition `part is Class` holds; the class is compared by its exact name."""
+    name, _, cls = condition.partition(" is ")
+    return type(part(block, name)).__name__ == cls
 
 
 def _input_width(module: nn.Module) -> int:

@@ -21,7 +21,7 @@ from luma_cli.errors import BuildError, UnknownName, WeightsError
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What `timm.create_model` needs, resolved: architecture, its module's rule, the arguments a source brings along."""
+    """What `timm.create_model` needs, resolved: architecture, rule of its module, arguments that its source brings."""
 
     name: str
     architecture: str
@@ -46,7 +46,7 @@ def recipe_for(spec: BackboneSpec) -> Recipe:
     if not is_model(architecture):
         raise UnknownName(f"{architecture!r} is not a model of timm {timm.__version__}; try `luma list {architecture}`")
     module = model_entrypoint(architecture).__module__.rpartition(".")[2]
-    rule = load_rules().build_rule(module, spec.rule)
+    rule = load_rules().build_rule(module, architecture, spec.rule)
     return Recipe(spec.name, architecture, tag, module, rule, dict(arguments), source)
 
 
@@ -96,3 +96,8 @@ def size_arguments(recipe: Recipe, resolution: int) -> dict[str, Any]:
         return {}
     patch14 = recipe.rule.patch14 and patch_size(recipe.architecture) == 14
     return {"img_size": resolution, **({"patch_size": 16} if patch14 else {})}
+
+
+def class_name(module: nn.Module) -> str:
+    """`module.Class` as the rule table spells it, e.g. `vision_transformer.Block`."""
+    return f"{type(module).__module__.rpartition('.')[2]}.{type(module).__qualname__}"

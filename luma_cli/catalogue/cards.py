@@ -6,7 +6,7 @@ A user's own cards lie in the folder named by `$LUMA_MODELS` and may replace shi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -85,10 +85,18 @@ class Card:
         return f"{self.name}_{size}" + (f".{objective}" if objective else "")
 
 
-@cache
+def own_folder() -> str:
+    """Folder of the user's own cards, empty when none is set."""
+    return os.environ.get("LUMA_MODELS", "")
+
+
 def load_cards() -> Mapping[str, Card]:
-    """Every card by name: the shipped ones, then those in `$LUMA_MODELS`. Raises BadCard on the first that is wrong."""
-    own = os.environ.get("LUMA_MODELS", "")
+    """Every card by name: the shipped ones and those in `$LUMA_MODELS`. Raises BadCard on the first that is wrong."""
+    return _load(own_folder())
+
+
+@cache
+def _load(own: str) -> Mapping[str, Card]:
     cards = read_cards(content.root() / "models")
     if own:
         added = read_cards(Path(own))
@@ -113,6 +121,8 @@ def read_card(path: Path) -> Card:
     if values["name"] != path.stem:
         raise BadCard(f"{path}: name is {values['name']!r}, expected {path.stem!r}; name the card as its file")
     one_of(str(path), "family", values["family"], get_args(Family))
+    if "rule" in values:
+        _check_rule(path, values["rule"])
     sizes = {size: _size(path, size, table) for size, table in values.pop("sizes").items()}
     if not sizes:
         raise BadCard(f"{path}: no size; add a table [sizes.b] with timm = ...")
@@ -120,6 +130,13 @@ def read_card(path: Path) -> Card:
     card = Card(**{"title": values["name"], "licence": "", **values}, sizes=sizes)
     _check_aliases(path, card)
     return card
+
+
+def _check_rule(path: Path, rule: Mapping[str, Any]) -> None:
+    """Raises BadCard when the overrides name no key of the rule table."""
+    from luma_cli.catalogue.rules import parse_model_rule  # 15 ms that cards without a rule do without
+
+    parse_model_rule(rule, f"{path}: [rule]")
 
 
 def _size(path: Path, size: str, table: Any) -> CardSize:
@@ -151,7 +168,9 @@ def _check_aliases(path: Path, card: Card) -> None:
     for alias, target in card.aliases.items():
         size, _, objective = str(target).partition(".")
         if size not in card.sizes or (objective and objective not in card.sizes[size].pretraining):
-            raise BadCard(f"{path}: alias {alias!r} means {target!r}, which this card lacks; write size or size.objective")
+            raise BadCard(
+                f"{path}: alias {alias!r} means {target!r}, which this card lacks; write size or size.objective"
+            )
 
 
 def spellings(card: Card) -> Iterator[tuple[str, str, str]]:
@@ -164,14 +183,14 @@ def spellings(card: Card) -> Iterator[tuple[str, str, str]]:
         yield alias, size_name, objective
 
 
-def check_spellings(cards: Any) -> None:
+def check_spellings(cards: Iterable[Card]) -> None:
     """Raises BadCard when two cards, sizes or aliases share a spelling."""
     seen: dict[str, str] = {}
     for card in cards:
         for spelling, size, _ in spellings(card):
             here = card.spelling(size)
             if spelling in seen:
-                raise BadCard(f"card {card.name}: {spelling!r} of {here} is already {seen[spelling]}; choose another alias")
+                raise BadCard(f"card {card.name}: {spelling!r} ({here}) already means {seen[spelling]}; choose another")
             seen[spelling] = here
 
 

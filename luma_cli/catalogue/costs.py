@@ -43,6 +43,7 @@ class BackboneFacts:
     timm: str
 
 
+# Types are texts here, by the __future__ import.
 _INTEGERS = frozenset(field.name for field in fields(BackboneFacts) if field.type == "int")
 _FLAGS = frozenset(field.name for field in fields(BackboneFacts) if field.type == "bool")
 
@@ -74,5 +75,11 @@ def _value(name: str, text: str) -> Any:
     if name in _INTEGERS:
         return int(text)
     if name in _FLAGS:
-        return {"true": True, "false": False, "1": True, "0": False}[text.lower()] if text else False
-    return text
+        return _spelled(text.lower(), {"true": True, "1": True, "false": False, "0": False})
+    return _spelled(text, {"reused": "reused", "fresh": "fresh"}) if name == "ffn" else text
+
+
+def _spelled(text: str, meanings: Mapping[str, Any]) -> Any:
+    if text not in meanings:
+        raise ValueError(f"{text!r} is none of {', '.join(meanings)}")
+    return meanings[text]

@@ -6,8 +6,8 @@ own and kept in the cache folder; reading it never imports timm.
 
 from __future__ import annotations
 
+import csv
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from luma_cli import content
+from luma_cli.errors import BadCard
 
 COLUMNS = ("architecture", "module", "class", "input_size", "default_tag", "tags", "replaced_by")
 _VERSION_PREFIX = "# timm "
@@ -25,7 +26,8 @@ _REFRESH_SECONDS = 300
 class Entry:
     """One timm architecture.
 
-    cls: the model class as `module.Class` below `timm.models`, the key of the rule table. tags: tag -> licence, only those with weights to fetch.
+    cls: the model class as `module.Class` below `timm.models`, the key of the rule table.
+    tags: tag -> licence, only those with weights to fetch.
     default_tag: what timm takes for the bare name, empty when it has no weights. input_size: pixels of its default
     configuration, 0 when it has none.
     """
@@ -73,7 +75,15 @@ def version_line(version: str) -> str:
 
 
 def installed_version() -> str:
-    """Version of installed timm without importing it, empty when there is none."""
+    """Version of installed timm without importing it, empty when there is none.
+
+    The name of its metadata folder says it; importlib.metadata, which costs 25 ms to import, is asked when no folder
+    on the path does (zip files, import hooks).
+    """
+    for folder in sys.path:
+        found = _version_in(folder)
+        if found:
+            return found
     from importlib import metadata
 
     try:
@@ -82,25 +92,33 @@ def installed_version() -> str:
         return ""
 
 
+def _version_in(folder: str) -> str:
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:
+        return ""
+    return next((name[5:-10] for name in names if name.startswith("timm-") and name.endswith(".dist-info")), "")
+
+
 def read_index(path: Path, stale: str = "") -> TimmIndex:
-    """The index kept in the file at `path`."""
-    with path.open(encoding="utf-8") as file:
-        version = file.readline().removeprefix(_VERSION_PREFIX).strip()
+    """The index kept in the file at `path`. Raises BadCard when it is not one."""
     entries: dict[str, Entry] = {}
     replaced: dict[str, str] = {}
-    for row in content.read_csv(path):
-        name = row["architecture"]
-        if row["module"]:
-            entries[name] = _entry(row)
-        else:
-            replaced[name] = row["replaced_by"]
+    with path.open(encoding="utf-8", newline="") as file:
+        version = file.readline().removeprefix(_VERSION_PREFIX).strip()
+        table = csv.reader(file)
+        if tuple(next(table, ())) != COLUMNS:
+            raise BadCard(f"{path} is no index of timm; delete it or run python -m luma_cli.catalogue.refresh")
+        for name, module, cls, size, default_tag, tags, successor in table:
+            if module:
+                entries[name] = Entry(name, module, cls, _tags(tags), default_tag, int(size or 0))
+            else:
+                replaced[name] = successor
     return TimmIndex(version, entries, replaced, stale)
 
 
-def _entry(row: Mapping[str, str]) -> Entry:
-    tags = dict(pair.split("=", 1) for pair in row["tags"].split())
-    size = int(row["input_size"] or 0)
-    return Entry(row["architecture"], row["module"], row["class"], tags, row["default_tag"], size)
+def _tags(text: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in text.split())
 
 
 @cache
@@ -142,6 +160,8 @@ def cache_path(version: str) -> Path:
 
 def _generate(path: Path) -> str:
     """Generate an index at `path` in a process of its own. Returns the last line of what went wrong, or nothing."""
+    import subprocess
+
     command = [sys.executable, "-m", "luma_cli.catalogue.refresh", str(path)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "HF_HUB_OFFLINE": "1"}
     try:
@@ -152,7 +172,7 @@ def _generate(path: Path) -> str:
 
 
 def _version_of(path: Path) -> str:
-    """timm version that the index at `path` was made with, empty when there is no such file."""
+    """Version of timm that the index at `path` was made with, empty when there is no such file."""
     if not path.is_file():
         return ""
     with path.open(encoding="utf-8") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 _PARTS = re.compile(r"[_.\-/: ]+")
 _FAR = 0.4
@@ -41,14 +42,16 @@ def nearest(spelling: str, known: Iterable[str], limit: int = 5) -> list[str]:
 
 def _remoteness(wanted: str, candidate: str) -> float:
     """0 when equal, 1 when nothing is shared: half from the whole spelling, half from its parts."""
-    whole = distance(wanted, candidate) / max(len(wanted), len(candidate), 1)
-    if whole > 2 * _FAR:  # the parts could not make up for it
-        return 1.0
     parts, others = _PARTS.split(wanted), _PARTS.split(candidate)
     apart = [min(_part_remoteness(part, other) for other in others) for part in parts]
     apart[0] = _part_remoteness(parts[0], others[0])
-    return 0.5 * whole + 0.5 * (sum(apart) + apart[0]) / (len(apart) + 1)
+    by_part = (sum(apart) + apart[0]) / (len(apart) + 1)
+    if 0.5 * by_part > _FAR:
+        return 1.0
+    return 0.5 * by_part + 0.5 * distance(wanted, candidate) / max(len(wanted), len(candidate), 1)
 
 
+@lru_cache(maxsize=1 << 14)
 def _part_remoteness(part: str, other: str) -> float:
+    """Of two parts alone; remembered, because timm's names share most of theirs."""
     return distance(part, other) / max(len(part), len(other), 1)

@@ -31,7 +31,7 @@ def _stand_in(model_class: type, *_args: object, **_options: object) -> None:
 
 @contextmanager
 def _builders_intercepted(modules: list[Any]) -> Iterator[None]:
-    """timm's model modules with a builder that names the class instead of building it."""
+    """The model modules with a builder that names the class instead of building it."""
     replaced: list[tuple[Any, Callable[..., Any]]] = []
     try:
         for module in modules:
@@ -79,6 +79,12 @@ def _tagged_names(architecture: str) -> list[str]:
     return list(_registry._model_with_tags.get(architecture, []))
 
 
+def _has(name: str) -> bool:
+    """Whether timm has what its own table of deprecated names points at; 1.0.31 lacks `vit_base_patch16_224.sam`."""
+    architecture, _, tag = name.partition(".")
+    return not tag or tag in _tags(architecture)
+
+
 def _default_tag(architecture: str) -> str:
     """The tag that timm takes for the bare architecture; empty when that one has no weights."""
     from timm.models import get_pretrained_cfg, is_model_pretrained
@@ -115,7 +121,8 @@ def rows() -> list[dict[str, str]]:
                 }
             )
     for old, new in _registry._deprecated_models.items():
-        found.append(dict.fromkeys(COLUMNS, "") | {"architecture": old, "replaced_by": new or ""})
+        if new and _has(new):
+            found.append(dict.fromkeys(COLUMNS, "") | {"architecture": old, "replaced_by": new})
     return sorted(found, key=lambda row: row["architecture"])
 
 

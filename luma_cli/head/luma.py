@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -81,7 +80,7 @@ class LumaHead(nn.Module):
         queries = self._feed(self.attention(self.queries.weight, tokens), block)
         queries, tokens = self._norm(queries, tokens, block)
         pixels = self.upscale(tokens.view(-1, *features.shape[2:], self.plan.width).permute(0, 3, 1, 2))
-        masks = torch.einsum("bkd,bdhw->bkhw", self.mask(queries), pixels)
+        masks = (self.mask(queries) @ pixels.flatten(2)).view(*queries.shape[:2], *pixels.shape[2:])
         if masks.shape[2:] != mask_size:
             masks = interpolate(masks, mask_size, mode="bilinear", align_corners=False)
         return Prediction(self.classify(queries), masks)

@@ -32,6 +32,10 @@ def answer(request: CountRequest) -> Answer:
         return backbone_facts(create_backbone(request.spec, request.resolution, device="meta"))
     except LumaError as error:
         return Refusal(type(error).__name__, str(error))
+    except Exception as error:  # a backbone that fails in its own code must not hide the others
+        text = str(error).strip().splitlines() or ["no message"]
+        named = f"{request.spec.name} at {request.resolution}"
+        return Refusal("MeasureError", f"{named} could not be counted: {type(error).__name__}: {text[0]}")
 
 
 def _import_all(names: list[str]) -> Refusal | None:

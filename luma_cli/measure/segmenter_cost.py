@@ -1,0 +1,47 @@
+"""The cost of a segmenter that is already built, counted in this process: one's own modules, and proof of the formula."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import torch
+
+from luma_cli.head.segmenter import Segmenter
+from luma_cli.measure.cost import Cost
+from luma_cli.measure.count import Count, count
+from luma_cli.measure.facts import RGB, meta_twin, num_parameters
+
+
+def segmenter_cost(segmenter: Segmenter) -> Cost:
+    """Counted cost of `segmenter` on one image of its backbone's resolution; head and backbone in separate passes."""
+    twin = meta_twin(segmenter)
+    side = twin.backbone.resolution
+    backbone, features = _backbone_count(twin, side)
+    head = count(twin.decode, features, (side, side)) if twin.head is not None else Count(0, 0)
+    return Cost(
+        backbone=twin.backbone.spec.name,
+        architecture=twin.backbone.spec.architecture,
+        resolution=side,
+        head=twin.config,
+        backbone_macs=backbone.macs,
+        head_macs=head.macs,
+        backbone_params=num_parameters(twin.backbone),
+        head_params=num_parameters(twin.head) if twin.head is not None else 0,
+        activations=backbone.activations,
+        width=twin.backbone.width,
+        stride=twin.backbone.stride,
+        num_tokens=features.shape[2] * features.shape[3],
+        ffn=twin.ffn if twin.head is not None else "none",
+        complete=backbone.complete and head.complete,
+        unknown_ops=(backbone + head).unknown_ops,
+        timm=version("timm"),
+        source="counted",
+    )
+
+
+def _backbone_count(twin: Segmenter, side: int) -> tuple[Count, torch.Tensor]:
+    """The backbone's count and the features that it gave."""
+    features: list[torch.Tensor] = []
+    images = torch.empty(1, RGB, side, side, device="meta")
+    counted = count(lambda: features.append(twin.backbone(images)))
+    return counted, features[0]

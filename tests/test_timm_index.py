@@ -1,0 +1,122 @@
+"""The index of timm: what ships is what installed timm says, and another timm is indexed once."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from luma_cli.catalogue import index
+from luma_cli.errors import BadCard
+
+NEW = "99.0.0"
+TABLE = (
+    "architecture,module,class,input_size,default_tag,tags,replaced_by\n"
+    "made_up,made,made.Up,64,a,a=mit b=,\n"
+    "old_name,,,,,,made_up.a\n"
+)
+
+
+def write_table(path: Path, version: str = NEW) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(index.version_line(version) + TABLE, encoding="utf-8")
+    return ""
+
+
+def test_the_shipped_index_is_what_a_refresh_writes(tmp_path: Path) -> None:
+    if index.read_index(index.shipped_path()).version != importlib.metadata.version("timm"):
+        pytest.skip("the shipped index is of another timm")
+    path = tmp_path / "index.csv"
+    subprocess.run([sys.executable, "-m", "luma_cli.catalogue.refresh", str(path)], check=True, timeout=200)
+    assert path.read_text(encoding="utf-8") == index.shipped_path().read_text(encoding="utf-8")
+    assert [one.name for one in tmp_path.iterdir()] == ["index.csv"]
+
+
+def test_installed_version_is_that_of_the_metadata() -> None:
+    assert index.installed_version() == importlib.metadata.version("timm")
+
+
+def test_every_architecture_has_a_module_a_class_and_known_default_tag() -> None:
+    shipped = index.read_index(index.shipped_path())
+    assert len(shipped.entries) > 1300
+    assert len(shipped.modules()) == 98
+    for entry in shipped.entries.values():
+        assert entry.module
+        assert entry.cls.count(".") == 1
+        assert not entry.default_tag or entry.default_tag in entry.tags
+    for successor in shipped.replaced.values():
+        assert shipped.has(successor)
+
+
+def test_the_index_holds_no_address() -> None:
+    text = index.shipped_path().read_text(encoding="utf-8")
+    assert "http" not in text
+    assert "/" not in text.replace("/_", "")
+
+
+def test_a_matching_timm_reads_the_shipped_index_and_generates_nothing() -> None:
+    version = index.read_index(index.shipped_path()).version
+    found = index.index_for(version, index.shipped_path(), lambda path: pytest.fail(f"generated {path}"))
+    assert found.version == version
+    assert not found.stale
+
+
+def test_another_timm_is_indexed_once() -> None:
+    calls = []
+
+    def generate(path: Path) -> str:
+        calls.append(path)
+        return write_table(path)
+
+    first = index.index_for(NEW, index.shipped_path(), generate)
+    second = index.index_for(NEW, index.shipped_path(), generate)
+    assert calls == [index.cache_path(NEW)]
+    assert first == second
+    assert first.version == NEW
+    assert first.entries["made_up"] == index.Entry("made_up", "made", "made.Up", {"a": "mit", "b": ""}, "a", 64)
+    assert first.replaced == {"old_name": "made_up.a"}
+
+
+def test_an_index_that_cannot_be_generated_falls_back_says_so_and_is_not_tried_again() -> None:
+    calls = []
+
+    def generate(path: Path) -> str:
+        calls.append(path)
+        return "ImportError: no torchvision"
+
+    first = index.index_for(NEW, index.shipped_path(), generate)
+    second = index.index_for(NEW, index.shipped_path(), generate)
+    assert len(calls) == 1
+    assert "no torchvision" in first.stale
+    assert NEW in first.stale
+    assert first.stale == second.stale
+    assert first.has("vit_base_patch16_224.mae")
+
+
+def test_a_generator_that_dies_half_way_leaves_no_index(tmp_path: Path) -> None:
+    found = index.index_for(NEW, index.shipped_path(), lambda path: write_table(path, "98.0.0"))
+    assert f"not of timm {NEW}" in found.stale
+    (tmp_path / "torn.csv").write_text(index.version_line(NEW) + "architecture,mod", encoding="utf-8")
+    with pytest.raises(BadCard, match="no index of timm"):
+        index.read_index(tmp_path / "torn.csv")
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "index.csv"
+    path.write_text("old", encoding="utf-8")
+
+    def broken(_descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(index.os, "fsync", broken)
+    with pytest.raises(OSError, match="disk full"):
+        index.write_atomically(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [one.name for one in tmp_path.iterdir()] == ["index.csv"]
+
+
+def test_no_timm_at_all_reads_the_shipped_index() -> None:
+    assert index.index_for("", index.shipped_path(), lambda _: pytest.fail("generated")).has("resnet50")
