@@ -42,8 +42,8 @@ _SIZE_KEYS: dict[str, type] = {"timm": str, "aliases": list, "variants": list, "
 class CardSize:
     """One size of a card.
 
-    timm: base architecture, what the bare name means. variants: other timm architectures of the same depth, width and
-    stride (window, position embedding, pooling), whose tags count as this size's.
+    timm: base architecture, what the bare name means. variants: other timm architectures that differ from the size's
+    own only in window, image size, position embedding or pooling, so that their tags count as this size's.
     pretraining: objective -> `architecture.tag` of timm, empty text where no public weights exist.
     """
 
