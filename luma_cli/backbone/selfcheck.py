@@ -48,7 +48,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Tensors seen in one forward: `entry` Z before the FFN, `start` the block's input, `end` its output, `features`."""
+    """Tensors of one forward: `entry` Z before the FFN, `start` the block's input, `end` its output, `features`."""
 
     entry: Tensor
     start: Tensor
