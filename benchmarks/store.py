@@ -18,17 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from luma_cli.store import database
+from luma_cli.store.measurements import measurements
 from luma_cli.store.migrations import transaction
-from luma_cli.store.profiles import save, select, select_rows
+from luma_cli.store.profiles import save, select
 from luma_cli.store.records import Configuration, Environment, Metric, Profile
 
 NAMES = ("latency_eager", "latency_cuda_graph", "throughput", "energy")
 MEMORIES = tuple(f"memory_{kind}{batch}" for kind in ("allocated", "reserved", "device") for batch in ("", "_plateau"))
 UNITS = {"throughput": "images/s", "energy": "J", **dict.fromkeys(MEMORIES, "bytes")}
-COLUMNS = (
-    *("backbone", "timm_name", "resolution_pixels", "classes", "dtype", "attention", "compile", "macs", "params"),
-    *("latency_eager_p50_ms", "throughput_images_per_second", "memory_device_bytes", "energy_j_per_image"),
-)
 DEVICES = 8
 
 # Row i of `number` becomes configuration, environment and attempt i; hashes are made unique, not recomputed.
@@ -38,11 +35,14 @@ FILL = (
     FROM environment, (SELECT value AS i FROM json_each('[{",".join(map(str, range(1, DEVICES)))}]'))""",
     f"""INSERT INTO configuration {NUMBERS} SELECT i, printf('%064x', i), backbone || i, timm_name || i, family,
     pretraining, weights, 32 * (i % 32 + 1), head, queries, classes, l2, batch, dtype, attention, compile,
-    channels_last, device, part, seed, tag, json FROM number, configuration WHERE configuration_id = 1""",
+    channels_last, device, part, seed, backbone_hash, tag, json
+    FROM number, configuration WHERE configuration_id = 1""",
     f"""INSERT INTO attempt {NUMBERS} SELECT i, printf('%064x', i), printf('%064x', i * 7919), i,
     1 + i % {DEVICES}, 1, status, started_unix_seconds + i, started_at, seconds, batch, plan, device_index,
     device_uuid, macs, backbone_macs, head_macs, params, backbone_params, head_params, flops_complete, ffn, tap,
-    reason FROM number, attempt WHERE attempt_id = 1""",
+    throughput_images_per_second + i, throughput_noisy, latency_eager_p50_ms + i, latency_eager_noisy,
+    memory_allocated_bytes, memory_device_bytes, energy_j_per_image, energy_noisy, throttled, shared, reason
+    FROM number, attempt WHERE attempt_id = 1""",
     f"INSERT INTO detail {NUMBERS} SELECT i, facts, notes FROM number, detail WHERE attempt_id = 1",
     f"""INSERT INTO metric {NUMBERS} SELECT i, name, unit, median + i, ci_low, ci_high, p90, n, noisy
     FROM number, metric WHERE attempt_id = 1""",
@@ -119,9 +119,9 @@ def main() -> None:
         connection = database.open_read(file)
         assert connection is not None
         with closing(connection):
-            one = seconds(lambda: select_rows(connection, COLUMNS, device_name="GPU 1", status="ok", head="luma"))
-            every = seconds(lambda: select_rows(connection, COLUMNS, status="ok", head="luma"))
-            rows = len(select_rows(connection, COLUMNS, device_name="GPU 1"))
+            one = seconds(lambda: measurements(connection, device_name="GPU 1"))
+            every = seconds(lambda: measurements(connection))
+            rows = len(measurements(connection, device_name="GPU 1"))
             whole = seconds(lambda: select(connection, backbone="vit_b77"))
         print(f"database        {wanted} profiles, {size:.0f} MiB")
         print(f"one device      {one:.3f} s for {rows} rows (limit 0.5 s)")

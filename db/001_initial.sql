@@ -47,6 +47,7 @@ CREATE TABLE configuration (
     device TEXT NOT NULL,
     part TEXT NOT NULL,
     seed INTEGER NOT NULL,
+    backbone_hash TEXT NOT NULL, -- of the user's own module, empty for timm's
     tag TEXT NOT NULL,
     json TEXT NOT NULL CHECK (json_valid(json))
 ) STRICT;
@@ -78,6 +79,16 @@ CREATE TABLE attempt (
     flops_complete INTEGER CHECK (flops_complete IN (0, 1)), -- 0: macs is a lower bound
     ffn TEXT,
     tap TEXT,
+    throughput_images_per_second REAL,  -- medians of metrics, repeated for reading many attempts fast
+    throughput_noisy INTEGER,
+    latency_eager_p50_ms REAL,
+    latency_eager_noisy INTEGER,
+    memory_allocated_bytes REAL,
+    memory_device_bytes REAL,
+    energy_j_per_image REAL,
+    energy_noisy INTEGER,
+    throttled INTEGER CHECK (throttled IN (0, 1)), -- the device held its clocks down for heat
+    shared INTEGER CHECK (shared IN (0, 1)),       -- another process used the device
     reason TEXT NOT NULL
 ) STRICT;
 
@@ -141,6 +152,7 @@ SELECT
     c.attention,
     c.compile,
     c.channels_last,
+    c.batch AS batch_requested,
     a.batch,
     a.macs,
     a.macs / 1e9 AS gmacs,
@@ -150,22 +162,27 @@ SELECT
     a.params,
     a.backbone_params,
     a.head_params,
-    (SELECT median FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'throughput') AS throughput_images_per_second,
+    a.throughput_images_per_second,
     (SELECT ci_low FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'throughput') AS throughput_ci_low_images_per_second,
     (SELECT ci_high FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'throughput') AS throughput_ci_high_images_per_second,
-    (SELECT median FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'latency_eager') AS latency_eager_p50_ms,
+    a.latency_eager_p50_ms,
     (SELECT p90 FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'latency_eager') AS latency_eager_p90_ms,
     (SELECT median FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'latency_cuda_graph') AS latency_cuda_graph_p50_ms,
     (SELECT p90 FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'latency_cuda_graph') AS latency_cuda_graph_p90_ms,
-    (SELECT median FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'memory_allocated') AS memory_allocated_bytes,
+    a.memory_allocated_bytes,
     (SELECT median FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'memory_reserved') AS memory_reserved_bytes,
-    (SELECT median FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'memory_device') AS memory_device_bytes,
+    a.memory_device_bytes,
     (SELECT median FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'memory_allocated_plateau') AS memory_allocated_plateau_bytes,
     (SELECT median FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'memory_reserved_plateau') AS memory_reserved_plateau_bytes,
     (SELECT median FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'memory_device_plateau') AS memory_device_plateau_bytes,
-    (SELECT median FROM metric m WHERE m.attempt_id = a.attempt_id AND m.name = 'energy') AS energy_j_per_image,
-    (SELECT max(noisy) FROM metric m WHERE m.attempt_id = a.attempt_id) AS noisy,
+    a.energy_j_per_image,
+    a.throughput_noisy,
+    a.latency_eager_noisy,
+    a.energy_noisy,
+    a.throttled,
+    a.shared,
     c.seed,
+    c.backbone_hash,
     c.tag,
     a.reason,
     a.plan,
@@ -174,6 +191,7 @@ SELECT
     a.started_at,
     a.started_unix_seconds,
     a.seconds,
+    e.identity AS environment,
     a.fingerprint,
     a.hash
 FROM attempt a

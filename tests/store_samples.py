@@ -140,7 +140,7 @@ def profiles() -> st.SearchStrategy[Profile]:
         batch=st.none() | _whole,
         facts=facts,
         metrics=_metrics(),
-        notes=table,
+        notes=table | st.fixed_dictionaries({"throttled": st.booleans(), "shared": st.none() | st.booleans()}),
         started_at=_text | st.datetimes().map(str),
         seconds=_floats,
     )

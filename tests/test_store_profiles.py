@@ -158,7 +158,9 @@ def test_view_holds_the_numbers_in_the_units_of_its_names(db):
         "energy_j_per_image": 0.75,
         "latency_cuda_graph_p50_ms": None,
         "device_uuid": "GPU-1",
-        "noisy": 1,
+        "energy_noisy": 1,
+        "throughput_noisy": 0,
+        "throttled": None,
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected)
 

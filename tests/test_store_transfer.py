@@ -100,7 +100,8 @@ def test_merge_refuses_itself_the_missing_and_the_foreign(three, tmp_path):
 
 
 FORGERIES = {
-    "UPDATE metric SET median = 1e6 WHERE name = 'throughput'": "hash of its attempt",
+    "UPDATE attempt SET latency_eager_p50_ms = 1": "latency_eager_p50_ms of its attempt",
+    "UPDATE metric SET median = 1e6 WHERE name = 'throughput'": "throughput_images_per_second, hash of its attempt",
     "UPDATE attempt SET macs = 1": "macs of its attempt",
     "UPDATE attempt SET fingerprint = hash": "fingerprint of its attempt",
     "UPDATE attempt SET status = 'oom'": "hash of its attempt",

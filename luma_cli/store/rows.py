@@ -34,9 +34,19 @@ UNITS: Mapping[str, frozenset[str]] = {
 }
 _INTEGER_FACTS = ("macs", "backbone_macs", "head_macs", "params", "backbone_params", "head_params")
 _TEXT_FACTS = ("ffn", "tap")
+# Columns of an attempt that repeat the median of a metric, and whether it settled.
+_MEDIANS = {
+    "throughput_images_per_second": "throughput",
+    "latency_eager_p50_ms": "latency_eager",
+    "memory_allocated_bytes": "memory_allocated",
+    "memory_device_bytes": "memory_device",
+    "energy_j_per_image": "energy",
+}
+_NOISY = ("throughput", "latency_eager", "energy")
+_FLAG_NOTES = ("throttled", "shared")
 _LABELS = (
     *("backbone", "timm_name", "family", "pretraining", "weights", "dtype", "attention", "compile"),
-    *("channels_last", "device", "part", "tag"),
+    *("channels_last", "device", "part", "backbone_hash", "tag"),
 )
 # What the hash of an attempt covers besides its three parents and its metrics.
 _ATTEMPT = (
@@ -189,7 +199,6 @@ def _configuration_row(configuration: Configuration) -> Row:
 
 def _attempt_row(profile: Profile, origin: Origin, saved_unix_seconds: float) -> Row:
     facts = profile.facts
-    complete = facts.get("flops_complete")
     return {
         "fingerprint": profile.fingerprint,
         "status": profile.status,
@@ -201,8 +210,11 @@ def _attempt_row(profile: Profile, origin: Origin, saved_unix_seconds: float) ->
         "device_index": origin.device_index,
         "device_uuid": text(origin.device_uuid or profile.environment.provenance.get("gpu_uuid") or ""),
         **{name: _whole(name, facts.get(name)) for name in _INTEGER_FACTS},
-        "flops_complete": None if complete is None else int(bool(complete)),
+        "flops_complete": _flag(facts.get("flops_complete")),
         **{name: None if facts.get(name) is None else text(facts[name]) for name in _TEXT_FACTS},
+        **{column: _median(profile.metrics.get(name)) for column, name in _MEDIANS.items()},
+        **{f"{name}_noisy": _noisy(profile.metrics.get(name)) for name in _NOISY},
+        **{name: _flag(profile.notes.get(name)) for name in _FLAG_NOTES},
         "reason": text(profile.reason),
     }
 
@@ -228,6 +240,18 @@ def _whole(name: str, value: object) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     raise StoreError(f"fact {name} is {value!r}, expected a whole number")
+
+
+def _median(metric: Metric | None) -> float | None:
+    return None if metric is None else metric.median + 0.0
+
+
+def _noisy(metric: Metric | None) -> int | None:
+    return None if metric is None else int(metric.noisy)
+
+
+def _flag(value: object) -> int | None:
+    return None if value is None else int(bool(value))
 
 
 def _unix_seconds(started_at: str, otherwise: float) -> float:
