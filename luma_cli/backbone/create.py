@@ -1,7 +1,7 @@
 """Create a backbone at a resolution, tap its last block on the patch grid and remove what never runs.
 
-Facts about the model (map shape, unused parameters) come from one forward on the meta device, which needs no weights and
-no memory; on other devices a twin on meta gives them.
+Facts about the model (map shape, unused parameters) come from one forward on the meta device, which needs no weights
+and no memory; for other devices a twin on meta gives them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from luma_cli.backbone import unused
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.query_ffn import QueryFfn, holds, part
-from luma_cli.backbone.timm_model import build, recipe_for
+from luma_cli.backbone.timm_model import Recipe, build, class_name, first_line, recipe_for
 from luma_cli.backbone.weights import load_weights
-from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules
+from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules, multiple_of
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.errors import BuildError
+from luma_cli.errors import BadResolution, BuildError
 
 _META = torch.device("meta")
+_NEAR_TRIES = 8
 
 
 def create_backbone(
@@ -44,15 +45,57 @@ def create_backbone(
     device = torch.device(device)
     recipe = recipe_for(spec)
     check_resolution(spec.name, resolution, recipe.rule, recipe.architecture)
-    twin = attach(build(recipe, resolution, _META), spec, resolution, recipe.module, recipe.architecture)
-    names = inspect(twin)
+    twin, names = _twin(spec, recipe, resolution)
     if device == _META:
         return _prune(twin, names)
-    model, loaded = load_weights(recipe, resolution, weights, seed, kept=_kept(twin, names))
+    model, loaded = load_weights(recipe, resolution, weights, seed, names)
     backbone = attach(model, spec, resolution, recipe.module, recipe.architecture)
     _copy_facts(twin, backbone)
     backbone.weights = loaded
     return _prune(backbone, names).to(device)
+
+
+def _twin(spec: BackboneSpec, recipe: Recipe, resolution: int) -> tuple[Backbone, list[str]]:
+    """The backbone on meta and the names of what never runs. Raises BadResolution with sizes that do work, if any."""
+    try:
+        return _try(spec, recipe, resolution)
+    except BuildError as error:
+        near = _working_near(spec, recipe, resolution)
+        if not near:
+            raise
+        sizes = " or ".join(map(str, near))
+        raise BadResolution(f"{error}; try --res {sizes}") from error
+
+
+def _try(spec: BackboneSpec, recipe: Recipe, resolution: int) -> tuple[Backbone, list[str]]:
+    twin = attach(build(recipe, resolution, _META), spec, resolution, recipe.module, recipe.architecture)
+    names = inspect(twin)
+    height, width = twin.grid
+    if twin.rule.aligned and (height != width or resolution % width):
+        raise BuildError(
+            f"{spec.name} gives a map of {height} x {width} at {resolution} pixels, which does not divide it"
+        )
+    return twin, names
+
+
+def _working_near(spec: BackboneSpec, recipe: Recipe, resolution: int) -> list[int]:
+    """The nearest smaller and larger size, in pixels, at which the backbone is seen to run."""
+    step = multiple_of(recipe.rule, recipe.architecture)
+    found = []
+    for direction in (-step, step):
+        for size in (resolution + direction * count for count in range(1, _NEAR_TRIES + 1)):
+            if max(recipe.rule.minimum, step) <= size <= recipe.rule.maximum and _works(spec, recipe, size):
+                found.append(size)
+                break
+    return found
+
+
+def _works(spec: BackboneSpec, recipe: Recipe, resolution: int) -> bool:
+    try:
+        _try(spec, recipe, resolution)
+    except BuildError:
+        return False
+    return True
 
 
 def wrap(model: nn.Module, spec: BackboneSpec, resolution: int) -> Backbone:
@@ -89,15 +132,11 @@ def find_ffn(model: nn.Module, rule: ModelRule) -> QueryFfn | str:
 def tapped_block(model: nn.Module, rule: ModelRule) -> nn.Module:
     """The last block on the patch grid. Raises BuildError when the rule's path leads nowhere."""
     paths = (rule.tap,) if isinstance(rule.tap, str) else rule.tap
-    block = next((found for path in paths if (found := part(model, path)) is not None), None)
+    built = (found for path in paths if (found := part(model, path)) is not None)
+    block = next((found for found in built if not isinstance(found, nn.Identity)), None)
     if not isinstance(block, nn.Module):
         raise BuildError(f"{type(model).__name__}.{rule.tap} is not a block; correct `tap` in the rule of this class")
     return block
-
-
-def class_name(module: nn.Module) -> str:
-    """`module.Class` as the rule table spells it, e.g. `vision_transformer.Block`."""
-    return f"{type(module).__module__.rpartition('.')[2]}.{type(module).__qualname__}"
 
 
 def inspect(backbone: Backbone) -> list[str]:
@@ -114,7 +153,25 @@ def inspect(backbone: Backbone) -> list[str]:
     keep: list[nn.Module | nn.Parameter] = ffn.parts() if ffn else []
     if backbone.final_norm is not None:
         keep.append(backbone.final_norm)
-    return unused.unused_names(backbone.model, reached, ran, keep)
+    names = unused.unused_names(backbone.model, reached, ran, keep)
+    singles = unused.single_parameters(backbone.model, names)
+    return names if _runs_without(backbone, singles, reached) else [name for name in names if name not in singles]
+
+
+def _runs_without(backbone: Backbone, singles: list[str], reached: set[int]) -> bool:
+    """Whether the forward, run once more without these parameters, still depends on the same others."""
+    if not singles:
+        return True
+    parameters = dict(backbone.model.named_parameters())
+    unused.remove(backbone.model, singles)
+    try:
+        return _trace(backbone)[1] == reached
+    except BuildError:
+        return False
+    finally:
+        for name in singles:
+            owner, _, last = name.rpartition(".")
+            setattr(backbone.model.get_submodule(owner), last, parameters[name])
 
 
 def _trace(backbone: Backbone) -> tuple[Tensor, set[int], set[int]]:
@@ -124,8 +181,8 @@ def _trace(backbone: Backbone) -> tuple[Tensor, set[int], set[int]]:
     try:
         return unused.trace(backbone, images)
     except (RuntimeError, AssertionError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BuildError(f"{backbone.spec.name} cannot run at {side}: {line}") from error
+        line = first_line(error)
+        raise BuildError(f"{backbone.spec.name} cannot run at {side} pixels: {line}") from error
 
 
 def _num_heads(backbone: Backbone, ffn: QueryFfn | None) -> int:
@@ -148,12 +205,8 @@ def _copy_facts(source: Backbone, target: Backbone) -> None:
         setattr(target, name, getattr(source, name))
 
 
-def _kept(backbone: Backbone, names: list[str]) -> set[str]:
-    removed = set(unused.parameters_of(backbone.model, names))
-    return {name for name, _ in backbone.model.named_parameters() if name not in removed}
-
-
 def _prune(backbone: Backbone, names: list[str]) -> Backbone:
     backbone.pruned = unused.parameters_of(backbone.model, names)
+    backbone.num_pruned = sum(backbone.model.get_parameter(name).numel() for name in backbone.pruned)
     unused.remove(backbone.model, names)
     return backbone

@@ -28,6 +28,8 @@ class QueryFfn:
         self.block = block
         if rule.nchw_if and holds(block, rule.nchw_if):
             rule = replace(rule, layout="nchw", output="nchw")
+        if any(holds(block, condition) for condition in rule.alone_if):
+            rule = replace(rule, alone=True)
         self.rule = rule
         for name in self.names():
             part(block, name)
@@ -55,10 +57,7 @@ class QueryFfn:
     def __call__(self, queries: Tensor) -> Tensor:
         """Queries [B,K,D] -> [B,K,D]. BatchNorm runs on its running statistics, whatever the block's mode."""
         batch, num_queries, width = queries.shape
-        if self.rule.alone:
-            images = queries.reshape(batch * num_queries, 1, width)
-        else:
-            images = queries
+        images = queries.reshape(-1, 1, width) if self.rule.alone else queries
         grid = (1, 1) if self.rule.alone else (num_queries, 1)
         with _running_statistics(self._norms):
             result = self._sum(from_tokens(images, self.rule.layout, grid), grid)

@@ -21,7 +21,7 @@ from luma_cli.errors import BuildError, UnknownName, WeightsError
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What `timm.create_model` needs, resolved: architecture, its module's rule, the arguments a source brings along."""
+    """What `timm.create_model` needs, resolved: architecture, rule of its module, arguments that its source brings."""
 
     name: str
     architecture: str
@@ -85,8 +85,7 @@ def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) 
         try:
             model: nn.Module = timm.create_model(recipe.architecture, pretrained=False, num_classes=0, **arguments)
         except (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError) as error:
-            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise BuildError(f"{recipe.name} cannot be built at {resolution}: {line}") from error
+            raise BuildError(f"{recipe.name} cannot be built at {resolution} pixels: {first_line(error)}") from error
     return model
 
 
@@ -96,3 +95,13 @@ def size_arguments(recipe: Recipe, resolution: int) -> dict[str, Any]:
         return {}
     patch14 = recipe.rule.patch14 and patch_size(recipe.architecture) == 14
     return {"img_size": resolution, **({"patch_size": 16} if patch14 else {})}
+
+
+def first_line(error: Exception) -> str:
+    """What `error` says, in one line."""
+    return next(iter(str(error).strip().splitlines()), "its layers refuse this size")
+
+
+def class_name(module: nn.Module) -> str:
+    """`module.Class` as the rule table spells it, e.g. `vision_transformer.Block`."""
+    return f"{type(module).__module__.rpartition('.')[2]}.{type(module).__qualname__}"

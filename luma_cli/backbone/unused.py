@@ -45,7 +45,10 @@ def trace(module: nn.Module, images: Tensor) -> tuple[Tensor, set[int], set[int]
 def unused_names(
     model: nn.Module, reached_ids: set[int], ran_ids: set[int], keep: Iterable[nn.Module | nn.Parameter]
 ) -> list[str]:
-    """Names, in `model`, of the topmost modules and the single parameters that never run and are not in `keep`."""
+    """Names, in `model`, of the topmost modules and the single parameters that never run and are not in `keep`.
+
+    A module that ran is left whole even when nothing depends on its result; so is a list, which a forward may walk.
+    """
     used = set(reached_ids) | ran_ids
     for kept in keep:
         used |= {id(kept)} if isinstance(kept, nn.Parameter) else {id(m) for m in (*kept.modules(), *kept.parameters())}
@@ -56,12 +59,20 @@ def _walk(module: nn.Module, prefix: str, used: set[int]) -> list[str]:
     names = []
     for name, child in module.named_children():
         held = [*child.modules(), *child.parameters()]
-        if not any(id(entry) in used for entry in held):
-            names += [prefix + name] if any(True for _ in child.parameters()) else []
-        else:
+        if any(id(entry) in used for entry in held) or isinstance(child, (nn.ModuleList, nn.ModuleDict)):
             names += _walk(child, f"{prefix}{name}.", used)
+        elif any(True for _ in child.parameters()):
+            names.append(prefix + name)
+    if not any(True for _ in module.children()):
+        return names
     own = module.named_parameters(recurse=False)
     return names + [prefix + name for name, parameter in own if id(parameter) not in used]
+
+
+def single_parameters(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """Those of `names` that are parameters, not modules."""
+    parameters = dict(model.named_parameters())
+    return [name for name in names if name in parameters]
 
 
 def remove(model: nn.Module, names: Sequence[str]) -> None:

@@ -1,17 +1,182 @@
-"""Weights for a backbone: random ones from a seed, or files that can be trusted not to run code."""
+"""Weights for a backbone: random ones from a seed, or a file that cannot run code, fitted by timm's own filters.
+
+Nothing but `pretrained` may download, and only what timm itself would.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import inspect
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
-from torch import nn
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import clean_state_dict, get_pretrained_cfg
+from torch import Tensor, nn
 
 from luma_cli.backbone.backbone import LoadedWeights
-from luma_cli.backbone.timm_model import Recipe, build
+from luma_cli.backbone.timm_model import Recipe, build, class_name, source_folder
+from luma_cli.catalogue.rules import load_rules
+from luma_cli.errors import WeightsError
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def load_weights(
-    recipe: Recipe, resolution: int, weights: str, seed: int, kept: set[str]
+    recipe: Recipe, resolution: int, weights: str, seed: int, unused: list[str]
 ) -> tuple[nn.Module, LoadedWeights]:
-    """The model of `recipe` on the CPU with the weights asked for."""
+    """The model of `recipe` on the CPU with the weights asked for; what is `unused` may be absent from a file.
+
+    weights: `random`, `pretrained`, a file, `local-dir:FOLDER` or `hf-hub:OWNER/REPO`. Raises WeightsError.
+    """
     model = build(recipe, resolution, torch.device("cpu"), seed)
-    return model, LoadedWeights("random", seed)
+    if weights == "random":
+        return model, LoadedWeights("random", seed)
+    path = find_file(recipe, weights)
+    ignored = fit(model, read_state_dict(path), recipe, path, unused)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return model, LoadedWeights(weights if weights == "pretrained" else str(path), seed, digest, ignored)
+
+
+def find_file(recipe: Recipe, weights: str) -> Path:
+    """The file on disk that `weights` names, downloaded only for `pretrained`. Raises WeightsError."""
+    if weights == "pretrained" and not recipe.source:
+        return _pretrained_file(recipe)
+    source = recipe.source if weights == "pretrained" else weights
+    if source.startswith(("local-dir:", "hf-hub:")):
+        folder = source_folder(source)
+        found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+        if not found:
+            raise WeightsError(f"{source}: neither {' nor '.join(WEIGHT_FILES)} in {folder}; put one there")
+        return found[0]
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"weights {weights!r}: no such file; expected random, pretrained, a file or local-dir:FOLDER"
+        )
+    return path
+
+
+def _pretrained_file(recipe: Recipe) -> Path:
+    name = f"{recipe.architecture}.{recipe.tag}" if recipe.tag else recipe.architecture
+    config = get_pretrained_cfg(name, allow_unregistered=False)
+    if config is None or not config.has_weights:
+        raise WeightsError(f"{name} has no public weights in timm; use --weights random or --weights FILE")
+    if not config.hf_hub_id:
+        raise WeightsError(f"{name}: download {config.url} yourself and use --weights FILE")
+    files = (config.hf_hub_filename,) if config.hf_hub_filename else WEIGHT_FILES
+    for file in files:
+        cached = try_to_load_from_cache(config.hf_hub_id, file)
+        if isinstance(cached, str):
+            return Path(cached)
+    return _download(config.hf_hub_id, files)
+
+
+def _download(repo: str, files: tuple[str, ...]) -> Path:
+    reason = "offline"
+    for file in files:
+        try:
+            return Path(hf_hub_download(repo, file))
+        except (OSError, ValueError) as error:  # the hub's errors are OSErrors or ValueErrors
+            reason = type(error).__name__
+    raise WeightsError(
+        f"{files[0]} of {repo} is neither in {constants.HF_HUB_CACHE} nor reachable ({reason}); "
+        f"run `hf download {repo}` where there is a network, or use --weights FILE"
+    )
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name in a `.safetensors` file or a pickle of nothing but tensors. Raises WeightsError."""
+    checkpoint = _read(path)
+    if isinstance(checkpoint, Mapping):
+        inner = next((checkpoint[key] for key in _WRAPPERS if isinstance(checkpoint.get(key), Mapping)), checkpoint)
+        tensors = {str(key): value for key, value in clean_state_dict(dict(inner)).items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+    raise WeightsError(f"{path} holds no named tensors; expected a state dict of a timm model")
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path} is not a safetensors file: {error}") from error
+    if path.suffix not in _PICKLES:
+        raise WeightsError(f"{path}: unknown kind of file; expected .safetensors, or {', '.join(_PICKLES)}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} was refused: it holds more than tensors and could run code; use .safetensors"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as PyTorch weights; expected a file of torch.save") from error
+
+
+def fit(model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path, unused: list[str]) -> tuple[str, ...]:
+    """Load `state` into `model` after timm's filter for its class; the keys that the model has no use for.
+
+    Raises WeightsError, naming the first keys and shapes, when a parameter that runs is missing or has another shape,
+    or when the file holds more layers of a part that the model has.
+    """
+    state = filtered(model, state, recipe, path)
+    wanted = {key: value for key, value in model.state_dict().items() if not _under(key, unused)}
+    extra = tuple(key for key in state if key not in model.state_dict())
+    problems = [*_shape_problems(wanted, state), *_depth_problems(model, extra)]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WeightsError(
+            f"{path} does not fit {recipe.architecture}: {'; '.join(problems[:3])}{more}; "
+            f"give weights of {recipe.architecture} or use --weights random"
+        )
+    model.load_state_dict({key: value for key, value in state.items() if key in wanted}, strict=False)
+    return extra
+
+
+def _under(key: str, names: list[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _shape_problems(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    problems = []
+    for key, value in wanted.items():
+        if key in state and state[key].shape != value.shape:
+            problems.append(f"{key} is {list(state[key].shape)}, expected {list(value.shape)}")
+        elif key not in state and value.is_floating_point():  # counters and index tables are rebuilt
+            problems.append(f"{key} {list(value.shape)} is missing")
+    return problems
+
+
+def _depth_problems(model: nn.Module, extra: tuple[str, ...]) -> list[str]:
+    lists = tuple(
+        f"{name}." for name, module in model.named_modules() if isinstance(module, (nn.ModuleList, nn.Sequential))
+    )
+    deeper = [key for key in extra if any(key.startswith(name) and key[len(name)].isdigit() for name in lists if name)]
+    return [f"{key} is not in the model" for key in deeper]
+
+
+def filtered(model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path) -> dict[str, Tensor]:
+    """`state` as timm's checkpoint filter for the class of `model` converts it: renamed keys, resampled positions."""
+    rule = load_rules().model_rule(recipe.module, class_name(model), recipe.architecture, {})
+    if not rule.filter:
+        return state
+    function = getattr(importlib.import_module(f"timm.models.{recipe.module}"), rule.filter)
+    try:
+        takes_model = len(inspect.signature(function).parameters) > 1
+        converted: dict[str, Tensor] = function(*((state, model) if takes_model else (state,)), **rule.filter_arguments)
+    except (KeyError, RuntimeError, ValueError, IndexError, AttributeError) as error:
+        raise WeightsError(
+            f"{path} does not fit {recipe.architecture}: timm cannot convert it ({type(error).__name__}: {error}); "
+            f"give weights of {recipe.architecture} or use --weights random"
+        ) from error
+    return converted

@@ -38,7 +38,8 @@ class FfnRule:
     sigmoid(gate)[gate_row] * (branch(z) - z).
     nchw_if: `part is Class`, the layout is nchw in and out where that holds; only_if: conditions without which the
     block has no token-wise FFN. output_index: which of several outputs of the block is the patch map.
-    alone: the FFN mixes positions (depth-wise convolution, GRN, GroupNorm), so each query is its own 1 x 1 image.
+    alone: the FFN mixes positions (depth-wise convolution, GRN, GroupNorm), so each query is its own 1 x 1 image;
+    alone_if: conditions of which any one makes it so.
     feat_size: the part that takes the grid's height and width as second argument.
     """
 
@@ -56,12 +57,13 @@ class FfnRule:
     only_if: tuple[str, ...] = ()
     output_index: int = 0
     alone: bool = False
+    alone_if: tuple[str, ...] = ()
     feat_size: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRule:
-    """How a model is built and tapped: what its timm module says, then its class, then the card, each only what it names.
+    """How a model is built and tapped: what its timm module says, then its class, then the card, as far as each goes.
 
     size: `img_size` passes the size to the constructor, `plain` does not.
     multiple: sides must be multiples of it, in pixels; 0 means the patch size in the architecture's name.
@@ -69,6 +71,7 @@ class ModelRule:
     aligned: whether the map divides the image evenly; without padding or with rescaled inputs it does not.
     patch14: build /14 patch embeddings as /16 (as EoMT does), so that 512 fits.
     arguments: further arguments of the constructor.
+    filter, filter_arguments: the function of its timm module that converts foreign checkpoints.
     features: `intermediates` asks the model for its last map, `tokens` for its last tokens on a square grid of
     `multiple` pixels, `forward` takes the module's own BCHW output.
     indices: what `forward_intermediates` is asked for; the last map of the answer is the feature map.
@@ -89,6 +92,8 @@ class ModelRule:
     aligned: bool = True
     patch14: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    filter: str = ""
+    filter_arguments: Mapping[str, Any] = field(default_factory=dict)
     features: Literal["intermediates", "tokens", "forward"] = "intermediates"
     indices: int | tuple[int, ...] = 1
     tap: str | tuple[str, ...] = ""
@@ -208,16 +213,18 @@ def load_rules(path: Path | None = None) -> Rules:
     """The rule table at `path`, by default the shipped `models/timm_rules.toml`. Raises BadCard."""
     path = path or content.root() / "models" / "timm_rules.toml"
     table = content.read_toml(path)
-    known = ("modules", "models", "architectures", "blocks", "fresh")
+    known = ("modules", "filters", "architectures", "models", "blocks", "fresh")
     unknown = sorted(set(table) - set(known))
     if unknown:
         raise BadCard(f"{path}: unknown table {unknown[0]!r}; known: {', '.join(known)}")
-    models = {part: _by_name(table.get(part, []), f"{path.name} {part}") for part in known[:4]}
-    for part in known[:3]:
-        for name, values in models[part].items():
+    parts = {part: _by_name(table.get(part, []), f"{path.name} {part}") for part in known[:-1]}
+    for part in known[:-2]:
+        for name, values in parts[part].items():
             parse_model_rule(values, f"{path.name} {part} {name}")
-    blocks = {name: parse_ffn_rule(rule, f"{path.name} blocks {name}") for name, rule in models["blocks"].items()}
-    return Rules(models["modules"], models["models"], models["architectures"], blocks, table.get("fresh", {}))
+    blocks = {name: parse_ffn_rule(rule, f"{path.name} blocks {name}") for name, rule in parts["blocks"].items()}
+    names = parts["modules"].keys() | parts["filters"].keys()
+    modules = {name: {**parts["modules"].get(name, {}), **parts["filters"].get(name, {})} for name in names}
+    return Rules(modules, parts["models"], parts["architectures"], blocks, table.get("fresh", {}))
 
 
 def _by_name(entries: list[dict[str, Any]], where: str) -> dict[str, Mapping[str, Any]]:
