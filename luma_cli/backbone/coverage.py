@@ -35,8 +35,8 @@ Written by `python -m luma_cli.backbone.coverage`; the rules behind it are in `m
 - **map**: channels x height x width at the size asked for, {resolution} or the nearest that fits.
 - **ffn**: `reused`, the tapped block's own FFN serves the queries; `fresh`, it lends none and the head brings one.
 - **proof**: `exact`, the query path reproduces on every token the change that the block itself made, at a relative
-  error of at most 1e-4 with scales redrawn; `spatial`, the FFN mixes positions (depthwise convolution, GRN, GroupNorm): it
-  reproduces the block on the whole grid, and queries run it as 1 x 1 images.
+  error of at most 1e-4 with scales redrawn; `spatial`, the FFN mixes positions (depthwise convolution, GRN,
+  GroupNorm): it reproduces the block on the whole grid, and queries run it as 1 x 1 images.
 - **norm**: whether the backbone's final norm on its patch map serves the head too.
 - **pruned**: parameters that the segmenter never runs, removed at build.
 

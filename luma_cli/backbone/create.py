@@ -99,11 +99,12 @@ def _works(spec: BackboneSpec, recipe: Recipe, resolution: int) -> bool:
 
 
 def wrap(model: nn.Module, spec: BackboneSpec, resolution: int) -> Backbone:
-    """One's own module as a backbone, as `spec.rule` describes it; without `features`, its forward gives the map.
+    """One's own module as a backbone, as `spec.rule` describes it; its forward gives the map unless a rule says else.
 
     The map's shape is found by one forward of zeros on the module's own device. Raises BuildError.
     """
-    rule = {"features": "forward", **spec.rule}
+    known = class_name(model) in load_rules().models
+    rule = spec.rule if known else {"features": "forward", **spec.rule}
     backbone = attach(model, replace(spec, rule=rule), resolution, "", "")
     names = inspect(backbone)
     return _prune(backbone, names)
@@ -188,7 +189,8 @@ def _trace(backbone: Backbone) -> tuple[Tensor, set[int], set[int]]:
 def _num_heads(backbone: Backbone, ffn: QueryFfn | None) -> int:
     """Heads of the block's own attention where they divide D, else the most that keep 64 channels each."""
     width = backbone.width
-    heads = _block_heads(ffn.block, backbone.rule.heads) if ffn and backbone.rule.heads else 0
+    path = (ffn.rule.heads or backbone.rule.heads) if ffn else ""
+    heads = _block_heads(ffn.block, path) if ffn and path else 0
     if heads > 0 and width % heads == 0:
         return heads
     return next(heads for heads in range(max(width // 64, 1), 0, -1) if width % heads == 0)

@@ -84,7 +84,7 @@ def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) 
         torch.manual_seed(seed)
         try:
             model: nn.Module = timm.create_model(recipe.architecture, pretrained=False, num_classes=0, **arguments)
-        except (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError) as error:
+        except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:
             raise BuildError(f"{recipe.name} cannot be built at {resolution} pixels: {first_line(error)}") from error
     return model
 

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import inspect
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ def _read(path: Path) -> Any:
     if path.suffix not in _PICKLES:
         raise WeightsError(f"{path}: unknown kind of file; expected .safetensors, or {', '.join(_PICKLES)}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # old pickle protocols: what matters is refused or loaded
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} was refused: it holds more than tensors and could run code; use .safetensors"
