@@ -154,7 +154,8 @@ def _ffn(backbone: Backbone) -> Check:
     if not backbone.ffn_kind:
         return Check("ffn", "note", f"fresh: {backbone.ffn_reason}")
     verdict = check(backbone)
-    return Check("ffn", "ok" if verdict.passed else "fail", f"{backbone.ffn_kind}: {verdict}")
+    found = f"{backbone.ffn_kind}, {verdict.status}: relative error {verdict.error:.1e}, change {verdict.change:.2g}"
+    return Check("ffn", "ok" if verdict.passed else "fail", "; ".join(filter(None, (found, verdict.reason))))
 
 
 def _parity(spec: BackboneSpec, resolution: int) -> Check:
