@@ -125,7 +125,7 @@ def main() -> None:
             whole = seconds(lambda: select(connection, backbone="vit_b77"))
         print(f"database        {wanted} profiles, {size:.0f} MiB")
         print(f"one device      {one:.3f} s for {rows} rows (limit 0.5 s)")
-        print(f"every device    {every:.3f} s for {wanted} rows (limit 0.5 s)")
+        print(f"every device    {every:.3f} s for {wanted} rows")
         print(f"one Profile     {whole * 1e3:.1f} ms")
         print(f"cold open+read  {cold(file):.3f} s beyond the start of Python")
         print(f"save            {saving(file) * 1e3:.1f} ms")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from luma_cli.store.inspection import TABLES
 from luma_cli.store.profiles import VIEWS, columns_of, save
 from luma_cli.store.query import EXAMPLE, query
 
-DOCS = (Path(__file__).parent.parent / "docs" / "store.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+DOCS = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
 
 
 def test_every_table_view_and_column_is_documented():
@@ -32,3 +35,10 @@ def test_documented_queries_run(statement):
         save(db, profile())
     with query(statement) as answer:
         assert len(list(answer.rows)) == 1
+
+
+def test_the_benchmark_runs():
+    command = [sys.executable, ROOT / "benchmarks" / "store.py", "--profiles", "400"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines[:3]] == ["database", "one device", "every device"]
+    assert "for 49 rows" in lines[1]

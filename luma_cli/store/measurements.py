@@ -1,4 +1,4 @@
-"""The numbers that a recommendation reads, as light tuples: 100,000 of them in half a second."""
+"""The numbers that a recommendation reads, as light tuples: many times faster than Profiles."""
 
 from __future__ import annotations
 

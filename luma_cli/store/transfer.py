@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -93,6 +94,24 @@ def export(
     else:
         csv.writer(stream, lineterminator="\n").writerows([names, *found])
     return len(found)
+
+
+def export_file(
+    connection: sqlite3.Connection | None,
+    target: str | Path,
+    form: ExportFormat = "csv",
+    view: ExportView = "profiles",
+) -> int:
+    """`export` to the file `target`, which appears, or is replaced, whole or not at all."""
+    target = Path(target).expanduser().absolute()
+    with translated(target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        fresh = Path(folder) / target.name
+        with fresh.open("w", encoding="utf-8", newline="") as stream:
+            count = export(connection, stream, form, view)
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.replace(target)
+    return count
 
 
 def _copy(file: Path, target: Path) -> None:
