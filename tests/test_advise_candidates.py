@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +15,15 @@ from hypothesis import strategies as st
 
 from luma_cli.advise import budgets as held
 from luma_cli.advise.candidates import build, on_bench
-from luma_cli.advise.measured import choose, from_profiles
+from luma_cli.advise.measured import Measured, choose, from_measurements
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, NoAnswer, UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.formula import head_macs, head_params
+from luma_cli.store import database
+from luma_cli.store.measurements import measurements
+from luma_cli.store.profiles import save
 from luma_cli.store.records import Configuration, Environment, Metric, Profile
 from luma_cli.units import parse_budget
 
@@ -67,8 +71,19 @@ class TestBuild:
             build(SPECS, COSTS, "coco")
 
 
+UNITS = {"throughput": "images/s", "latency_eager": "ms", "memory_allocated": "bytes", "energy": "J"}
+
+
 def metric(name: str, value: float, noisy: bool = False) -> Metric:
-    return Metric(name, "", value, value, value, 30, noisy=noisy)
+    return Metric(name, UNITS[name], value, value, value, 30, noisy=noisy)
+
+
+def kept(*profiles: Profile) -> list[Measured]:
+    """What the advisor reads after the profiles went through the store."""
+    with closing(database.open_write()) as db:
+        for each in profiles:
+            save(db, each)
+        return from_measurements(measurements(db.conn))
 
 
 def profile(status: str = "ok", notes: dict[str, Any] | None = None, **configuration: Any) -> Profile:
@@ -87,9 +102,9 @@ def profile(status: str = "ok", notes: dict[str, Any] | None = None, **configura
     )
 
 
-class TestFromProfiles:
+class TestFromTheStore:
     def test_numbers_carry_over(self) -> None:
-        (row,) = from_profiles([profile()])
+        (row,) = kept(profile())
         assert (row.latency_ms, row.images_per_second, row.memory_bytes, row.energy_joules) == (20.0, 50.0, 2e9, 3.0)
         assert (row.macs, row.params, row.conditions.device_name) == (5, 6, "Test CPU")
 
@@ -104,26 +119,26 @@ class TestFromProfiles:
         ],
     )
     def test_what_is_no_whole_segmenter_is_left_out(self, other: Profile) -> None:
-        assert from_profiles([other]) == []
+        assert kept(other) == []
 
     def test_a_fixed_batch_is_no_plateau(self) -> None:
-        (row,) = from_profiles([profile(batch=8)])
+        (row,) = kept(profile(batch=8))
         assert row.images_per_second is None
         assert row.latency_ms == 20.0
 
     def test_on_a_gpu_only_the_device_column_is_memory(self) -> None:
-        (row,) = from_profiles([profile(device="cuda:0")])
+        (row,) = kept(profile(device="cuda:0"))
         assert row.memory_bytes is None
         assert row.conditions.device == "cuda"
 
     @pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"compile": "default"}, {"attention": "math"}])
     def test_conditions_follow_the_configuration(self, change: dict[str, str]) -> None:
-        first, second = from_profiles([profile(), profile(**change)])
+        first, second = kept(profile(), profile(**change))
         assert first.conditions != second.conditions
 
     def test_libraries_are_conditions(self) -> None:
         newer = replace(profile(), environment=Environment({"device_name": "Test CPU", "torch": "2.16"}))
-        first, second = from_profiles([profile(), newer])
+        first, second = kept(profile(), newer)
         assert first.conditions != second.conditions
 
 
@@ -142,7 +157,7 @@ class TestBench:
 
     @pytest.mark.parametrize("flag", ["throttled", "shared"])
     def test_flagged_rows_decide_nothing_and_are_named(self, flag: str) -> None:
-        rows = from_profiles([profile(timm_name="vit_b"), profile(notes={flag: True})])
+        rows = kept(profile(timm_name="vit_b"), profile(notes={flag: True}))
         bench = choose(rows, None)
         assert [row.timm_name for row in bench.rows] == ["vit_b"]
         assert [row.flags for row in bench.flagged] == [(flag,)]

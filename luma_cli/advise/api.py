@@ -7,10 +7,10 @@ from pathlib import Path
 
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.budgets import MEASURED
-from luma_cli.advise.measured import Measured, from_profiles
+from luma_cli.advise.measured import Measured, from_measurements
 from luma_cli.advise.recommend import recommend as answer
 from luma_cli.store import database as files
-from luma_cli.store.profiles import select
+from luma_cli.store.measurements import measurements
 from luma_cli.units import Budget, FlopConvention, parse_budget
 
 
@@ -54,6 +54,6 @@ def measured_rows(database: Path | None = None) -> list[Measured]:
     if connection is None:
         return []
     try:
-        return from_profiles(select(connection, status="ok", head="luma", part="all"))
+        return from_measurements(measurements(connection))
     finally:
         connection.close()

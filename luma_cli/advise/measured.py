@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from luma_cli.errors import NoAnswer, UsageError
-from luma_cli.store.records import Profile
-
-_FLAGS = ("throttled", "shared")
+from luma_cli.store.measurements import Measurement
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -93,59 +92,45 @@ class Measured:
         return self.timm_name if ":" in self.timm_name else self.timm_name.split(".")[0]
 
 
-def from_profiles(profiles: Iterable[Profile]) -> list[Measured]:
-    """Whole segmenters with the LUMA head that were measured; other heads, parts and failed rows are left out."""
-    return [
-        _measured(profile)
-        for profile in profiles
-        if profile.status == "ok" and profile.configuration.part == "all" and profile.configuration.head.name == "luma"
-    ]
+def from_measurements(rows: Iterable[Measurement]) -> list[Measured]:
+    """The rows of the store as the advisor needs them."""
+    conditions = cache(Conditions)  # 100,000 rows share a handful
+    return [_measured(row, conditions) for row in rows]
 
 
-def _measured(profile: Profile) -> Measured:
-    configuration, metrics, facts = profile.configuration, profile.metrics, profile.facts
-
-    def median(name: str) -> float | None:
-        return metrics[name].median if name in metrics else None
-
-    on_cpu = configuration.device.startswith("cpu")
-    memory = median("memory_device")
-    used = {"latency_eager": "latency", "throughput": "throughput", "energy": "energy"}
+def _measured(row: Measurement, conditions: Callable[..., Conditions]) -> Measured:
+    noisy = {"latency": row.latency_noisy, "throughput": row.images_per_second_noisy, "energy": row.energy_noisy}
+    flags = {"throttled": row.throttled, "shared": row.shared}
+    memory = row.memory_device_bytes
     return Measured(
-        name=configuration.backbone,
-        timm_name=configuration.timm_name,
-        resolution=configuration.resolution,
-        conditions=_conditions(profile),
-        family=configuration.family,
-        pretraining=configuration.pretraining,
-        macs=facts.get("macs") if facts.get("flops_complete", True) else None,
-        params=facts.get("params"),
-        latency_ms=median("latency_eager"),
-        images_per_second=median("throughput") if configuration.batch == 0 else None,
-        memory_bytes=median("memory_allocated") if memory is None and on_cpu else memory,
-        energy_joules=median("energy"),
-        noisy=tuple(title for name, title in used.items() if name in metrics and metrics[name].noisy),
-        flags=tuple(flag for flag in _FLAGS if profile.notes.get(flag)),
-        own_module=bool(configuration.backbone_hash),
-        started_at=profile.started_at,
-        fingerprint=profile.fingerprint,
-    )
-
-
-def _conditions(profile: Profile) -> Conditions:
-    configuration, identity = profile.configuration, profile.environment.identity
-    head = configuration.head
-    return Conditions(
-        device=configuration.device.split(":")[0],
-        device_name=str(identity.get("device_name", configuration.device)),
-        dtype=configuration.dtype,
-        attention=configuration.attention,
-        compile=configuration.compile,
-        channels_last=configuration.channels_last,
-        num_queries=head.num_queries,
-        num_classes=head.num_classes,
-        l2=head.l2,
-        environment=json.dumps(identity, sort_keys=True, default=str),
+        name=row.backbone,
+        timm_name=row.timm_name,
+        resolution=row.resolution,
+        conditions=conditions(
+            row.device.split(":")[0],
+            row.device_name or row.device,
+            row.dtype,
+            row.attention,
+            row.compile,
+            row.channels_last,
+            row.queries,
+            row.classes,
+            row.l2,
+            row.identity,
+        ),
+        family=row.family,
+        pretraining=row.pretraining,
+        macs=row.macs if row.macs_complete else None,
+        params=row.params,
+        latency_ms=row.latency_ms,
+        images_per_second=row.images_per_second if row.batch_requested == 0 else None,
+        memory_bytes=row.memory_allocated_bytes if memory is None and row.device.startswith("cpu") else memory,
+        energy_joules=row.energy_joules,
+        noisy=tuple(name for name, is_noisy in noisy.items() if is_noisy),
+        flags=tuple(name for name, is_set in flags.items() if is_set),
+        own_module=bool(row.own_module),
+        started_at=row.started_at,
+        fingerprint=row.fingerprint,
     )
 
 
