@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.errors import BadResolution, BuildError, UsageError
+from luma_cli.errors import BadResolution, UsageError
 from luma_cli.measure import sweep
 from luma_cli.measure.choices import never_applicable
 from luma_cli.store.records import Configuration, Environment, Profile
@@ -51,8 +51,8 @@ class Memory:
         return {p.fingerprint: p for p in self.saved if p.fingerprint in fingerprints}
 
 
-def no_facts(configuration: Configuration, imported: Sequence[str]) -> dict[str, Any]:
-    return {"macs": 7}
+def no_facts(configurations: Sequence[Configuration], imported: Sequence[str]) -> list[dict[str, Any] | str]:
+    return [{"macs": 7} for _ in configurations]
 
 
 def plan(*resolutions: int, **fields: Any) -> list[Configuration]:
@@ -185,8 +185,8 @@ def test_a_plan_for_another_device_is_refused(log: Path) -> None:
 
 
 def test_facts_that_cannot_be_had_are_said(log: Path) -> None:
-    def failing(configuration: Configuration, imported: Sequence[str]) -> dict[str, Any]:
-        raise BuildError("cannot count this")
+    def failing(configurations: Sequence[Configuration], imported: Sequence[str]) -> list[dict[str, Any] | str]:
+        return ["cannot count this"]
 
     (profile,) = sweep.profile(plan(64)[:1], store=Memory(), facts=failing, here=HERE, command=command(log))
     assert profile.status == "ok"
@@ -198,6 +198,7 @@ def test_events_tell_what_happens_and_how_long_it_takes(log: Path) -> None:
     store, worker = Memory(), command(log)
     sweep.profile(plan(64), store=store, facts=no_facts, here=HERE, command=worker, on_event=events.append)
     assert [(e.kind, e.index, e.total, e.eta_seconds) for e in events] == [
+        ("stage", 0, 2, None),
         ("finished", 0, 2, 0.25),
         ("finished", 1, 2, 0.0),
     ]
@@ -275,7 +276,7 @@ here = Environment({identity!r})
 specs = [BackboneSpec(name, name, name) for name in ("test_vit", "test_convnext")]
 configurations = sweep.plan(specs, (64, 96), sweep.template())
 try:
-    sweep.profile(configurations, store=Lines(), facts=lambda c, i: {{}}, here=here, command={command!r})
+    sweep.profile(configurations, store=Lines(), facts=lambda c, i: [{{}}] * len(c), here=here, command={command!r})
 except KeyboardInterrupt:
     sys.exit(130)
 """

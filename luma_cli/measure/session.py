@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 
@@ -26,12 +27,29 @@ class NotApplicable(Exception):
     """The configuration makes no sense for this backbone."""
 
 
-def prepare(options: Options) -> None:
-    """Set up the process once: threads, and one's own backbones."""
+def prepare(options: Options) -> str:
+    """Set up the process once: threads, and one's own backbones. Returns why that failed, empty when it did not."""
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     for item in options.imports:
-        imports.load(item)
+        try:
+            imports.load(item)
+        except Exception as error:
+            return f"--import {item.target} raised {type(error).__name__}: {_first_line(error)}"
+    return ""
+
+
+def attempt_all(
+    configurations: Sequence[Configuration], options: Options, say: Callable[[int, str], None]
+) -> Iterator[Result]:
+    """Prepare the process, then measure one configuration after the other; `say` gets its index and the step."""
+    start = time.perf_counter()
+    failure = prepare(options)
+    for index, configuration in enumerate(configurations):
+        if failure:
+            yield Result("failed", failure, seconds=time.perf_counter() - start)
+        else:
+            yield attempt(configuration, options, partial(say, index))
 
 
 def attempt(configuration: Configuration, options: Options, say: Say, build: Build | None = None) -> Result:

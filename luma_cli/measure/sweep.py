@@ -8,20 +8,16 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Literal, Protocol
 
-from luma_cli.errors import LumaError, UsageError
-from luma_cli.head.config import HeadConfig
+from luma_cli.errors import UsageError
 from luma_cli.measure import devices, environment, imports, runner
 from luma_cli.measure.choices import never_applicable
-from luma_cli.measure.cost import cost
+from luma_cli.measure.counted import Facts, counted_facts
 from luma_cli.measure.messages import Options, Result
 from luma_cli.measure.plan import Again, Isolation, Settings, plan, template
 from luma_cli.measure.timing import Rule
 from luma_cli.store.records import TROUBLE, Configuration, Environment, Profile
-
-Facts = Callable[[Configuration, Sequence[str]], dict[str, Any]]
 
 _RETRIED = TROUBLE | {"oom"}  # what `--again failed` measures again
 
@@ -53,19 +49,6 @@ class Event:
     text: str = ""
     profile: Profile | None = None
     eta_seconds: float | None = None
-
-
-def counted_facts(configuration: Configuration, imported: Sequence[str] = ()) -> dict[str, Any]:
-    """Exact multiply-adds and parameters of the part under test, with those of backbone and head beside them.
-
-    Raises LumaError when the backbone cannot be counted.
-    """
-    head = HeadConfig(name="none") if configuration.part == "backbone" else configuration.head
-    counted = cost(configuration.backbone, configuration.resolution, head, imports=imported)
-    facts = counted.as_facts()
-    if configuration.part == "head":
-        facts |= {"macs": counted.head_macs, "params": counted.head_params}
-    return facts
 
 
 def profile(
@@ -101,6 +84,7 @@ def profile(
         imports=tuple(found),
         energy_seconds=settings.energy_seconds,
     )
+    sweep.count(todo)
     for group in _groups(todo, planned, settings.isolation):
         sweep.measure(group, options, settings, devices.worker_variables(device), command)
     return sweep.profiles()
@@ -128,9 +112,7 @@ def _in_process(
     os.environ.update({name: value for name, value in variables.items() if not name.startswith("CUDA_")})
     from luma_cli.measure import session
 
-    session.prepare(options)
-    for index, configuration in enumerate(configurations):
-        yield index, session.attempt(configuration, options, partial(on_stage, index))
+    yield from enumerate(session.attempt_all(configurations, options, on_stage))
 
 
 class _Sweep:
@@ -155,6 +137,7 @@ class _Sweep:
         self._known: dict[str, Profile] = {}
         self._seconds: list[float] = []
         self._num_todo = 0
+        self._counted: dict[int, dict[str, Any] | str] = {}
 
     def unfinished(self, again: Again | None) -> list[int]:
         """Indices to measure: the first of each fingerprint that the store does not settle."""
@@ -169,6 +152,13 @@ class _Sweep:
                 todo.setdefault(key, index)
         self._num_todo = len(todo)
         return list(todo.values())
+
+    def count(self, todo: list[int]) -> None:
+        """Count what is to be measured, all at once and before anything is timed."""
+        if todo:
+            self._tell("stage", todo[0], "counting multiply-adds")
+            counted = self._facts([self._planned[index] for index in todo], self._imported)
+            self._counted = dict(zip(todo, counted, strict=True))
 
     def measure(
         self,
@@ -212,10 +202,11 @@ class _Sweep:
         """Turn a result into a profile, save it and tell."""
         configuration = self._planned[index]
         facts, notes = dict(result.facts), dict(result.notes)
-        try:
-            facts = {**self._facts(configuration, self._imported), **facts}
-        except LumaError as error:
-            notes["facts_missing"] = str(error)
+        counted = self._counted[index]
+        if isinstance(counted, str):
+            notes["facts_missing"] = counted
+        else:
+            facts = {**counted, **facts}
         where = replace(self._where, provenance={**self._where.provenance, **result.provenance})
         profile = Profile(
             configuration,

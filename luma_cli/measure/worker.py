@@ -26,15 +26,13 @@ def main(arguments: Sequence[str]) -> None:
     threading.Thread(target=_die_with_parent, args=(0,), daemon=True).start()
     configurations, options = load_request(request)
 
-    def say_stage(stage: str) -> None:
+    def say(index: int, stage: str) -> None:
         _send(events, {"kind": "stage", "stage": stage})
 
-    say_stage("importing torch")
+    say(0, "importing torch")
     from luma_cli.measure import session
 
-    session.prepare(options)
-    for configuration in configurations:
-        result = session.attempt(configuration, options, say_stage)
+    for result in session.attempt_all(configurations, options, say):
         _send(events, {"kind": "result", "result": dump_result(result)})
 
 

@@ -1,0 +1,44 @@
+"""The exact cost of every configuration of a sweep, counted before anything is timed. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from luma_cli.errors import LumaError
+from luma_cli.head.config import HeadConfig
+from luma_cli.measure.cost import Cost, costs
+from luma_cli.store.records import Configuration
+
+# Facts of each configuration, or why there are none.
+Facts = Callable[[Sequence[Configuration], Sequence[str]], list[dict[str, Any] | str]]
+
+
+def counted_facts(configurations: Sequence[Configuration], imports: Sequence[str] = ()) -> list[dict[str, Any] | str]:
+    """Multiply-adds and parameters of the parts under test, those of backbone and head beside them.
+
+    What neither table nor cache holds is counted in one process. A text stands where counting was refused.
+    """
+    found: dict[Configuration, dict[str, Any] | str] = {}
+    for head in dict.fromkeys(map(_head, configurations)):
+        group = [c for c in configurations if _head(c) == head]
+        try:
+            answers = costs([(c.backbone, c.resolution) for c in group], head, imports=imports)
+        except LumaError as error:
+            found |= dict.fromkeys(group, str(error))
+            continue
+        for configuration, answer in zip(group, answers, strict=True):
+            found[configuration] = _facts(configuration, answer) if isinstance(answer, Cost) else answer.message
+    return [found[configuration] for configuration in configurations]
+
+
+def _head(configuration: Configuration) -> HeadConfig:
+    """The head that is built: none where the backbone is the part."""
+    return replace(configuration.head, name="none") if configuration.part == "backbone" else configuration.head
+
+
+def _facts(configuration: Configuration, cost: Cost) -> dict[str, Any]:
+    """The facts, of which `macs` and `params` are those of the part."""
+    facts = cost.as_facts()
+    return {**facts, "macs": cost.head_macs, "params": cost.head_params} if configuration.part == "head" else facts
