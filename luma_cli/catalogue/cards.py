@@ -54,10 +54,15 @@ class CardSize:
     pretraining: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def architectures(self) -> tuple[str, ...]:
-        """Every timm architecture of this size, the base first, without duplicates."""
+    def chosen(self) -> tuple[str, ...]:
+        """The timm architectures that the card's own names stand for, the base first: what a cost table must hold."""
         listed = (timm_name.partition(".")[0] for timm_name in self.pretraining.values() if timm_name)
-        return tuple(dict.fromkeys((self.timm, *listed, *self.variants)))
+        return tuple(dict.fromkeys((self.timm, *listed)))
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Every timm architecture of this size, variants last, without duplicates."""
+        return tuple(dict.fromkeys((*self.chosen, *self.variants)))
 
 
 @dataclass(frozen=True, slots=True)
