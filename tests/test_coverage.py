@@ -19,7 +19,7 @@ FIRST: dict[str, dict[str, str]] = {}
 for cells in ROWS:
     FIRST.setdefault(cells["module"], cells)
 
-current = pytest.mark.skipif(VERSION != timm.__version__, reason=f"the page is about timm {VERSION}")
+current = pytest.mark.skipif(timm.__version__ != VERSION, reason=f"the page is about timm {VERSION}")
 
 
 @current
