@@ -47,6 +47,7 @@ def test_the_final_norm_is_the_backbone_s_own() -> None:
         ("efficientformer_l1", 512, "224"),
         ("pit_b_224", 512, "504 or 532"),
         ("halonet_h1", 288, "256 or 512"),
+        ("gemma4_vit_167m_enc", 512, "480 or 528"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_with_the_nearest(name: str, resolution: int, near: str) -> None:

@@ -19,13 +19,12 @@ from luma_cli.errors import BadCard
 
 def timm_class(name: str) -> type:
     module, _, cls = name.rpartition(".")
-    for package in ("timm.models", "timm.layers"):
+    for package in ("timm.models", "timm.layers", "torch.nn.modules"):
         try:
-            found = importlib.import_module(f"{package}.{module}")
-        except ModuleNotFoundError:
+            return getattr(importlib.import_module(f"{package}.{module}"), cls)
+        except (ModuleNotFoundError, AttributeError):
             continue
-        return getattr(found, cls)
-    return getattr(importlib.import_module(f"torch.nn.modules.{module}"), cls)
+    raise LookupError(name)
 
 
 def test_every_module_of_timm_has_a_rule() -> None:

@@ -12,7 +12,7 @@ from luma_cli.backbone.create import create_backbone
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 UNUSED = {
     "cait_xxs24_224": (SMALL, "blocks_token_only.0.attn.q.weight"),
-    "xcit_nano_12_p16_224": (SMALL, "cls_attn_blocks.0.attn.qkv.weight"),
+    "xcit_nano_12_p16_224": (SMALL, "cls_attn_blocks.0.attn.q.weight"),
     "test_efficientnet": ({}, "conv_head.weight"),
     "vit_base_patch16_siglip_224": (SMALL, "attn_pool.latent"),
 }

@@ -32,7 +32,7 @@ def test_a_full_checkpoint_loads_with_its_classifier_left_out(tmp_path: Path, su
         backbone.model.state_dict()["blocks.0.attn.qkv.weight"], state["blocks.0.attn.qkv.weight"]
     )
     assert backbone.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert backbone.weights.ignored == ("head.weight", "head.bias")
+    assert backbone.weights.ignored == ("head.bias", "head.weight")
 
 
 def test_positions_are_resampled_as_timm_does(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_pretrained_without_network_says_which_file_and_what_to_do() -> None:
 
 def test_pretrained_without_public_weights_says_so() -> None:
     with pytest.raises(WeightsError, match="has no public weights in timm"):
-        create_backbone(spec("vit_tiny_patch16_dinov3_qkvb"), 64, weights="pretrained")
+        create_backbone(spec("coatnet_nano_cc_224"), 64, weights="pretrained")
 
 
 def test_a_local_folder_gives_architecture_and_weights(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from timm.models.metaformer import Attention, GroupNorm1, MetaFormer, Pooling
+from timm.models.metaformer import Attention, GroupNorm1, LayerNorm, LayerNorm2d, MetaFormer, Pooling
 from torch import nn
 
 from luma_cli.backbone.backbone import Backbone
@@ -99,5 +99,6 @@ def _metaformer(attention: bool, seed: int) -> nn.Module:
         dims = (16, 16, 32, 32)
         if attention:
             mixers = [Pooling, Pooling, Attention, Attention]
-            return MetaFormer(depths=(1, 1, 1, 1), dims=dims, token_mixers=mixers, num_classes=0)
+            norms = [LayerNorm2d, LayerNorm2d, LayerNorm, LayerNorm]
+            return MetaFormer(depths=(1, 1, 1, 1), dims=dims, token_mixers=mixers, num_classes=0, norm_layers=norms)
         return MetaFormer(depths=(1, 1, 1, 1), dims=dims, token_mixers=Pooling, num_classes=0, norm_layers=GroupNorm1)

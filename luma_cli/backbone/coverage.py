@@ -173,17 +173,36 @@ def read_page(text: str) -> tuple[str, list[dict[str, str]]]:
 
 
 def main() -> None:
-    """Rewrite the page for the installed timm."""
+    """Rewrite the page for the installed timm, or only the rows of the modules named."""
     parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("modules", nargs="*", help="timm modules to do again; all of them by default")
     parser.add_argument("--page", type=Path, default=_PAGE, help="file to write")
-    path: Path = parser.parse_args().page
-    rows, others = [], []
-    for module in track(timm.list_modules(), console=Console(stderr=True), description="modules"):
+    arguments = parser.parse_args()
+    path: Path = arguments.page
+    rows, others = ([], []) if not arguments.modules else _kept(path, arguments.modules)
+    modules = arguments.modules or timm.list_modules()
+    for module in track(modules, console=Console(stderr=True), description="modules"):
         first, *further = kinds(module)
         rows.append(row(module, first))
         others += [row(module, architecture) for architecture in further]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(rows, others), encoding="utf-8")
+    path.write_text(page(*(sorted(part, key=lambda row: row.module) for part in (rows, others))), encoding="utf-8")
+
+
+def _kept(path: Path, modules: list[str]) -> tuple[list[Row], list[Row]]:
+    """The rows of the page at `path`, without those of `modules`."""
+    first, second = path.read_text(encoding="utf-8").split(_SECOND)
+    parts = [read_page(text)[1] for text in (first, second)]
+    integers = {"size", "stride", "pruned"}
+    rows, others = (
+        [
+            Row(**{key: int(value) if key in integers else value for key, value in cells.items()})  # type: ignore[arg-type]
+            for cells in part
+            if cells["module"] not in modules
+        ]
+        for part in parts
+    )
+    return rows, others
 
 
 if __name__ == "__main__":

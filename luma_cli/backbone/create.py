@@ -133,8 +133,8 @@ def find_ffn(model: nn.Module, rule: ModelRule) -> QueryFfn | str:
 def tapped_block(model: nn.Module, rule: ModelRule) -> nn.Module:
     """The last block on the patch grid. Raises BuildError when the rule's path leads nowhere."""
     paths = (rule.tap,) if isinstance(rule.tap, str) else rule.tap
-    built = (found for path in paths if (found := part(model, path)) is not None)
-    block = next((found for found in built if not isinstance(found, nn.Identity)), None)
+    built = [found for path in paths if (found := part(model, path)) is not None]
+    block = next((found for found in built if not isinstance(found, nn.Identity)), next(iter(built), None))
     if not isinstance(block, nn.Module):
         raise BuildError(f"{type(model).__name__}.{rule.tap} is not a block; correct `tap` in the rule of this class")
     return block

@@ -133,7 +133,7 @@ def fit(model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path, 
     """
     state = filtered(model, state, recipe, path)
     wanted = {key: value for key, value in model.state_dict().items() if not _under(key, unused)}
-    extra = tuple(key for key in state if key not in model.state_dict())
+    extra = tuple(sorted(state.keys() - model.state_dict().keys()))
     problems = [*_shape_problems(wanted, state), *_depth_problems(model, extra)]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
