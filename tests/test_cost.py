@@ -45,7 +45,7 @@ FAMILIES = (
     ("poolformer_s12", 224),
     ("resnet50", 512),
     ("test_efficientnet", 96),
-    ("levit_128s", 224),  # stride 56: a bilinear finish
+    ("levit_128s", 256),
     ("xcit_nano_12_p8_224", 224),
 )
 
@@ -65,9 +65,11 @@ def never(requests, imports):
 
 @pytest.mark.parametrize(("name", "resolution"), FAMILIES)
 def test_the_closed_form_is_what_exists_and_what_is_counted(name, resolution):
-    found = backbone_facts(build(name, resolution, device="meta", head="none").backbone)
+    backbone = build(name, resolution, device="meta", head="none").backbone
+    found = backbone_facts(backbone)
     for config in CONFIGS:
-        counted = segmenter_cost(build(name, resolution, device="meta", head=config))
+        with torch.device("meta"):
+            counted = segmenter_cost(Segmenter(backbone, config))
         assert (head_macs(found, config), head_params(found, config)) == (counted.head_macs, counted.head_params), config
         assert (found.macs, found.params) == (counted.backbone_macs, counted.backbone_params)
         assert counted.complete
@@ -194,19 +196,19 @@ def test_counted_in_a_process_of_its_own_with_ones_own_module(tmp_path):
     own = tmp_path / "own_net.py"
     own.write_text(
         "from timm.models import register_model\n"
-        "from timm.models.vision_transformer import VisionTransformer\n"
+        "from timm.models.vision_transformer import VisionTransformer, build_model_with_cfg\n"
         "print('noise on stdout')\n"
         "@register_model\n"
         "def own_vit(pretrained=False, **options):\n"
-        "    wanted = {'depth': 2, 'embed_dim': 64, 'num_heads': 2, **options}\n"
-        "    return VisionTransformer(**{k: v for k, v in wanted.items() if k not in ('pretrained_cfg', 'cache_dir')})\n"
+        "    options = {'depth': 2, 'embed_dim': 64, 'num_heads': 2, **options}\n"
+        "    return build_model_with_cfg(VisionTransformer, 'own_vit', pretrained, **options)\n"
     )
-    found = costs([("own_vit", 64), ("own_vit", 13)], imports=[str(own)], sources=CostSources(cache=tmp_path))
-    tokens, width = 17, 64
-    expected = 16 * 768 * width + 2 * (12 * tokens * width**2 + 2 * tokens**2 * width)
+    found = costs([("own_vit", 224), ("own_vit", 100_000)], imports=[str(own)], sources=CostSources(cache=tmp_path))
+    tokens, width = 197, 64
+    expected = 196 * 768 * width + 2 * (12 * tokens * width**2 + 2 * tokens**2 * width)
     assert found[0].backbone_macs == expected
     assert found[0].source == "counted"
-    assert (found[1].kind, "13" in found[1].message) == ("BadResolution", True)
+    assert (found[1].kind, "100000" in found[1].message) == ("BadResolution", True)
 
 
 def test_an_import_that_fails_is_reported_as_the_users(tmp_path):
