@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ def torch_provenance(device: torch.device) -> dict[str, Any]:
     found: dict[str, Any] = {
         "torch_build": torch.__version__,
         "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0],  # other work on the host slows threads that wait for each other
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "mkldnn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
