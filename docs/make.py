@@ -22,6 +22,26 @@ COMMANDS = (
     "", "list", "show", "cost", "profile", "recommend", "doctor",
     "db", "db path", "db info", "db query", "db export", "db backup", "db merge", "db check",
 )  # fmt: skip
+CLOSING = """## Environment variables
+
+| variable | effect |
+|---|---|
+| `LUMA_DB` | the database file, where `--db` is not given |
+| `LUMA_MODELS` | a folder with cards of your own, read beside the shipped ones ([format](cards.md)) |
+| `LUMA_DEBUG=1` | a failure shows its traceback |
+| `HF_HUB_OFFLINE=1` | `--weights pretrained` looks into the local cache only |
+| `NO_COLOR`, `COLUMNS`, `TERM` | honoured by every table |
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | done; configurations that ran out of memory or do not apply are rows, not failures |
+| 1 | a failure: nothing meets the budget, a measurement crashed, timed out or failed, the database cannot be used |
+| 2 | the command was wrong; the one line on stderr says what was expected |
+| 130 | Ctrl-C; what was finished is kept |
+| 143 | terminated |
+"""
 PICTURE = ("luma cost vit_b convnext_b swin_b --res 512 1024", "luma recommend --budget 200gflops")
 WIDTH = 96
 
@@ -36,7 +56,7 @@ def help_page() -> str:
         )
         text = "\n".join(line.rstrip() for line in result.stdout.strip("\n").splitlines())
         sections.append(f"## luma {command}".rstrip() + f"\n\n```text\n{text}\n```\n")
-    return "\n".join(sections)
+    return "\n".join([*sections, CLOSING])
 
 
 def terminal_output(command: str, database: str) -> str:
