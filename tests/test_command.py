@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from luma_cli.cli.command import ManyValued, repeat_flags
+from luma_cli.cli.command import ManyValued, complete_flags, repeat_flags
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,16 @@ def test_values_reach_the_command() -> None:
 
     result = CliRunner().invoke(app, ["--res", "512", "1024", "vit_b", "swin_t"])
     assert result.output == "['vit_b', 'swin_t'] [512, 1024]\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("vit_b --again", "vit_b --again all"),
+        ("--again vit_b", "--again all vit_b"),
+        ("--again failed vit_b", "--again failed vit_b"),
+        ("vit_b --again --json", "vit_b --again all --json"),
+    ],
+)
+def test_bare_again_means_all(given: str, expected: str) -> None:
+    assert complete_flags(given.split()) == expected.split()

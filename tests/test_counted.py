@@ -5,6 +5,7 @@ from __future__ import annotations
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.measure import sweep
+from luma_cli.measure.count_request import Refusal
 from luma_cli.measure.counted import counted_facts
 
 
@@ -27,5 +28,5 @@ def test_what_cannot_be_counted_says_why_and_hides_nothing() -> None:
         counted_facts(sweep.plan(specs[1:], [64], sweep.template())),
     )
     assert isinstance(good[0], dict)
-    assert isinstance(bad[0], str)
-    assert "no_such_net" in bad[0]
+    assert isinstance(bad[0], Refusal)
+    assert "no_such_net" in bad[0].message

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, UsageError
 from luma_cli.measure import sweep
 from luma_cli.measure.choices import never_applicable
+from luma_cli.measure.count_request import Refusal
+from luma_cli.measure.counted import Found
 from luma_cli.store.records import Configuration, Environment, Profile
 
 HERE = Environment({"device": "cpu", "device_name": "made up", "num_threads": 1}, {"host": "here"})
@@ -44,14 +47,15 @@ class Memory:
     def __init__(self) -> None:
         self.saved: list[Profile] = []
 
-    def save(self, profile: Profile) -> None:
+    def save(self, profile: Profile) -> Profile:
         self.saved.append(profile)
+        return profile
 
     def latest(self, fingerprints: list[str]) -> Mapping[str, Profile]:
         return {p.fingerprint: p for p in self.saved if p.fingerprint in fingerprints}
 
 
-def no_facts(configurations: Sequence[Configuration], imported: Sequence[str]) -> list[dict[str, Any] | str]:
+def no_facts(configurations: Sequence[Configuration], imported: Sequence[str]) -> list[Found]:
     return [{"macs": 7} for _ in configurations]
 
 
@@ -111,18 +115,40 @@ def test_only_the_gap_is_filled(log: Path) -> None:
     assert measured(log) == ["test_vit@64", "test_convnext@64", "test_vit@96", "test_convnext@96"]
 
 
-def test_again_measures_all_or_what_failed(log: Path) -> None:
+def test_what_crashed_is_a_gap(log: Path) -> None:
     store = Memory()
     profiles = run(plan(), command(log, "if c['resolution'] == 96: os._exit(9)"), store)
     assert [p.status for p in profiles] == ["ok", "crashed"] * 2
     log.unlink()
-    assert [p.status for p in run(plan(), command(log), store)] == ["ok", "crashed"] * 2
+    assert [p.status for p in run(plan(), command(log), store)] == ["ok"] * 4
+    assert measured(log) == ["test_vit@96", "test_convnext@96"]
+
+
+def test_again_measures_all_or_what_failed(log: Path) -> None:
+    store = Memory()
+    run(plan(), command(log), store)
+    store.saved = [replace(p, status="oom") if p.configuration.resolution == 96 else p for p in store.saved]
+    log.unlink()
+    assert [p.status for p in run(plan(), command(log), store)] == ["ok", "oom"] * 2
     assert measured(log) == []
     assert [p.status for p in run(plan(), command(log), store, again="failed")] == ["ok"] * 4
     assert measured(log) == ["test_vit@96", "test_convnext@96"]
     log.unlink()
     run(plan(), command(log), store, again="all")
     assert measured(log) == ALL
+
+
+def test_a_size_that_does_not_fit_is_a_row_unless_nothing_fits(log: Path) -> None:
+    def facts(configurations: Sequence[Configuration], imported: Sequence[str]) -> list[Found]:
+        return [{} if c.resolution == 64 else Refusal("BadResolution", "try --res 64") for c in configurations]
+
+    def sized(*resolutions: int) -> list[Profile]:
+        return sweep.profile(plan(*resolutions), store=Memory(), facts=facts, here=HERE, command=command(log))
+
+    assert [(p.status, p.reason) for p in sized(64, 65)] == [("ok", ""), ("not_applicable", "try --res 64")] * 2
+    assert measured(log) == ["test_vit@64", "test_convnext@64"]
+    with pytest.raises(BadResolution, match="try --res 64"):
+        sized(65)
 
 
 def test_isolation_decides_who_shares_a_process(log: Path) -> None:
@@ -185,8 +211,8 @@ def test_a_plan_for_another_device_is_refused(log: Path) -> None:
 
 
 def test_facts_that_cannot_be_had_are_said(log: Path) -> None:
-    def failing(configurations: Sequence[Configuration], imported: Sequence[str]) -> list[dict[str, Any] | str]:
-        return ["cannot count this"]
+    def failing(configurations: Sequence[Configuration], imported: Sequence[str]) -> list[Found]:
+        return [Refusal("MeasureError", "cannot count this")]
 
     (profile,) = sweep.profile(plan(64)[:1], store=Memory(), facts=failing, here=HERE, command=command(log))
     assert profile.status == "ok"
@@ -205,12 +231,6 @@ def test_events_tell_what_happens_and_how_long_it_takes(log: Path) -> None:
     events.clear()
     sweep.profile(plan(64), store=store, facts=no_facts, here=HERE, command=worker, on_event=events.append)
     assert [e.kind for e in events] == ["kept", "kept"]
-
-
-@pytest.mark.parametrize("resolution", [0, -1, 100_000])
-def test_sizes_that_no_image_has_are_refused(resolution: int) -> None:
-    with pytest.raises(BadResolution, match="try --res 512"):
-        plan(resolution)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +282,8 @@ SWEEP = """
 import json, sys
 from luma_cli.measure import sweep
 from luma_cli.measure.choices import never_applicable
+from luma_cli.measure.count_request import Refusal
+from luma_cli.measure.counted import Found
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.store.records import Environment
 

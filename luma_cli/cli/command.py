@@ -1,4 +1,4 @@
-"""A Typer command whose integer options take several values: `--res 512 1024`, wherever it stands in the line."""
+"""A Typer command whose options are as users write them: `--res 512 1024` and a bare `--again`, wherever they stand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typer.core import TyperCommand
 
 # Options that may be followed by more than one integer.
 MANY_VALUED = frozenset({"--res"})
+# Options whose value may be left out: what a bare one means, and what else may follow.
+OPTIONAL_VALUED = {"--again": ("all", frozenset({"all", "failed"}))}
 _INTEGER = re.compile(r"[+-]?\d+")
 
 
@@ -38,9 +40,24 @@ def repeat_flags(arguments: Sequence[str], flags: Iterable[str] = MANY_VALUED) -
     return result
 
 
+def complete_flags(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with the default put after an option whose value was left out.
+
+    >>> complete_flags(["vit_b", "--again", "--json"])
+    ['vit_b', '--again', 'all', '--json']
+    """
+    result = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        result.append(argument)
+        default, values = OPTIONAL_VALUED.get(argument, ("", frozenset()))
+        if default and following not in values:
+            result.append(default)
+    return result
+
+
 class ManyValued(TyperCommand):
-    """Command class that accepts several integers after one `--res`."""
+    """Command class that accepts several integers after one `--res`, and `--again` without a value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse `args` after repeating the many-valued flags."""
-        return super().parse_args(ctx, repeat_flags(args))
+        """Parse `args` after repeating and completing flags."""
+        return super().parse_args(ctx, repeat_flags(complete_flags(args)))

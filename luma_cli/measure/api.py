@@ -13,8 +13,6 @@ from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.measure import devices, sweep
-from luma_cli.measure.cost import costs
-from luma_cli.measure.count_request import Refusal
 from luma_cli.measure.sweep import Event, Settings
 from luma_cli.store import database as files
 from luma_cli.store.profiles import Store
@@ -57,7 +55,6 @@ def measure(
     """`profile` for resolved backbones and a template of the configuration."""
     settings = replace(settings, device=find_device(settings.device))
     planned = sweep.plan(specs, resolutions, replace(wanted, device=settings.device))
-    _count_first(specs, resolutions, wanted.head, settings.imports)
     with _store(database) as store:
         return sweep.profile(planned, settings, store=store, on_event=on_event)
 
@@ -70,18 +67,6 @@ def find_device(name: str) -> str:
         return devices.find("cuda").name
     except UsageError:
         return "cpu"
-
-
-def _count_first(
-    specs: Sequence[BackboneSpec], resolutions: Sequence[int], head: HeadConfig, imports: Sequence[str]
-) -> None:
-    """Count all that is planned in one process, which fills the cache that the sweep reads its facts from.
-
-    Raises the first refusal: a size that cannot be built is a usage error before anything is measured.
-    """
-    for answer in costs([(spec, resolution) for spec in specs for resolution in resolutions], head, imports=imports):
-        if isinstance(answer, Refusal):
-            raise answer.error()
 
 
 @contextlib.contextmanager

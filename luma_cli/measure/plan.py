@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.errors import BadResolution, UsageError
+from luma_cli.errors import UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.measure.choices import check
 from luma_cli.store.records import Configuration
@@ -20,7 +20,8 @@ Again = Literal["all", "failed"]
 class Settings:
     """How to measure, as opposed to what. Times in seconds, per configuration.
 
-    again: None measures only what was never tried, `failed` also what did not end well, `all` everything.
+    again: None measures what was never tried, crashed, timed out or failed; `failed` also what ran out of memory; `all`
+    everything.
     energy_seconds: window of the energy counter on CUDA, 0 for none.
     """
 
@@ -48,12 +49,9 @@ def plan(
 ) -> list[Configuration]:
     """Every spec at every resolution; all other fields are the template's, whose device loses its number.
 
-    Raises UsageError for a choice that does not exist and BadResolution for a size that no image has.
+    Raises UsageError for a choice that does not exist.
     """
     check(template)
-    for resolution in resolutions:
-        if resolution < 1 or 3 * resolution**2 >= 2**31:
-            raise BadResolution(f"resolution {resolution} is out of range, expected 1 to 26754 pixels; try --res 512")
     named = [
         replace(template, backbone=s.name, timm_name=s.timm_name, family=s.family, pretraining=s.pretraining)
         for s in specs

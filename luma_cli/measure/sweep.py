@@ -13,14 +13,15 @@ from typing import Any, Literal, Protocol
 from luma_cli.errors import UsageError
 from luma_cli.measure import devices, environment, imports, runner
 from luma_cli.measure.choices import never_applicable
-from luma_cli.measure.counted import Facts, counted_facts
+from luma_cli.measure.count_request import Refusal
+from luma_cli.measure.counted import Facts, Found, counted_facts
 from luma_cli.measure.messages import Options, Result
 from luma_cli.measure.plan import Again, Isolation, Settings, plan, template
 from luma_cli.measure.timing import Rule
 from luma_cli.store.records import TROUBLE, Configuration, Environment, Profile
 
 _RETRIED = TROUBLE | {"oom"}  # what `--again failed` measures again
-
+_MISTAKES = frozenset({"BadResolution", "BuildError", "UnknownName", "UsageError"})  # refused before anything is run
 
 __all__ = ["Event", "Settings", "Store", "plan", "profile", "template"]
 
@@ -28,8 +29,8 @@ __all__ = ["Event", "Settings", "Store", "plan", "profile", "template"]
 class Store(Protocol):
     """Where profiles are kept."""
 
-    def save(self, profile: Profile) -> object:
-        """Keep a finished attempt."""
+    def save(self, profile: Profile) -> Profile:
+        """Keep a finished attempt; what comes back is what was kept."""
 
     def latest(self, fingerprints: list[str]) -> Mapping[str, Profile]:
         """The latest attempt under each fingerprint that has one."""
@@ -64,7 +65,8 @@ def profile(
     """A profile for every configuration, in their order; measured now unless the store has it.
 
     Each is saved as soon as it ends. Ctrl-C kills the worker, keeps what is finished and passes on. `here` stands in
-    for the environment in tests. Raises UsageError before anything starts when the device is not there.
+    for the environment in tests. Raises UsageError before anything starts when the device is not there, and the first
+    refusal when nothing that was planned can be built.
     """
     settings = settings or Settings()
     device = devices.find(settings.device)
@@ -137,7 +139,7 @@ class _Sweep:
         self._known: dict[str, Profile] = {}
         self._seconds: list[float] = []
         self._num_todo = 0
-        self._counted: dict[int, dict[str, Any] | str] = {}
+        self._counted: dict[int, Found] = {}
 
     def unfinished(self, again: Again | None) -> list[int]:
         """Indices to measure: the first of each fingerprint that the store does not settle."""
@@ -145,7 +147,7 @@ class _Sweep:
         todo: dict[str, int] = {}
         for index, key in enumerate(self._keys):
             kept = latest.get(key)
-            if kept is not None and not (again == "failed" and kept.status in _RETRIED):
+            if kept is not None and kept.status not in (_RETRIED if again == "failed" else TROUBLE):
                 self._known[key] = kept
                 self._tell("kept", index, profile=kept)
             else:
@@ -154,11 +156,17 @@ class _Sweep:
         return list(todo.values())
 
     def count(self, todo: list[int]) -> None:
-        """Count what is to be measured, all at once and before anything is timed."""
+        """Count what is to be measured, all at once and before anything is timed.
+
+        Raises the first refusal, a usage error, when nothing at all that was planned can be built.
+        """
         if todo:
             self._tell("stage", todo[0], "counting multiply-adds")
             counted = self._facts([self._planned[index] for index in todo], self._imported)
             self._counted = dict(zip(todo, counted, strict=True))
+            refused = [found for found in counted if isinstance(found, Refusal) and found.kind in _MISTAKES]
+            if len(refused) == len(todo) and not self._known:
+                raise refused[0].error()
 
     def measure(
         self,
@@ -193,7 +201,10 @@ class _Sweep:
 
     def _keep_inapplicable(self, index: int) -> bool:
         """Settle a configuration that can be refused without starting anything."""
+        counted = self._counted[index]
         reason = never_applicable(self._planned[index])
+        if isinstance(counted, Refusal) and counted.kind in _MISTAKES:
+            reason = reason or counted.message
         if reason:
             self._keep(index, Result("not_applicable", reason), _now())
         return bool(reason)
@@ -203,8 +214,8 @@ class _Sweep:
         configuration = self._planned[index]
         facts, notes = dict(result.facts), dict(result.notes)
         counted = self._counted[index]
-        if isinstance(counted, str):
-            notes["facts_missing"] = counted
+        if isinstance(counted, Refusal):
+            notes["facts_missing"] = counted.message
         else:
             facts = {**counted, **facts}
         where = replace(self._where, provenance={**self._where.provenance, **result.provenance})
@@ -221,7 +232,7 @@ class _Sweep:
             result.seconds,
         )
         if self._store is not None:
-            self._store.save(profile)
+            profile = self._store.save(profile)
         self._known[self._keys[index]] = profile
         self._seconds.append(result.seconds)
         self._tell("finished", index, profile=profile)
