@@ -47,7 +47,6 @@ def test_the_final_norm_is_the_backbone_s_own() -> None:
         ("efficientformer_l1", 512, "224"),
         ("pit_b_224", 512, "504 or 532"),
         ("halonet_h1", 288, "256 or 512"),
-        ("gemma4_vit_167m_enc", 512, "480 or 528"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_with_the_nearest(name: str, resolution: int, near: str) -> None:
@@ -57,6 +56,13 @@ def test_sizes_that_do_not_fit_are_refused_with_the_nearest(name: str, resolutio
     for size in near.split(" or "):
         if int(size) <= 1024:
             assert create_backbone(spec(name), int(size), device="meta").resolution == int(size)
+
+
+def test_where_the_rule_is_too_lax_sizes_that_run_are_searched() -> None:
+    with pytest.raises(
+        BadResolution, match="cannot run at 384 pixels: its layers refuse this size; try --res 256 or 512"
+    ):
+        create_backbone(spec("halonet_h1", multiple=128), 384, device="meta")
 
 
 @pytest.mark.parametrize(("name", "stride"), [("vit_base_patch16_224", 16), ("convnext_tiny", 32), ("levit_128s", 64)])
