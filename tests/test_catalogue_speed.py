@@ -17,7 +17,6 @@ HEAVY = {"torch", "timm", "pandas", "scipy", "numpy", "sqlite_utils"}
         "from luma_cli.catalogue.names import expand; expand(['*'])",
         "from luma_cli.catalogue.names import complete; complete('vit_')",
         "from luma_cli.catalogue.listing import list_backbones, show; list_backbones(); show('convnext_b')",
-        "from luma_cli.catalogue.imports import own_code; own_code('json')",
         "from luma_cli.catalogue.costs import load_costs; load_costs()",
     ],
 )

@@ -119,7 +119,9 @@ def test_show_tells_tap_ffn_and_cost(capsys: pytest.CaptureFixture[str]) -> None
     assert [row["resolution"] for row in sheet["costs"]] == [224, 384, 512, 640, 768, 1024]
 
 
-@pytest.mark.parametrize("line", ["--help", "list", "show vit_b", "cost vit_b --res 512", "recommend --budget 200gflops"])
+@pytest.mark.parametrize(
+    "line", ["--help", "list", "show vit_b", "cost vit_b --res 512", "recommend --budget 200gflops"]
+)
 def test_answers_without_torch_and_without_a_home(line: str, tmp_path: Path) -> None:
     program = (
         "import sys; from luma_cli.cli.app import run; code = run(sys.argv[1:]);"

@@ -174,7 +174,20 @@ def test_a_custom_operator_made_of_known_ones_is_taken_apart():
 
 
 def test_no_matrix_product_is_on_the_list_of_zeros():
-    suspects = (".mm", "matmul", "conv", "linear", "attention", "einsum", "bmm", "addmv", "fft_c", "fft_r", "lstm", "cdist")
+    suspects = (
+        ".mm",
+        "matmul",
+        "conv",
+        "linear",
+        "attention",
+        "einsum",
+        "bmm",
+        "addmv",
+        "fft_c",
+        "fft_r",
+        "lstm",
+        "cdist",
+    )
     assert not [name for name in known_zero() for suspect in suspects if suspect in name]
     assert not known_zero() & set(formulas())
 

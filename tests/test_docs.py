@@ -33,7 +33,8 @@ def test_links_in_the_readme_and_docs_lead_somewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", re.findall(r"^    luma ((?:cost|recommend) [^#\n]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    "line",
+    re.findall(r"^    luma ((?:cost|recommend) [^#\n]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M),
 )
 def test_commands_of_the_readme_run(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(line.split()) == 0

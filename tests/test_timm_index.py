@@ -134,19 +134,5 @@ def test_a_generator_that_dies_half_way_leaves_no_index(tmp_path: Path) -> None:
         index.read_index(tmp_path / "torn.csv")
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "index.csv"
-    path.write_text("old", encoding="utf-8")
-
-    def broken(_descriptor: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(index.os, "fsync", broken)
-    with pytest.raises(OSError, match="disk full"):
-        index.write_atomically(path, "new")
-    assert path.read_text(encoding="utf-8") == "old"
-    assert [one.name for one in tmp_path.iterdir()] == ["index.csv"]
-
-
 def test_no_timm_at_all_reads_the_shipped_index() -> None:
     assert index.index_for("", index.shipped_path(), lambda _: pytest.fail("generated")).has("resnet50")

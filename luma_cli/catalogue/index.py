@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from luma_cli import content
+from luma_cli import atomic, content
 from luma_cli.errors import BadCard
 
 COLUMNS = ("architecture", "module", "class", "input_size", "default_tag", "tags", "replaced_by")
@@ -161,7 +161,7 @@ def index_for(
             return read_index(cached)
         trouble = trouble or f"the new index is not of timm {version}"
         with suppress(OSError):  # a cache folder that cannot be written costs another try, not the command
-            write_atomically(failed, trouble)
+            atomic.write_text(failed, trouble)
     return read_index(shipped, stale=f"timm {version} is installed, the index is of {_version_of(shipped)}: {trouble}")
 
 
@@ -201,22 +201,3 @@ def _version_of(path: Path) -> str:
     with path.open(encoding="utf-8") as file:
         first = file.readline()
     return first.removeprefix(_VERSION_PREFIX).strip() if first.startswith(_VERSION_PREFIX) else ""
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader or a crash sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

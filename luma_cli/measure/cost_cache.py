@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import platformdirs
 
+from luma_cli import atomic
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.measure.count_request import CountRequest
 
@@ -43,11 +42,7 @@ def write(folder: Path, request: CountRequest, imports_hash: str, facts: Backbon
     if request.spec.source in _MOVING_SOURCES:
         return
     with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(asdict(facts), file)
-        os.replace(name, _path(folder, request, imports_hash))
+        atomic.write_text(_path(folder, request, imports_hash), json.dumps(asdict(facts)))
 
 
 def _path(folder: Path, request: CountRequest, imports_hash: str) -> Path:
