@@ -32,6 +32,8 @@ app.command("recommend", cls=ManyValued)(recommend.recommend)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.add_typer(db.app, name="db")
 
+_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "doctor"})
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -49,6 +51,15 @@ def luma(
     """Which backbone, which pretraining, which resolution? Evidence for segmentation."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif context.invoked_subcommand in _NAMES_BACKBONES:
+        _announce_index()
+
+
+def _announce_index() -> None:
+    from luma_cli.catalogue.index import is_current
+
+    if not is_current():
+        print("luma: indexing the installed timm, once, about 10 s", file=sys.stderr)
 
 
 def _terminated(signum: int, frame: FrameType | None) -> None:

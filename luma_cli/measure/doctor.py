@@ -34,6 +34,7 @@ def check_environment(database: Path | None = None) -> list[Check]:
     return [
         *checks,
         check_package("timm", "backbones"),
+        check_index(),
         check_package("fvcore", "--by-module"),
         check_cuda(),
         check_attention(),
@@ -69,6 +70,14 @@ def check_package(name: str, purpose: str, optional: bool = False) -> Check:
         return Check(name, "ok", f"{importlib.metadata.version(name)}, for {purpose}")
     except importlib.metadata.PackageNotFoundError:
         return Check(name, "note" if optional else "fail", f"not installed; needed for {purpose}")
+
+
+def check_index() -> Check:
+    """The index of names and classes fits the installed timm."""
+    from luma_cli.catalogue.index import load_index
+
+    index = load_index()
+    return Check("timm index", "note" if index.stale else "ok", index.stale or f"of timm {index.version}")
 
 
 def check_cuda() -> Check:
