@@ -24,6 +24,7 @@ from luma_cli.head.plan import Tap, plan_head
 
 TARGET_RATIO = 0.98
 Z_95 = 1.959964
+WIDTH, PATCH, NUM_HEADS, NUM_QUERIES, NUM_CLASSES = 768, 16, 12, 100, 150  # ViT-B on ADE20K
 
 
 class EomtEncoder(nn.Module):
@@ -39,13 +40,13 @@ class EomtEncoder(nn.Module):
         for layer in self.eomt.layers:
             tokens = layer(tokens)
         patches = tokens[:, self.eomt.embeddings.num_prefix_tokens :]
-        features: Tensor = patches.transpose(1, 2).unflatten(2, self.eomt.grid_size)  # type: ignore[no-untyped-call]
+        features: Tensor = patches.transpose(1, 2).unflatten(2, self.eomt.grid_size)
         return features
 
     def query_ffn(self, queries: Tensor) -> Tensor:
         """The last block's residual FFN, [B, K, D] -> [B, K, D]."""
         last = self.eomt.layers[-1]
-        update: Tensor = last.layer_scale2(last.mlp(last.norm2(queries)))  # type: ignore[operator, union-attr]
+        update: Tensor = last.layer_scale2(last.mlp(last.norm2(queries)))  # type: ignore[operator]
         return queries + update
 
     def norm_tokens(self, tokens: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ class LumaOnEomt(nn.Module):
     def __init__(self, eomt: EomtForUniversalSegmentation, config: HeadConfig) -> None:
         super().__init__()
         self.encoder = EomtEncoder(eomt)
-        tap = Tap(eomt.config.hidden_size, eomt.config.patch_size, eomt.config.num_attention_heads, True, True)
+        tap = Tap(WIDTH, PATCH, NUM_HEADS, has_ffn=True, has_final_norm=True)
         self.head = LumaHead(plan_head(tap, config), config)
 
     def forward(self, images: Tensor) -> Prediction:
@@ -89,18 +90,19 @@ def main() -> int:
 def _models(num_layers: int, image_size: int) -> tuple[nn.Module, nn.Module]:
     """EoMT ViT-B with 100 queries, 150 classes and 3 joint blocks, and LUMA of the same sizes on its encoder."""
     config = EomtConfig(
-        hidden_size=768,
+        hidden_size=WIDTH,
         num_hidden_layers=num_layers,
-        num_attention_heads=12,
+        num_attention_heads=NUM_HEADS,
         image_size=image_size,
-        patch_size=16,
-        num_queries=100,
+        patch_size=PATCH,
+        num_queries=NUM_QUERIES,
         num_blocks=3,
-        num_labels=150,
     )
-    eomt = EomtForUniversalSegmentation(config).eval()
-    eomt.attn_mask_probs.zero_()  # type: ignore[operator]
-    return eomt, LumaOnEomt(eomt, HeadConfig(num_queries=100, num_classes=150)).eval()
+    config.num_labels = NUM_CLASSES
+    eomt = EomtForUniversalSegmentation(config)
+    eomt.train(False)
+    eomt.attn_mask_probs.zero_()
+    return eomt, LumaOnEomt(eomt, HeadConfig(num_queries=NUM_QUERIES, num_classes=NUM_CLASSES)).eval()
 
 
 def _check_shapes(eomt: nn.Module, luma: nn.Module, images: Tensor) -> None:

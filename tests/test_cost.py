@@ -22,8 +22,14 @@ from luma_cli.head.formula import head_macs, head_params
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure import cost as cost_module
 from luma_cli.measure.cost import CostSources, cost, costs
-from luma_cli.measure.count_request import CountRequest, Refusal, answer_from_json, answer_to_json, requests_from_json
-from luma_cli.measure.count_request import requests_to_json
+from luma_cli.measure.count_request import (
+    CountRequest,
+    Refusal,
+    answer_from_json,
+    answer_to_json,
+    requests_from_json,
+    requests_to_json,
+)
 from luma_cli.measure.facts import backbone_facts, meta_twin, num_parameters
 from luma_cli.measure.segmenter_cost import segmenter_cost
 
@@ -70,7 +76,9 @@ def test_the_closed_form_is_what_exists_and_what_is_counted(name, resolution):
     for config in CONFIGS:
         with torch.device("meta"):
             counted = segmenter_cost(Segmenter(backbone, config))
-        assert (head_macs(found, config), head_params(found, config)) == (counted.head_macs, counted.head_params), config
+        assert (head_macs(found, config), head_params(found, config)) == (counted.head_macs, counted.head_params), (
+            config
+        )
         assert (found.macs, found.params) == (counted.backbone_macs, counted.backbone_params)
         assert counted.complete
 
@@ -135,7 +143,9 @@ def test_the_table_answers_when_it_was_made_with_this_timm(tmp_path):
 
 
 def test_what_was_counted_is_kept(tmp_path):
-    first = sources(cache=tmp_path, counter=lambda requests, imports: [facts(resolution=r.resolution) for r in requests])
+    first = sources(
+        cache=tmp_path, counter=lambda requests, imports: [facts(resolution=r.resolution) for r in requests]
+    )
     assert cost("vit_base_patch16_224", 528, sources=first).source == "counted"
     again = cost("vit_base_patch16_224", 528, HeadConfig(num_queries=7), sources=sources(cache=tmp_path))
     assert (again.source, again.resolution) == ("cache", 528)
@@ -160,7 +170,9 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):
 
 def test_one_refusal_does_not_hide_the_others(tmp_path):
     def counter(requests, imports):
-        return [Refusal("BadResolution", "no") if r.resolution == 13 else facts(resolution=r.resolution) for r in requests]
+        return [
+            Refusal("BadResolution", "no") if r.resolution == 13 else facts(resolution=r.resolution) for r in requests
+        ]
 
     bad, good = costs([("vit_b", 13), ("vit_b", 512)], sources=sources(cache=tmp_path, counter=counter))
     assert isinstance(bad, Refusal)

@@ -1,4 +1,4 @@
-"""Counting multiply-adds: against torch's own counter, closed forms, real tensors, timm's published numbers, and faults."""
+"""Counting: against torch's own counter, closed forms, real tensors, timm's published numbers, and faults."""
 
 from __future__ import annotations
 
@@ -174,7 +174,20 @@ def test_a_custom_operator_made_of_known_ones_is_taken_apart():
 
 
 def test_no_matrix_product_is_on_the_list_of_zeros():
-    suspects = (".mm", "matmul", "conv", "linear", "attention", "einsum", "bmm", "addmv", "fft_c", "fft_r", "lstm", "cdist")
+    suspects = (
+        ".mm",
+        "matmul",
+        "conv",
+        "linear",
+        "attention",
+        "einsum",
+        "bmm",
+        "addmv",
+        "fft_c",
+        "fft_r",
+        "lstm",
+        "cdist",
+    )
     assert not [name for name in known_zero() for suspect in suspects if suspect in name]
     assert not known_zero() & set(formulas())
 

@@ -17,7 +17,16 @@ from luma_cli.head.segmenter import Segmenter, build, tap_of
 
 SMALL = HeadConfig(num_queries=6, num_classes=4)
 # tokens, NHWC single residual, NHWC tokens, gammas, GRN, BatchNorm conv MLP, depthwise conv, none
-TINY = ("test_vit", "test_convnext", "swin_t", "test_vit3", "convnextv2_atto", "pvt_v2_b0", "poolformer_s12", "test_efficientnet")
+TINY = (
+    "test_vit",
+    "test_convnext",
+    "swin_t",
+    "test_vit3",
+    "convnextv2_atto",
+    "pvt_v2_b0",
+    "poolformer_s12",
+    "test_efficientnet",
+)
 
 
 def stand_in(config=SMALL, seed=0, **options) -> Segmenter:
@@ -179,7 +188,9 @@ def test_final_norm_is_shared_where_there_is_one():
 def test_a_fresh_ffn_is_possible_everywhere_and_reuse_is_not():
     assert stand_in(HeadConfig(ffn="fresh")).ffn == "fresh"
     assert stand_in(ffn=False).ffn == "fresh"
-    with pytest.raises(BuildError, match=r"stand_in has no token-wise FFN to reuse \(a plain convolution\); use ffn='f"):
+    with pytest.raises(
+        BuildError, match=r"stand_in has no token-wise FFN to reuse \(a plain convolution\); use ffn='f"
+    ):
         stand_in(HeadConfig(ffn="reused"), ffn=False)
 
 

@@ -61,7 +61,7 @@ def by_module(segmenter: Segmenter, max_depth: int = 5) -> list[ModuleCost]:
 
 
 def fvcore_macs(module: nn.Module, *inputs: torch.Tensor) -> Counter[str]:
-    """fvcore's multiply-adds per module name, called modules counted with their caller.
+    """Fvcore's multiply-adds per module name, called modules counted with their caller.
 
     Raises MeasureError when it meets an operator that neither it nor our list of known zeros knows.
     """
@@ -100,7 +100,7 @@ def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """fvcore traces with torch.jit and warns about both that and every operator; what matters is raised instead."""
+    """Fvcore traces with torch.jit and warns about both that and every operator; what matters is raised instead."""
     logger = logging.getLogger("fvcore.nn.jit_analysis")
     level = logger.level
     with warnings.catch_warnings():

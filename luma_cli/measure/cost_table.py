@@ -42,7 +42,9 @@ def table_text(rows: Iterable[BackboneFacts]) -> str:
     writer.writeheader()
     for facts in sorted(rows, key=lambda facts: (facts.architecture, facts.resolution)):
         values = asdict(facts)
-        writer.writerow({name: str(value).lower() if isinstance(value, bool) else value for name, value in values.items()})
+        writer.writerow(
+            {name: str(value).lower() if isinstance(value, bool) else value for name, value in values.items()}
+        )
     return out.getvalue()
 
 
@@ -92,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _failures(found: Mapping[str, Sequence[BackboneFacts | Refusal]]) -> list[str]:
     """A line for every architecture that could not be counted, or fits no resolution at all."""
-    refused = [f"{name}: {item.message}" for name, items in found.items() for item in items if isinstance(item, Refusal)]
+    refused = [
+        f"{name}: {item.message}" for name, items in found.items() for item in items if isinstance(item, Refusal)
+    ]
     return refused + [f"{name}: fits none of {RESOLUTIONS}" for name, items in found.items() if not items]
 
 

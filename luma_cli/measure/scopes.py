@@ -56,7 +56,9 @@ class Scopes:
         return f"{prefix}{name}" if owned else f"{self._stack[-1]}{SEPARATOR}{name}"
 
 
-def count_by_module(root: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None) -> tuple[Count, Counter[str]]:
+def count_by_module(
+    root: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None
+) -> tuple[Count, Counter[str]]:
     """The count of `root(*inputs)` and the multiply-adds of every module under its path, the root's being ''."""
     scopes = Scopes(root)
     counting = Counting(scopes.on_macs)
