@@ -30,7 +30,8 @@ class Backbone(nn.Module):
     """Any module that gives a patch map, seen as a black box with one tapped block.
 
     width: channels D of the map. stride: pixels per token. query_width: channels that the lent FFN takes, D unless the
-    FFN changes width. num_heads: of the head's cross-attention. pruned: names of parameters that never run, removed.
+    FFN changes width. num_heads: of the head's cross-attention. pruned: names of parameters that never run, removed;
+    num_pruned: how many numbers they held.
     ffn_kind: taxonomy name of the lent FFN, empty when there is none; ffn_reason: why there is none.
     """
 
@@ -42,6 +43,7 @@ class Backbone(nn.Module):
     query_width: int
     num_heads: int
     pruned: tuple[str, ...]
+    num_pruned: int
     weights: LoadedWeights
 
     def __init__(self, model: nn.Module, spec: BackboneSpec, resolution: int, rule: ModelRule, ffn: QueryFfn | str):
@@ -51,6 +53,7 @@ class Backbone(nn.Module):
         self.resolution = resolution
         self.rule = rule
         self.pruned = ()
+        self.num_pruned = 0
         self.weights = LoadedWeights()
         self._ffn = ffn
 

@@ -1,7 +1,7 @@
 """Create a backbone at a resolution, tap its last block on the patch grid and remove what never runs.
 
-Facts about the model (map shape, unused parameters) come from one forward on the meta device, which needs no weights and
-no memory; for other devices a twin on meta gives them.
+Facts about the model (map shape, unused parameters) come from one forward on the meta device, which needs no weights
+and no memory; for other devices a twin on meta gives them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from luma_cli.backbone import unused
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.query_ffn import QueryFfn, holds, part
-from luma_cli.backbone.timm_model import build, class_name, recipe_for
+from luma_cli.backbone.timm_model import Recipe, build, class_name, first_line, recipe_for
 from luma_cli.backbone.weights import load_weights
-from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules
+from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules, multiple_of
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.errors import BuildError
+from luma_cli.errors import BadResolution, BuildError
 
 _META = torch.device("meta")
+_NEAR_TRIES = 8
 
 
 def create_backbone(
@@ -44,8 +45,7 @@ def create_backbone(
     device = torch.device(device)
     recipe = recipe_for(spec)
     check_resolution(spec.name, resolution, recipe.rule, recipe.architecture)
-    twin = attach(build(recipe, resolution, _META), spec, resolution, recipe.module, recipe.architecture)
-    names = inspect(twin)
+    twin, names = _twin(spec, recipe, resolution)
     if device == _META:
         return _prune(twin, names)
     model, loaded = load_weights(recipe, resolution, weights, seed, names)
@@ -55,12 +55,56 @@ def create_backbone(
     return _prune(backbone, names).to(device)
 
 
+def _twin(spec: BackboneSpec, recipe: Recipe, resolution: int) -> tuple[Backbone, list[str]]:
+    """The backbone on meta and the names of what never runs. Raises BadResolution with sizes that do work, if any."""
+    try:
+        return _try(spec, recipe, resolution)
+    except BuildError as error:
+        near = _working_near(spec, recipe, resolution)
+        if not near:
+            raise
+        sizes = " or ".join(map(str, near))
+        raise BadResolution(f"{error}; try --res {sizes}") from error
+
+
+def _try(spec: BackboneSpec, recipe: Recipe, resolution: int) -> tuple[Backbone, list[str]]:
+    twin = attach(build(recipe, resolution, _META), spec, resolution, recipe.module, recipe.architecture)
+    names = inspect(twin)
+    height, width = twin.grid
+    if twin.rule.aligned and (height != width or resolution % width):
+        raise BuildError(
+            f"{spec.name} gives a map of {height} x {width} at {resolution} pixels, which does not divide it"
+        )
+    return twin, names
+
+
+def _working_near(spec: BackboneSpec, recipe: Recipe, resolution: int) -> list[int]:
+    """The nearest smaller and larger size, in pixels, at which the backbone is seen to run."""
+    step = multiple_of(recipe.rule, recipe.architecture)
+    found = []
+    for direction in (-step, step):
+        for size in (resolution + direction * count for count in range(1, _NEAR_TRIES + 1)):
+            if max(recipe.rule.minimum, step) <= size <= recipe.rule.maximum and _works(spec, recipe, size):
+                found.append(size)
+                break
+    return found
+
+
+def _works(spec: BackboneSpec, recipe: Recipe, resolution: int) -> bool:
+    try:
+        _try(spec, recipe, resolution)
+    except BuildError:
+        return False
+    return True
+
+
 def wrap(model: nn.Module, spec: BackboneSpec, resolution: int) -> Backbone:
-    """One's own module as a backbone, as `spec.rule` describes it; without `features`, its forward gives the map.
+    """One's own module as a backbone, as `spec.rule` describes it; its forward gives the map unless a rule says else.
 
     The map's shape is found by one forward of zeros on the module's own device. Raises BuildError.
     """
-    rule = {"features": "forward", **spec.rule}
+    known = class_name(model) in load_rules().models
+    rule = spec.rule if known else {"features": "forward", **spec.rule}
     backbone = attach(model, replace(spec, rule=rule), resolution, "", "")
     names = inspect(backbone)
     return _prune(backbone, names)
@@ -89,8 +133,8 @@ def find_ffn(model: nn.Module, rule: ModelRule) -> QueryFfn | str:
 def tapped_block(model: nn.Module, rule: ModelRule) -> nn.Module:
     """The last block on the patch grid. Raises BuildError when the rule's path leads nowhere."""
     paths = (rule.tap,) if isinstance(rule.tap, str) else rule.tap
-    built = (found for path in paths if (found := part(model, path)) is not None)
-    block = next((found for found in built if not isinstance(found, nn.Identity)), None)
+    built = [found for path in paths if (found := part(model, path)) is not None]
+    block = next((found for found in built if not isinstance(found, nn.Identity)), next(iter(built), None))
     if not isinstance(block, nn.Module):
         raise BuildError(f"{type(model).__name__}.{rule.tap} is not a block; correct `tap` in the rule of this class")
     return block
@@ -138,14 +182,15 @@ def _trace(backbone: Backbone) -> tuple[Tensor, set[int], set[int]]:
     try:
         return unused.trace(backbone, images)
     except (RuntimeError, AssertionError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BuildError(f"{backbone.spec.name} cannot run at {side}: {line}") from error
+        line = first_line(error)
+        raise BuildError(f"{backbone.spec.name} cannot run at {side} pixels: {line}") from error
 
 
 def _num_heads(backbone: Backbone, ffn: QueryFfn | None) -> int:
     """Heads of the block's own attention where they divide D, else the most that keep 64 channels each."""
     width = backbone.width
-    heads = _block_heads(ffn.block, backbone.rule.heads) if ffn and backbone.rule.heads else 0
+    path = (ffn.rule.heads or backbone.rule.heads) if ffn else ""
+    heads = _block_heads(ffn.block, path) if ffn and path else 0
     if heads > 0 and width % heads == 0:
         return heads
     return next(heads for heads in range(max(width // 64, 1), 0, -1) if width % heads == 0)
@@ -164,5 +209,6 @@ def _copy_facts(source: Backbone, target: Backbone) -> None:
 
 def _prune(backbone: Backbone, names: list[str]) -> Backbone:
     backbone.pruned = unused.parameters_of(backbone.model, names)
+    backbone.num_pruned = sum(backbone.model.get_parameter(name).numel() for name in backbone.pruned)
     unused.remove(backbone.model, names)
     return backbone

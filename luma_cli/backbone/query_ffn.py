@@ -59,7 +59,7 @@ class QueryFfn:
         batch, num_queries, width = queries.shape
         images = queries.reshape(-1, 1, width) if self.rule.alone else queries
         grid = (1, 1) if self.rule.alone else (num_queries, 1)
-        with _running_statistics(self._norms):
+        with _running_statistics(self._norms), _untouched(self.block, self.rule.untouched):
             result = self._sum(from_tokens(images, self.rule.layout, grid), grid)
         return to_tokens(result, self.rule.layout).reshape(batch, num_queries, -1)
 
@@ -146,3 +146,18 @@ def _running_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for norm in training:
             norm.training = True
+
+
+@contextmanager
+def _untouched(block: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Put named attributes and buffers back afterwards: a router's statistics are about patches, not queries."""
+    owners = [(block.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
+    before = [getattr(owner, name) for owner, name in owners]
+    copies = [value.detach().clone() if isinstance(value, Tensor) else value for value in before]
+    try:
+        yield
+    finally:
+        for (owner, name), value, copied in zip(owners, before, copies, strict=True):
+            if isinstance(value, Tensor) and not value.requires_grad:
+                value.copy_(copied)
+            setattr(owner, name, value)

@@ -48,7 +48,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Tensors seen in one forward: `entry` Z before the FFN, `start` the block's input, `end` its output, `features`."""
+    """Tensors of one forward: `entry` Z before the FFN, `start` the block's input, `end` its output, `features`."""
 
     entry: Tensor
     start: Tensor
@@ -72,19 +72,23 @@ def check(backbone: Backbone, *, seed: int = 0) -> Verdict:
 
 
 def redraw_scales(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw every vector of `module` from N(0,1): norms, LayerScales, gammas, biases; variances become 0.5 to 1.5."""
+    """Draw every vector of `module` from N(0,1) (norms, LayerScales, gammas, biases), variances from 0.5 to 1.5.
+
+    Matrices are drawn to keep the size of their input, so that the FFN counts beside a skip path that is scaled too.
+    """
     with torch.no_grad():
         for found in module.modules():
             for parameter in found.parameters(recurse=False):
-                if parameter.numel() == max(parameter.shape, default=1) or _is_gate(parameter):
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator))
+                fan_in = 1 if _is_scale(parameter) else parameter.numel() // parameter.shape[0]
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
             if isinstance(found, _BatchNorm) and found.running_var is not None and found.running_mean is not None:
                 found.running_mean.copy_(0.5 * torch.randn(found.running_mean.shape, generator=generator))
                 found.running_var.copy_(0.5 + torch.rand(found.running_var.shape, generator=generator))
 
 
-def _is_gate(parameter: Tensor) -> bool:
-    return parameter.ndim == 2 and parameter.shape[0] <= 4
+def _is_scale(parameter: Tensor) -> bool:
+    is_vector = parameter.numel() == max(parameter.shape, default=1)
+    return is_vector or (parameter.ndim == 2 and parameter.shape[0] <= 4)  # EfficientViM keeps four gates in one
 
 
 def _image(backbone: Backbone, generator: torch.Generator) -> Tensor:

@@ -84,9 +84,8 @@ def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) 
         torch.manual_seed(seed)
         try:
             model: nn.Module = timm.create_model(recipe.architecture, pretrained=False, num_classes=0, **arguments)
-        except (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError) as error:
-            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise BuildError(f"{recipe.name} cannot be built at {resolution}: {line}") from error
+        except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+            raise BuildError(f"{recipe.name} cannot be built at {resolution} pixels: {first_line(error)}") from error
     return model
 
 
@@ -96,6 +95,11 @@ def size_arguments(recipe: Recipe, resolution: int) -> dict[str, Any]:
         return {}
     patch14 = recipe.rule.patch14 and patch_size(recipe.architecture) == 14
     return {"img_size": resolution, **({"patch_size": 16} if patch14 else {})}
+
+
+def first_line(error: Exception) -> str:
+    """What `error` says, in one line."""
+    return next(iter(str(error).strip().splitlines()), "its layers refuse this size")
 
 
 def class_name(module: nn.Module) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import inspect
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ def _read(path: Path) -> Any:
     if path.suffix not in _PICKLES:
         raise WeightsError(f"{path}: unknown kind of file; expected .safetensors, or {', '.join(_PICKLES)}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # old pickle protocols: what matters is refused or loaded
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} was refused: it holds more than tensors and could run code; use .safetensors"
@@ -131,7 +133,7 @@ def fit(model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path, 
     """
     state = filtered(model, state, recipe, path)
     wanted = {key: value for key, value in model.state_dict().items() if not _under(key, unused)}
-    extra = tuple(key for key in state if key not in model.state_dict())
+    extra = tuple(sorted(state.keys() - model.state_dict().keys()))
     problems = [*_shape_problems(wanted, state), *_depth_problems(model, extra)]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""

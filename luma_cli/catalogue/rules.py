@@ -41,6 +41,8 @@ class FfnRule:
     alone: the FFN mixes positions (depth-wise convolution, GRN, GroupNorm), so each query is its own 1 x 1 image;
     alone_if: conditions of which any one makes it so.
     feat_size: the part that takes the grid's height and width as second argument.
+    untouched: attributes and buffers of the block (a router's auxiliary loss and counts) that queries must not move.
+    heads: dotted path, in the block, of its number of attention heads, where the class of the model says another.
     """
 
     kind: str
@@ -59,6 +61,8 @@ class FfnRule:
     alone: bool = False
     alone_if: tuple[str, ...] = ()
     feat_size: str = ""
+    untouched: tuple[str, ...] = ()
+    heads: str = ""
 
 
 @dataclass(frozen=True, slots=True)

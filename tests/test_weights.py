@@ -1,0 +1,168 @@
+"""Weights come from a seed or from files that cannot run code, and foreign ones are refused by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from tiny_backbones import spec
+
+from luma_cli.backbone.create import create_backbone
+from luma_cli.errors import WeightsError
+
+
+def checkpoint(name: str, **arguments: object) -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        return timm.create_model(name, **arguments).state_dict()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".bin"])
+def test_a_full_checkpoint_loads_with_its_classifier_left_out(tmp_path: Path, suffix: str) -> None:
+    state, path = checkpoint("test_vit"), tmp_path / f"weights{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save({"state_dict": state}, path)
+    backbone = create_backbone(spec("test_vit"), 160, weights=str(path))
+    torch.testing.assert_close(
+        backbone.model.state_dict()["blocks.0.attn.qkv.weight"], state["blocks.0.attn.qkv.weight"]
+    )
+    assert backbone.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert backbone.weights.ignored == ("head.bias", "head.weight")
+
+
+def test_positions_are_resampled_as_timm_does(tmp_path: Path) -> None:
+    state, path = checkpoint("test_vit"), tmp_path / "weights.safetensors"
+    save_file(state, path)
+    ours = create_backbone(spec("test_vit"), 96, weights=str(path)).model.state_dict()
+    theirs = timm.create_model(
+        "test_vit", pretrained=True, pretrained_cfg_overlay={"file": str(path)}, img_size=96, num_classes=0
+    ).state_dict()
+    torch.testing.assert_close(ours["pos_embed"], theirs["pos_embed"], rtol=0, atol=0)
+    assert ours["pos_embed"].shape != state["pos_embed"].shape
+
+
+def test_patch_14_becomes_16() -> None:
+    backbone = create_backbone(spec("vit_small_patch14_dinov2"), 512, device="meta")
+    assert (backbone.stride, backbone.grid) == (16, (32, 32))
+
+
+def test_weights_of_a_pruned_backbone_load_again(tmp_path: Path) -> None:
+    first = create_backbone(spec("test_efficientnet"), 64, seed=5)
+    path = tmp_path / "pruned.safetensors"
+    save_file(first.model.state_dict(), path)
+    again = create_backbone(spec("test_efficientnet"), 64, weights=str(path))
+    torch.testing.assert_close(again.state_dict(), first.state_dict(), rtol=0, atol=0)
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    first, same, other = (create_backbone(spec("test_vit"), 64, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    key = "model.blocks.0.attn.qkv.weight"
+    assert torch.equal(first[key], same[key])
+    assert not torch.equal(first[key], other[key])
+
+
+def test_another_architecture_is_refused_by_key_and_shape(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.safetensors"
+    save_file(checkpoint("test_vit", embed_dim=32, num_heads=2), path)
+    with pytest.raises(WeightsError, match=r"does not fit test_vit: .*is \[.*32.*\], expected \[.*64.*\]") as caught:
+        create_backbone(spec("test_vit"), 160, weights=str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_deeper_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deeper.safetensors"
+    save_file(checkpoint("test_vit", depth=8), path)
+    with pytest.raises(WeightsError, match=r"blocks\.6\.\S+ is not in the model"):
+        create_backbone(spec("test_vit"), 160, weights=str(path))
+
+
+def test_a_missing_parameter_is_refused(tmp_path: Path) -> None:
+    state, path = checkpoint("test_vit"), tmp_path / "short.safetensors"
+    del state["blocks.5.mlp.fc2.weight"]
+    save_file(state, path)
+    with pytest.raises(WeightsError, match=r"blocks\.5\.mlp\.fc2\.weight \[64, 192\] is missing"):
+        create_backbone(spec("test_vit"), 160, weights=str(path))
+
+
+class Malicious:
+    """Touches a file when unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.touch, (self.target,))
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_pickle_that_runs_code_is_refused_without_running_it(tmp_path: Path, wrapped: bool) -> None:
+    target, path = tmp_path / "ran", tmp_path / "evil.pth"
+    if wrapped:
+        torch.save({"state_dict": Malicious(target)}, path)
+    else:
+        path.write_bytes(pickle.dumps(Malicious(target)))
+    with pytest.raises(WeightsError, match="was refused: it holds more than tensors"):
+        create_backbone(spec("test_vit"), 64, weights=str(path))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.safetensors", b"junk", "is not a safetensors file"),
+        ("a.pth", b"", "cannot be read as PyTorch weights"),
+        ("a.onnx", b"junk", "unknown kind of file"),
+    ],
+)
+def test_junk_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=message) as caught:
+        create_backbone(spec("test_vit"), 64, weights=str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_tensors_and_a_missing_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(WeightsError, match="holds no named tensors"):
+        create_backbone(spec("test_vit"), 64, weights=str(path))
+    with pytest.raises(WeightsError, match="no such file"):
+        create_backbone(spec("test_vit"), 64, weights=str(tmp_path / "none.pth"))
+
+
+def test_pretrained_without_network_says_which_file_and_what_to_do() -> None:
+    with pytest.raises(WeightsError, match=r"model.safetensors of timm/test_vit.r160_in1k .* or use --weights FILE"):
+        create_backbone(spec("test_vit"), 64, weights="pretrained")
+
+
+def test_pretrained_without_public_weights_says_so() -> None:
+    with pytest.raises(WeightsError, match="has no public weights in timm"):
+        create_backbone(spec("coatnet_nano_cc_224"), 64, weights="pretrained")
+
+
+def test_a_local_folder_gives_architecture_and_weights(tmp_path: Path) -> None:
+    state = checkpoint("test_vit")
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_vit", "num_classes": 1000}))
+    source = f"local-dir:{tmp_path}"
+    for backbone in (
+        create_backbone(spec(source), 160, weights="pretrained"),
+        create_backbone(spec("test_vit"), 160, weights=source),
+    ):
+        torch.testing.assert_close(backbone.model.state_dict()["norm.weight"], state["norm.weight"])
+        assert backbone.weights.sha256
+    assert create_backbone(spec(source), 64).weights.source == "random"
+
+
+def test_a_hub_repository_that_is_not_cached_is_not_fetched() -> None:
+    with pytest.raises(WeightsError, match="hf download owner/repo"):
+        create_backbone(spec("hf-hub:owner/repo"), 64)
