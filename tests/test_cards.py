@@ -115,6 +115,7 @@ def test_a_card_is_read_as_written(tmp_path: Path) -> None:
         "dinov3": "vit_base_patch16_dinov3.lvd1689m",
         "ijepa": "",
     }
+    assert size.chosen == ("vit_base_patch16_224", "vit_base_patch16_dinov3")
     assert size.architectures == ("vit_base_patch16_224", "vit_base_patch16_dinov3", "vit_base_patch16_384")
     cards.check_against(card, load_index())
 

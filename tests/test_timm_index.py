@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,13 +24,19 @@ def write_table(path: Path, version: str = NEW) -> str:
     return ""
 
 
-def test_the_shipped_index_is_what_a_refresh_writes(tmp_path: Path) -> None:
+def test_the_shipped_index_is_what_a_refresh_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of the user's whose files would hide the standard library's."""
     if index.read_index(index.shipped_path()).version != importlib.metadata.version("timm"):
         pytest.skip("the shipped index is of another timm")
-    path = tmp_path / "index.csv"
-    subprocess.run([sys.executable, "-m", "luma_cli.catalogue.refresh", str(path)], check=True, timeout=200)
-    assert path.read_text(encoding="utf-8") == index.shipped_path().read_text(encoding="utf-8")
-    assert [one.name for one in tmp_path.iterdir()] == ["index.csv"]
+    (tmp_path / "csv.py").write_text("raise AssertionError('hidden')\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(index, "installed_version", lambda: NEW)
+    assert not index.is_current()
+    found = index.index_for(NEW, index.shipped_path())
+    assert f"not of timm {NEW}" in found.stale
+    written = index.cache_path(NEW)
+    assert written.read_text(encoding="utf-8") == index.shipped_path().read_text(encoding="utf-8")
+    assert sorted(one.name for one in written.parent.iterdir()) == [f"timm_index-{NEW}.csv", f"timm_index-{NEW}.failed"]
 
 
 def test_installed_version_is_that_of_the_metadata() -> None:
@@ -55,6 +59,12 @@ def test_the_index_holds_no_address() -> None:
     text = index.shipped_path().read_text(encoding="utf-8")
     assert "http" not in text
     assert "/" not in text.replace("/_", "")
+
+
+def test_the_index_of_this_machine_is_current() -> None:
+    if index.read_index(index.shipped_path()).version == importlib.metadata.version("timm"):
+        assert index.is_current()
+        assert index.load_index().stale == ""
 
 
 def test_a_matching_timm_reads_the_shipped_index_and_generates_nothing() -> None:
@@ -94,6 +104,26 @@ def test_an_index_that_cannot_be_generated_falls_back_says_so_and_is_not_tried_a
     assert NEW in first.stale
     assert first.stale == second.stale
     assert first.has("vit_base_patch16_224.mae")
+
+
+def test_a_failure_is_tried_again_after_a_day() -> None:
+    index.index_for(NEW, index.shipped_path(), lambda _: "ImportError: no torchvision")
+    written = index.cache_path(NEW).with_suffix(".failed").stat().st_mtime
+    soon = index.index_for(NEW, index.shipped_path(), lambda _: pytest.fail("generated"), written + 23 * 3600)
+    assert soon.stale
+    later = index.index_for(NEW, index.shipped_path(), write_table, written + 25 * 3600)
+    assert (later.version, later.stale) == (NEW, "")
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    found = index.index_for(NEW, index.shipped_path(), lambda path: f"NotADirectoryError: {path.parent}")
+    assert "NotADirectoryError" in found.stale
+    assert found.has("resnet50")
 
 
 def test_a_generator_that_dies_half_way_leaves_no_index(tmp_path: Path) -> None:

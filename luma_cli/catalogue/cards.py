@@ -42,8 +42,8 @@ _SIZE_KEYS: dict[str, type] = {"timm": str, "aliases": list, "variants": list, "
 class CardSize:
     """One size of a card.
 
-    timm: base architecture, what the bare name means. variants: other timm architectures of the same depth, width and
-    stride (window, position embedding, pooling), whose tags count as this size's.
+    timm: base architecture, what the bare name means. variants: other timm architectures that differ from the size's
+    own only in window, image size, position embedding or pooling, so that their tags count as this size's.
     pretraining: objective -> `architecture.tag` of timm, empty text where no public weights exist.
     """
 
@@ -54,10 +54,15 @@ class CardSize:
     pretraining: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def architectures(self) -> tuple[str, ...]:
-        """Every timm architecture of this size, the base first, without duplicates."""
+    def chosen(self) -> tuple[str, ...]:
+        """The timm architectures that the card's own names stand for, the base first: what a cost table must hold."""
         listed = (timm_name.partition(".")[0] for timm_name in self.pretraining.values() if timm_name)
-        return tuple(dict.fromkeys((self.timm, *listed, *self.variants)))
+        return tuple(dict.fromkeys((self.timm, *listed)))
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Every timm architecture of this size, variants last, without duplicates."""
+        return tuple(dict.fromkeys((*self.chosen, *self.variants)))
 
 
 @dataclass(frozen=True, slots=True)

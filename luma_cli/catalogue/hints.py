@@ -83,7 +83,8 @@ def _no_such_pretraining(stem: str, suffix: str, meaning: Meaning) -> str:
     if meaning.objective:
         means = card.spelling(size.name, meaning.objective)
         return f"{stem} already means {means}; for another pretraining type {card.spelling(size.name)}.PRETRAINING"
-    here = [f"{stem}.{objective}" for objective in size.pretraining]
+    near = nearest(suffix, size.pretraining, len(size.pretraining))
+    here = [f"{stem}.{objective}" for objective in dict.fromkeys((*near, *size.pretraining))]
     if not suffix:
         return f"{stem}. needs a pretraining after its dot; it has {listed(here)}"
     told = f"{stem} has no pretraining or tag {suffix!r}; it has {listed(here)}"

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,8 @@ from luma_cli.errors import BadCard
 COLUMNS = ("architecture", "module", "class", "input_size", "default_tag", "tags", "replaced_by")
 _VERSION_PREFIX = "# timm "
 _REFRESH_SECONDS = 300
+# A failure to generate may be repaired (a torchvision that matches torch), so it is tried again after a day.
+_FAILURE_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,25 +134,42 @@ def load_index() -> TimmIndex:
     return index_for(installed_version(), shipped_path())
 
 
-def index_for(version: str, shipped: Path, generate: Callable[[Path], str] | None = None) -> TimmIndex:
-    """The index for timm `version`; `generate(path)` writes a new one there and returns what went wrong, or nothing."""
+def is_current() -> bool:
+    """Whether `load_index` only reads; when not, it spends some 10 s on generating, which a command may announce."""
+    version = installed_version()
+    return not version or version in (_version_of(shipped_path()), _version_of(cache_path(version)))
+
+
+def index_for(
+    version: str, shipped: Path, generate: Callable[[Path], str] | None = None, now_seconds: float | None = None
+) -> TimmIndex:
+    """The index for timm `version`.
+
+    generate: writes a new one at the path given and returns what went wrong, or nothing. now_seconds: the time since
+    the epoch at which an earlier failure is judged, by default that of the clock.
+    """
     if not version or _version_of(shipped) == version:
         return read_index(shipped)
     cached = cache_path(version)
     if _version_of(cached) == version:
         return read_index(cached)
-    return _refreshed(version, shipped, cached, generate or _generate)
-
-
-def _refreshed(version: str, shipped: Path, cached: Path, generate: Callable[[Path], str]) -> TimmIndex:
-    """A newly generated index; a failure is kept beside it so that later commands do not pay for it again."""
     failed = cached.with_suffix(".failed")
-    trouble = failed.read_text(encoding="utf-8") if failed.exists() else generate(cached)
-    if not trouble and _version_of(cached) == version:
-        return read_index(cached)
-    trouble = trouble or f"the new index is not of timm {version}"
-    write_atomically(failed, trouble)
+    trouble = _recent_failure(failed, time.time() if now_seconds is None else now_seconds)
+    if not trouble:
+        trouble = (generate or _generate)(cached)
+        if not trouble and _version_of(cached) == version:
+            return read_index(cached)
+        trouble = trouble or f"the new index is not of timm {version}"
+        with suppress(OSError):  # a cache folder that cannot be written costs another try, not the command
+            write_atomically(failed, trouble)
     return read_index(shipped, stale=f"timm {version} is installed, the index is of {_version_of(shipped)}: {trouble}")
+
+
+def _recent_failure(failed: Path, now_seconds: float) -> str:
+    """What went wrong within the last day, empty when nothing did."""
+    if not failed.is_file() or now_seconds - failed.stat().st_mtime > _FAILURE_SECONDS:
+        return ""
+    return failed.read_text(encoding="utf-8")
 
 
 def cache_path(version: str) -> Path:
@@ -162,8 +183,10 @@ def _generate(path: Path) -> str:
     """Generate an index at `path` in a process of its own. Returns the last line of what went wrong, or nothing."""
     import subprocess
 
-    command = [sys.executable, "-m", "luma_cli.catalogue.refresh", str(path)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "HF_HUB_OFFLINE": "1"}
+    # -P: files in the user's folder must not hide the standard library's or timm's.
+    command = [sys.executable, "-P", "-m", "luma_cli.catalogue.refresh", str(path)]
+    places = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": places, "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_REFRESH_SECONDS, env=environment)
     except subprocess.TimeoutExpired:

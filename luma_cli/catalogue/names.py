@@ -134,7 +134,7 @@ def _from_card_and_tag(name: str) -> BackboneSpec | None:
     listed = {timm_name: objective for objective, timm_name in size.pretraining.items()}
     chosen = [one for one in names if one in listed] or [one for one in names if one == f"{size.timm}.{tag}"] or names
     if len(chosen) > 1 or len({_objective(one) for one in names}) > 1:
-        raise UnknownName(f"{name!r} is ambiguous; type one of {hints.listed(names)}")
+        raise UnknownName(f"{name!r} is ambiguous; type one of {hints.listed(names, 5)}")
     if not chosen:
         return None
     if chosen[0] in listed:
@@ -161,11 +161,11 @@ def _from_hub(name: str, place: str) -> BackboneSpec:
 
 def _from_folder(name: str, folder: Path) -> BackboneSpec:
     """A local model folder; its architecture is the one that its `config.json` names."""
-    known = _from_timm(_architecture_in(folder)) or BackboneSpec(name, name, "")
+    known = _from_timm(_architecture_in(name, folder)) or BackboneSpec(name, name, "")
     return replace(known, name=name, timm_name=name, source="local-dir", public_weights=True)
 
 
-def _architecture_in(folder: Path) -> str:
+def _architecture_in(name: str, folder: Path) -> str:
     """The architecture that a local model folder states. Raises UnknownName when it states none."""
     import json
 
@@ -173,9 +173,9 @@ def _architecture_in(folder: Path) -> str:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UnknownName(f"local-dir:{folder} cannot be read ({error}); {wanted}") from error
+        raise UnknownName(f"{name!r} cannot be read ({error}); {wanted}") from error
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
-        raise UnknownName(f"local-dir:{folder}: config.json names no architecture; {wanted}")
+        raise UnknownName(f"{name!r}: config.json names no architecture; {wanted}")
     return str(config["architecture"])
 
 
