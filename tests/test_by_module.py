@@ -31,7 +31,7 @@ def test_the_query_pass_through_the_shared_ffn_is_the_heads():
     cost = segmenter_cost(segmenter)
     assert (rows["backbone"], rows["head"]) == (cost.backbone_macs, cost.head_macs)
     ffn = "backbone.model.blocks.5.mlp"
-    assert rows[f"head > {ffn}"] == 100 * 8 * 64 * 64 * 3 // 4  # test_vit's hidden width is three times its own
+    assert rows[f"head > {ffn}"] == 100 * 2 * 64 * 3 * 64  # its hidden width is three times its own
     assert rows[ffn] == 17 * rows[f"head > {ffn}"] // 100
 
 

@@ -22,8 +22,14 @@ from luma_cli.head.formula import head_macs, head_params
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure import cost as cost_module
 from luma_cli.measure.cost import CostSources, cost, costs
-from luma_cli.measure.count_request import CountRequest, Refusal, answer_from_json, answer_to_json, requests_from_json
-from luma_cli.measure.count_request import requests_to_json
+from luma_cli.measure.count_request import (
+    CountRequest,
+    Refusal,
+    answer_from_json,
+    answer_to_json,
+    requests_from_json,
+    requests_to_json,
+)
 from luma_cli.measure.facts import backbone_facts, meta_twin, num_parameters
 from luma_cli.measure.segmenter_cost import segmenter_cost
 

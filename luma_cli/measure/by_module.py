@@ -42,7 +42,7 @@ class ModuleCost:
     params: int
 
 
-def by_module(segmenter: Segmenter, max_depth: int = 4) -> list[ModuleCost]:
+def by_module(segmenter: Segmenter, max_depth: int = 5) -> list[ModuleCost]:
     """Every module that does multiply-adds, in the model's order and down to `max_depth` dots; the first is the whole.
 
     `segmenter` is on the CPU with data, as fvcore runs it. Raises MeasureError for operators that fvcore cannot count.

@@ -1,4 +1,4 @@
-"""The cost of a segmenter that is already built, counted in this process: one's own modules, and proof of the formula."""
+"""The cost of a segmenter that is already built, counted in this process: own modules, and proof of the formula."""
 
 from __future__ import annotations
 
