@@ -10,7 +10,6 @@ import csv
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields
@@ -18,6 +17,7 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
+from luma_cli import atomic
 from luma_cli.catalogue.cards import load_cards
 from luma_cli.catalogue.costs import BackboneFacts, costs_path
 from luma_cli.catalogue.names import resolve
@@ -61,18 +61,6 @@ def count_all(names: Sequence[str], num_workers: int = NUM_WORKERS) -> dict[str,
         return dict(zip(names, pool.map(count_architecture, names, chunksize=1), strict=True))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at `path`: a reader sees the old table or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).chmod(0o644)  # mkstemp makes it private
-    os.replace(name, path)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the table, or with `--check` say whether the one at hand is current; 1 when it is not or a count failed."""
     options = _parser().parse_args(arguments)
@@ -84,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     text = table_text(facts for answers in found.values() for facts in answers if isinstance(facts, BackboneFacts))
     if not options.check:
-        write_atomically(options.out, text)
+        atomic.write_text(options.out, text)
         print(f"{options.out}: {text.count(chr(10)) - 1} rows, timm {version('timm')}", file=sys.stderr)
         return 0
     current = options.out.is_file() and options.out.read_text(encoding="utf-8") == text
