@@ -1,11 +1,13 @@
 # make demo   set up .venv and run the main job on the default backbone
 # make test   lint, types, tests: what CI runs
 # make bench  the measured ratios, one run
+# make gpu    every GPU test and benchmark, writes profiles/measured/<gpu>.csv
+# make docs   the generated pages; make costs   the cost table
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench gpu docs clean
+.PHONY: demo test bench gpu docs costs clean
 
 $(BIN)/luma: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,7 +27,7 @@ test: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(VENV)/dev
 	$(BIN)/python benchmarks/startup.py
@@ -39,6 +41,9 @@ gpu: $(VENV)/dev
 docs: $(VENV)/dev
 	$(BIN)/python -m luma_cli.backbone.coverage
 	$(BIN)/python docs/make.py
+
+costs: $(VENV)/dev
+	$(BIN)/python -m luma_cli.measure.cost_table
 
 clean:
 	rm -rf $(VENV) dist build
