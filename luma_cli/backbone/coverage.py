@@ -33,7 +33,7 @@ _HEAD = """# Coverage of timm {version}
 One row per module of timm: its smallest model, whether it attaches, the map it gives and the FFN it lends to queries.
 Written by `python -m luma_cli.backbone.coverage`; the rules behind it are in `models/timm_rules.toml`.
 
-- **map**: channels x height x width at the size asked for, {resolution} or the nearest that fits.
+- **map**: channels x height x width at the size asked for, {resolution} or the next that fits.
 - **ffn**: `reused`, the tapped block's own FFN serves the queries; `fresh`, it lends none and the head brings one.
 - **proof**: `exact`, the query path reproduces on every token the change that the block itself made, at a relative
   error of at most 1e-4 with scales redrawn; `spatial`, the FFN mixes positions (depthwise convolution, GRN,
