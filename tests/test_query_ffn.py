@@ -38,7 +38,7 @@ def test_the_rule_names_the_kind_and_the_block_proves_it(name: str) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_queries_keep_their_shape_and_never_mix(name: str) -> None:
     backbone, queries = copy.deepcopy(shared(name)), queries_for(name)
-    redraw_scales(backbone.ffn.block, torch.Generator().manual_seed(2))
+    redraw_scales(backbone.ffn, torch.Generator().manual_seed(2))
     with torch.no_grad():
         together = backbone.query_ffn(queries)
         order = torch.tensor([3, 0, 4, 1, 2])
@@ -104,7 +104,7 @@ def test_a_width_changing_ffn_takes_queries_of_its_input_width() -> None:
     ffn = QueryFfn(block, load_rules().blocks["mvitv2.MultiScaleBlock"])
     seen: list[torch.Tensor] = []
     block.norm2.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    redraw_scales(block, torch.Generator().manual_seed(0))
+    redraw_scales(ffn, torch.Generator().manual_seed(0))
     truth, _ = block(torch.randn(1, 17, 32, generator=torch.Generator().manual_seed(0)), [4, 4])
     assert ffn.width == 32
     torch.testing.assert_close(ffn(seen[0]), truth)

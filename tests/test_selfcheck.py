@@ -19,7 +19,7 @@ def verdict_without(backbone: Backbone, dropped: str):  # type: ignore[no-untype
     """The verdict on an adapter that forgets one part of the branch, watched by the true rule."""
     generator = torch.Generator().manual_seed(0)
     twin = copy.deepcopy(backbone)
-    redraw_scales(twin.ffn.block, generator)
+    redraw_scales(twin.ffn, generator)
     with torch.no_grad():
         seen = observe(twin, torch.randn(1, 3, twin.resolution, twin.resolution, generator=generator))
         truth = residual(twin.ffn, seen)
@@ -65,7 +65,7 @@ def test_without_redrawn_scales_a_missing_ffn_would_pass() -> None:
 
 def test_the_wrong_gate_row_is_caught() -> None:
     backbone = copy.deepcopy(shared("efficientvim_m1"))
-    redraw_scales(backbone.ffn.block, torch.Generator().manual_seed(0))
+    redraw_scales(backbone.ffn, torch.Generator().manual_seed(0))
     with torch.no_grad():
         seen = observe(backbone, torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
         truth = residual(backbone.ffn, seen)

@@ -1,7 +1,7 @@
 """Proof that the FFN lent to queries is the one that the tapped block runs.
 
 Initial scales are so small (LayerScale 1e-5) that a missing FFN passes a naive comparison, so on a copy every scale and
-norm of the block is redrawn from N(0,1) first. Then one forward of the whole model is watched: Z enters the FFN, Y
+norm of the FFN is redrawn from N(0,1) first. Then one forward of the whole model is watched: Z enters the FFN, Y
 leaves the block, and the change that the query path makes to Z must be the change that the block itself made.
 """
 
@@ -65,25 +65,27 @@ def check(backbone: Backbone, *, seed: int = 0) -> Verdict:
         return Verdict("fresh", 0.0, 0.0, True, backbone.ffn_reason)
     generator = torch.Generator().manual_seed(seed)
     twin = copy.deepcopy(backbone).float().eval()
-    redraw_scales(twin.ffn.block, generator)
+    redraw_scales(twin.ffn, generator)
     with torch.no_grad():
         seen = observe(twin, _image(twin, generator))
         return judge(twin.ffn, seen, residual(twin.ffn, seen))
 
 
-def redraw_scales(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw every vector of `module` from N(0,1) (norms, LayerScales, gammas, biases), variances from 0.5 to 1.5.
+def redraw_scales(ffn: QueryFfn, generator: torch.Generator) -> None:
+    """Draw every vector of the FFN's parts from N(0,1) (norms, LayerScales, gammas, biases), variances from 0.5 to 1.5.
 
     Matrices are drawn to keep the size of their input, so that the FFN counts beside a skip path that is scaled too.
     """
     with torch.no_grad():
-        for found in module.modules():
-            for parameter in found.parameters(recurse=False):
+        for found in ffn.parts():
+            parameters = [found] if isinstance(found, nn.Parameter) else list(found.parameters())
+            for parameter in parameters:
                 fan_in = 1 if _is_scale(parameter) else parameter.numel() // parameter.shape[0]
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
-            if isinstance(found, _BatchNorm) and found.running_var is not None and found.running_mean is not None:
-                found.running_mean.copy_(0.5 * torch.randn(found.running_mean.shape, generator=generator))
-                found.running_var.copy_(0.5 + torch.rand(found.running_var.shape, generator=generator))
+            for norm in [] if isinstance(found, nn.Parameter) else found.modules():
+                if isinstance(norm, _BatchNorm) and norm.running_var is not None and norm.running_mean is not None:
+                    norm.running_mean.copy_(0.5 * torch.randn(norm.running_mean.shape, generator=generator))
+                    norm.running_var.copy_(0.5 + torch.rand(norm.running_var.shape, generator=generator))
 
 
 def _is_scale(parameter: Tensor) -> bool:
