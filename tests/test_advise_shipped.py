@@ -36,8 +36,20 @@ def test_candidates_cover_every_size_and_say_what_cannot_be_had(shipped: list[Ca
     assert len(keys) == len(set(keys))
 
 
-@pytest.mark.parametrize("dataset", ["ade20k", "cityscapes"])
-@pytest.mark.parametrize("limit", [50, 100, 200, 400, 1000])
+def test_a_budget_below_all_published_crops_is_ranked_by_cost_and_says_so() -> None:
+    found = answer(["50gflops"], dataset="cityscapes")
+    assert (found.scale, found.ranked_by) == (None, "macs")
+    assert all(row.prediction is None and not row.evidence for row in found.rows)
+    assert "no accuracy evidence on cityscapes" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "limit"),
+    [
+        *(("ade20k", limit) for limit in (50, 100, 200, 400, 1000)),
+        *(("cityscapes", limit) for limit in (200, 400, 1000)),
+    ],
+)
 def test_every_usual_budget_is_answered_on_one_scale(dataset: str, limit: int) -> None:
     found = answer([f"{limit}gflops"], dataset=dataset)
     assert found.rows

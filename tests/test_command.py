@@ -47,6 +47,7 @@ def test_values_reach_the_command() -> None:
         ("--again vit_b", "--again all vit_b"),
         ("--again failed vit_b", "--again failed vit_b"),
         ("vit_b --again --json", "vit_b --again all --json"),
+        ("", ""),
     ],
 )
 def test_bare_again_means_all(given: str, expected: str) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from luma_cli.backbone.backbone import LoadedWeights
 from luma_cli.backbone.timm_model import Recipe, build, class_name, source_folder
 from luma_cli.catalogue.rules import load_rules
+from luma_cli.catalogue.weights import SOURCES, local_file
 from luma_cli.errors import WeightsError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -53,18 +54,13 @@ def find_file(recipe: Recipe, weights: str) -> Path:
     if weights == "pretrained" and not recipe.source:
         return _pretrained_file(recipe)
     source = recipe.source if weights == "pretrained" else weights
-    if source.startswith(("local-dir:", "hf-hub:")):
+    if source.startswith(SOURCES):
         folder = source_folder(source)
         found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
         if not found:
             raise WeightsError(f"{source}: neither {' nor '.join(WEIGHT_FILES)} in {folder}; put one there")
         return found[0]
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise WeightsError(
-            f"weights {weights!r}: no such file; expected random, pretrained, a file or local-dir:FOLDER"
-        )
-    return path
+    return local_file(source)
 
 
 def _pretrained_file(recipe: Recipe) -> Path:

@@ -47,7 +47,7 @@ def complete_flags(arguments: Sequence[str]) -> list[str]:
     ['vit_b', '--again', 'all', '--json']
     """
     result = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         result.append(argument)
         default, values = OPTIONAL_VALUED.get(argument, ("", frozenset()))
         if default and following not in values:

@@ -10,6 +10,7 @@ from typing import Any
 
 from luma_cli.catalogue.names import expand
 from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.catalogue.weights import local_file, names_a_file
 from luma_cli.errors import UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.measure import devices, sweep
@@ -53,6 +54,8 @@ def measure(
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> list[Profile]:
     """`profile` for resolved backbones and a template of the configuration."""
+    if names_a_file(wanted.weights):
+        local_file(wanted.weights)
     settings = replace(settings, device=find_device(settings.device))
     planned = sweep.plan(specs, resolutions, replace(wanted, device=settings.device))
     with _store(database) as store:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from luma_cli.catalogue.costs import BackboneFacts, load_costs
+from luma_cli.catalogue.index import load_index
 from luma_cli.catalogue.names import resolve
+from luma_cli.catalogue.rules import check_resolution, load_rules
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.errors import BuildError, MeasureError, UsageError
+from luma_cli.errors import BadResolution, BuildError, MeasureError, UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.formula import head_macs, head_params, plan_from_facts
 from luma_cli.measure import cost_cache
@@ -197,12 +199,29 @@ def _spec(name: str | BackboneSpec, imported: bool) -> BackboneSpec:
 
 
 def _look_up(request: CountRequest, imports_hash: str, sources: CostSources) -> tuple[Answer, Source] | None:
-    """Facts from the table, if it was made with the installed timm, else from the cache."""
+    """Facts from the table, if it was made with the installed timm, else from the cache; a refusal by the rules."""
     row = None if imports_hash else sources.table.get((request.spec.architecture, request.resolution))
     if row is not None and row.timm == version("timm"):
         return row, "table"
     kept = cost_cache.read(sources.cache, request, imports_hash)
-    return None if kept is None else (kept, "cache")
+    if kept is not None:
+        return kept, "cache"
+    refusal = _misfit(request)
+    return None if refusal is None else (refusal, "table")
+
+
+def _misfit(request: CountRequest) -> Refusal | None:
+    """A size that the rule table already refuses, without building anything."""
+    spec = request.spec
+    entry = load_index().get(spec.architecture)
+    if entry is None:
+        return None
+    rule = load_rules().model_rule(entry.module, entry.cls, spec.architecture, spec.rule)
+    try:
+        check_resolution(spec.name, request.resolution, rule, spec.architecture)
+    except BadResolution as error:
+        return Refusal("BadResolution", str(error))
+    return None
 
 
 def _cost(request: CountRequest, hit: tuple[Answer, Source], head: HeadConfig) -> Cost | Refusal:
