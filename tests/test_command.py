@@ -52,3 +52,7 @@ def test_values_reach_the_command() -> None:
 )
 def test_bare_again_means_all(given: str, expected: str) -> None:
     assert complete_flags(given.split()) == expected.split()
+
+
+def test_a_line_without_any_argument_is_left_alone() -> None:
+    assert complete_flags([]) == []

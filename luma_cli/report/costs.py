@@ -11,10 +11,11 @@ from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.measure.cost import Cost
 from luma_cli.report.profile_row import SCHEMA, flat_row, profile_row
 from luma_cli.report.profiles import cost_cell
-from luma_cli.report.table import Table, columns, merge_cells, number, print_table
+from luma_cli.report.table import Table, columns, number, print_table
 from luma_cli.store.records import Configuration, Environment, Profile
 from luma_cli.units import FlopConvention, convention_caption, gflops
 
+_SPLIT = ("backbone GFLOPs>", "head GFLOPs>", "params M>", "backbone M>", "head M>")
 Counted = Sequence[tuple[BackboneSpec, Cost]]
 _NOT_RUN = ("weights", "device", "device_name", "dtype", "attention", "compile", "batch", "fingerprint")
 
@@ -50,9 +51,10 @@ def print_cost_table(counted: Counted, convention: FlopConvention = "mac") -> No
     said += [f">=: no formula for {', '.join(unknown)}"] if unknown else []
     print_table(
         Table(
-            columns("backbone", "px>", "GFLOPs>", "backbone>", "head>", "params M>", "backbone>", "head>", "FFN"),
-            merge_cells(rows, 1),
+            columns("backbone", "px>", "GFLOPs>", *_SPLIT, "FFN"),
+            tuple(rows),
             caption="; ".join([convention_caption(convention), *said]),
+            merge=1,
         )
     )
 

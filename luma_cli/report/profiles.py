@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +30,9 @@ def profile_table(profiles: Sequence[Profile], convention: FlopConvention = "mac
     return Table(
         columns("backbone", "px>", "GFLOPs>", "params M>", "batch>", "img/s>", "ms p50>", "p90>", "GiB>", "status~"),
         rows,
-        caption="\n".join([convention_caption(convention), *_conditions(profiles), _legend(profiles)]).strip(),
+        caption="\n".join(
+            [convention_caption(convention), *_conditions(profiles), _legend(profiles), *_reasons(profiles)]
+        ).strip(),
     )
 
 
@@ -62,13 +65,24 @@ def _interval(metric: Metric | None) -> str:
     """Median and half of the 95% interval, in digits that the interval supports."""
     if metric is None:
         return "-"
-    return f"{metric.median:.4g} ±{max(metric.ci_high - metric.median, metric.median - metric.ci_low):.1g}"
+    half = max(metric.ci_high - metric.median, metric.median - metric.ci_low)
+    place = math.floor(math.log10(half)) if half > 0 else -1
+    rounded = [f"{round(value, -place):,.{max(0, -place)}f}" for value in (metric.median, half)]
+    return " ±".join(rounded)
 
 
 def _status(profile: Profile) -> str:
     noisy = any(metric.noisy for metric in profile.metrics.values())
-    text = profile.status + (" noisy" if noisy else "") + (" throttled" if profile.notes.get("throttled") else "")
-    return f"{text}: {profile.reason}" if profile.reason else text
+    return profile.status + (" noisy" if noisy else "") + (" throttled" if profile.notes.get("throttled") else "")
+
+
+def _reasons(profiles: Sequence[Profile]) -> list[str]:
+    """Why rows have no numbers: below the table, where a sentence has room."""
+    return [
+        f"{profile.configuration.backbone} at {profile.configuration.resolution} px, {profile.status}: {profile.reason}"
+        for profile in profiles
+        if profile.reason
+    ]
 
 
 def _conditions(profiles: Sequence[Profile]) -> list[str]:

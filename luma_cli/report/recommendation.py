@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Iterator
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
@@ -29,23 +30,31 @@ def print_recommendation(
     stream = file or sys.stdout
     if not stream.isatty():
         print_table(_table(answer, convention, with_why=True), stream)
+        for mark, text in _remarks(answer):
+            if text:
+                print(f"# {mark}{text}", file=stream)
         return
     print_table(_table(answer, convention, with_why=False), stream)
     for row in answer.rows:
         _paragraph(f"{row.rank:2}. ", _name(row) + ": " + row.why, stream)
+    for mark, text in _remarks(answer):
+        _paragraph(mark, text, stream)
+
+
+def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
+    """What qualifies the table: candidates without evidence, other scales, notes; a mark and a text each."""
     if answer.without_evidence:
-        print(file=stream)
-        count = answer.num_without_evidence
-        _paragraph("", f"{count} candidates within budget have no evidence on this scale, among them:", stream)
+        yield "", ""
+        yield "", f"{answer.num_without_evidence} candidates within budget have no evidence on this scale, among them:"
         for row in answer.without_evidence:
-            _paragraph("  - ", f"{_name(row)} at {row.candidate.resolution} px: {row.why}", stream)
+            yield "  - ", f"{_name(row)} at {row.candidate.resolution} px: {row.why}"
     for ranking in answer.other_scales:
-        print(file=stream)
-        _paragraph("", f"On another scale, not to be compared with the above ({ranking.scale.label}):", stream)
-        _paragraph("  ", _short(ranking), stream)
-    print(file=stream)
+        yield "", ""
+        yield "", f"On another scale, not to be compared with the above ({ranking.scale.label}):"
+        yield "  ", _short(ranking)
+    yield "", ""
     for note in answer.notes:
-        _paragraph("* ", note, stream)
+        yield "* ", note
 
 
 def _table(answer: Recommendation, convention: FlopConvention, with_why: bool) -> Table:
@@ -105,4 +114,7 @@ def _short(ranking: Ranking) -> str:
 def _paragraph(mark: str, text: str, file: TextIO) -> None:
     """Wrapped text behind a mark, indented under itself."""
     width = max(40, get_terminal_size((80, 24)).columns - 1)
-    print(textwrap.fill(text, width, initial_indent=mark, subsequent_indent=" " * len(mark)), file=file)
+    print(
+        textwrap.fill(text, width, break_on_hyphens=False, initial_indent=mark, subsequent_indent=" " * len(mark)),
+        file=file,
+    )

@@ -17,11 +17,7 @@ def print_sheet(sheet: Sheet, convention: FlopConvention = "mac") -> None:
     """Print facts, weights and costs."""
     print_table(Table(columns("fact", "value~"), tuple(facts(sheet).items())))
     if sheet.tags:
-        rows = tuple(
-            (tag.timm_name, tag.objective or "-", tag.licence or "-", "card" if tag.listed else "")
-            for tag in sheet.tags
-        )
-        print_table(Table(columns("weights in timm", "pretraining", "licence", ""), rows))
+        print_table(_weights(sheet))
     if sheet.costs:
         print_table(_costs(sheet, convention))
     else:
@@ -33,7 +29,7 @@ def _weights(sheet: Sheet) -> Table:
     shown = [tag for tag in sheet.tags if tag.listed] or sheet.tags
     more = len(sheet.tags) - len(shown)
     return Table(
-        columns("weights in timm", "pretraining", "licence"),
+        columns("weights in timm", "pretraining", "licence~"),
         tuple((tag.timm_name, tag.objective or "-", tag.licence or "-") for tag in shown),
         caption=f"{more} more in timm: see --json" if more else "",
     )
@@ -70,9 +66,11 @@ def _tap(tap: str | tuple[str, ...]) -> str:
 
 def _costs(sheet: Sheet, convention: FlopConvention) -> Table:
     return Table(
-        columns("px>", "GFLOPs>", "backbone>", "LUMA head>", "params M>", "channels>", "stride>", "tokens>", "FFN"),
+        columns(
+            "px>", "GFLOPs>", "backbone GFLOPs>", "head GFLOPs>", "params M>", "channels>", "stride>", "tokens>", "FFN"
+        ),
         tuple(_cost_cells(row, convention) for row in sheet.costs),
-        caption=f"{convention_caption(convention)}; head with 100 queries and 150 classes",
+        caption=f"{convention_caption(convention)}; LUMA head with 100 queries and 150 classes",
     )
 
 

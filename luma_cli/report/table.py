@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+# Text on a terminal is broken no narrower than this; what still does not fit is written as paragraphs.
+NARROWEST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +32,17 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     title: str = ""
     caption: str = ""
+    merge: int = 0  # that many first cells are left out of a drawn row when they repeat the row above
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """`value` with `digits` decimals and thousands separated, or a dash when it was not measured."""
-    return "-" if value is None else f"{value:,.{digits}f}"
+    """`value` with `digits` decimals and thousands separated, or a dash when it was not measured.
+
+    Below 1 it has as many significant digits, at least two, so that what is small does not read as nothing.
+    """
+    if value is None:
+        return "-"
+    return f"{value:.{max(2, digits)}g}" if 0 < abs(value) < 1 else f"{value:,.{digits}f}"
 
 
 def columns(*headings: str) -> tuple[Column, ...]:
@@ -65,7 +75,20 @@ def print_plain(table: Table, file: TextIO) -> None:
 
 
 def draw(table: Table, console: Console) -> None:
-    """Draw on a rich console. All text is escaped: it may come from outside."""
+    """Draw on a rich console: a grid whose numbers are whole, or a paragraph for each row where none fits.
+
+    All text is escaped: it may come from outside.
+    """
+    least, most = _minimum_widths(table), _natural_widths(table)
+    gap = 1 if sum(most) + 2 * len(most) <= console.width else 0
+    spare = console.width - sum(least) - (1 + gap) * len(least) - (1 - gap)
+    if spare < 0:
+        _draw_paragraphs(table, console)
+    else:
+        _draw_grid(table, console, _widths(table, least, most, spare), gap)
+
+
+def _draw_grid(table: Table, console: Console, widths: Sequence[int], gap: int) -> None:
     from rich import box
     from rich.markup import escape
     from rich.table import Table as RichTable
@@ -77,13 +100,61 @@ def draw(table: Table, console: Console) -> None:
         title_justify="left",
         caption_justify="left",
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=(0, gap, 0, 0),
     )
-    for column in table.columns:
-        drawn.add_column(escape(column.heading), justify=column.align, overflow="fold", no_wrap=not column.fold)
-    for row in table.rows:
+    for column, width in zip(table.columns, widths, strict=True):
+        drawn.add_column(escape(column.heading), justify=column.align, overflow="fold", width=width)
+    for row in merge_cells(table.rows, table.merge):
         drawn.add_row(*(escape(cell) for cell in row))
     console.print(drawn)
+
+
+def _widths(table: Table, least: Sequence[int], most: Sequence[int], spare: int) -> list[int]:
+    """Widths between `least` and `most`; names take what is spare first, then text that folds, then headings."""
+    widths = list(least)
+    order = sorted(range(len(widths)), key=lambda at: (table.columns[at].align == "right", table.columns[at].fold))
+    for at in order:
+        widths[at] += min(spare, most[at] - least[at])
+        spare -= widths[at] - least[at]
+    return widths
+
+
+def _natural_widths(table: Table) -> list[int]:
+    cells = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
+    return [max(map(len, (column.heading, *cell))) for column, cell in zip(table.columns, cells, strict=True)]
+
+
+def _minimum_widths(table: Table) -> list[int]:
+    """Least width of every column: a number is never broken, text and headings may be, at NARROWEST or a word."""
+    cells = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
+    return [
+        max(len(word) for word in [*column.heading.split(), *(_unbroken(column, cell) for cell in texts), ""])
+        for column, texts in zip(table.columns, cells, strict=True)
+    ]
+
+
+def _unbroken(column: Column, cell: str) -> str:
+    if column.align == "right":
+        return cell
+    return max(cell.split(), key=len, default="")[:NARROWEST] if column.fold else cell[:NARROWEST]
+
+
+def _draw_paragraphs(table: Table, console: Console) -> None:
+    """The first text of a row, and under it `heading value` of the others, wrapped."""
+    width = max(20, console.width)
+
+    def say(text: str, indent: str = "") -> None:
+        for line in textwrap.wrap(text, width - 1, initial_indent=indent, subsequent_indent=indent):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    name = next((index for index, column in enumerate(table.columns) if column.align == "left"), 0)
+    say(table.title)
+    for row in table.rows:
+        say(row[name])
+        rest = [(column.heading, cell) for column, cell in zip(table.columns, row, strict=True) if cell]
+        say(", ".join(f"{heading} {cell}".strip() for heading, cell in rest[:name] + rest[name + 1 :]), "  ")
+    for line in table.caption.splitlines():
+        say(line)
 
 
 def merge_cells(rows: Sequence[tuple[str, ...]], blank: int) -> tuple[tuple[str, ...], ...]:
