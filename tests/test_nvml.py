@@ -46,6 +46,26 @@ def test_memory_that_the_driver_does_not_tell_is_none() -> None:
     assert opened(FakeGpu(processes={7: 2**64 - 1, 8: 1024})).processes() == {7: None, 8: 1024}
 
 
+def test_a_driver_older_than_the_bindings_answers_none() -> None:
+    class Mismatch(Exception):
+        pass
+
+    class Older(FakeNvml):
+        NVMLLibraryMismatchError = Mismatch
+
+        def nvmlDeviceGetComputeRunningProcesses(self, handle: object) -> object:  # noqa: N802
+            raise Mismatch("Unversioned function called")
+
+    gpu = FakeGpu()
+    assert load_nvml(Older(gpu)).open(gpu.uuid).processes() == {}
+
+
+def test_a_lost_gpu_is_said() -> None:
+    lost = FakeGpu(unsupported=frozenset({"nvmlDeviceGetUUID"}))
+    with pytest.raises(UsageError, match="try --device cpu"):
+        devices.find("cuda", nvml(lost), {})
+
+
 def test_reasons_have_names() -> None:
     assert reason_names(0x4 | 0x40) == ("software_power_cap", "hardware_thermal")
 

@@ -122,7 +122,14 @@ CPU_OOM = RuntimeError(
 )
 
 
-@pytest.mark.parametrize("error", [CUDA_OOM, CPU_OOM, MemoryError(), RuntimeError("CUDA error: out of memory")])
+LIBRARY_OOMS = [
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+]
+
+
+@pytest.mark.parametrize("error", [CUDA_OOM, CPU_OOM, MemoryError(), *LIBRARY_OOMS])
 def test_no_memory_at_one_image_is_a_status(error: Exception) -> None:
     result = attempt(build=lambda *a, **k: Failing(error, 1))
     assert result.status == "oom"
@@ -179,3 +186,72 @@ def test_inputs_are_random_seeded_and_rotate() -> None:
     for number in range(6):
         call(number)
     assert seen == [0, 1, 2, 0, 1, 2]
+
+
+class Slow(torch.nn.Module):
+    """A convolutional segmenter that counts its calls."""
+
+    head = None
+
+    def __init__(self, clock: Any):
+        super().__init__()
+        self.backbone = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3) for _ in range(5)))
+        self.clock = clock
+        self.num_calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.num_calls += 1
+        self.clock.now += 10.0 * images.shape[0]
+        return images
+
+
+def test_a_call_of_ten_seconds_is_not_repeated_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from luma_cli.measure.accelerator import Cpu
+    from luma_cli.measure.stopwatch import HostStopwatch
+
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(Cpu, "stopwatch", lambda self: HostStopwatch(lambda: clock.now))
+    slow = Slow(clock)
+    configuration = Configuration("test_vit", "test_vit", 64)
+    result = session.attempt(configuration, Options(), lambda stage: None, lambda *a, **k: slow)
+    assert result.status == "ok", result.reason
+    assert result.batch == 1
+    assert result.metrics["latency_eager"].n == 3
+    assert result.metrics["latency_eager"].noisy
+    assert slow.num_calls <= 17
+    for column in ("allocated", "device"):
+        assert result.metrics[f"memory_{column}_plateau"].median == result.metrics[f"memory_{column}"].median
+
+
+def test_memory_comes_before_kernels_are_chosen_by_trial() -> None:
+    stages: list[str] = []
+    session.attempt(Configuration("test_vit", "test_vit", 64, batch=2), QUICK, stages.append)
+    assert stages.index("memory at batch 2") < stages.index("throughput at batch 2")
+
+
+def test_the_graph_is_captured_with_the_kernels_of_the_eager_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    from luma_cli.measure import steps
+    from luma_cli.measure.accelerator import Cpu, Cuda
+    from luma_cli.measure.findings import Findings
+    from luma_cli.measure.subject import Subject, default_build
+
+    class OnCuda(Cpu):
+        kind = "cuda"
+        tuned = Cuda.tuned
+
+    seen: list[bool] = []
+
+    def capture(module: Any, inputs: Any) -> Any:
+        seen.append(torch.backends.cudnn.benchmark)
+        return lambda number: None
+
+    monkeypatch.setattr(steps, "capture", capture)
+    configuration = Configuration("test_vit", "test_vit", 64)
+    findings = Findings(lambda stage: None)
+    subject = Subject(configuration, torch.device("cpu"), default_build())
+    steps.Steps(configuration, QUICK, subject, OnCuda(), findings).measure_graph_latency()
+    assert seen == [True]
+    assert "latency_cuda_graph" in findings.metrics
+    assert torch.backends.cudnn.benchmark is False

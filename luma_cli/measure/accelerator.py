@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +20,8 @@ from luma_cli.measure.timing import Stopwatch
 
 # torch refuses above this share of the GPU, so that it is torch and not the driver that runs out.
 LARGEST_SHARE = 0.95
+# Of the driver, torch on the host, cuBLAS (ALLOC_FAILED) and cuDNN (ALLOCATION_FAILED), in lower case.
+_SIGNS_OF_NO_MEMORY = ("out of memory", "you tried to allocate", "alloc_failed", "allocation_failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,9 @@ class Accelerator(Protocol):
 
     def synchronize(self) -> None:
         """Wait until the device is idle."""
+
+    def tuned(self) -> AbstractContextManager[object]:
+        """Inside, libraries may choose their kernels by trial, as they do for whatever is timed."""
 
     def peaks(self, call: Callable[[], object]) -> Peaks:
         """Peak memory while `call` runs, and what was resident before it."""
@@ -67,6 +74,10 @@ class Cpu:
 
     def synchronize(self) -> None:
         """Calls on the host are over when they return."""
+
+    def tuned(self) -> AbstractContextManager[object]:
+        """Nothing to choose on the host."""
+        return contextlib.nullcontext()
 
     def peaks(self, call: Callable[[], object]) -> Peaks:
         """Growth and whole of the peak of resident memory."""
@@ -106,6 +117,11 @@ class Cuda:
     def synchronize(self) -> None:
         """Wait for the device."""
         torch.cuda.synchronize(self.torch_device)
+
+    def tuned(self) -> AbstractContextManager[object]:
+        """cuDNN's benchmark on. What it chose stays chosen for the shape, workspace included: memory comes first."""
+        cudnn = torch.backends.cudnn
+        return cudnn.flags(enabled=True, benchmark=True, allow_tf32=cudnn.allow_tf32)
 
     def peaks(self, call: Callable[[], object]) -> Peaks:
         """Peaks of torch's allocator and of the process on the device, after earlier caches are given back."""
@@ -192,4 +208,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "you tried to allocate" in text)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS_OF_NO_MEMORY)

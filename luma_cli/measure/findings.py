@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luma_cli.measure.accelerator import Peaks
@@ -44,6 +44,12 @@ class Findings:
                 name = f"memory_{column}{suffix}"
                 self.metrics[name] = single(name, "bytes", float(value))
         self.notes["memory_method"] = peaks.method
+
+    def copy_peaks(self, suffix: str) -> None:
+        """The memory columns at batch 1 once more, for another batch that is 1 as well."""
+        for name in ("memory_allocated", "memory_reserved", "memory_device"):
+            if name in self.metrics:
+                self.metrics[name + suffix] = replace(self.metrics[name], name=name + suffix)
 
     def add_readings(self, name: str, unit: str, values: Sequence[float]) -> None:
         """A few readings of one quantity; their range is the interval."""

@@ -59,10 +59,13 @@ class Nvml:
         self._module = module
 
     def uuids(self) -> list[str]:
-        """UUIDs of all GPUs in nvidia-smi's order."""
-        count = self._module.nvmlDeviceGetCount()
-        handles = (self._module.nvmlDeviceGetHandleByIndex(index) for index in range(count))
-        return [_text(self._module.nvmlDeviceGetUUID(handle)) for handle in handles]
+        """UUIDs of all GPUs in nvidia-smi's order. Raises NvmlMissing when one does not answer."""
+        try:
+            count = self._module.nvmlDeviceGetCount()
+            handles = [self._module.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
+            return [_text(self._module.nvmlDeviceGetUUID(handle)) for handle in handles]
+        except self._module.NVMLError as error:
+            raise NvmlMissing(str(error)) from error
 
     def open(self, uuid: str) -> Gpu:
         """The GPU (or MIG slice) with this UUID. Raises NvmlMissing when it is gone."""
@@ -82,9 +85,11 @@ class Gpu:
 
     def _ask(self, query: Callable[[], T]) -> T | None:
         """The answer, or None when the driver refuses or this nvidia-ml-py lacks the query."""
+        # A driver older than nvidia-ml-py raises an error that is no NVMLError.
+        older = getattr(self._module, "NVMLLibraryMismatchError", self._module.NVMLError)
         try:
             return query()
-        except (self._module.NVMLError, AttributeError):
+        except (self._module.NVMLError, older, AttributeError):
             return None
 
     def name(self) -> str:

@@ -53,8 +53,8 @@ class Steps:
         self.measure_latency()
         self.measure_graph_latency()
         self._findings.batch = self._configuration.batch or self.search_batch()
+        self.measure_plateau_memory()
         self.measure_throughput()
-        self.measure_memory(self._findings.batch, "_plateau")
         self.measure_energy()
         self.list_kernels()
 
@@ -94,10 +94,17 @@ class Steps:
         """Peaks at this batch with one input of it; cuDNN's benchmark, which can triple them, stays off."""
         self._findings.say(f"memory at batch {size}")
         call = self._subject.caller(size, 1)
-        for number in range(2):
-            call(number)
+        call(0)
         self._accelerator.synchronize()
         self._findings.add_peaks(self._accelerator.peaks(lambda: call(0)), suffix)
+
+    def measure_plateau_memory(self) -> None:
+        """Peaks at the batch chosen, before its throughput lets cuDNN pick kernels with larger workspaces."""
+        size = self._findings.batch or 1
+        if size > 1:
+            self.measure_memory(size, "_plateau")
+        else:  # the same call as before: its peaks are known
+            self._findings.copy_peaks("_plateau")
 
     def measure_latency(self) -> None:
         """Single calls at batch 1."""
@@ -114,7 +121,8 @@ class Steps:
             return
         self._findings.say("latency under a CUDA graph")
         try:
-            replay = capture(self._subject.module, self._subject.inputs(1))
+            with self._accelerator.tuned():  # the kernels of the eager latency, so that only launches differ
+                replay = capture(self._subject.module, self._subject.inputs(1))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -153,8 +161,8 @@ class Steps:
         """A short measurement at this batch, or that memory ran out."""
         trial = None
         try:
+            peak = self._peak_allocated(size) if measure_peak else None
             call = self._subject.caller(size, eager=True)
-            peak = self._accelerator.peaks(lambda: call(0)).allocated if measure_peak else None
             samples = measure(call, self._accelerator.stopwatch(), self._trial_rule())
             trial = batch.Trial(size, "ok", size / median(samples.seconds), peak)
         except (RuntimeError, MemoryError) as error:
@@ -164,10 +172,17 @@ class Steps:
         self._accelerator.release()
         return trial or batch.Trial(size, "oom")
 
+    def _peak_allocated(self, size: int) -> int:
+        """Peak bytes in tensors with one input of this batch, as at batch 1."""
+        call = self._subject.caller(size, 1, eager=True)
+        return self._accelerator.peaks(lambda: call(0)).allocated
+
     def _trial_rule(self) -> Rule:
-        """A rule that only has to rank batches."""
+        """A rule that only has to rank batches: of a call longer than its cap one sample is enough."""
         seconds = min(0.5, self._rule.max_seconds)
-        return replace(self._rule, max_seconds=seconds, warmup_cap=0.25, least_calls=5, least_seconds=0.2)
+        return replace(
+            self._rule, max_seconds=seconds, warmup_cap=0.25, least_calls=5, least_seconds=0.2, least_at_cap=1
+        )
 
     def measure_throughput(self) -> None:
         """Back-to-back calls at the batch that was chosen, with new samples."""
@@ -178,10 +193,8 @@ class Steps:
     def _timed(self, call: Callable[[int], object], name: str) -> Samples:
         """Samples by the full rule; on CUDA under watched clocks, with cuDNN free to choose by trial."""
         stopwatch = self._accelerator.stopwatch()
-        if not isinstance(self._accelerator, Cuda):
-            return measure(call, stopwatch, self._rule)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32):
-            if self._accelerator.gpu is None:
+        with self._accelerator.tuned():
+            if not isinstance(self._accelerator, Cuda) or self._accelerator.gpu is None:
                 return measure(call, stopwatch, self._rule)
             result = watched(lambda: measure(call, stopwatch, self._rule), self._accelerator.gpu)
         self._findings.notes[f"clocks_{name}"] = {**result.trace, "num_retries": result.num_retries}
@@ -197,7 +210,8 @@ class Steps:
         size = self._findings.batch or 1
         call_seconds = size / self._findings.metrics["throughput"].median
         load = energy.Load(self._subject.caller(size), self._accelerator.synchronize, size, call_seconds)
-        found = energy.measure(load, gpu.energy_millijoules, window_seconds=self._energy_seconds)
+        with self._accelerator.tuned():
+            found = energy.measure(load, gpu.energy_millijoules, window_seconds=self._energy_seconds)
         if found is None:
             self._findings.notes["energy"] = "the energy counter is missing or stands still"
             return
