@@ -45,6 +45,11 @@ LUMA = [sys.executable, "-P", "-m", "luma_cli"]
         ("recommend --budget 20ms", 1, "luma profile"),
         ("recommend --budget 200gflops --family plant", 2, "hierarchical"),
         ("recommend --budget 200gflops --top 0", 2, "top"),
+        ("cost vit_b --json --csv", 2, "--csv"),
+        ("profile vit_b --by-module --json", 2, "--by-module"),
+        ("profile vit_b --cost-only --batch 0", 2, "--batch 1"),
+        ("list --res 500", 2, "luma cost NAME --res 500"),
+        ("list --max-gflops -1", 2, "--max-gflops 200"),
         ("list --family plant", 2, "hierarchical"),
         ("list --pretraining dinov9", 2, "dinov3"),
         ("db query SELECT", 1, "does not exist"),
@@ -166,3 +171,17 @@ def test_every_failure_is_one_line_unless_debugging(
     monkeypatch.setenv("LUMA_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         run(["cost", "vit_b"])
+
+
+def test_ctrl_c_says_what_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("luma_cli.catalogue.listing.list_backbones", interrupted)
+    assert run(["list"]) == 130
+    assert capsys.readouterr().err == "luma: stopped by Ctrl-C; what was finished is kept\n"
+
+
+def test_info_of_a_store_that_is_not_there_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["db", "info", "--db", str(tmp_path / "none.db")]) == 0
+    assert "does not exist yet" in capsys.readouterr().out

@@ -32,6 +32,8 @@ app.command("recommend", cls=ManyValued)(recommend.recommend)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.add_typer(db.app, name="db")
 
+_INTERRUPTED = 130
+_STOPPED = "stopped by Ctrl-C; what was finished is kept"
 _NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "doctor"})
 
 
@@ -87,7 +89,7 @@ def run(arguments: list[str] | None = None) -> int:
             raise
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped by Ctrl-C; what was finished is kept", 130)
+        return _fail(_STOPPED, _INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe has gone (`luma list | head`): nothing to say, and nothing more to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -96,6 +98,9 @@ def run(arguments: list[str] | None = None) -> int:
         if os.environ.get("LUMA_DEBUG") == "1":
             raise
         return _fail(f"unexpected {type(error).__name__}: {_first_line(error)}; LUMA_DEBUG=1 shows where", 1)
+    if code == _INTERRUPTED:
+        # Typer turns Ctrl-C into an exit code of its own accord.
+        return _fail(_STOPPED, _INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

@@ -20,6 +20,7 @@ from luma_cli.cli.options import (
     Queries,
     Resolutions,
     Yes,
+    one_form,
 )
 from luma_cli.errors import LumaError, UsageError
 from luma_cli.head.config import HeadConfig
@@ -51,6 +52,7 @@ def cost(
     """Count multiply-adds and parameters of backbones with the LUMA head: exact, no GPU, no weights, no network."""
     from luma_cli.catalogue.names import expand
 
+    one_form(as_json, as_csv)
     config = head_config(head, queries, classes, ffn)
     specs = expand(names, imported=imports is not None)
     sizes = resolutions or [512]

@@ -62,6 +62,9 @@ def info(database: Database = None, as_json: Json = False) -> None:
         }
         typer.echo(json.dumps(facts, indent=1, allow_nan=False))
         return
+    if not found.schema:
+        typer.echo(f"{found.file}: does not exist yet; `luma profile NAME` makes it")
+        return
     typer.echo(f"{found.file}: {found.bytes:,} bytes, schema {found.schema}, {found.journal} journal")
     for title, counts in (("rows", found.rows), ("by status", found.by_status), ("by device", found.by_device)):
         typer.echo(f"{title}: " + (", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from luma_cli.errors import UsageError
+
 
 def complete_backbone(incomplete: str) -> list[str]:
     """Backbone names that start with what was typed, from the cards alone."""
@@ -96,6 +98,12 @@ class Again(StrEnum):
 
     all = "all"
     failed = "failed"
+
+
+def one_form(as_json: bool, as_csv: bool) -> None:
+    """Refuse two forms of output at once, with UsageError."""
+    if as_json and as_csv:
+        raise UsageError("--json and --csv are both given, expected one of them; leave one out")
 
 
 Names = Annotated[

@@ -30,6 +30,7 @@ from luma_cli.cli.options import (
     Resolutions,
     Switch,
     Yes,
+    one_form,
 )
 from luma_cli.errors import UsageError
 
@@ -98,6 +99,10 @@ def profile(
     """
     from luma_cli.catalogue.names import expand
 
+    one_form(as_json, as_csv)
+    if by_module and (as_json or as_csv):
+        raise UsageError("--by-module prints a table only; leave out --json and --csv, or pipe it: columns are tabs")
+    batch_size = parse_batch(batch)
     config = head_config(head, queries, classes, ffn)
     specs = expand(names, imported=imports is not None)
     sizes = resolutions or [512]
@@ -117,7 +122,7 @@ def profile(
     wanted = template(
         head=config,
         weights=weights,
-        batch=parse_batch(batch),
+        batch=batch_size,
         dtype=dtype.value,
         attention=attention.value,
         compile=compile_mode.value,

@@ -94,6 +94,7 @@ def _conditions(profiles: Sequence[Profile]) -> list[str]:
         lines[
             f"{device}, {configuration.dtype}, attention {configuration.attention}, compile {configuration.compile}, "
             f"head {configuration.head.name}, weights {configuration.weights}"
+            + (f", {configuration.part} alone" if configuration.part != "all" else "")
         ] = None
     return list(lines)
 
