@@ -119,7 +119,7 @@ class Cuda:
         torch.cuda.synchronize(self.torch_device)
 
     def tuned(self) -> AbstractContextManager[object]:
-        """cuDNN's benchmark on. What it chose stays chosen for the shape, workspace included: memory comes first."""
+        """Benchmark mode of cuDNN. What it chose stays chosen for the shape, workspace included: memory comes first."""
         cudnn = torch.backends.cudnn
         return cudnn.flags(enabled=True, benchmark=True, allow_tf32=cudnn.allow_tf32)
 

@@ -12,6 +12,14 @@ from torch.profiler import ProfilerActivity, profile
 _OPERATOR = re.compile(r"aten::_?(scaled_dot_product|flash_attention|efficient_attention|cudnn_attention)\w*")
 _KERNEL = re.compile(r"flash|fmha|attention|cudnn_generated_fort_native_sdpa|sdpa", re.IGNORECASE)
 _LONGEST_NAME = 160
+# What tells the backends of attention apart. cuDNN's kernels have `flash` in their names, cutlass' have `fmha`.
+_OPERATOR_OF = {
+    "flash": r"_scaled_dot_product_flash_attention",
+    "efficient": r"_scaled_dot_product_efficient_attention",
+    "cudnn": r"_scaled_dot_product_cudnn_attention",
+    "math": r"_scaled_dot_product_attention_math",
+}
+_KERNEL_OF = {"cudnn": r"cudnn", "efficient": r"fmha_cutlass|MemEffAttention", "flash": r"flash"}
 
 
 def attention_kernels(run: Callable[[], object], *, cuda: bool) -> dict[str, dict[str, int]]:
@@ -32,6 +40,17 @@ def attention_kernels(run: Callable[[], object], *, cuda: bool) -> dict[str, dic
         elif _OPERATOR.fullmatch(event.key):
             operators[event.key] = event.count
     return {"operators": operators, "kernels": kernels}
+
+
+def backends_by_operator(found: dict[str, dict[str, int]]) -> set[str]:
+    """Backends whose operators ran, of what `attention_kernels` found."""
+    return {name for name, sign in _OPERATOR_OF.items() if any(re.search(sign, key) for key in found["operators"])}
+
+
+def backends_by_kernel(found: dict[str, dict[str, int]]) -> set[str]:
+    """Backends whose kernels ran on the device; math has none of its own."""
+    firsts = (next((n for n, sign in _KERNEL_OF.items() if re.search(sign, key)), "") for key in found["kernels"])
+    return {name for name in firsts if name}
 
 
 def _on_device(event: Any) -> bool:
