@@ -107,7 +107,7 @@ def cost(
     MeasureError.
 
     >>> cost("vit_base_patch16_224", 512, HeadConfig(name="none")).macs  # doctest: +SKIP
-    107027890176
+    107027122176
     """
     answer = costs([(name, resolution)], head, imports=imports, sources=sources)[0]
     if isinstance(answer, Refusal):
@@ -198,11 +198,20 @@ def _spec(name: str | BackboneSpec, imported: bool) -> BackboneSpec:
 
 def _look_up(request: CountRequest, imports_hash: str, sources: CostSources) -> tuple[Answer, Source] | None:
     """Facts from the table, if it was made with the installed timm, else from the cache."""
-    row = None if imports_hash else sources.table.get((request.spec.architecture, request.resolution))
+    covered = not imports_hash and _is_as_shipped(request.spec)
+    row = sources.table.get((request.spec.architecture, request.resolution)) if covered else None
     if row is not None and row.timm == version("timm"):
         return row, "table"
     kept = cost_cache.read(sources.cache, request, imports_hash)
     return None if kept is None else (kept, "cache")
+
+
+def _is_as_shipped(spec: BackboneSpec) -> bool:
+    """Whether `spec` is the model that the table counted under its architecture.
+
+    A folder's `config.json` may state other constructor arguments, and a rule of one's own another model or tap.
+    """
+    return spec.source != "local-dir" and (not spec.rule or spec.rule == resolve(spec.architecture).rule)
 
 
 def _cost(request: CountRequest, hit: tuple[Answer, Source], head: HeadConfig) -> Cost | Refusal:
