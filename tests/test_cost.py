@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luma_cli.catalogue.costs import BackboneFacts, load_costs
+from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, BuildError, MeasureError, UnknownName, UsageError
 from luma_cli.head.config import HeadConfig
@@ -140,6 +141,18 @@ def test_the_table_answers_when_it_was_made_with_this_timm(tmp_path):
     stale = sources(facts(timm="0.0.1"), cache=tmp_path, counter=lambda requests, imports: [facts(macs=7)])
     found = cost("vit_base_patch16_224", 512, sources=stale)
     assert (found.source, found.backbone_macs) == ("counted", 7)
+
+
+def test_the_table_does_not_answer_for_a_changed_model(tmp_path):
+    """A folder with other constructor arguments, and a rule of one's own, share only the architecture's name."""
+    config = {"architecture": "vit_base_patch16_224", "model_args": {"depth": 2}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ruled = replace(resolve("vit_base_patch16_224"), rule={"arguments": {"depth": 2}})
+    shipped = sources(facts(), cache=tmp_path / "cache", counter=lambda requests, imports: [facts(macs=7)])
+    for changed in (f"local-dir:{tmp_path}", ruled):
+        found = cost(changed, 512, sources=shipped)
+        assert (found.source, found.backbone_macs) == ("counted", 7)
+    assert cost(resolve("vit_base_patch16_224"), 512, sources=shipped).source == "table"
 
 
 def test_what_was_counted_is_kept(tmp_path):

@@ -247,3 +247,15 @@ def test_configuration_is_checked():
         HeadConfig(num_queries=0)
     with pytest.raises(UsageError, match="l2=1"):
         HeadConfig(l2=2)
+
+
+def test_a_segmenter_built_in_inference_mode_can_be_trained():
+    with torch.inference_mode():
+        segmenter = build("test_vit", 64, head=SMALL)
+    segmenter.train()(images()).mask_logits.sum().backward()
+    assert segmenter.backbone.pruned == build("test_vit", 64, head=SMALL).backbone.pruned
+
+
+def test_weights_for_ones_own_module_are_refused():
+    with pytest.raises(BuildError, match="keeps the weights that it has"):
+        build(nn.Conv2d(3, 8, 16, 16), 64, weights="pretrained")

@@ -130,3 +130,12 @@ def test_an_unknown_block_gets_a_fresh_ffn_and_says_so() -> None:
     backbone = wrap(Strange(), spec("strange"), 64)
     assert (backbone.width, backbone.stride, backbone.ffn_kind) == (3, 16, "")
     assert backbone.ffn_reason.endswith("Strange has no rule")
+
+
+@pytest.mark.parametrize("name", ["levit_128s", "repvit_m0_9", "fastvit_t8"])
+def test_synchronised_batch_norm_is_not_moved_by_queries_either(name: str) -> None:
+    backbone = nn.SyncBatchNorm.convert_sync_batchnorm(make(name)).train()
+    assert any(isinstance(norm, nn.SyncBatchNorm) for norm in backbone.ffn.batch_norms())
+    before = {key: value.clone() for key, value in backbone.named_buffers()}
+    backbone.query_ffn(torch.randn(2, 3, backbone.query_width))
+    assert [key for key, value in backbone.named_buffers() if not torch.equal(value, before[key])] == []

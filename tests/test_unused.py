@@ -6,8 +6,9 @@ import pytest
 import timm
 import torch
 from tiny_backbones import KINDS, TIMM, make, shared, spec
+from torch import nn
 
-from luma_cli.backbone.create import create_backbone
+from luma_cli.backbone.create import create_backbone, wrap
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 UNUSED = {
@@ -65,3 +66,53 @@ def test_meta_and_real_agree() -> None:
     }
     assert (meta.width, meta.grid, meta.stride, meta.pruned) == (real.width, real.grid, real.stride, real.pruned)
     assert {parameter.device.type for parameter in meta.parameters()} == {"meta"}
+
+
+FROZEN = {"test_vit": {}, "vit_base_patch16_224": SMALL, "eva02_tiny_patch14_224": {**SMALL, "patch_size": 16}}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_a_frozen_model_keeps_its_position_embedding(name: str) -> None:
+    """`if self.pos_embed is None` lets a model run without it: only a graph that sees frozen parameters can tell."""
+    model = timm.create_model(name, num_classes=0, img_size=64, **FROZEN[name]).eval().requires_grad_(False)
+    images = torch.randn(1, 3, 64, 64)
+    expected = model.forward_intermediates(images, indices=1, intermediates_only=True)[-1]
+    backbone = wrap(model, spec(name), 64)
+    assert "pos_embed" not in backbone.pruned
+    assert torch.equal(backbone(images), expected)
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+class Detached(nn.Module):
+    """A map from a part that runs without gradients, its scale used by name alone, and a layer that never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 16, 16)
+        self.shift = nn.Parameter(torch.ones(8, 1, 1))
+        self.scale = nn.Conv2d(8, 8, 1)
+        self.classifier = nn.Linear(8, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            features: torch.Tensor = self.patches(images)
+            if self.shift is not None:
+                features = features + self.shift
+            if isinstance(self.scale, nn.Conv2d):
+                features = nn.functional.conv2d(features, self.scale.weight)
+        return features
+
+
+def test_what_the_graph_cannot_see_is_kept_because_the_map_would_change() -> None:
+    model = Detached().eval()
+    images = torch.randn(1, 3, 64, 64)
+    expected = model(images)
+    assert torch.equal(wrap(model, spec("detached"), 64)(images), expected)
+    assert model.shift is not None
+
+
+def test_wrapping_inside_inference_mode_prunes_the_same() -> None:
+    usual = wrap(timm.create_model("test_vit3", num_classes=0, img_size=64), spec("test_vit3"), 64)
+    model = timm.create_model("test_vit3", num_classes=0, img_size=64)
+    with torch.inference_mode():
+        assert wrap(model, spec("test_vit3"), 64).pruned == usual.pruned

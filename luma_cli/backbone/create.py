@@ -23,6 +23,15 @@ from luma_cli.errors import BadResolution, BuildError
 
 _META = torch.device("meta")
 _NEAR_TRIES = 8
+_FORWARD_ERRORS = (
+    RuntimeError,
+    AssertionError,
+    ValueError,
+    IndexError,
+    TypeError,
+    ZeroDivisionError,
+    AttributeError,
+)
 
 
 def create_backbone(
@@ -156,32 +165,33 @@ def inspect(backbone: Backbone) -> list[str]:
         keep.append(backbone.final_norm)
     names = unused.unused_names(backbone.model, reached, ran, keep)
     singles = unused.single_parameters(backbone.model, names)
-    return names if _runs_without(backbone, singles, reached) else [name for name in names if name not in singles]
+    whole = [name for name in names if name not in singles]
+    return next(kept for kept in (names, whole, []) if _runs_without(backbone, kept, features, reached))
 
 
-def _runs_without(backbone: Backbone, singles: list[str], reached: set[int]) -> bool:
-    """Whether the forward, run once more without these parameters, still depends on the same others."""
-    if not singles:
+def _runs_without(backbone: Backbone, names: list[str], features: Tensor, reached: set[int]) -> bool:
+    """Whether the forward, run once more without these, gives the same map from the same parameters.
+
+    On meta, where every layer is timm's and there are no values to compare, modules that never ran need no proof.
+    """
+    if not names or (features.is_meta and not unused.single_parameters(backbone.model, names)):
         return True
-    parameters = dict(backbone.model.named_parameters())
-    unused.remove(backbone.model, singles)
-    try:
-        return _trace(backbone)[1] == reached
-    except BuildError:
-        return False
-    finally:
-        for name in singles:
-            owner, _, last = name.rpartition(".")
-            setattr(backbone.model.get_submodule(owner), last, parameters[name])
+    with unused.removed(backbone.model, names):
+        try:
+            again, still_reached, _ = _trace(backbone)
+        except BuildError:
+            return False
+    return still_reached == reached and (features.is_meta or torch.equal(again, features))
 
 
 def _trace(backbone: Backbone) -> tuple[Tensor, set[int], set[int]]:
     side = backbone.resolution
     first = next(backbone.parameters(), torch.empty(0))
-    images = torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype)
+    with torch.inference_mode(False):
+        images = torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype)
     try:
         return unused.trace(backbone, images)
-    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+    except _FORWARD_ERRORS as error:
         line = first_line(error)
         raise BuildError(f"{backbone.spec.name} cannot run at {side} pixels: {line}") from error
 

@@ -33,8 +33,6 @@ class QueryFfn:
         self.rule = rule
         for name in self.names():
             part(block, name)
-        used = [p for name in self.names() if isinstance(p := part(block, name), nn.Module)]
-        self._norms = tuple(m for module in used for m in module.modules() if isinstance(m, _BatchNorm))
 
     def names(self) -> tuple[str, ...]:
         """Dotted names, in the block, of every part that runs."""
@@ -44,6 +42,11 @@ class QueryFfn:
     def parts(self) -> list[nn.Module | nn.Parameter]:
         """The modules and parameters that run, for keeping them when unused ones are pruned."""
         return [found for name in self.names() if (found := part(self.block, name)) is not None]
+
+    def batch_norms(self) -> list[nn.Module]:
+        """BatchNorms that run now: a conversion to synchronised ones puts other modules in their place."""
+        used = [found for found in self.parts() if isinstance(found, nn.Module)]
+        return [norm for module in used for norm in module.modules() if isinstance(norm, _BatchNorm)]
 
     @property
     def width(self) -> int:
@@ -59,7 +62,7 @@ class QueryFfn:
         batch, num_queries, width = queries.shape
         images = queries.reshape(-1, 1, width) if self.rule.alone else queries
         grid = (1, 1) if self.rule.alone else (num_queries, 1)
-        with _running_statistics(self._norms), _untouched(self.block, self.rule.untouched):
+        with _running_statistics(self.batch_norms()), _untouched(self.block, self.rule.untouched):
             result = self._sum(from_tokens(images, self.rule.layout, grid), grid)
         return to_tokens(result, self.rule.layout).reshape(batch, num_queries, -1)
 

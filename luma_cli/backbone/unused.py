@@ -6,7 +6,8 @@ parameters, take memory and sit in every optimiser and checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +32,31 @@ def reached(output: Tensor) -> set[int]:
 
 
 def trace(module: nn.Module, images: Tensor) -> tuple[Tensor, set[int], set[int]]:
-    """One forward of `module`: its output, the ids of the parameters it depends on, the ids of the modules that ran."""
+    """One forward of `module`: its output, the ids of the parameters it depends on, the ids of the modules that ran.
+
+    Frozen parameters count like any others, whatever gradient mode the caller is in.
+    """
     ran: set[int] = set()
     hook = register_module_forward_pre_hook(lambda called, _: ran.add(id(called)))
     try:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), _thawed(module):
             output = module(images)
     finally:
         hook.remove()
     return output, reached(output), ran
+
+
+@contextmanager
+def _thawed(module: nn.Module) -> Iterator[None]:
+    """Let every parameter of `module` want a gradient for a while, so that the graph shows what a frozen one does."""
+    frozen = [p for p in module.parameters() if not p.requires_grad and (p.is_floating_point() or p.is_complex())]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def unused_names(
@@ -82,6 +99,21 @@ def remove(model: nn.Module, names: Sequence[str]) -> None:
         owner = model.get_submodule(owner_name)
         is_parameter = last in dict(owner.named_parameters(recurse=False))
         setattr(owner, last, None if is_parameter else nn.Identity())
+
+
+@contextmanager
+def removed(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """`model` without the named modules and parameters for a while; afterwards it is as it was."""
+    parts: list[tuple[nn.Module, str, nn.Module | nn.Parameter]] = []
+    for name in names:
+        owner, _, last = name.rpartition(".")
+        parts.append((model.get_submodule(owner), last, getattr(model.get_submodule(owner), last)))
+    remove(model, names)
+    try:
+        yield
+    finally:
+        for owner_module, last, found in parts:
+            setattr(owner_module, last, found)
 
 
 def parameters_of(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:

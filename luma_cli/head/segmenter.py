@@ -75,18 +75,22 @@ def build(
     """A segmenter for square images of `resolution` pixels, in eval mode.
 
     `name` is anything that `luma profile` takes, or one's own module with `card`, the rule that says where its tapped
-    block, FFN and norm are. Raises UnknownName, BadResolution, WeightsError or BuildError.
+    block, FFN and norm are. One's own module is taken over with the weights that it has: moved to `device` and `dtype`,
+    and stripped of parameters that its map does not need.
+
+    Raises UnknownName, BadResolution, WeightsError or BuildError.
 
     >>> build("test_vit", 64).head.plan.ffn  # doctest: +SKIP
     'reused'
     """
     config = HeadConfig(name=head) if isinstance(head, str) else head
-    backbone = _backbone(name, resolution, weights, device, seed, card)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        with torch.device("meta" if torch.device(device).type == "meta" else "cpu"):
-            segmenter = Segmenter(backbone, config)
-    return segmenter.to(device=device, dtype=dtype).eval()
+    with torch.inference_mode(False):  # a model built inside inference mode could never be trained
+        backbone = _backbone(name, resolution, weights, device, seed, card)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            with torch.device("meta" if torch.device(device).type == "meta" else "cpu"):
+                segmenter = Segmenter(backbone, config)
+        return segmenter.to(device=device, dtype=dtype).eval()
 
 
 def _backbone(
@@ -98,6 +102,10 @@ def _backbone(
     card: Mapping[str, Any] | None,
 ) -> Backbone:
     if isinstance(name, nn.Module):
+        if weights != "random":
+            raise BuildError(
+                f"weights={weights!r}, but one's own module keeps the weights that it has; leave weights out"
+            )
         return wrap(name, own_spec(name, card), resolution)
     if card is not None:
         raise BuildError(f"card= describes one's own module, but {name!r} is a name; leave card out")

@@ -109,7 +109,7 @@ def cost(
     MeasureError.
 
     >>> cost("vit_base_patch16_224", 512, HeadConfig(name="none")).macs  # doctest: +SKIP
-    107027890176
+    107027122176
     """
     answer = costs([(name, resolution)], head, imports=imports, sources=sources)[0]
     if isinstance(answer, Refusal):
@@ -200,7 +200,8 @@ def _spec(name: str | BackboneSpec, imported: bool) -> BackboneSpec:
 
 def _look_up(request: CountRequest, imports_hash: str, sources: CostSources) -> tuple[Answer, Source] | None:
     """Facts from the table, if it was made with the installed timm, else from the cache; a refusal by the rules."""
-    row = None if imports_hash else sources.table.get((request.spec.architecture, request.resolution))
+    covered = not imports_hash and _is_as_shipped(request.spec)
+    row = sources.table.get((request.spec.architecture, request.resolution)) if covered else None
     if row is not None and row.timm == version("timm"):
         return row, "table"
     kept = cost_cache.read(sources.cache, request, imports_hash)
@@ -213,7 +214,7 @@ def _look_up(request: CountRequest, imports_hash: str, sources: CostSources) -> 
 def _misfit(request: CountRequest) -> Refusal | None:
     """A size that the rule table already refuses, without building anything."""
     spec = request.spec
-    entry = load_index().get(spec.architecture)
+    entry = load_index().get(spec.architecture) if spec.source == "timm" else None
     if entry is None:
         return None
     rule = load_rules().model_rule(entry.module, entry.cls, spec.architecture, spec.rule)
@@ -222,6 +223,14 @@ def _misfit(request: CountRequest) -> Refusal | None:
     except BadResolution as error:
         return Refusal("BadResolution", str(error))
     return None
+
+
+def _is_as_shipped(spec: BackboneSpec) -> bool:
+    """Whether `spec` is the model that the table counted under its architecture.
+
+    A folder's `config.json` may state other constructor arguments, and a rule of one's own another model or tap.
+    """
+    return spec.source != "local-dir" and (not spec.rule or spec.rule == resolve(spec.architecture).rule)
 
 
 def _cost(request: CountRequest, hit: tuple[Answer, Source], head: HeadConfig) -> Cost | Refusal:

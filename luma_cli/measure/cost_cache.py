@@ -14,7 +14,7 @@ from pathlib import Path
 
 import platformdirs
 
-from luma_cli import atomic
+from luma_cli import atomic, content
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.measure.count_request import CountRequest
 
@@ -50,6 +50,7 @@ def _path(folder: Path, request: CountRequest, imports_hash: str) -> Path:
         "architecture": request.spec.architecture,
         "rule": request.spec.rule,
         "resolution": request.resolution,
+        "rules": hashlib.sha256((content.root() / "models" / "timm_rules.toml").read_bytes()).hexdigest(),
         "imports": imports_hash,
         "count_version": COUNT_VERSION,
         "timm": version("timm"),
