@@ -37,7 +37,7 @@ def test_candidates_cover_every_size_and_say_what_cannot_be_had(shipped: list[Ca
 
 
 def test_a_budget_below_all_published_crops_is_ranked_by_cost_and_says_so() -> None:
-    found = answer(["50gflops"], dataset="cityscapes")
+    found = answer(["2gflops"], dataset="cityscapes")
     assert (found.scale, found.ranked_by) == (None, "macs")
     assert all(row.prediction is None and not row.evidence for row in found.rows)
     assert "no accuracy evidence on cityscapes" in found.notes[0]
@@ -45,10 +45,7 @@ def test_a_budget_below_all_published_crops_is_ranked_by_cost_and_says_so() -> N
 
 @pytest.mark.parametrize(
     ("dataset", "limit"),
-    [
-        *(("ade20k", limit) for limit in (50, 100, 200, 400, 1000)),
-        *(("cityscapes", limit) for limit in (200, 400, 1000)),
-    ],
+    [(dataset, limit) for dataset in ("ade20k", "cityscapes") for limit in (50, 100, 200, 400, 1000)],
 )
 def test_every_usual_budget_is_answered_on_one_scale(dataset: str, limit: int) -> None:
     found = answer([f"{limit}gflops"], dataset=dataset)

@@ -17,6 +17,7 @@ from luma_cli.units import Budget, FlopConvention
 
 # Enough to span sizes, few enough to be profiled over a coffee.
 _NUM_SUGGESTED = 4
+_MODEST = (Budget("macs", 150e9, "150gmacs"),)  # bounds what is suggested where no other budget bounds the cost
 # Where most published figures are: ADE20K crops of 512, Cityscapes crops of 1024.
 _USUAL_RESOLUTION = {"ade20k": 512, "cityscapes": 1024}
 
@@ -60,7 +61,7 @@ class Question:
     def command(self, candidates: Sequence[Candidate], predictor: Predictor) -> str:
         """A `luma profile` line that measures a handful of what the other budgets allow, best evidence first."""
         counted = [budget for budget in self.budgets if budget.kind not in held.MEASURED]
-        pool = [each for each in self.eligible(candidates) if held.fits(each, counted)]
+        pool = [each for each in self.eligible(candidates) if held.fits(each, counted or _MODEST)]
         resolution = self.resolutions[0] if self.resolutions else _USUAL_RESOLUTION[self.dataset]
         names = self._suggested([each for each in pool if each.resolution == resolution], predictor)
         device = f" --device {shlex.quote(self.device)}" if self.device else ""
@@ -86,7 +87,8 @@ class Question:
     def _unmet(self, pool: Sequence[Candidate], budget: Budget) -> str:
         best = held.cheapest(pool, budget)
         if best is None:
-            return f"{budget.text}: {held.TITLES[budget.kind]} is not known of any candidate here, so none can meet it"
+            hint = "; run luma profile NAME --batch auto" if budget.kind == "images_per_second" else ""
+            return f"{budget.text}: {held.TITLES[budget.kind]} is not known of any candidate here{hint}"
         value = held.cost(best, budget.kind)
         if value is None or budget.holds(value):
             return ""

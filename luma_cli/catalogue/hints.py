@@ -20,7 +20,7 @@ def unknown(name: str) -> str:
     if not name:
         return "a backbone needs a name; try vit_b, convnext_b, swin_t or see `luma list`"
     if stem in load_cards():
-        return f"{name!r} is a family; choose a size: {listed(_sizes(load_cards()[stem]))}"
+        return f"{name!r} is a family; choose a size: {listed(_sizes(load_cards()[stem]), _NUM_NEAR)}"
     if dot and stem in meanings():
         return _no_such_pretraining(stem, suffix, meanings()[stem])
     if dot and load_index().has(stem):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from luma_cli.head.config import HeadConfig
 from luma_cli.store.records import Metric, Profile
 from luma_cli.units import FlopConvention, gflops, gmacs
 
@@ -23,11 +24,7 @@ def profile_row(profile: Profile, convention: FlopConvention = "mac") -> dict[st
         "weights": configuration.weights,
         "family": configuration.family,
         "head": configuration.head.name,
-        "ffn": facts.get("ffn"),
-        "tap": configuration.head.tap,
-        "queries": configuration.head.num_queries,
-        "l2": configuration.head.l2,
-        "classes": configuration.head.num_classes,
+        **_head(configuration.head, facts.get("ffn")),
         "resolution": configuration.resolution,
         "device": configuration.device,
         "device_name": profile.environment.identity.get("device_name"),
@@ -46,6 +43,12 @@ def profile_row(profile: Profile, convention: FlopConvention = "mac") -> dict[st
         "reason": profile.reason,
         "fingerprint": profile.fingerprint,
     }
+
+
+def _head(head: HeadConfig, ffn: str | None) -> dict[str, Any]:
+    """What the head was built with; null throughout for none."""
+    values = {"ffn": ffn, "tap": head.tap, "queries": head.num_queries, "l2": head.l2, "classes": head.num_classes}
+    return values if head.name != "none" else dict.fromkeys(values)
 
 
 _FACTS = ("params", "backbone_params", "head_params", "backbone_macs", "head_macs")

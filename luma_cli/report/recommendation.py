@@ -81,7 +81,7 @@ def _cells(row: Row, convention: FlopConvention) -> list[str]:
     candidate, prediction = row.candidate, row.prediction
     miou = prediction.miou_percent if prediction else None
     return [
-        f"{row.rank}{'=' if row.tie else ''}",
+        f"{row.rank}{'=' if row.tie else ''}" if prediction else "-",  # an order by cost is no rank
         _name(row),
         str(candidate.resolution),
         number(miou),
