@@ -1,6 +1,6 @@
 """Make or check `profiles/costs.csv`: `python -m luma_cli.measure.cost_table [--check]`.
 
-One row per architecture of every card and per resolution; a size that a backbone refuses has no row.
+One row per architecture that a card chooses and per resolution; a size that a backbone refuses has no row.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _NOT_AT_THIS_SIZE = "BadResolution"
 
 
 def architectures() -> list[str]:
-    """Every timm architecture that a shipped card names, sorted."""
+    """Every timm architecture that a shipped card chooses, for a size or for one of its pretrainings, sorted."""
     sizes = (size for card in load_cards().values() if not card.registered for size in card.sizes.values())
-    return sorted({architecture for size in sizes for architecture in size.architectures})
+    return sorted({architecture for size in sizes for architecture in size.chosen})
 
 
 def table_text(rows: Iterable[BackboneFacts]) -> str:
