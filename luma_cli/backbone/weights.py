@@ -168,7 +168,8 @@ def filtered(model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: P
     rule = load_rules().model_rule(recipe.module, class_name(model), recipe.architecture, {})
     if not rule.filter:
         return state
-    function = getattr(importlib.import_module(f"timm.models.{recipe.module}"), rule.filter)
+    module, _, name = rule.filter.rpartition(":")
+    function = getattr(importlib.import_module(module or f"timm.models.{recipe.module}"), name)
     try:
         takes_model = len(inspect.signature(function).parameters) > 1
         converted: dict[str, Tensor] = function(*((state, model) if takes_model else (state,)), **rule.filter_arguments)
