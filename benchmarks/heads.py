@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from transformers import EomtConfig, EomtForUniversalSegmentation
 
 from luma_cli.head.config import HeadConfig
-from luma_cli.head.luma import LumaHead, Prediction
+from luma_cli.head.luma import LumaHead
+from luma_cli.head.mask_module import Prediction
 from luma_cli.head.plan import Tap, plan_head
 
 TARGET_RATIO = 0.98
