@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.errors import BuildError
@@ -28,9 +28,9 @@ class TokenSequence(NamedTuple):
     grid: tuple[int, int]
 
 
-def depth(backbone: Backbone) -> int:
-    """Blocks of the token sequence; 0 where queries cannot join it."""
-    return 0 if backbone.rule.joint_refusal else len(_model(backbone).blocks)
+def joint_blocks(backbone: Backbone) -> list[nn.Module]:
+    """The blocks that queries can join, in order; none where they cannot join the sequence."""
+    return [] if backbone.rule.joint_refusal else list(_model(backbone).blocks)
 
 
 def num_prefix_tokens(backbone: Backbone) -> int:
@@ -46,7 +46,7 @@ def tokens_before(backbone: Backbone, images: Tensor, num_joint: int) -> TokenSe
     if backbone.rule.joint_refusal:
         raise BuildError(f"{backbone.spec.name}: EoMT {backbone.rule.joint_refusal}; use --head luma")
     tokens, rotations = _embed(backbone, images)
-    first = depth(backbone) - num_joint
+    first = len(joint_blocks(backbone)) - num_joint
     for index in range(first):
         tokens = _run(backbone, index, tokens, rotations[index], None)
     grid = (images.shape[2] // backbone.stride, images.shape[3] // backbone.stride)
@@ -68,7 +68,7 @@ def run_joint_block(
 
     mask: boolean [B, 1, T, T] over the sequence's T tokens, true where a row's token may attend to a column's.
     """
-    index = depth(backbone) - len(sequence.rotations) + number
+    index = len(joint_blocks(backbone)) - len(sequence.rotations) + number
     return sequence._replace(tokens=_run(backbone, index, sequence.tokens, sequence.rotations[number], mask))
 
 

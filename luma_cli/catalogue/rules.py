@@ -84,8 +84,8 @@ class ModelRule:
     norm: dotted path of the final norm on the patch map, empty when there is none; norm_layout: what it normalises.
     heads: dotted path, in the block, of its number of attention heads.
     reason: why there is no FFN to reuse.
-    joint: how EoMT's queries join the token sequence of the last blocks: `tokens`, as in timm's VisionTransformer, whose
-    `_pos_embed` gives tokens and whose blocks take a mask; `rope`, as in timm's Eva, with rotations beside the tokens.
+    joint: how EoMT's queries join the token sequence of the last blocks: `tokens`, as in timm's VisionTransformer,
+    whose `_pos_embed` gives tokens and whose blocks take a mask; `rope`, as in timm's Eva, with rotations beside them.
     no_joint: which assumption of EoMT the model breaks, where its token mixer does not say so already.
     ffn: what a card says about the block's FFN, instead of the rule of the block's class.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from luma_cli.backbone.backbone import Backbone
-from luma_cli.backbone.joint import TokenSequence, depth
+from luma_cli.backbone.joint import TokenSequence, joint_blocks
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.joint_plan import Sequence, plan_eomt
@@ -48,7 +48,7 @@ def sequence_of(backbone: Backbone) -> Sequence:
     return Sequence(
         width=backbone.width,
         stride=backbone.stride,
-        depth=depth(backbone),
+        depth=len(joint_blocks(backbone)),
         has_final_norm=backbone.has_final_norm,
         name=backbone.spec.name,
         refusal=backbone.rule.joint_refusal,
