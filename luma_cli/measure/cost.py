@@ -21,7 +21,8 @@ from luma_cli.catalogue.rules import check_resolution, load_rules
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, BuildError, MeasureError, UsageError
 from luma_cli.head.config import HeadConfig
-from luma_cli.head.formula import head_macs, head_params, knows_joint_blocks, plan_from_facts
+from luma_cli.head.formula import head_macs, head_params, knows_blocks, knows_joint_blocks, plan_from_facts
+from luma_cli.head.plan import needs_blocks
 from luma_cli.measure import cost_cache
 from luma_cli.measure.count_request import Answer, CountRequest, Refusal, answer_from_json, requests_to_json
 from luma_cli.measure.imports import combined_hash, find
@@ -217,6 +218,8 @@ def _look_up(
 
 
 def _suffices(facts: BackboneFacts, head: HeadConfig) -> bool:
+    if head.name == "luma":
+        return knows_blocks(facts) or not needs_blocks(head)
     return head.name != "eomt" or knows_joint_blocks(facts)
 
 
