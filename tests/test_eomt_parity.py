@@ -52,7 +52,7 @@ def test_every_masked_prediction(pair, training):
     assert len(found) == len(expected) == 4
     for prediction, reference in zip(found, expected, strict=True):
         assert largest_difference(prediction, reference) < TOLERANCE
-    assert largest_difference(unmasked, expected[-1]) > 100 * TOLERANCE  # the masks did something
+    assert largest_difference(unmasked, expected[-1]) > 10 * TOLERANCE  # the masks did something
 
 
 def test_blocks_freed_one_after_the_other(pair):
