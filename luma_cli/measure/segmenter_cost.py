@@ -40,6 +40,7 @@ def segmenter_cost(segmenter: Segmenter) -> Cost:
         stride=twin.backbone.stride,
         num_tokens=features.shape[2] * features.shape[3],
         ffn=twin.ffn,
+        l2=_num_blocks(twin),
         complete=backbone.complete and head.complete,
         unknown_ops=(backbone + head).unknown_ops,
         timm=version("timm"),
@@ -53,6 +54,12 @@ def _backbone_count(twin: Segmenter, side: int) -> tuple[Count, torch.Tensor]:
     images = torch.empty(1, RGB, side, side, device="meta")
     counted = count(lambda: features.append(twin.backbone(images)))
     return counted, features[0]
+
+
+def _num_blocks(twin: Segmenter) -> int:
+    if isinstance(twin.head, EomtHead):
+        return twin.head.plan.num_joint
+    return twin.config.l2 if isinstance(twin.head, LumaHead) else 0
 
 
 def _taken(twin: Segmenter, features: torch.Tensor, side: int) -> Taken:

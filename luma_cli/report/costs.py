@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.head.config import HAS, HeadConfig
 from luma_cli.measure.cost import Cost
 from luma_cli.report.profile_row import SCHEMA, flat_row, profile_row
 from luma_cli.report.profiles import cost_cell
@@ -16,14 +18,29 @@ from luma_cli.store.records import Configuration, Environment, Profile
 from luma_cli.units import FlopConvention, convention_caption, gflops
 
 _SPLIT = ("backbone GFLOPs>", "head GFLOPs>", "params M>", "backbone M>", "head M>")
-Counted = Sequence[tuple[BackboneSpec, Cost]]
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A size, in pixels, at which a backbone cannot be built, and why."""
+
+    resolution: int
+    head: HeadConfig
+    reason: str
+
+
+Counted = Sequence[tuple[BackboneSpec, Cost | Misfit]]
 _NOT_RUN = ("weights", "device", "device_name", "dtype", "attention", "compile", "batch", "fingerprint")
 
 
-def cost_row(spec: BackboneSpec, cost: Cost, convention: FlopConvention = "mac") -> dict[str, Any]:
+def cost_row(spec: BackboneSpec, cost: Cost | Misfit, convention: FlopConvention = "mac") -> dict[str, Any]:
     """The JSON row of a cost: `profile_row` with nothing run."""
     configuration = Configuration(spec.name, spec.timm_name, cost.resolution, cost.head, spec.family, spec.pretraining)
-    counted = Profile(configuration, Environment({}), "ok", facts=cost.as_facts())
+    counted = (
+        Profile(configuration, Environment({}), "ok", facts=cost.as_facts())
+        if isinstance(cost, Cost)
+        else Profile(configuration, Environment({}), "not_applicable", cost.reason)
+    )
     return profile_row(counted, convention) | dict.fromkeys(_NOT_RUN)
 
 
@@ -45,21 +62,35 @@ def write_cost_csv(counted: Counted, file: TextIO, convention: FlopConvention = 
 def print_cost_table(counted: Counted, convention: FlopConvention = "mac") -> None:
     """Print backbone, head and sum, one row per size."""
     rows = [_cells(spec, cost, convention) for spec, cost in counted]
-    unknown = sorted({name for _, cost in counted for name in cost.unknown_ops})
-    heads = sorted({(cost.head.name, cost.head.num_queries, cost.head.num_classes) for _, cost in counted})
-    said = [f"head {name}, {queries} queries, {classes} classes" for name, queries, classes in heads if name != "none"]
+    known = [cost for _, cost in counted if isinstance(cost, Cost)]
+    unknown = sorted({name for cost in known for name in cost.unknown_ops})
+    said = [*dict.fromkeys(head_text(cost.head, cost.l2) for cost in known if cost.head.name != "none")]
     said += [f">=: no formula for {', '.join(unknown)}"] if unknown else []
+    misfits = [f"{spec.name}: {cost.reason}" for spec, cost in counted if isinstance(cost, Misfit)]
     print_table(
         Table(
             columns("backbone", "px>", "GFLOPs>", *_SPLIT, "FFN"),
             tuple(rows),
-            caption="; ".join([convention_caption(convention), *said]),
+            caption="\n".join(["; ".join([convention_caption(convention), *said]), *misfits]),
             merge=1,
         )
     )
 
 
-def _cells(spec: BackboneSpec, cost: Cost, convention: FlopConvention) -> tuple[str, ...]:
+def head_text(head: HeadConfig, l2: int) -> str:
+    """The head in words, options that differ from the default among them; l2: the blocks that queries meet."""
+    has = HAS[head.name]
+    said = [f"{head.num_queries} queries"] if "num_queries" in has else []
+    said += [f"{head.num_classes} classes"] if "num_classes" in has else []
+    said += [f"{l2} blocks"] if "l2" in has and l2 != 1 else []
+    said += [f"tap {head.tap}"] if head.tap != "output" else []
+    said += ["prefix tokens seen"] if head.prefix else []
+    return ", ".join([f"head {head.name}", *said])
+
+
+def _cells(spec: BackboneSpec, cost: Cost | Misfit, convention: FlopConvention) -> tuple[str, ...]:
+    if isinstance(cost, Misfit):
+        return (spec.name, str(cost.resolution), *["-"] * (1 + len(_SPLIT)), "cannot be built")
     return (
         spec.name,
         str(cost.resolution),
