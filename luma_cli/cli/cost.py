@@ -75,7 +75,7 @@ def cost(
     one_form(as_json, as_csv)
     if bool(names) == every_card:
         given = "both names and --all are" if names else "neither names nor --all is"
-        raise UsageError(f"{given} given, expected one of them; try luma cost vit_b --res 512")
+        raise UsageError(f"{given} given, expected one of them; see `luma cost --help`")
     config = head_config(head, queries=queries, classes=classes, l2=l2, tap=tap, prefix=prefix, ffn=ffn)
     specs = card_sizes() if every_card else expand(names or (), imported=imports is not None)
     sizes = resolutions or [512]

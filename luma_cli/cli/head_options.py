@@ -41,7 +41,7 @@ def head_config(
     if foreign:
         known = ", ".join(_SPELLED[name] for name in has) or "none"
         raise UsageError(
-            f"{foreign[0]} says nothing to --head {head.value}, expected of its options: {known}; leave {foreign[0]} out"
+            f"{foreign[0]} says nothing to --head {head.value}, whose options are: {known}; leave {foreign[0]} out"
         )
     if l2 == 0:
         raise UsageError("--l2 is 0, expected at least 1; leave it out for the head's own number of blocks")

@@ -140,17 +140,21 @@ Import = Annotated[
     str | None, typer.Option("--import", help="Module or file.py that registers a backbone of your own with timm.")
 ]
 HeadName = Annotated[Head, typer.Option("--head", help="Head that is attached.")]
-Queries = Annotated[int | None, typer.Option("--queries", help="Queries K of luma and eomt. [default: 100]")]
-Classes = Annotated[int | None, typer.Option("--classes", help="Classes C. [default: 150]")]
+Queries = Annotated[int | None, typer.Option("--queries", help="Queries K of luma and eomt; 100 unless given.")]
+Classes = Annotated[int | None, typer.Option("--classes", help="Classes C; 150 unless given.")]
 L2 = Annotated[
-    int | None, typer.Option("--l2", help="Last blocks that queries meet. [default: luma 1, eomt 3 to 5 by depth]")
+    int | None, typer.Option("--l2", help="Last blocks that queries meet: luma 1, eomt 3 to 5, unless given.")
 ]
-TapSide = Annotated[Tap | None, typer.Option("--tap", help="What luma's queries read of a block. [default: output]")]
+TapSide = Annotated[
+    Tap | None, typer.Option("--tap", help="What luma's queries read of a block: its output unless given.")
+]
 Prefix = Annotated[
     bool | None,
-    typer.Option("--prefix/--no-prefix", help="Whether luma's queries see class and register tokens. [default: no]"),
+    typer.Option("--prefix/--no-prefix", help="luma: queries see class and register tokens; no unless given."),
 ]
-FfnChoice = Annotated[Ffn | None, typer.Option("--ffn", help="FFN of luma's queries. [default: auto]")]
+FfnChoice = Annotated[
+    Ffn | None, typer.Option("--ffn", help="luma: whose FFN; unless given the block's own where it lends one.")
+]
 EveryCard = Annotated[bool, typer.Option("--all", help="Every card at every one of its sizes, instead of names.")]
 Anew = Annotated[
     bool,

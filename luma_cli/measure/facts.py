@@ -20,18 +20,20 @@ from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.create import block_of, tap_of
 from luma_cli.head.plan import plan_head
-from luma_cli.measure.count import count
+from luma_cli.measure.count import Count, count
 
 RGB = 3
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def backbone_facts(backbone: Backbone) -> BackboneFacts:
-    """The facts of `backbone` at its own resolution. It is not touched: the pass runs on a twin without data."""
+def backbone_facts(backbone: Backbone, counted: Count | None = None) -> BackboneFacts:
+    """The facts of `backbone` at its own resolution. It is not touched: the pass runs on a twin without data.
+
+    counted: the count of its forward on one image where that is known, which saves the pass.
+    """
     twin = meta_twin(backbone)
     side = twin.resolution
-    features: list[torch.Tensor] = []
-    counted = count(lambda images: features.append(twin(images)), torch.empty(1, RGB, side, side, device="meta"))
+    counted = counted or count(twin, torch.empty(1, RGB, side, side, device="meta"))
     plan = plan_head(tap_of(twin), HeadConfig())
     query_ffn_macs = _ffn_macs(twin.query_ffn, twin.width) if plan.ffn == "reused" else 0
     return BackboneFacts(
@@ -42,7 +44,7 @@ def backbone_facts(backbone: Backbone) -> BackboneFacts:
         activations=counted.activations,
         width=twin.width,
         stride=twin.stride,
-        num_tokens=features[0].shape[2] * features[0].shape[3],
+        num_tokens=twin.num_tokens,
         ffn=plan.ffn,
         query_ffn_macs=query_ffn_macs,
         num_heads=plan.num_heads,

@@ -44,9 +44,8 @@ def recount(
                 on_count()
         except BrokenProcessPool as error:
             raise MeasureError(f"a counting process died after {len(found)} of {len(wanted)} counts") from error
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # leaving early, nothing more is begun
     return found
 
 
@@ -54,13 +53,15 @@ def count_one(spec: BackboneSpec, resolution: int, head: HeadConfig) -> Cost | R
     """The counted cost of one segmenter. A count from which the closed form differs is a refusal that says both."""
     from luma_cli.head.formula import head_macs, head_params
     from luma_cli.head.segmenter import build
+    from luma_cli.measure.count import Count
     from luma_cli.measure.facts import backbone_facts
     from luma_cli.measure.segmenter_cost import segmenter_cost
 
     try:
         segmenter = build(spec, resolution, head=head, device="meta")
         counted = segmenter_cost(segmenter)
-        facts = backbone_facts(segmenter.backbone)
+        known = Count(counted.backbone_macs, counted.activations, unknown_ops=counted.unknown_ops)
+        facts = backbone_facts(segmenter.backbone, known)
         formula = head_macs(facts, head), head_params(facts, head)
     except LumaError as error:
         return Refusal(type(error).__name__, str(error))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.head.config import HAS, HeadConfig
+from luma_cli.head.config import HeadConfig
 from luma_cli.measure.cost import Cost
+from luma_cli.report.head_text import head_text
 from luma_cli.report.profile_row import SCHEMA, flat_row, profile_row
 from luma_cli.report.profiles import cost_cell
 from luma_cli.report.table import Table, columns, number, print_table
@@ -66,7 +67,7 @@ def print_cost_table(counted: Counted, convention: FlopConvention = "mac") -> No
     unknown = sorted({name for cost in known for name in cost.unknown_ops})
     said = [*dict.fromkeys(head_text(cost.head, cost.l2) for cost in known if cost.head.name != "none")]
     said += [f">=: no formula for {', '.join(unknown)}"] if unknown else []
-    misfits = [f"{spec.name}: {cost.reason}" for spec, cost in counted if isinstance(cost, Misfit)]
+    misfits = [cost.reason for _, cost in counted if isinstance(cost, Misfit)]
     print_table(
         Table(
             columns("backbone", "px>", "GFLOPs>", *_SPLIT, "FFN"),
@@ -75,17 +76,6 @@ def print_cost_table(counted: Counted, convention: FlopConvention = "mac") -> No
             merge=1,
         )
     )
-
-
-def head_text(head: HeadConfig, l2: int) -> str:
-    """The head in words, options that differ from the default among them; l2: the blocks that queries meet."""
-    has = HAS[head.name]
-    said = [f"{head.num_queries} queries"] if "num_queries" in has else []
-    said += [f"{head.num_classes} classes"] if "num_classes" in has else []
-    said += [f"{l2} blocks"] if "l2" in has and l2 != 1 else []
-    said += [f"tap {head.tap}"] if head.tap != "output" else []
-    said += ["prefix tokens seen"] if head.prefix else []
-    return ", ".join([f"head {head.name}", *said])
 
 
 def _cells(spec: BackboneSpec, cost: Cost | Misfit, convention: FlopConvention) -> tuple[str, ...]:

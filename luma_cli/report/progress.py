@@ -73,9 +73,8 @@ class Countdown:
             return
         self._said = now
         left = (now - self._start) / self._done * (self._total - self._done)
-        text = (
-            f"luma: counted {self._done} of {self._total}, {_minutes(now - self._start)}, about {_minutes(left)} left"
-        )
+        spent = _minutes(now - self._start)
+        text = f"luma: counted {self._done} of {self._total} in {spent}, about {_minutes(left)} left"
         end = "\n" if last or not self._live else ""
         print(("\r\x1b[2K" if self._live else "") + text, end=end, file=self._file, flush=True)
 

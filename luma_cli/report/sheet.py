@@ -7,19 +7,22 @@ from typing import Any
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.listing import Sheet
 from luma_cli.head.config import HeadConfig
-from luma_cli.head.formula import head_macs, head_params
+from luma_cli.head.formula import eomt_plan_from_facts, head_macs, head_params
+from luma_cli.report.head_text import head_text
 from luma_cli.report.profiles import cost_cell
 from luma_cli.report.table import Table, columns, number, print_table
 from luma_cli.units import FlopConvention, convention_caption, gflops
 
 
-def print_sheet(sheet: Sheet, convention: FlopConvention = "mac") -> None:
-    """Print facts, weights and costs."""
+def print_sheet(sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfig | None = None) -> None:
+    """Print facts, weights and costs with a head, LUMA where None is given. Raises BuildError as `head_macs` does."""
+    head = head or HeadConfig()
+    costs = _costs(sheet, convention, head)
     print_table(Table(columns("fact", "value~"), tuple(facts(sheet).items())))
     if sheet.tags:
         print_table(_weights(sheet))
     if sheet.costs:
-        print_table(_costs(sheet, convention))
+        print_table(costs)
     else:
         print_table(Table(columns("costs~"), ((f"not in the shipped table; run: luma cost {sheet.spec.name}",),)))
 
@@ -64,18 +67,22 @@ def _tap(tap: str | tuple[str, ...]) -> str:
     return tap if isinstance(tap, str) else " or ".join(tap)
 
 
-def _costs(sheet: Sheet, convention: FlopConvention) -> Table:
+def _costs(sheet: Sheet, convention: FlopConvention, head: HeadConfig) -> Table:
     return Table(
         columns(
             "px>", "GFLOPs>", "backbone GFLOPs>", "head GFLOPs>", "params M>", "channels>", "stride>", "tokens>", "FFN"
         ),
-        tuple(_cost_cells(row, convention) for row in sheet.costs),
-        caption=f"{convention_caption(convention)}; LUMA head with 100 queries and 150 classes",
+        tuple(_cost_cells(row, convention, head) for row in sheet.costs),
+        caption=f"{convention_caption(convention)}; {head_text(head, _num_blocks(sheet, head))}",
     )
 
 
-def _cost_cells(row: BackboneFacts, convention: FlopConvention) -> tuple[str, ...]:
-    head = HeadConfig()
+def _num_blocks(sheet: Sheet, head: HeadConfig) -> int:
+    """Blocks that queries meet, which EoMT decides by depth."""
+    return eomt_plan_from_facts(sheet.costs[0], head).num_joint if head.name == "eomt" and sheet.costs else head.l2
+
+
+def _cost_cells(row: BackboneFacts, convention: FlopConvention, head: HeadConfig) -> tuple[str, ...]:
     macs, params = head_macs(row, head), head_params(row, head)
     return (
         str(row.resolution),
@@ -100,9 +107,9 @@ def print_pretraining(sheet: Sheet) -> None:
     print_table(Table(columns("pretraining", "size", "weights in timm~"), rows, title=f"card {sheet.spec.card}"))
 
 
-def sheet_json(sheet: Sheet, convention: FlopConvention = "mac") -> dict[str, Any]:
-    """Schema 1."""
-    head = HeadConfig()
+def sheet_json(sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfig | None = None) -> dict[str, Any]:
+    """Schema 1; costs with a head, LUMA where None is given. Raises BuildError as `head_macs` does."""
+    head = head or HeadConfig()
     return {
         "schema": 1,
         "facts": facts(sheet),
@@ -117,6 +124,7 @@ def sheet_json(sheet: Sheet, convention: FlopConvention = "mac") -> dict[str, An
         ],
         "pretraining": {row.objective.name: dict(row.sizes) for row in sheet.pretraining},
         "flop_convention": convention,
+        "head": head.name,
         "costs": [
             {
                 "resolution": row.resolution,
