@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from timm.models.vision_transformer import checkpoint_filter_fn
-from torch import Tensor
+from torch import Tensor, nn
 
 from luma_cli.isotropic.mixer import TokenMixer
+from luma_cli.isotropic.plain_vit import without_class_position, without_layer_scale
+from luma_cli.isotropic.tome import ToMeViT
 from luma_cli.isotropic.vit import IsotropicViT
 
 
 def convert(state: dict[str, Tensor], model: IsotropicViT) -> dict[str, Tensor]:
-    """`state` with patch and position embeddings resampled as timm does, and each mixer's parameters as it says."""
+    """`state` with patch and position embeddings resampled as timm does, and each mixer's parameters as it says.
+
+    For token merging, weights of a plain ViT, with or without LayerScale, are weights too.
+    """
+    state = without_class_position(state)
+    if isinstance(model, ToMeViT) and isinstance(model.blocks[0].ls1, nn.Identity):
+        state = without_layer_scale(state)
     converted: dict[str, Tensor] = checkpoint_filter_fn(state, model)
     for name, module in model.named_modules():
         if isinstance(module, TokenMixer):

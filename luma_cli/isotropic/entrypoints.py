@@ -43,7 +43,7 @@ def kinds() -> Mapping[str, Mapping[str, Any]]:
         "fnet_vit": {"mixer": FourierMixing, "global_pool": "avg"},
         "gfnet_vit": {"mixer": GlobalFilter, **_GRID_ONLY},
         "afno_vit": {"mixer": FourierOperator, **_GRID_ONLY},
-        "tome_vit": {},
+        "tome_vit": {"init_values": None},
     }
 
 
