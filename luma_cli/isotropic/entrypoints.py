@@ -10,6 +10,10 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, r
 from luma_cli.catalogue.own import INPUT_SIZE, KINDS, PATCH_SIZE, SIZES, OwnSize, architecture
 from luma_cli.isotropic.checkpoint import convert
 from luma_cli.isotropic.hydra import HydraAttention
+from luma_cli.isotropic.linear import LinearAttention
+from luma_cli.isotropic.linformer import LinformerAttention
+from luma_cli.isotropic.performer import PerformerAttention
+from luma_cli.isotropic.synthesizer import FactorisedDenseSynthesizer, FactorisedRandomSynthesizer
 from luma_cli.isotropic.vit import IsotropicViT
 
 _CONFIG = {
@@ -26,7 +30,14 @@ default_cfgs = generate_default_cfgs({architecture(kind, size): _CONFIG for kind
 
 def kinds() -> Mapping[str, Mapping[str, Any]]:
     """Arguments of IsotropicViT for each of `catalogue.own.KINDS`."""
-    return {"hydra_vit": {"mixer": HydraAttention}}
+    return {
+        "hydra_vit": {"mixer": HydraAttention},
+        "linear_vit": {"mixer": LinearAttention},
+        "performer_vit": {"mixer": PerformerAttention},
+        "linformer_vit": {"mixer": LinformerAttention},
+        "synthesizer_vit": {"mixer": FactorisedDenseSynthesizer},
+        "synthesizer_fr_vit": {"mixer": FactorisedRandomSynthesizer},
+    }
 
 
 def register() -> None:
