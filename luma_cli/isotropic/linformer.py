@@ -34,7 +34,8 @@ class LinformerAttention(TokenMixer):
         """[B, N, C] -> [B, N, C]."""
         queries, keys, values = self.qkv(tokens).chunk(3, dim=-1)
         keys, values = self.key_mixtures.T @ keys, self.value_mixtures.T @ values
-        mixed = scaled_dot_product_attention(*map(self.split_heads, (queries, keys, values)))
+        queries, keys, values = map(self.split_heads, (queries, keys, values))
+        mixed = scaled_dot_product_attention(queries, keys, values)
         result: Tensor = self.proj(self.merge_heads(mixed))
         return result
 

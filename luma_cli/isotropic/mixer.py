@@ -38,7 +38,8 @@ class TokenMixer(nn.Module):
 
     def split_heads(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, H, N, d]."""
-        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        batch, length, _ = tokens.shape
+        return tokens.reshape(batch, length, self.num_heads, -1).transpose(1, 2)
 
     def merge_heads(self, heads: Tensor) -> Tensor:
         """[B, H, N, d] -> [B, N, C]."""

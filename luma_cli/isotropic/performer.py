@@ -41,7 +41,8 @@ class PerformerAttention(TokenMixer):
         self.register_buffer("directions", torch.empty(num_features, width // num_heads))
         if not self.directions.is_meta:
             seed = int(torch.randint(2**31, (), device="cpu"))
-            self.directions.copy_(orthogonal_directions(*self.directions.shape, torch.Generator().manual_seed(seed)))
+            generator = torch.Generator().manual_seed(seed)
+            self.directions.copy_(orthogonal_directions(num_features, width // num_heads, generator))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]."""
@@ -59,13 +60,15 @@ class PerformerAttention(TokenMixer):
         exponents = (scaled @ self.directions.to(scaled.dtype).T).float()
         highest = exponents.amax(dim=peak, keepdim=True).detach()
         half_norms = scaled.float().square().sum(dim=-1, keepdim=True) / 2
-        return ((exponents - half_norms - highest).exp() + self.epsilon).to(vectors.dtype)
+        features: Tensor = (exponents - half_norms - highest).exp() + self.epsilon
+        return features.to(vectors.dtype)
 
 
 def orthogonal_directions(num_features: int, head_width: int, generator: torch.Generator) -> Tensor:
     """[M, d] on the CPU: blocks of d orthogonal rows, each row as long as a Gaussian vector of its own (section 2.4)."""
     num_blocks = -(-num_features // head_width)
     shape = (num_blocks, head_width, head_width)
-    squares = torch.linalg.qr(torch.randn(shape, generator=generator, device="cpu"))[0]
+    squares: Tensor = torch.linalg.qr(torch.randn(shape, generator=generator, device="cpu"))[0]
     lengths = torch.randn((num_features, head_width), generator=generator, device="cpu").norm(dim=1, keepdim=True)
-    return squares.mT.reshape(-1, head_width)[:num_features] * lengths
+    rows: Tensor = squares.mT.reshape(-1, head_width)[:num_features] * lengths
+    return rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -24,12 +25,10 @@ def over_grid(value: Tensor, sequence: Sequence, dim: int) -> Tensor:
     if value.shape[dim] == sequence.length or side == 0 or side * side != old_length:
         return value
     last = value.movedim(dim, -1)
-    prefix, patches = last.split([sequence.num_prefix, old_length], dim=-1)
+    prefix, patches = last[..., : sequence.num_prefix], last[..., sequence.num_prefix :]
     maps = patches.reshape(1, -1, side, side).float()
     resized = interpolate(maps, size=sequence.grid, mode="bilinear", align_corners=False).to(value.dtype)
-    merged = prefix.new_empty((*last.shape[:-1], sequence.length))
-    merged[..., : sequence.num_prefix] = prefix
-    merged[..., sequence.num_prefix :] = resized.reshape(*last.shape[:-1], -1)
+    merged = torch.cat([prefix, resized.reshape(*last.shape[:-1], -1)], dim=-1)
     return merged.movedim(-1, dim).contiguous()
 
 

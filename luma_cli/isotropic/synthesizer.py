@@ -136,4 +136,5 @@ class FactorisedDenseSynthesizer(Synthesizer):
         layer = layers.get(name.partition(".")[0])
         if layer is None or value.shape[0] % self.num_heads:
             return value
-        return along(value.unflatten(0, (self.num_heads, -1)), layer.out_features // self.num_heads, 1).flatten(0, 1)
+        heads = value.reshape(self.num_heads, -1, *value.shape[1:])
+        return along(heads, layer.out_features // self.num_heads, 1).flatten(0, 1)
