@@ -31,6 +31,11 @@ SIZES = {
 # What stands in the place of attention or of the FFN; `luma_cli/isotropic/entrypoints.py` knows its class.
 KINDS = (
     "hydra_vit",
+    "linear_vit",
+    "performer_vit",
+    "linformer_vit",
+    "synthesizer_vit",
+    "synthesizer_fr_vit",
     "nystrom_vit",
     "fnet_vit",
     "gfnet_vit",

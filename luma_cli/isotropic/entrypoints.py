@@ -14,7 +14,11 @@ from luma_cli.isotropic.checkpoint import convert
 from luma_cli.isotropic.fnet import FourierMixing
 from luma_cli.isotropic.gfnet import GlobalFilter
 from luma_cli.isotropic.hydra import HydraAttention
+from luma_cli.isotropic.linear import LinearAttention
+from luma_cli.isotropic.linformer import LinformerAttention
 from luma_cli.isotropic.nystrom import NystromAttention
+from luma_cli.isotropic.performer import PerformerAttention
+from luma_cli.isotropic.synthesizer import FactorisedDenseSynthesizer, FactorisedRandomSynthesizer
 from luma_cli.isotropic.tome import ToMeViT
 from luma_cli.isotropic.vit import IsotropicViT
 
@@ -39,11 +43,16 @@ def kinds() -> Mapping[str, Mapping[str, Any]]:
     """Arguments of IsotropicViT, or of the kind's own subclass, for each of `catalogue.own.KINDS`."""
     return {
         "hydra_vit": {"mixer": HydraAttention},
+        "linear_vit": {"mixer": LinearAttention},
+        "performer_vit": {"mixer": PerformerAttention},
+        "linformer_vit": {"mixer": LinformerAttention},
+        "synthesizer_vit": {"mixer": FactorisedDenseSynthesizer},
+        "synthesizer_fr_vit": {"mixer": FactorisedRandomSynthesizer},
         "nystrom_vit": {"mixer": NystromAttention},
         "fnet_vit": {"mixer": FourierMixing, "global_pool": "avg"},
         "gfnet_vit": {"mixer": GlobalFilter, **_GRID_ONLY},
         "afno_vit": {"mixer": FourierOperator, **_GRID_ONLY},
-        "tome_vit": {"init_values": None},
+        "tome_vit": {},
     }
 
 

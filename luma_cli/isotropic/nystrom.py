@@ -52,14 +52,12 @@ class NystromAttention(TokenMixer):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]."""
-        batch, count, _ = tokens.shape
-        heads = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        queries, keys, values = heads.unbind(0)
+        queries, keys, values = map(self.split_heads, self.qkv(tokens).chunk(3, dim=-1))
         mixed = nystrom(queries, keys, values, self.num_landmarks, self.num_steps)
         if self.conv is None:
-            result: Tensor = _joined(values) + self.proj(_joined(mixed))
+            result: Tensor = self.merge_heads(values) + self.proj(self.merge_heads(mixed))
         else:
-            result = self.proj(_joined(mixed + self.conv(values)))
+            result = self.proj(self.merge_heads(mixed + self.conv(values)))
         return result
 
 
@@ -67,11 +65,6 @@ def _filters(num_heads: int, kernel_size: int) -> nn.Conv2d:
     """One filter per head along the tokens of [B, h, N, d], the same for the d channels of a head."""
     shape, padding = (kernel_size, 1), (kernel_size // 2, 0)
     return nn.Conv2d(num_heads, num_heads, shape, padding=padding, groups=num_heads, bias=False)
-
-
-def _joined(heads: Tensor) -> Tensor:
-    """[B, h, N, d] -> [B, N, C]."""
-    return heads.transpose(1, 2).flatten(2)
 
 
 def nystrom(queries: Tensor, keys: Tensor, values: Tensor, num_landmarks: int, num_steps: int) -> Tensor:

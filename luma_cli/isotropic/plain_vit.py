@@ -21,17 +21,5 @@ def without_class_position(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**state, "cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
 
 
-def without_layer_scale(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with every LayerScale multiplied into the linear layer before it."""
-    folded = dict(state)
-    for scale, layer in (("ls1.gamma", "attn.proj"), ("ls2.gamma", "mlp.fc2")):
-        for key in [key for key in state if key.endswith(f".{scale}")]:
-            before = key.removesuffix(scale) + layer
-            gamma = folded.pop(key)
-            folded[f"{before}.weight"] = folded[f"{before}.weight"] * gamma[:, None]
-            folded[f"{before}.bias"] = folded[f"{before}.bias"] * gamma
-    return folded
-
-
 def _is_square(number: int) -> bool:
     return number > 0 and isqrt(number) ** 2 == number

@@ -45,12 +45,10 @@ class ProportionalAttention(TokenMixer):
 
     def forward(self, tokens: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """[B, M, C] and sizes [B, M] -> [B, M, C] and the keys that matching compares, mean of all heads [B, M, d]."""
-        batch, count, _ = tokens.shape
-        heads = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        queries, keys, values = heads.unbind(0)
+        queries, keys, values = map(self.split_heads, self.qkv(tokens).chunk(3, dim=-1))
         log_sizes = None if sizes is None else sizes.log().to(queries.dtype)[:, None, None]
         mixed = scaled_dot_product_attention(queries, keys, values, attn_mask=log_sizes)
-        return self.proj(mixed.transpose(1, 2).flatten(2)), keys.mean(1)
+        return self.proj(self.merge_heads(mixed)), keys.mean(1)
 
 
 class MergingBlock(MixerBlock):
