@@ -228,27 +228,6 @@ def test_fnet_s_norm_is_taken_and_afno_s_is_not() -> None:
     assert "norm.weight" not in from_wtf({**norm, "blocks.0.attn.w1": torch.ones(1)}, model)
 
 
-def test_switch_s_experts_are_stacked() -> None:
-    generator = torch.Generator().manual_seed(0)
-    state = {"blocks.0.mlp.switch.weight": torch.randn(3, C), "blocks.0.mlp.switch.bias": torch.randn(3)}
-    for expert in range(3):
-        start = f"blocks.0.mlp.experts.{expert}"
-        for layer, shape in (("fc1", (4 * C, C)), ("fc2", (C, 4 * C))):
-            state[f"{start}.{layer}.weight"] = torch.randn(shape, generator=generator)
-            state[f"{start}.{layer}.bias"] = torch.randn(shape[0], generator=generator)
-    converted = from_wtf(state, nn.Module())
-    x = torch.randn(5, C, generator=generator)
-    for expert in range(3):
-        own = linear(
-            x, state[f"blocks.0.mlp.experts.{expert}.fc1.weight"], state[f"blocks.0.mlp.experts.{expert}.fc1.bias"]
-        )
-        weight, bias = (converted[f"blocks.0.mlp.experts.fc1.{kind}"][expert] for kind in ("weight", "bias"))
-        torch.testing.assert_close(x @ weight + bias, own)
-    assert converted["blocks.0.mlp.unit_gates"].item() is True
-    assert "blocks.0.mlp.router.weight" in converted
-    assert not any(".experts.0." in key or ".switch." in key for key in converted)
-
-
 @pytest.mark.parametrize(
     ("kind", "side", "published"),
     [
