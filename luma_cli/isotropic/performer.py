@@ -65,10 +65,16 @@ class PerformerAttention(TokenMixer):
 
 
 def orthogonal_directions(num_features: int, head_width: int, generator: torch.Generator) -> Tensor:
-    """[M, d] on the CPU: blocks of d orthogonal rows, each row as long as a Gaussian vector of its own (section 2.4)."""
+    """[M, d] on the CPU: blocks of d orthogonal rows, each as long as a Gaussian vector of its own (section 2.4).
+
+    The signs of R make the blocks uniform among orthogonal matrices (Mezzadri, arXiv math-ph/0609050); without them the
+    estimate of the softmax would be biased.
+    """
     num_blocks = -(-num_features // head_width)
-    shape = (num_blocks, head_width, head_width)
-    squares: Tensor = torch.linalg.qr(torch.randn(shape, generator=generator, device="cpu"))[0]
+    squares, triangles = torch.linalg.qr(
+        torch.randn((num_blocks, head_width, head_width), generator=generator, device="cpu")
+    )
+    squares = squares * triangles.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
     lengths = torch.randn((num_features, head_width), generator=generator, device="cpu").norm(dim=1, keepdim=True)
     rows: Tensor = squares.mT.reshape(-1, head_width)[:num_features] * lengths
     return rows

@@ -104,7 +104,7 @@ class FactorisedRandomSynthesizer(Synthesizer):
 
 
 class FactorisedDenseSynthesizer(Synthesizer):
-    """scores_ij = a_i[j // L'] b_i[j // L], with a_i of L, b_i of L' entries linear in x_i, L L' >= N (Factorized Dense).
+    """scores_ij = a_i[j // L'] b_i[j // L], a_i of L and b_i of L' entries linear in x_i, L L' >= N (Factorized Dense).
 
     L is the root of N, rounded, as in the benchmark, which repeats the entries of both factors in place (the paper says
     only that they are tiled): neighbours in the row-by-row order share a score, and at 224 pixels 28 values serve 197

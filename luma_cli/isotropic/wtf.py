@@ -2,9 +2,8 @@
 
 The benchmark (arXiv 2308.09372, https://github.com/tobna/WhatTransformerToFavor) publishes no weights; who trained with
 its code has a `.tar` with a `model_state`. Hydra, linear attention, Performer, Linformer, both Synthesizers, ToMe and
-FNet compute what ours do, so do Switch's experts while no expert overflows (the benchmark's drop no token). Not the
-same, and refused by their keys: Nyström without the paper's convolution, AFNO without its inner skip, GFNet with one
-skip per block.
+FNet compute what ours do. Not the same, and refused by their keys: Nyström without the paper's convolution, AFNO
+without its inner skip, GFNet with one skip per block.
 """
 
 from __future__ import annotations
@@ -26,10 +25,8 @@ _RENAMED = {
     "attn.v.": "attn.value.",
     "attn.random_attn_1": "attn.seeing",
     "attn.random_attn_2": "attn.seen",
-    "mlp.switch.": "mlp.router.",
 }
 _QUERIES = re.compile(r"(.*\.attn\.)to_q\.(weight|bias)")
-_EXPERT = re.compile(r"(.*\.mlp\.experts\.)0\.(fc[12])\.weight")
 _OPTIONAL = re.compile(r"blocks\.\d+\.(ls[12]\.gamma|attn\.(?:qkv|value|first|second)\.bias)")
 
 
@@ -38,11 +35,10 @@ def from_wtf(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]
 
     LayerScales and biases that no block has (`-no_layer_scale`, `-no_qkv_bias`) become ones and zeros: the same
     function. FNet's norm comes after the mean over tokens there and before it here. Raises KeyError when one of three
-    projections or a layer of an expert is missing.
+    projections is missing.
     """
     converted = {_renamed(key): value for key, value in state.items()}
     _join_projections(converted)
-    _stack_experts(converted)
     _cut_padding(converted)
     if not any(".attn." in key for key in converted):  # FNet alone
         for name in ("weight", "bias"):
@@ -62,19 +58,6 @@ def _join_projections(state: dict[str, Tensor]) -> None:
     for match in filter(None, map(_QUERIES.fullmatch, tuple(state))):
         start, kind = match.groups()
         state[f"{start}qkv.{kind}"] = torch.cat([state.pop(f"{start}to_{part}.{kind}") for part in "qkv"])
-
-
-def _stack_experts(state: dict[str, Tensor]) -> None:
-    """One FFN per expert becomes stacked weights [E, in, out] and biases [E, out], their gates without a scale."""
-    for match in filter(None, map(_EXPERT.fullmatch, tuple(state))):
-        start, layer = match.groups()
-        count = sum(key.startswith(start) and key.endswith(f".{layer}.weight") for key in state)
-        weights, biases = (
-            torch.stack([state.pop(f"{start}{index}.{layer}.{kind}") for index in range(count)])
-            for kind in ("weight", "bias")
-        )
-        state |= {f"{start}{layer}.weight": weights.mT.contiguous(), f"{start}{layer}.bias": biases}
-        state[f"{start.removesuffix('experts.')}unit_gates"] = torch.tensor(True)
 
 
 def _cut_padding(state: dict[str, Tensor]) -> None:
