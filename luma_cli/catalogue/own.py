@@ -29,7 +29,20 @@ SIZES = {
     "large": OwnSize(1024, 24, 16),
 }
 # What stands in the place of attention or of the FFN; `luma_cli/isotropic/entrypoints.py` knows its class.
-KINDS = ("hydra_vit",)
+KINDS = (
+    "hydra_vit",
+    "linear_vit",
+    "performer_vit",
+    "linformer_vit",
+    "synthesizer_vit",
+    "synthesizer_fr_vit",
+    "nystrom_vit",
+    "fnet_vit",
+    "gfnet_vit",
+    "afno_vit",
+    "tome_vit",
+)
+_CLASSES = {"tome_vit": "tome.ToMeViT"}  # the others are a vit.IsotropicViT
 
 
 def architecture(kind: str, size: str) -> str:
@@ -43,5 +56,12 @@ def architecture(kind: str, size: str) -> str:
 
 def entries() -> dict[str, Entry]:
     """Every own architecture, as the index has those of timm; none has public weights."""
-    names = (architecture(kind, size) for kind in KINDS for size in SIZES)
-    return {name: Entry(name, MODULE, "vit.IsotropicViT", input_size=INPUT_SIZE) for name in names}
+    return {
+        (name := architecture(kind, size)): Entry(name, MODULE, _class_of(kind), input_size=INPUT_SIZE)
+        for kind in KINDS
+        for size in SIZES
+    }
+
+
+def _class_of(kind: str) -> str:
+    return _CLASSES.get(kind, "vit.IsotropicViT")

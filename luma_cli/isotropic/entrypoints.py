@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
 
 from luma_cli.catalogue.own import INPUT_SIZE, KINDS, PATCH_SIZE, SIZES, OwnSize, architecture
+from luma_cli.isotropic.afno import FourierOperator
 from luma_cli.isotropic.checkpoint import convert
+from luma_cli.isotropic.fnet import FourierMixing
+from luma_cli.isotropic.gfnet import GlobalFilter
 from luma_cli.isotropic.hydra import HydraAttention
+from luma_cli.isotropic.linear import LinearAttention
+from luma_cli.isotropic.linformer import LinformerAttention
+from luma_cli.isotropic.nystrom import NystromAttention
+from luma_cli.isotropic.performer import PerformerAttention
+from luma_cli.isotropic.synthesizer import FactorisedDenseSynthesizer, FactorisedRandomSynthesizer
+from luma_cli.isotropic.tome import ToMeViT
 from luma_cli.isotropic.vit import IsotropicViT
 
 _CONFIG = {
@@ -24,24 +34,44 @@ _CONFIG = {
 default_cfgs = generate_default_cfgs({architecture(kind, size): _CONFIG for kind in KINDS for size in SIZES})
 
 
+# Arguments of the kinds that mix the patch grid and nothing else.
+_GRID_ONLY = {"class_token": False, "global_pool": "avg"}
+_MODELS: Mapping[str, type[IsotropicViT]] = MappingProxyType({"tome_vit": ToMeViT})
+
+
 def kinds() -> Mapping[str, Mapping[str, Any]]:
-    """Arguments of IsotropicViT for each of `catalogue.own.KINDS`."""
-    return {"hydra_vit": {"mixer": HydraAttention}}
+    """Arguments of IsotropicViT, or of the kind's own subclass, for each of `catalogue.own.KINDS`."""
+    return {
+        "hydra_vit": {"mixer": HydraAttention},
+        "linear_vit": {"mixer": LinearAttention},
+        "performer_vit": {"mixer": PerformerAttention},
+        "linformer_vit": {"mixer": LinformerAttention},
+        "synthesizer_vit": {"mixer": FactorisedDenseSynthesizer},
+        "synthesizer_fr_vit": {"mixer": FactorisedRandomSynthesizer},
+        "nystrom_vit": {"mixer": NystromAttention},
+        "fnet_vit": {"mixer": FourierMixing, "global_pool": "avg"},
+        "gfnet_vit": {"mixer": GlobalFilter, **_GRID_ONLY},
+        "afno_vit": {"mixer": FourierOperator, **_GRID_ONLY},
+        "tome_vit": {},
+    }
 
 
 def register() -> None:
     """Register every own architecture with timm; those that are registered already stay."""
     for kind, arguments in kinds().items():
+        model = _MODELS.get(kind, IsotropicViT)
         for name, size in SIZES.items():
             if not is_model(architecture(kind, name)):
-                register_model(_entrypoint(architecture(kind, name), size, arguments))
+                register_model(_entrypoint(architecture(kind, name), size, model, arguments))
 
 
-def _entrypoint(name: str, size: OwnSize, arguments: Mapping[str, Any]) -> Callable[..., Any]:
+def _entrypoint(
+    name: str, size: OwnSize, model_class: type[IsotropicViT], arguments: Mapping[str, Any]
+) -> Callable[..., Any]:
     def create(pretrained: bool = False, **options: Any) -> IsotropicViT:
         shape = {"patch_size": PATCH_SIZE, "embed_dim": size.width, "depth": size.depth, "num_heads": size.num_heads}
         model: IsotropicViT = build_model_with_cfg(
-            IsotropicViT,
+            model_class,
             name,
             pretrained,
             pretrained_filter_fn=convert,
