@@ -30,6 +30,7 @@ SIZES = {
 }
 # What stands in the place of attention or of the FFN; `luma_cli/isotropic/entrypoints.py` knows its class.
 KINDS = ("hydra_vit",)
+EXPERT_KINDS = ("switch_vit", "vmoe_vit", "softmoe_vit")
 
 
 def architecture(kind: str, size: str) -> str:
@@ -43,5 +44,6 @@ def architecture(kind: str, size: str) -> str:
 
 def entries() -> dict[str, Entry]:
     """Every own architecture, as the index has those of timm; none has public weights."""
-    names = (architecture(kind, size) for kind in KINDS for size in SIZES)
-    return {name: Entry(name, MODULE, "vit.IsotropicViT", input_size=INPUT_SIZE) for name in names}
+    classes = {**dict.fromkeys(KINDS, "vit.IsotropicViT"), **dict.fromkeys(EXPERT_KINDS, "vit.ExpertViT")}
+    named = {architecture(kind, size): cls for kind, cls in classes.items() for size in SIZES}
+    return {name: Entry(name, MODULE, cls, input_size=INPUT_SIZE) for name, cls in named.items()}

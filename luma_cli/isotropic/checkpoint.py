@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from timm.models.vision_transformer import checkpoint_filter_fn
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
 from luma_cli.isotropic.mixer import TokenMixer
-from luma_cli.isotropic.vit import IsotropicViT
 
 
-def convert(state: dict[str, Tensor], model: IsotropicViT) -> dict[str, Tensor]:
+def convert(state: dict[str, Tensor], model: VisionTransformer) -> dict[str, Tensor]:
     """`state` with patch and position embeddings resampled as timm does, and each mixer's parameters as it says."""
     converted: dict[str, Tensor] = checkpoint_filter_fn(state, model)
     for name, module in model.named_modules():

@@ -6,9 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
+from timm.models.vision_transformer import VisionTransformer
 
-from luma_cli.catalogue.own import INPUT_SIZE, KINDS, PATCH_SIZE, SIZES, OwnSize, architecture
+from luma_cli.catalogue.own import EXPERT_KINDS, INPUT_SIZE, KINDS, PATCH_SIZE, SIZES, OwnSize, architecture
 from luma_cli.isotropic.checkpoint import convert
+from luma_cli.isotropic.experts.block import SoftExpertBlock
+from luma_cli.isotropic.experts.soft import SoftMlp
+from luma_cli.isotropic.experts.switch import SwitchMlp
+from luma_cli.isotropic.experts.vit import ExpertViT
+from luma_cli.isotropic.experts.vmoe import VMoeMlp
 from luma_cli.isotropic.hydra import HydraAttention
 from luma_cli.isotropic.vit import IsotropicViT
 
@@ -21,7 +27,7 @@ _CONFIG = {
     "first_conv": "patch_embed.proj",
     "classifier": "head",
 }
-default_cfgs = generate_default_cfgs({architecture(kind, size): _CONFIG for kind in KINDS for size in SIZES})
+default_cfgs = generate_default_cfgs({architecture(kind, size): _CONFIG for kind in (*KINDS, *EXPERT_KINDS) for size in SIZES})
 
 
 def kinds() -> Mapping[str, Mapping[str, Any]]:
@@ -29,19 +35,31 @@ def kinds() -> Mapping[str, Mapping[str, Any]]:
     return {"hydra_vit": {"mixer": HydraAttention}}
 
 
+def expert_kinds() -> Mapping[str, Mapping[str, Any]]:
+    """Arguments of ExpertViT for each of `catalogue.own.EXPERT_KINDS`."""
+    return {
+        "switch_vit": {"experts": SwitchMlp, "placement": "every"},
+        "vmoe_vit": {"experts": VMoeMlp, "placement": "every_2"},
+        "softmoe_vit": {"experts": SoftMlp, "placement": "second_half", "block": SoftExpertBlock},
+    }
+
+
 def register() -> None:
     """Register every own architecture with timm; those that are registered already stay."""
-    for kind, arguments in kinds().items():
-        for name, size in SIZES.items():
-            if not is_model(architecture(kind, name)):
-                register_model(_entrypoint(architecture(kind, name), size, arguments))
+    for model_class, built in ((IsotropicViT, kinds()), (ExpertViT, expert_kinds())):
+        for kind, arguments in built.items():
+            for name, size in SIZES.items():
+                if not is_model(architecture(kind, name)):
+                    register_model(_entrypoint(model_class, architecture(kind, name), size, arguments))
 
 
-def _entrypoint(name: str, size: OwnSize, arguments: Mapping[str, Any]) -> Callable[..., Any]:
-    def create(pretrained: bool = False, **options: Any) -> IsotropicViT:
+def _entrypoint(
+    model_class: type[VisionTransformer], name: str, size: OwnSize, arguments: Mapping[str, Any]
+) -> Callable[..., Any]:
+    def create(pretrained: bool = False, **options: Any) -> VisionTransformer:
         shape = {"patch_size": PATCH_SIZE, "embed_dim": size.width, "depth": size.depth, "num_heads": size.num_heads}
-        model: IsotropicViT = build_model_with_cfg(
-            IsotropicViT,
+        model: VisionTransformer = build_model_with_cfg(
+            model_class,
             name,
             pretrained,
             pretrained_filter_fn=convert,

@@ -15,14 +15,14 @@ from torch.nn.functional import normalize
 from luma_cli.isotropic.experts.router import full_precision
 from luma_cli.isotropic.experts.stack import Experts
 
-NUM_EXPERTS = 8  # as the other kinds have
+NUM_EXPERTS = 8  # as the other kinds here; the paper's models have 128 with one slot each
 SLOTS_PER_EXPERT = 25  # 200 slots for the 197 tokens at 224 pixels: as many FFNs as in a dense block
 
 
 class SoftMlp(nn.Module):
-    """Y = C f(D^T X): D the softmax over tokens, C that over slots, of the logits X Phi (section 2.1, equations 1 to 3).
+    """Y = C f(D^T X): D the softmax over tokens, C that over slots, of the logits X Phi (section 2.1).
 
-    X and Phi are normalised first, Phi scaled by a learned number (section 2.3, "normalization"). The number of slots
+    X and Phi are normalised first, Phi scaled by a learned number (section 2.3). The number of slots
     is a property of the model: at every resolution the experts see equally many.
     """
 

@@ -59,7 +59,8 @@ class ExpertViT(VisionTransformer):
 
 def expert_layers(placement: Placement, depth: int) -> frozenset[int]:
     """Indices of the blocks with experts, from 0: all, the even ones counted from 1, the last two of those, or the
-    second half (arXiv 2106.05974, section 2.3; 2308.00951, section 3.2).
+    second half. The second and third are V-MoE's (vmoe_paper/pretrain_imagenet21k.py of github.com/google-research/vmoe),
+    the last Soft MoE's (arXiv 2308.00951, section 3).
 
     >>> sorted(expert_layers("last_2", 12))
     [9, 11]

@@ -1,4 +1,7 @@
-"""The sparse layer of V-MoE: every token goes to its k best experts (arXiv 2106.05974, sections 2 and 3)."""
+"""The sparse layer of V-MoE: every token goes to its k best experts (arXiv 2106.05974, section 2).
+
+Losses as in the paper's appendix A, over all tokens of the batch.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,17 @@ from torch import Tensor
 
 from luma_cli.isotropic.experts.routed import RoutedMlp, Routing
 
-NUM_EXPERTS = 8  # the paper's models have 32; every query would then cost 32 FFNs
-NUM_CHOICES = 2  # k, section 2.2
-CAPACITY_FACTOR = 1.05  # C in training, section 2.4
-BALANCE_WEIGHT = 0.01  # lambda, appendix A
+NUM_EXPERTS = 8  # as in the authors' public B/16; most of the paper's have 32, and a query runs every expert once
+NUM_CHOICES = 2  # as CAPACITY_FACTOR and BALANCE_WEIGHT: vmoe_paper/pretrain_imagenet21k.py of github.com/google-research/vmoe
+CAPACITY_FACTOR = 1.05
+BALANCE_WEIGHT = 0.01
 
 
 class VMoeMlp(RoutedMlp):
-    """y = sum over the k greatest g_i(x) of g_i(x) E_i(x), g = softmax(W x + noise), not renormalised (equation 2).
+    """y = sum over the k greatest g_i(x) of g_i(x) E_i(x), g = softmax(W x + noise), not renormalised.
 
     Noise of deviation 1 / E is drawn in training alone. priority: tokens of greater g go first when an expert has not
-    room for all (batch priority routing, section 4.1), here among the tokens of one image.
+    room for all (batch priority routing, section 4), here among the tokens of one image.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class VMoeMlp(RoutedMlp):
 def importance_loss(logits: Tensor) -> Tensor:
     """Squared coefficient of variation over experts of the sum of softmax(W x) over tokens; logits [B, N, E].
 
-    Appendix A, equations 6 and 7. Equal importance gives 0.
+    Equal importance gives 0.
     """
     return _squared_variation(logits.softmax(dim=-1).sum(dim=(0, 1)))
 
@@ -70,7 +73,7 @@ def load_loss(logits: Tensor, threshold: Tensor) -> Tensor:
     """Squared coefficient of variation over experts of the expected load: the sum over tokens of the probability that
     expert i were among the k best if its noise alone were drawn again.
 
-    Appendix A, equations 8 to 11. logits: [B, N, E] without noise. threshold: [B, N, 1], the k-th greatest with noise.
+    logits: [B, N, E] without noise. threshold: [B, N, 1], the k-th greatest with noise.
     """
     num_experts = logits.shape[-1]
     chance = torch.special.ndtr((logits - threshold) * num_experts)
