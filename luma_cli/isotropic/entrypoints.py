@@ -27,7 +27,9 @@ _CONFIG = {
     "first_conv": "patch_embed.proj",
     "classifier": "head",
 }
-default_cfgs = generate_default_cfgs({architecture(kind, size): _CONFIG for kind in (*KINDS, *EXPERT_KINDS) for size in SIZES})
+default_cfgs = generate_default_cfgs(
+    {architecture(kind, size): _CONFIG for kind in (*KINDS, *EXPERT_KINDS) for size in SIZES}
+)
 
 
 def kinds() -> Mapping[str, Mapping[str, Any]]:

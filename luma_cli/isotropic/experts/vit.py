@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any, Literal
 
@@ -36,10 +37,10 @@ class ExpertViT(VisionTransformer):
     ) -> None:
         layers, options, built = expert_layers(placement, depth), experts_options or {}, count()
 
-        def make_block(*, mlp_layer: type[nn.Module], **common: Any) -> Block:
+        def make_block(*, mlp_layer: Any, **common: Any) -> Block:
             if next(built) not in layers:
                 return Block(mlp_layer=mlp_layer, **common)
-            return block(mlp_layer=lambda **sizes: experts(**sizes, **options), **common)
+            return block(mlp_layer=partial(experts, **options), **common)  # type: ignore[arg-type]  # only called
 
         super().__init__(
             img_size=img_size,
@@ -48,7 +49,7 @@ class ExpertViT(VisionTransformer):
             no_embed_class=True,
             global_pool=global_pool,
             fc_norm=False,  # the final norm stays on the patch map, where the head reuses it
-            block_fn=make_block,
+            block_fn=make_block,  # type: ignore[arg-type]  # only called
             **arguments,
         )
 
@@ -59,8 +60,10 @@ class ExpertViT(VisionTransformer):
 
 def expert_layers(placement: Placement, depth: int) -> frozenset[int]:
     """Indices of the blocks with experts, from 0: all, the even ones counted from 1, the last two of those, or the
-    second half. The second and third are V-MoE's (vmoe_paper/pretrain_imagenet21k.py of github.com/google-research/vmoe),
-    the last Soft MoE's (arXiv 2308.00951, section 3).
+    second half.
+
+    The second and third are V-MoE's (github.com/google-research/vmoe, configs/vmoe_paper/pretrain_imagenet21k.py), the
+    last is Soft MoE's (arXiv 2308.00951, section 3).
 
     >>> sorted(expert_layers("last_2", 12))
     [9, 11]
