@@ -13,9 +13,8 @@ from torch import Tensor
 from luma_cli.isotropic.experts.routed import RoutedMlp, Routing
 
 NUM_EXPERTS = 8  # as in the authors' public B/16; most of the paper's have 32, and a query runs every expert once
-NUM_CHOICES = (
-    2  # as CAPACITY_FACTOR and BALANCE_WEIGHT: vmoe_paper/pretrain_imagenet21k.py of github.com/google-research/vmoe
-)
+# Of github.com/google-research/vmoe: vmoe/configs/vmoe_paper/pretrain_imagenet21k.py
+NUM_CHOICES = 2
 CAPACITY_FACTOR = 1.05
 BALANCE_WEIGHT = 0.01
 
