@@ -20,7 +20,7 @@ from luma_cli.errors import BadCard
 
 def timm_class(name: str) -> type:
     module, _, cls = name.rpartition(".")
-    for package in ("timm.models", "timm.layers", "torch.nn.modules", "luma_cli.isotropic"):
+    for package in ("timm.models", "timm.layers", "torch.nn.modules", "luma_cli.isotropic", "luma_cli.isotropic.experts"):
         try:
             return getattr(importlib.import_module(f"{package}.{module}"), cls)
         except (ModuleNotFoundError, AttributeError):

@@ -29,7 +29,8 @@ class ListRow:
     """One backbone of a list.
 
     pretraining: objectives with public weights; unreleased: those without. macs: multiply-adds of the backbone at the
-    list's resolution, params: its parameters; both None where the cost table has no row.
+    list's resolution, params: its parameters, active_params: those that one token meets; None where the cost table has
+    no row.
     """
 
     spec: BackboneSpec
@@ -37,6 +38,7 @@ class ListRow:
     unreleased: tuple[str, ...]
     macs: int | None
     params: int | None
+    active_params: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,9 @@ def _card_sizes() -> list[BackboneSpec]:
 def _row(spec: BackboneSpec, resolution: int) -> ListRow:
     facts = load_costs().get((spec.architecture, resolution))
     released, unreleased = _pretraining(spec)
-    return ListRow(spec, released, unreleased, facts.macs if facts else None, facts.params if facts else None)
+    if facts is None:
+        return ListRow(spec, released, unreleased, None, None, None)
+    return ListRow(spec, released, unreleased, facts.macs, facts.params, facts.met_params)
 
 
 def _pretraining(spec: BackboneSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -43,6 +43,7 @@ def facts(sheet: Sheet) -> dict[str, str]:
         "timm name": spec.timm_name,
         "family": spec.family,
         "token mixer": spec.token_mixer,
+        "other sizes": sheet.card.resizing if sheet.card else "",
         "pretraining": spec.pretraining,
         "weights": "" if spec.public_weights else "no public weights: costed and profiled, never recommended",
         "licence": spec.licence,
@@ -64,14 +65,21 @@ def _tap(tap: str | tuple[str, ...]) -> str:
     return tap if isinstance(tap, str) else " or ".join(tap)
 
 
+_COSTS = ("px>", "GFLOPs>", "backbone GFLOPs>", "head GFLOPs>", "params M>", "channels>", "stride>", "tokens>", "FFN")
+
+
 def _costs(sheet: Sheet, convention: FlopConvention) -> Table:
-    return Table(
-        columns(
-            "px>", "GFLOPs>", "backbone GFLOPs>", "head GFLOPs>", "params M>", "channels>", "stride>", "tokens>", "FFN"
-        ),
-        tuple(_cost_cells(row, convention) for row in sheet.costs),
-        caption=f"{convention_caption(convention)}; LUMA head with 100 queries and 150 classes",
-    )
+    caption = f"{convention_caption(convention)}; LUMA head with 100 queries and 150 classes"
+    rows = tuple(_cost_cells(row, convention) for row in sheet.costs)
+    if all(row.met_params == row.params for row in sheet.costs):
+        return Table(columns(*_COSTS), rows, caption=caption)
+    met = (number(_active_params(row) / 1e6) for row in sheet.costs)
+    rows = tuple((*row, active) for row, active in zip(rows, met, strict=True))
+    return Table(columns(*_COSTS, "active M>"), rows, caption=f"{caption}; active: parameters that one token meets")
+
+
+def _active_params(row: BackboneFacts) -> int:
+    return row.met_params + head_params(row, HeadConfig())
 
 
 def _cost_cells(row: BackboneFacts, convention: FlopConvention) -> tuple[str, ...]:
@@ -125,6 +133,7 @@ def sheet_json(sheet: Sheet, convention: FlopConvention = "mac") -> dict[str, An
                 "head_macs": head_macs(row, head),
                 "gflops": gflops(row.macs + head_macs(row, head), convention),
                 "params": row.params + head_params(row, head),
+                "active_params": _active_params(row),
                 "width": row.width,
                 "stride": row.stride,
                 "ffn": row.ffn,
