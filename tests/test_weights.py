@@ -80,7 +80,7 @@ def test_another_architecture_is_refused_by_key_and_shape(tmp_path: Path) -> Non
 def test_a_deeper_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deeper.safetensors"
     save_file(checkpoint("test_vit", depth=8), path)
-    with pytest.raises(WeightsError, match=r"blocks\.6\.\S+ is not in the model"):
+    with pytest.raises(WeightsError, match=r"blocks\.6\.\S+ \S+ is not in the model"):
         create_backbone(spec("test_vit"), 160, weights=str(path))
 
 
