@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         return self.grid[0] * self.grid[1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B,3,H,W], normalised -> output of the tapped block, before the final norm: [B,D,H/stride,W/stride]."""
+        """Images [B,3,H,W] -> output of the tapped block, before the final norm: [B,D,H/stride,W/stride]."""
         if self.rule.features == "forward":
             return self.model(images)  # type: ignore[no-any-return]
         layout = "NLC" if self.rule.features == "tokens" else "NCHW"

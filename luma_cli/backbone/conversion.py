@@ -21,11 +21,10 @@ def conversions(file: Mapping[str, Tensor], loaded: Mapping[str, Tensor], interp
     ()
     """
     sources = _sources(file, loaded)
-    resized = {
-        key: (file[source], loaded[key]) for key, source in sources.items() if _resized(file[source], loaded[key])
-    }
+    pairs = {key: (file[source], loaded[key]) for key, source in sources.items()}
+    resized = {key: pair for key, pair in pairs.items() if _resized(*pair)}
     renamed = [f"{source} -> {key}" for key, source in sources.items() if source != key]
-    changed = [key for key, source in sources.items() if _other_values(file[source], loaded[key])]
+    changed = [key for key, pair in pairs.items() if _other_values(*pair)]
     used = set(sources.values())
     left = dict.fromkeys(_part(key) for key, value in file.items() if key not in used and value.is_floating_point())
     return (

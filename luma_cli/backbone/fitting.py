@@ -114,11 +114,10 @@ def _matters(model: nn.Module, key: str, value: Tensor, needless: set[str], unus
 
 def _is_width(model: nn.Module, value: Tensor) -> bool:
     """Whether these are tokens of the model's own width: they would stand beside its patches."""
-    tokens = (parameter for name, parameter in model.named_parameters() if "." not in name and parameter.ndim == 3)
-    embedding = [
-        parameter.shape[0] for name, parameter in model.named_parameters() if name == "patch_embed.proj.weight"
-    ]
-    return value.shape[-1] in {*embedding, *(parameter.shape[-1] for parameter in tokens)}
+    own = dict(model.named_parameters())
+    widths = {parameter.shape[-1] for name, parameter in own.items() if "." not in name and parameter.ndim == 3}
+    embedding = own.get("patch_embed.proj.weight")
+    return value.shape[-1] in (widths if embedding is None else widths | {embedding.shape[0]})
 
 
 def _under(key: str, names: Iterable[str]) -> bool:

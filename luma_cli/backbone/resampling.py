@@ -1,7 +1,7 @@
 """Tables tied to the size of the image, which timm's checkpoint filters leave as they are: resampled to the new size.
 
-Absolute position embeddings are resampled as timm does for ViTs (bicubic, antialiased), relative ones as the model's own
-code would while it runs (linear, `vision_transformer_sam.get_rel_pos`) or as timm's other filters do (bias tables).
+Absolute position embeddings are resampled as timm does for ViTs (bicubic, antialiased), relative ones as the model's
+own code does while it runs (linear, `vision_transformer_sam.get_rel_pos`) or as timm's other filters do (bias tables).
 """
 
 from __future__ import annotations

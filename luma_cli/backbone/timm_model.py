@@ -83,11 +83,12 @@ def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) 
 
     Raises BuildError.
     """
-    arguments = {**recipe.arguments, **size_arguments(recipe, resolution), **recipe.rule.arguments}
+    own = {**recipe.arguments, **size_arguments(recipe, resolution), **recipe.rule.arguments}
+    arguments = {**own, "pretrained": False, "num_classes": 0}
     with torch.random.fork_rng(devices=[]), device:
         torch.manual_seed(seed)
         try:
-            model: nn.Module = timm.create_model(recipe.architecture, pretrained=False, num_classes=0, **arguments)
+            model: nn.Module = timm.create_model(recipe.architecture, **arguments)
         except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:
             raise BuildError(f"{recipe.name} cannot be built at {resolution} pixels: {first_line(error)}") from error
     return model
