@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ def fit(model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path, 
     rule = load_rules().model_rule(recipe.module, class_name(model), recipe.architecture, {})
     file = dict(state)  # some of timm's filters change what they are given
     try:
-        state = resampled(model, filtered(model, state, recipe.module, rule))
+        with warnings.catch_warnings(action="ignore"):  # timm's interpolation of bias tables calls itself slow
+            state = resampled(model, filtered(model, state, recipe.module, rule))
     except _FILTER_ERRORS as error:
         found = _problems(model, file, recipe, rule, unused) or [f"{type(error).__name__}: {error}"]
         raise _refusal(path, recipe, found) from error
