@@ -65,7 +65,7 @@ def _other_values(old: Tensor, new: Tensor) -> bool:
 def _sizes(resized: Mapping[str, tuple[Tensor, Tensor]], interpolation: str) -> Iterable[str]:
     """Patch, absolute and relative positions, then anything else by its shapes."""
     relative: dict[str, int] = {}
-    for key, (old, new) in resized.items():
+    for key, (old, new) in sorted(resized.items()):
         name = key.rpartition(".")[2]
         if old.ndim == new.ndim == 4 and old.shape[:2] == new.shape[:2]:
             yield f"patch {old.shape[-1]} -> {new.shape[-1]} by resampling"
@@ -77,8 +77,8 @@ def _sizes(resized: Mapping[str, tuple[Tensor, Tensor]], interpolation: str) -> 
         else:
             yield f"{key} {list(old.shape)} -> {list(new.shape)}"
     if relative:
-        num_tables = sum(relative.values())
-        yield f"{num_tables} tables of relative positions resampled, {_some(list(relative))}"
+        count = sum(relative.values())
+        yield f"{count} table{'s' if count > 1 else ''} of relative positions resampled, {_some(list(relative))}"
 
 
 def _grids(old: Tensor, new: Tensor) -> str:
