@@ -245,8 +245,8 @@ def test_a_card_beside_a_name_is_refused():
 def test_configuration_is_checked():
     with pytest.raises(UsageError, match="num_queries is 0"):
         HeadConfig(num_queries=0)
-    with pytest.raises(UsageError, match="l2=1"):
-        HeadConfig(l2=2)
+    with pytest.raises(UsageError, match="l2 is -1"):
+        HeadConfig(l2=-1)
 
 
 def test_a_segmenter_built_in_inference_mode_can_be_trained():

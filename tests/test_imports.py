@@ -8,9 +8,22 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "luma_cli"
 # A layer may import the ones after it; head's plain files (config, plan, formula) serve layers below it too.
-LAYERS = ("cli", "report", "advise", "measure", "head", "backbone", "store", "catalogue", "content", "units", "errors")
+LAYERS = (
+    "cli",
+    "report",
+    "advise",
+    "measure",
+    "head",
+    "backbone",
+    "isotropic",
+    "store",
+    "catalogue",
+    "content",
+    "units",
+    "errors",
+)
 PLAIN = {"luma_cli.head.config", "luma_cli.head.plan", "luma_cli.head.formula"}
-TORCH = {"head", "backbone", "measure"}
+TORCH = {"head", "backbone", "isotropic", "measure"}
 
 
 def module_name(path: Path) -> str:

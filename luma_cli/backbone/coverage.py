@@ -20,6 +20,7 @@ from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.create import create_backbone, tapped_block
 from luma_cli.backbone.selfcheck import check
 from luma_cli.backbone.timm_model import class_name, recipe_for
+from luma_cli.catalogue import own
 from luma_cli.catalogue.rules import MAX_RESOLUTION, multiple_of, valid_near
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, LumaError
@@ -126,6 +127,11 @@ def at_nearest(spec: BackboneSpec, resolution: int, device: str) -> Backbone:
     raise failure or BadResolution(f"{spec.name} has no size near {resolution} pixels")
 
 
+def timm_modules() -> list[str]:
+    """Names of timm's own model modules, sorted; whatever else is registered with timm is left out."""
+    return sorted(set(timm.list_modules()) - {own.MODULE})
+
+
 def kinds(module: str) -> list[str]:
     """Architectures of a timm module, smallest first: one of each model class, block class and kind of FFN."""
     smallest: dict[tuple[str, ...], tuple[int, str]] = {}
@@ -183,7 +189,7 @@ def main() -> None:
     arguments = parser.parse_args()
     path: Path = arguments.page
     rows, others = ([], []) if not arguments.modules else _kept(path, arguments.modules)
-    modules = arguments.modules or timm.list_modules()
+    modules = arguments.modules or timm_modules()
     for module in track(modules, console=Console(stderr=True), description="modules"):
         first, *further = kinds(module)
         rows.append(row(module, first))

@@ -58,7 +58,8 @@ def filtered(model: nn.Module, state: dict[str, Tensor], module: str, rule: Mode
     """`state` as timm's checkpoint filter for the class of `model` converts it: renamed keys, resampled positions."""
     if not rule.filter:
         return state
-    function = getattr(importlib.import_module(f"timm.models.{module}"), rule.filter)
+    place, _, name = rule.filter.rpartition(":")
+    function = getattr(importlib.import_module(place or f"timm.models.{module}"), name)
     takes_model = len(inspect.signature(function).parameters) > 1
     converted: dict[str, Tensor] = function(*((state, model) if takes_model else (state,)), **rule.filter_arguments)
     return converted

@@ -17,6 +17,7 @@ from torch import nn
 from luma_cli.catalogue.rules import ModelRule, load_rules, patch_size
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError, UnknownName, WeightsError
+from luma_cli.isotropic.entrypoints import register
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ def recipe_for(spec: BackboneSpec) -> Recipe:
         architecture, arguments, tag = config["architecture"], config.get("model_args") or {}, ""
     else:
         architecture, tag = split_model_name_tag(spec.timm_name)
+    register()
     if not is_model(architecture):
         raise UnknownName(f"{architecture!r} is not a model of timm {timm.__version__}; try `luma list {architecture}`")
     module = model_entrypoint(architecture).__module__.rpartition(".")[2]

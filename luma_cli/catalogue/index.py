@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 from luma_cli import atomic, content
+from luma_cli.catalogue import own
+from luma_cli.catalogue.index_entry import Entry
 from luma_cli.errors import BadCard
 
 COLUMNS = ("architecture", "module", "class", "input_size", "default_tag", "tags", "replaced_by")
@@ -24,24 +26,6 @@ _VERSION_PREFIX = "# timm "
 _REFRESH_SECONDS = 300
 # A failure to generate may be repaired (a torchvision that matches torch), so it is tried again after a day.
 _FAILURE_SECONDS = 24 * 3600
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One timm architecture.
-
-    cls: the model class as `module.Class` below `timm.models`, the key of the rule table.
-    tags: tag -> licence, only those with weights to fetch.
-    default_tag: what timm takes for the bare name, empty when it has no weights. input_size: pixels of its default
-    configuration, 0 when it has none.
-    """
-
-    architecture: str
-    module: str
-    cls: str
-    tags: Mapping[str, str] = field(default_factory=dict)
-    default_tag: str = ""
-    input_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +111,12 @@ def _tags(text: str) -> dict[str, str]:
 
 @cache
 def load_index() -> TimmIndex:
-    """The index of installed timm: the shipped one, else one generated once and cached.
+    """The index of installed timm (the shipped one, else one generated once and cached) and luma's own architectures.
 
     When generating fails (a timm that cannot be imported), the shipped index is taken and `stale` says why.
     """
-    return index_for(installed_version(), shipped_path())
+    index = index_for(installed_version(), shipped_path())
+    return replace(index, entries={**index.entries, **own.entries()})
 
 
 def is_current() -> bool:

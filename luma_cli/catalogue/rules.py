@@ -75,7 +75,7 @@ class ModelRule:
     aligned: whether the map divides the image evenly; without padding or with rescaled inputs it does not.
     patch14: build /14 patch embeddings as /16 (as EoMT does), so that 512 fits.
     arguments: further arguments of the constructor.
-    filter, filter_arguments: the function of its timm module that converts foreign checkpoints.
+    filter, filter_arguments: the function of its timm module, or `package.module:function`, that converts checkpoints.
     features: `intermediates` asks the model for its last map, `tokens` for its last tokens on a square grid of
     `multiple` pixels, `forward` takes the module's own BCHW output.
     indices: what `forward_intermediates` is asked for; the last map of the answer is the feature map.

@@ -70,6 +70,11 @@ class LumaHead(nn.Module):
         self.mask = _three_layers(width)
         self.upscale = upscale(width, plan.num_scale_blocks)
 
+    def read(self, backbone: nn.Module, images: Tensor) -> Tensor:
+        """What the head takes from the backbone: the tapped block's map [B, D, h, w] of images [B, 3, H, W]."""
+        features: Tensor = backbone(images)
+        return features
+
     def forward(self, features: Tensor, mask_size: tuple[int, int], block: TappedBlock) -> Prediction:
         """Features [B, D, h, w] of the tapped block and the side lengths of the masks -> a prediction.
 

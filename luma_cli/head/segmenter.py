@@ -34,11 +34,18 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> Prediction | Tensor:
         """Images [B, 3, H, W] -> class logits [B, K, C + 1], mask logits [B, K, H / 4, W / 4]; no head: features."""
-        features = self.backbone(images)
-        return features if self.head is None else self.decode(features, (images.shape[2], images.shape[3]))
+        if self.head is None:
+            features: Tensor = self.backbone(images)
+            return features
+        return self.decode(self.read(images), (images.shape[2], images.shape[3]))
+
+    def read(self, images: Tensor) -> Tensor:
+        """What the head takes from the backbone: features [B, D, H / stride, W / stride] of images [B, 3, H, W]."""
+        features: Tensor = self.backbone(images) if self.head is None else self.head.read(self.backbone, images)
+        return features
 
     def decode(self, features: Tensor, image_size: tuple[int, int]) -> Prediction:
-        """The head alone, on features [B, D, H / stride, W / stride] of images of `image_size`."""
+        """The head alone, on what `read` gave of images of `image_size`."""
         if self.head is None:
             raise BuildError("this segmenter was built with head 'none'; build it with head='luma'")
         mask_size = (image_size[0] // MASK_STRIDE, image_size[1] // MASK_STRIDE)

@@ -26,6 +26,9 @@ class Segmenter(Protocol):
     def __call__(self, images: Tensor) -> Any:
         """Predictions, or features without a head."""
 
+    def read(self, images: Tensor) -> Any:
+        """What the head takes from the backbone."""
+
     def decode(self, features: Tensor, image_size: tuple[int, int]) -> Any:
         """The head on features."""
 
@@ -117,7 +120,7 @@ class Subject:
         images = [self._images(batch, index) for index in range(count)]
         if self._configuration.part != "head":
             return images
-        return [self.segmenter.backbone(image).contiguous(memory_format=self.layout) for image in images]
+        return [self.segmenter.read(image).contiguous(memory_format=self.layout) for image in images]
 
     def _images(self, batch: int, index: int) -> Tensor:
         """Images [B, 3, R, R] of standard normal noise, made on the device in their own dtype."""

@@ -49,7 +49,7 @@ class Configuration:
         values = asdict(self)
         for label in ("backbone", "family", "pretraining", "tag"):
             values.pop(label)
-        return values
+        return {**values, "head": self.head.identity()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,44 @@
+"""timm's Vision Transformer with another token mixer in its blocks.
+
+Everything but the mixer is timm's (patch and position embedding, class token, `forward_intermediates`, parameter
+groups), so that the mixer is all that differs from `vit_*_patch16_224`. The class token has no position, as in the WTF
+benchmark (arXiv 2308.09372), whose checkpoints `checkpoint.py` converts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+from timm.models.vision_transformer import VisionTransformer
+
+from luma_cli.isotropic.block import MakeMixer, MixerBlock
+from luma_cli.isotropic.mixer import Sequence
+
+
+class IsotropicViT(VisionTransformer):
+    """A VisionTransformer of MixerBlocks; all other arguments are timm's."""
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        *,
+        mixer: MakeMixer,
+        block_fn: type[MixerBlock] = MixerBlock,
+        class_token: bool = True,
+        global_pool: Literal["", "avg", "token"] = "token",
+        **arguments: Any,
+    ) -> None:
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        sequence = Sequence((height // patch_size, width // patch_size), int(class_token))
+        super().__init__(
+            img_size=img_size,
+            patch_size=patch_size,
+            class_token=class_token,
+            no_embed_class=True,
+            global_pool=global_pool,
+            fc_norm=False,  # the final norm stays on the patch map, where the head reuses it
+            block_fn=partial(block_fn, mixer=mixer, sequence=sequence),  # type: ignore[arg-type]  # only called
+            **arguments,
+        )
