@@ -41,6 +41,14 @@ def test_a_full_checkpoint_loads_with_its_classifier_left_out(tmp_path: Path, su
     assert backbone.weights.ignored == ("head.bias", "head.weight")
 
 
+@pytest.mark.parametrize("wrapper", ["state_dict_ema", "model", "model_state", "module", "encoder"])
+def test_a_checkpoint_of_an_objectives_own_code_is_unwrapped(tmp_path: Path, wrapper: str) -> None:
+    state, path = checkpoint("test_vit"), tmp_path / "weights.pth"
+    torch.save({wrapper: {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, path)
+    loaded = create_backbone(spec("test_vit"), 160, weights=str(path)).model.state_dict()
+    assert torch.equal(loaded["norm.weight"], state["norm.weight"])
+
+
 def test_positions_are_resampled_as_timm_does(tmp_path: Path) -> None:
     state, path = checkpoint("test_vit"), tmp_path / "weights.safetensors"
     save_file(state, path)

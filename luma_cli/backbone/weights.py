@@ -27,7 +27,8 @@ from luma_cli.errors import WeightsError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt")
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+# Where timm's own checkpoints, Hiera's and MViT's (`model_state`), EVA's (`module`) and I-JEPA's (`encoder`) hold them.
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "module", "encoder")
 
 
 def load_weights(

@@ -145,7 +145,7 @@ def _from_card_and_tag(name: str) -> BackboneSpec | None:
 
 
 def _from_loose_spelling(name: str) -> BackboneSpec | None:
-    """A card's spelling as papers write it, in capitals, with hyphens, with the patch: `ViT-B`, `Swin-T`, `ViT-B/16`."""
+    """A card's spelling in capitals, with hyphens or its patch, as papers write it: `ViT-B`, `Swin-T`, `ViT-B/16`."""
     loose = name.lower().replace("-", "_")
     with_patch = _PATCH.fullmatch(loose)
     if with_patch is None:

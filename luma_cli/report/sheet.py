@@ -116,7 +116,7 @@ def _objectives(sheet: Sheet) -> Table:
 def _counts(sheet: Sheet) -> str:
     """How many pretrainings the card has and how many of their sizes have public weights."""
     names = [name for row in sheet.pretraining for name in row.sizes.values()]
-    return f"{len(sheet.pretraining)} pretrainings, {sum(map(bool, names))} of {len(names)} with public weights"
+    return f"{sum(map(bool, names))} of {len(names)} pairs of pretraining and size have public weights"
 
 
 def _by_size(sheet: Sheet) -> Table:
