@@ -1,4 +1,4 @@
-"""What every kind of token mixer must do as a model: sizes, gradients, maps, heads, checkpoints, batches, precision."""
+"""Nyström, Fourier and merging ViTs as models: maps of every block, half precision, cost, cards, plain weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from tiny_backbones import spec
 from torch import nn
 
 from luma_cli.backbone.create import create_backbone
-from luma_cli.backbone.selfcheck import check
 from luma_cli.catalogue.cards import load_cards
 from luma_cli.catalogue.own import architecture
-from luma_cli.head.config import HeadConfig
-from luma_cli.head.segmenter import build
 from luma_cli.isotropic.entrypoints import register
 from luma_cli.measure.count import count
 
@@ -45,8 +42,8 @@ def two_blocks(kind: str):
 
 
 @ALL
-@pytest.mark.parametrize("side", [224, 96])
-def test_trains_at_any_size_and_every_parameter_gets_a_gradient(kind, side):
+def test_trains_at_a_size_that_is_no_power_of_two(kind):
+    side = 96
     model = model_of(kind, side).train()
     logits = model(torch.randn(2, 3, side, side))
     assert logits.shape == (2, 3)
@@ -70,42 +67,8 @@ def test_maps_are_those_of_the_blocks(kind):
 
 
 @ALL
-def test_checkpointing_gradients_changes_no_number(kind):
-    model, images = model_of(kind).train(), torch.randn(2, 3, 64, 64)
-
-    def run(enable: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        model.zero_grad()
-        model.set_grad_checkpointing(enable)
-        loss = model(images).square().sum()
-        loss.backward()
-        return loss.detach(), [parameter.grad.clone() for parameter in model.parameters()]
-
-    torch.testing.assert_close(run(True), run(False))
-
-
-@ALL
-def test_the_head_attaches_with_the_blocks_own_ffn(kind):
-    segmenter = build(two_blocks(kind), 64, head=HeadConfig(num_queries=6, num_classes=4))
-    prediction = segmenter(torch.randn(2, 3, 64, 64))
-    assert segmenter.ffn == "reused"
-    assert prediction.class_logits.shape == (2, 6, 5)
-    assert prediction.mask_logits.shape == (2, 6, 16, 16)
-    assert check(segmenter.backbone).status == "exact"
-    assert segmenter.backbone.has_final_norm
-
-
-@ALL
-def test_an_image_gives_the_same_alone_and_in_any_batch(kind):
-    model, images = model_of(kind, 96).eval(), torch.randn(4, 3, 96, 96)
-    with torch.no_grad():
-        together = model.forward_features(images)
-        alone = torch.cat([model.forward_features(image[None]) for image in images])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
-
-
-@ALL
-@pytest.mark.parametrize("side", [512, 96])
-def test_weights_of_224_load_at_another_size(kind, side, tmp_path: Path):
+def test_weights_of_224_load_at_a_smaller_size(kind, tmp_path: Path):
+    side = 96
     path = tmp_path / "weights.safetensors"
     state = model_of(kind, 224).state_dict()
     save_file(state, path)
@@ -148,15 +111,6 @@ def test_the_card_has_four_sizes_without_weights_and_says_what_resizing_does(kin
     assert card.resizing.startswith("Weights load at every resolution")
     assert {tuple(size.pretraining.values()) for size in card.sizes.values()} == {("",)}
     assert {source.split("/")[2] for source in card.sources} == {"arxiv.org", "github.com"}
-
-
-@ALL
-@pytest.mark.parametrize(("size", "width", "depth"), [("s", 384, 12), ("b", 768, 12), ("l", 1024, 24)])
-def test_every_size_builds_by_its_short_name(kind, size, width, depth):
-    segmenter = build(f"{kind}_{size}", 224, head="none", device="meta")
-    assert segmenter.backbone.width == width
-    assert len(segmenter.backbone.model.blocks) == depth
-    assert segmenter.backbone.grid == (14, 14)
 
 
 def test_weights_of_a_plain_vit_mean_the_same_with_token_merging(tmp_path: Path):
