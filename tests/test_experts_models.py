@@ -16,11 +16,12 @@ from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.create import create_backbone
 from luma_cli.backbone.selfcheck import redraw_scales
 from luma_cli.head.segmenter import build
-from luma_cli.isotropic.checkpoint import convert, wtf_switch
+from luma_cli.isotropic.checkpoint import convert
 from luma_cli.isotropic.entrypoints import register
 from luma_cli.isotropic.experts.routed import RoutedMlp, balance_loss
 from luma_cli.isotropic.experts.switch import SwitchMlp
 from luma_cli.isotropic.experts.vit import ExpertViT, expert_layers
+from luma_cli.isotropic.experts.wtf import wtf_switch
 
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 KINDS = ("switch_vit", "vmoe_vit", "softmoe_vit")

@@ -28,8 +28,8 @@ from luma_cli.catalogue.weights import SOURCES, local_file
 from luma_cli.errors import WeightsError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_PICKLES = (".pth", ".pt", ".bin", ".ckpt")
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model")
 
 
 def load_weights(

@@ -70,9 +70,9 @@ class CardSize:
 class Card:
     """One backbone family as its file describes it.
 
-    aliases: short spelling -> `size.objective`. rule: overrides of the rule table. registered: the architectures come
-    from the user's own module (`--import`), so timm's index does not list them. resizing: what happens to the model at
-    another resolution than the one that it was made for.
+    aliases: short spelling -> `size.objective`. rule: overrides of the rule table. resizing: what becomes of weights at
+    another resolution. registered: the architectures come from the user's own module (`--import`), so timm's index does
+    not list them.
     """
 
     name: str

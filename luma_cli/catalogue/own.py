@@ -29,7 +29,14 @@ SIZES = {
     "large": OwnSize(1024, 24, 16),
 }
 # What stands in the place of attention or of the FFN; `luma_cli/isotropic/entrypoints.py` knows its class.
-KINDS = ("hydra_vit",)
+KINDS = (
+    "hydra_vit",
+    "linear_vit",
+    "performer_vit",
+    "linformer_vit",
+    "synthesizer_vit",
+    "synthesizer_fr_vit",
+)
 EXPERT_KINDS = ("switch_vit", "vmoe_vit", "softmoe_vit")
 
 

@@ -1,51 +1,23 @@
-"""Weights of another resolution or patch size, brought to the model that is to take them."""
+"""Weights of another resolution, patch size or layout, brought to the model that is to take them."""
 
 from __future__ import annotations
 
-import re
-
-import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
+from luma_cli.isotropic.experts.wtf import wtf_switch
 from luma_cli.isotropic.mixer import TokenMixer
+from luma_cli.isotropic.wtf import from_wtf
 
 
 def convert(state: dict[str, Tensor], model: VisionTransformer) -> dict[str, Tensor]:
-    """`state` with patch and position embeddings resampled as timm does, and each mixer's parameters as it says."""
-    converted: dict[str, Tensor] = checkpoint_filter_fn(wtf_switch(state), model)
+    """`state` with patch and position embeddings resampled as timm does, and each mixer's parameters as it says.
+
+    Names of the WTF benchmark's code become ours first.
+    """
+    converted: dict[str, Tensor] = checkpoint_filter_fn(from_wtf(wtf_switch(state), model), model)
     for name, module in model.named_modules():
         if isinstance(module, TokenMixer):
             own = [key for key in converted if key.startswith(f"{name}.")]
             converted |= {key: module.resampled(key.removeprefix(f"{name}."), converted[key]) for key in own}
     return converted
-
-
-_WTF_ROUTER = re.compile(r"(.*\.mlp\.)switch\.(weight|bias)")
-_WTF_EXPERT = re.compile(r"(.*\.mlp\.experts\.)(\d+)\.(fc[12]\.(?:weight|bias))")
-
-
-def wtf_switch(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the Switch layers of the WTF benchmark (arXiv 2308.09372, code on GitHub) as ours; others untouched.
-
-    Experts one by one become stacks, `switch` becomes `router`. Those layers were trained without multiplying by the
-    gate and without dropping tokens: the first is kept in the weights (`unit_gates`), the second needs a capacity
-    factor of as many as there are experts.
-    """
-    converted: dict[str, Tensor] = {}
-    stacks: dict[str, dict[int, Tensor]] = {}
-    for key, value in state.items():
-        if router := _WTF_ROUTER.fullmatch(key):
-            converted[f"{router[1]}router.{router[2]}"] = value
-            converted[f"{router[1]}unit_gates"] = torch.tensor(True)
-        elif expert := _WTF_EXPERT.fullmatch(key):
-            stacks.setdefault(expert[1] + expert[3], {})[int(expert[2])] = value
-        else:
-            converted[key] = value
-    return converted | {key: _stacked(experts) for key, experts in stacks.items()}
-
-
-def _stacked(experts: dict[int, Tensor]) -> Tensor:
-    """Weights [out, in] of every expert as [E, in, out], biases [out] as [E, out]."""
-    ordered = (experts[index] for index in range(len(experts)))
-    return torch.stack([value.mT if value.ndim == 2 else value for value in ordered])

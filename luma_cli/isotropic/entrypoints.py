@@ -16,6 +16,10 @@ from luma_cli.isotropic.experts.switch import SwitchMlp
 from luma_cli.isotropic.experts.vit import ExpertViT
 from luma_cli.isotropic.experts.vmoe import VMoeMlp
 from luma_cli.isotropic.hydra import HydraAttention
+from luma_cli.isotropic.linear import LinearAttention
+from luma_cli.isotropic.linformer import LinformerAttention
+from luma_cli.isotropic.performer import PerformerAttention
+from luma_cli.isotropic.synthesizer import FactorisedDenseSynthesizer, FactorisedRandomSynthesizer
 from luma_cli.isotropic.vit import IsotropicViT
 
 _CONFIG = {
@@ -34,7 +38,14 @@ default_cfgs = generate_default_cfgs(
 
 def kinds() -> Mapping[str, Mapping[str, Any]]:
     """Arguments of IsotropicViT for each of `catalogue.own.KINDS`."""
-    return {"hydra_vit": {"mixer": HydraAttention}}
+    return {
+        "hydra_vit": {"mixer": HydraAttention},
+        "linear_vit": {"mixer": LinearAttention},
+        "performer_vit": {"mixer": PerformerAttention},
+        "linformer_vit": {"mixer": LinformerAttention},
+        "synthesizer_vit": {"mixer": FactorisedDenseSynthesizer},
+        "synthesizer_fr_vit": {"mixer": FactorisedRandomSynthesizer},
+    }
 
 
 def expert_kinds() -> Mapping[str, Mapping[str, Any]]:
