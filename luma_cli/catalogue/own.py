@@ -36,8 +36,17 @@ KINDS = (
     "linformer_vit",
     "synthesizer_vit",
     "synthesizer_fr_vit",
+    "nystrom_vit",
+    "fnet_vit",
+    "gfnet_vit",
+    "afno_vit",
+    "tome_vit",
 )
 EXPERT_KINDS = ("switch_vit", "vmoe_vit", "softmoe_vit")
+_CLASSES = {
+    "tome_vit": "tome.ToMeViT",
+    **dict.fromkeys(EXPERT_KINDS, "vit.ExpertViT"),
+}  # the others are a vit.IsotropicViT
 
 
 def architecture(kind: str, size: str) -> str:
@@ -51,6 +60,12 @@ def architecture(kind: str, size: str) -> str:
 
 def entries() -> dict[str, Entry]:
     """Every own architecture, as the index has those of timm; none has public weights."""
-    classes = {**dict.fromkeys(KINDS, "vit.IsotropicViT"), **dict.fromkeys(EXPERT_KINDS, "vit.ExpertViT")}
-    named = {architecture(kind, size): cls for kind, cls in classes.items() for size in SIZES}
-    return {name: Entry(name, MODULE, cls, input_size=INPUT_SIZE) for name, cls in named.items()}
+    return {
+        (name := architecture(kind, size)): Entry(name, MODULE, _class_of(kind), input_size=INPUT_SIZE)
+        for kind in (*KINDS, *EXPERT_KINDS)
+        for size in SIZES
+    }
+
+
+def _class_of(kind: str) -> str:
+    return _CLASSES.get(kind, "vit.IsotropicViT")

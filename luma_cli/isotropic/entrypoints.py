@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
 from timm.models.vision_transformer import VisionTransformer
 
 from luma_cli.catalogue.own import EXPERT_KINDS, INPUT_SIZE, KINDS, PATCH_SIZE, SIZES, OwnSize, architecture
+from luma_cli.isotropic.afno import FourierOperator
 from luma_cli.isotropic.checkpoint import convert
 from luma_cli.isotropic.experts.block import SoftExpertBlock
 from luma_cli.isotropic.experts.soft import SoftMlp
 from luma_cli.isotropic.experts.switch import SwitchMlp
 from luma_cli.isotropic.experts.vit import ExpertViT
 from luma_cli.isotropic.experts.vmoe import VMoeMlp
+from luma_cli.isotropic.fnet import FourierMixing
+from luma_cli.isotropic.gfnet import GlobalFilter
 from luma_cli.isotropic.hydra import HydraAttention
 from luma_cli.isotropic.linear import LinearAttention
 from luma_cli.isotropic.linformer import LinformerAttention
+from luma_cli.isotropic.nystrom import NystromAttention
 from luma_cli.isotropic.performer import PerformerAttention
 from luma_cli.isotropic.synthesizer import FactorisedDenseSynthesizer, FactorisedRandomSynthesizer
+from luma_cli.isotropic.tome import ToMeViT
 from luma_cli.isotropic.vit import IsotropicViT
 
 _CONFIG = {
@@ -36,8 +42,15 @@ default_cfgs = generate_default_cfgs(
 )
 
 
+# Arguments of the kinds that mix the patch grid and nothing else.
+_GRID_ONLY = {"class_token": False, "global_pool": "avg"}
+_MODELS: Mapping[str, type[VisionTransformer]] = MappingProxyType(
+    {"tome_vit": ToMeViT, **dict.fromkeys(EXPERT_KINDS, ExpertViT)}
+)
+
+
 def kinds() -> Mapping[str, Mapping[str, Any]]:
-    """Arguments of IsotropicViT for each of `catalogue.own.KINDS`."""
+    """Arguments of IsotropicViT, or of the kind's own subclass, for each of `catalogue.own.KINDS`."""
     return {
         "hydra_vit": {"mixer": HydraAttention},
         "linear_vit": {"mixer": LinearAttention},
@@ -45,6 +58,11 @@ def kinds() -> Mapping[str, Mapping[str, Any]]:
         "linformer_vit": {"mixer": LinformerAttention},
         "synthesizer_vit": {"mixer": FactorisedDenseSynthesizer},
         "synthesizer_fr_vit": {"mixer": FactorisedRandomSynthesizer},
+        "nystrom_vit": {"mixer": NystromAttention},
+        "fnet_vit": {"mixer": FourierMixing, "global_pool": "avg"},
+        "gfnet_vit": {"mixer": GlobalFilter, **_GRID_ONLY},
+        "afno_vit": {"mixer": FourierOperator, **_GRID_ONLY},
+        "tome_vit": {},
     }
 
 
@@ -59,15 +77,15 @@ def expert_kinds() -> Mapping[str, Mapping[str, Any]]:
 
 def register() -> None:
     """Register every own architecture with timm; those that are registered already stay."""
-    for model_class, built in ((IsotropicViT, kinds()), (ExpertViT, expert_kinds())):
-        for kind, arguments in built.items():
-            for name, size in SIZES.items():
-                if not is_model(architecture(kind, name)):
-                    register_model(_entrypoint(model_class, architecture(kind, name), size, arguments))
+    for kind, arguments in {**kinds(), **expert_kinds()}.items():
+        model = _MODELS.get(kind, IsotropicViT)
+        for name, size in SIZES.items():
+            if not is_model(architecture(kind, name)):
+                register_model(_entrypoint(architecture(kind, name), size, model, arguments))
 
 
 def _entrypoint(
-    model_class: type[VisionTransformer], name: str, size: OwnSize, arguments: Mapping[str, Any]
+    name: str, size: OwnSize, model_class: type[VisionTransformer], arguments: Mapping[str, Any]
 ) -> Callable[..., Any]:
     def create(pretrained: bool = False, **options: Any) -> VisionTransformer:
         shape = {"patch_size": PATCH_SIZE, "embed_dim": size.width, "depth": size.depth, "num_heads": size.num_heads}
