@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from luma_cli.backbone.create import create_backbone
 from luma_cli.backbone.selfcheck import check
+from luma_cli.catalogue.cards import load_cards
 from luma_cli.catalogue.own import KINDS, SIZES, architecture
 from luma_cli.head.segmenter import build
 from luma_cli.isotropic.entrypoints import register
@@ -41,6 +42,14 @@ def test_every_size_builds_at_224_and_elsewhere_and_every_operator_is_counted(ki
             model = timm.create_model(architecture(kind, size), img_size=resolution).eval()
         counted = count(model, torch.empty(1, 3, resolution, resolution, device="meta"))
         assert counted.complete, counted.unknown_ops
+
+
+@EVERY_KIND
+def test_its_card_says_what_another_resolution_does_and_that_nobody_publishes_weights(kind: str) -> None:
+    card = load_cards()[kind]
+    assert card.resizing
+    assert [size.timm for size in card.sizes.values()] == [architecture(kind, size) for size in SIZES]
+    assert not any(tag for size in card.sizes.values() for tag in size.pretraining.values())
 
 
 @EVERY_KIND
@@ -102,3 +111,23 @@ def test_weights_of_224_pixels_load_at_512(kind: str, tmp_path: Path) -> None:
     assert torch.equal(larger.model.blocks[1].mlp.fc1.weight, model.blocks[1].mlp.fc1.weight)
     with torch.no_grad():
         assert larger(images(1, 512)).isfinite().all()
+
+
+@EVERY_KIND
+def test_autocast_and_half_precision_stay_close(kind: str) -> None:
+    model = small(kind, init_values=1.0).eval()
+    with torch.no_grad():
+        full = model(images())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = model(images()).float()
+        half = model.half()(images().half()).float()
+    assert (mixed - full).norm() < 0.05 * full.norm()
+    assert (half - full).norm() < 0.02 * full.norm()
+
+
+@EVERY_KIND
+def test_it_is_one_graph_for_a_compiler(kind: str) -> None:
+    model = small(kind).eval()
+    with torch.no_grad():
+        compiled = torch.compile(model, fullgraph=True, backend="eager")(images())
+        torch.testing.assert_close(compiled, model(images()))
