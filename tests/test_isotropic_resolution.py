@@ -6,17 +6,23 @@ attention would not notice: repeating all keys equally leaves its weighted means
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import timm
 import torch
 from torch import Tensor
 
 from luma_cli.catalogue.own import architecture
+from luma_cli.isotropic.afno import FourierOperator
 from luma_cli.isotropic.entrypoints import register
+from luma_cli.isotropic.fnet import FourierMixing
+from luma_cli.isotropic.gfnet import GlobalFilter
 from luma_cli.isotropic.hydra import HydraAttention
 from luma_cli.isotropic.linear import LinearAttention
 from luma_cli.isotropic.linformer import LinformerAttention
 from luma_cli.isotropic.mixer import Sequence, TokenMixer
+from luma_cli.isotropic.nystrom import NystromAttention
 from luma_cli.isotropic.performer import PerformerAttention
 from luma_cli.isotropic.synthesizer import FactorisedDenseSynthesizer, FactorisedRandomSynthesizer
 
@@ -32,6 +38,8 @@ def mixer_at(kind: type[TokenMixer], side: int) -> TokenMixer:
             parameter.data.zero_()
         elif name.endswith("weight"):
             parameter.data = torch.randn(parameter.shape) / parameter.shape[1] ** 0.5
+        elif name in ("w1", "w2"):  # of AFNO
+            parameter.data = torch.randn(parameter.shape) / parameter.shape[2] ** 0.5
     return mixer
 
 
@@ -74,6 +82,23 @@ def test_synthesizers_look_elsewhere(kind: type[TokenMixer], expected: float) ->
     assert change(kind, 4)[0] == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected", "size"),
+    [
+        (NystromAttention, 1.38, 0.98),
+        (FourierMixing, 1.03, 0.25),
+        (GlobalFilter, 1.21, 0.69),
+        (FourierOperator, 0.69, 1.01),
+    ],
+)
+def test_what_is_bound_to_places_or_frequencies_changes(kind: type[TokenMixer], expected: float, size: float) -> None:
+    assert change(kind, 4) == pytest.approx((expected, size), abs=0.01)
+
+
+def test_without_its_convolution_nystrom_attention_hardly_notices() -> None:
+    assert change(partial(NystromAttention, skip="value"), 4)[0] == pytest.approx(0.09, abs=0.01)  # type: ignore[arg-type]
+
+
 GROWTH = 4097 - 197  # tokens of 1024 pixels and of 224
 
 
@@ -86,6 +111,11 @@ GROWTH = 4097 - 197  # tokens of 1024 pixels and of 224
         ("linformer_vit", 2 * 256 * GROWTH),
         ("synthesizer_vit", 12 * (64 - 14 + 65 - 15) * (768 + 1)),
         ("synthesizer_fr_vit", 12 * 2 * 8 * GROWTH),
+        ("nystrom_vit", 0),
+        ("fnet_vit", 0),
+        ("gfnet_vit", 768 * 2 * (64 * 33 - 14 * 8)),
+        ("afno_vit", 0),
+        ("tome_vit", 0),
     ],
 )
 def test_parameters_grow_from_224_to_1024_pixels_by_their_closed_form(kind: str, per_block: int) -> None:

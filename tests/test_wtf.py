@@ -210,7 +210,7 @@ def test_one_missing_bias_or_projection_is_no_option(tmp_path: Path) -> None:
         loaded("hydra_vit", state, tmp_path)
     state = layout("performer_vit")
     del state["blocks.0.attn.to_k.weight"]
-    with pytest.raises(WeightsError, match=r"blocks\.0\.attn\.to_k\.weight"):
+    with pytest.raises(WeightsError, match=r"blocks\.0\.attn\.qkv\.weight"):
         loaded("performer_vit", state, tmp_path)
 
 

@@ -8,10 +8,12 @@ checkpoints `wtf.py` converts, the class token has no position and both branches
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from luma_cli.isotropic.block import MakeMixer, MixerBlock
 from luma_cli.isotropic.mixer import Sequence
@@ -28,14 +30,16 @@ class IsotropicViT(VisionTransformer):
         patch_size: int = 16,
         *,
         mixer: MakeMixer,
-        block_fn: type[MixerBlock] = MixerBlock,
+        block_fn: Callable[..., nn.Module] = MixerBlock,
         class_token: bool = True,
         global_pool: Literal["", "avg", "token"] = "token",
         init_values: float | None = _LAYER_SCALE,
         **arguments: Any,
     ) -> None:
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        sequence = Sequence((height // patch_size, width // patch_size), int(class_token))
+        sequence = Sequence(
+            (height // patch_size, width // patch_size), int(class_token) + arguments.get("reg_tokens", 0)
+        )
         super().__init__(
             img_size=img_size,
             patch_size=patch_size,
