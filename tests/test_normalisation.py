@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,11 @@ def test_what_is_no_mean_and_std_is_refused(tmp_path: Path, mean: object, std: o
     with pytest.raises(WeightsError, match=f"config.json of local-dir.*{message}") as caught:
         found("test_vit", source)
     assert "\n" not in str(caught.value)
+
+
+def test_an_architecture_that_timm_knows_nothing_of_gets_imagenets() -> None:
+    recipe = replace(recipe_for(spec("test_vit")), architecture="my_net", tag="own")
+    assert normalisation_of(recipe, "random") == Normalisation()
 
 
 def test_one_s_own_module_states_nothing() -> None:

@@ -240,6 +240,16 @@ def test_pretrained_without_public_weights_says_so() -> None:
         create_backbone(spec("coatnet_nano_cc_224"), 64, weights="pretrained")
 
 
+def test_luma_s_own_architecture_takes_its_own_weights_and_has_no_public_ones(tmp_path: Path) -> None:
+    own = create_backbone(spec("hydra_vit_tiny_patch16_224"), 64)
+    path = tmp_path / "own.safetensors"
+    save_file(own.model.state_dict(), path)
+    again = create_backbone(spec("hydra_vit_tiny_patch16_224"), 96, weights=str(path))
+    assert "position embedding 4 x 4 -> 6 x 6 by bicubic resampling" in again.weights.conversions
+    with pytest.raises(WeightsError, match="has no public weights in timm"):
+        create_backbone(spec("hydra_vit_tiny_patch16_224"), 64, weights="pretrained")
+
+
 def test_a_local_folder_gives_architecture_and_weights(tmp_path: Path) -> None:
     state = checkpoint("test_vit")
     save_file(state, tmp_path / "model.safetensors")

@@ -94,7 +94,7 @@ def _problems(
 
 def _classifiers(recipe: Recipe) -> Iterable[str]:
     """First names of the classifier's layers, as timm's config of the architecture has them."""
-    config = get_pretrained_cfg(recipe.architecture, allow_unregistered=False)
+    config = get_pretrained_cfg(recipe.architecture)
     names = config.classifier if config else None
     return [name.partition(".")[0] for name in ([names] if isinstance(names, str) else names or ())]
 

@@ -44,7 +44,7 @@ def normalisation_of(recipe: Recipe, weights: str) -> Normalisation:
         if isinstance(stated, Mapping) and {"mean", "std"} <= stated.keys():
             return _stated(stated, f"config.json of {source}")
     name = f"{recipe.architecture}.{recipe.tag}" if recipe.tag else recipe.architecture
-    config = get_pretrained_cfg(name, allow_unregistered=False)
+    config = get_pretrained_cfg(name)
     if config is None:
         return Normalisation()
     return _stated({"mean": config.mean, "std": config.std}, f"timm's config of {name}")

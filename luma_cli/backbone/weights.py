@@ -66,7 +66,7 @@ def find_file(recipe: Recipe, weights: str) -> Path:
 
 def _pretrained_file(recipe: Recipe) -> Path:
     name = f"{recipe.architecture}.{recipe.tag}" if recipe.tag else recipe.architecture
-    config = get_pretrained_cfg(name, allow_unregistered=False)
+    config = get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise WeightsError(f"{name} has no public weights in timm; use --weights random or --weights FILE")
     if not config.hf_hub_id:
