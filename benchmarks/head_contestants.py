@@ -153,6 +153,7 @@ class Theirs(Contestant):
 def contestants(shape: Shape, resolution: int, device: str) -> dict[str, Contestant]:
     """The three, by name, with random weights on `device`."""
     configure: Any = EomtConfig
+    construct: Any = EomtForUniversalSegmentation
     config = configure(
         hidden_size=shape.width,
         num_hidden_layers=shape.depth,
@@ -164,8 +165,7 @@ def contestants(shape: Shape, resolution: int, device: str) -> dict[str, Contest
         num_labels=NUM_CLASSES,
     )
     torch.manual_seed(0)
-    theirs: Any = EomtForUniversalSegmentation(config).eval()
-    theirs.to(device)
+    theirs = construct(config).to(device).eval()
     return {
         "luma": Ours(shape, resolution, "luma", device, _weighted(theirs)),
         "eomt": Ours(shape, resolution, "eomt", device, _weighted(theirs)),

@@ -169,7 +169,7 @@ def _training_bytes(contestant: Contestant, batch: Batch, dtype: torch.dtype) ->
     On CUDA the allocator's peak over what was there before, weights added; on the CPU, where nothing counts
     allocations, what is sure to be held at once: weights, gradients, both moments, and all that backward needs.
     """
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in contestant.model.parameters())
+    weights: int = sum(parameter.numel() * parameter.element_size() for parameter in contestant.model.parameters())
     contestant.start_training()
     try:
         if batch.images.is_cuda:
