@@ -28,7 +28,8 @@ class BackboneFacts:
     before they were counted. num_prefix_tokens: class and register tokens of the tapped block. blocks: the tapped block
     and those of its kind before it, last first, as runs `channels x tokens x query FFN multiply-adds * blocks`, e.g.
     `1024x256x8388608*2 512x1024x2097152*18`.
-    no_joint: why EoMT's queries cannot join its last blocks, empty when they can.
+    no_joint: why EoMT's queries cannot join its last blocks, empty when they can. joint_blocks: those that they can
+    join, last first, as runs `multiply-adds per token x per pair of tokens * blocks`, e.g. `7077888x1536*12`.
     """
 
     architecture: str
@@ -50,6 +51,7 @@ class BackboneFacts:
     num_prefix_tokens: int = 0
     blocks: str = ""
     no_joint: str = ""
+    joint_blocks: str = ""
 
     @property
     def met_params(self) -> int:

@@ -84,6 +84,9 @@ class ModelRule:
     norm: dotted path of the final norm on the patch map, empty when there is none; norm_layout: what it normalises.
     heads: dotted path, in the block, of its number of attention heads.
     reason: why there is no FFN to reuse.
+    joint: how EoMT's queries join the token sequence of the last blocks: `tokens`, as in timm's VisionTransformer,
+    whose `_pos_embed` gives tokens and whose blocks take a mask; `rope`, as in timm's Eva, with rotations beside them.
+    no_joint: which assumption of EoMT the model breaks, where its token mixer does not say so already.
     ffn: what a card says about the block's FFN, instead of the rule of the block's class.
     """
 
@@ -105,7 +108,18 @@ class ModelRule:
     norm_layout: Layout = "tokens"
     heads: str = ""
     reason: str = ""
+    joint: Literal["", "tokens", "rope"] = ""
+    no_joint: str = ""
     ffn: FfnRule | None = None
+
+    @property
+    def joint_refusal(self) -> str:
+        """Why queries cannot join its last blocks, as the end of a sentence about EoMT; empty when they can."""
+        if self.joint or self.no_joint:
+            return "" if self.joint else self.no_joint
+        if self.token_mixer in ("", "attention"):
+            return "needs access to the token sequence, and no rule says how to enter this one's"
+        return f"needs global self-attention in the last blocks, and its token mixer is {self.token_mixer}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Multiply-adds and parameters of the LUMA head in closed form, for any K, C and FFN choice. Imports no torch.
+"""Multiply-adds and parameters of every head in closed form, for any K, C and FFN choice. Imports no torch.
 
-Every term is one layer of `luma.py`; tests hold the sums equal to the meta count and to the parameters that exist.
-K queries, N patch tokens, D channels of the tapped block, W channels of the head, C classes.
+Every term is one layer of `luma.py`, `eomt.py`, `linear.py`; tests hold the sums equal to the meta count and to the
+parameters that exist. K queries, N patch and P prefix tokens, D channels of the tapped block, W of the head, C classes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+from luma_cli.errors import BuildError
 from luma_cli.head.config import HeadConfig
+from luma_cli.head.joint_plan import EomtPlan, Sequence, plan_eomt
 from luma_cli.head.plan import FRESH_FFN_RATIO, MASK_STRIDE, HeadPlan, Tap, plan_head
 
 _BILINEAR_MACS = 4  # weighted neighbours per resized value, as the counter has it
@@ -56,6 +58,18 @@ class Facts(Protocol):
     def final_norm(self) -> bool:
         """Whether the backbone applies a final norm to its patch map."""
 
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Class and register tokens of the blocks that queries can join."""
+
+    @property
+    def no_joint(self) -> str:
+        """Why EoMT's queries cannot join its last blocks, empty when they can."""
+
+    @property
+    def joint_blocks(self) -> str:
+        """The blocks that they can join, last first, as runs `per token x per pair of tokens * blocks`."""
+
 
 def plan_from_facts(facts: Facts, head: HeadConfig) -> HeadPlan:
     """The plan that `build` follows for this backbone. Raises BuildError as `plan_head` does."""
@@ -70,37 +84,96 @@ def plan_from_facts(facts: Facts, head: HeadConfig) -> HeadPlan:
     return plan_head(tap, head)
 
 
+def eomt_plan_from_facts(facts: Facts, head: HeadConfig) -> EomtPlan:
+    """The EoMT plan that `build` follows for this backbone. Raises BuildError as `plan_eomt` does."""
+    if not knows_joint_blocks(facts):
+        raise BuildError(
+            f"the facts of {facts.architecture} do not say its blocks; count it with segmenter_cost(build(...))"
+        )
+    sequence = Sequence(
+        width=facts.width,
+        stride=facts.stride,
+        depth=len(_joint_blocks(facts)),
+        has_final_norm=facts.final_norm,
+        name=facts.architecture,
+        refusal=facts.no_joint,
+    )
+    return plan_eomt(sequence, head)
+
+
+def knows_joint_blocks(facts: Facts) -> bool:
+    """Whether the facts say which blocks queries can join, or why none."""
+    return bool(facts.joint_blocks or facts.no_joint)
+
+
 def head_macs(facts: Facts, head: HeadConfig) -> int:
-    """Multiply-adds of the head for one image, the query pass through a reused FFN included; 0 for head `none`."""
+    """Multiply-adds that the head adds to the backbone's own for one image; 0 for head `none`.
+
+    LUMA's query pass through a reused FFN is among them, and what K more tokens cost EoMT's joint blocks.
+    """
     if head.name == "none":
         return 0
-    plan = plan_from_facts(facts, head)
-    ffn = facts.query_ffn_macs if plan.ffn == "reused" else 2 * FRESH_FFN_RATIO * plan.width**2
-    return (
-        _project_macs(plan, facts.num_tokens)
-        + _attention_macs(plan.width, head.num_queries, facts.num_tokens)
-        + head.num_queries * (ffn + _predict_macs(plan.width, head.num_classes))
-        + _mask_macs(plan, head.num_queries, facts.num_tokens, facts.resolution)
-    )
+    if head.name == "linear":
+        return facts.num_tokens * facts.width * head.num_classes
+    return _eomt_macs(facts, head) if head.name == "eomt" else _luma_macs(facts, head)
 
 
 def head_params(facts: Facts, head: HeadConfig) -> int:
     """Parameters of the head alone: those of a reused FFN and of a shared final norm belong to the backbone."""
     if head.name == "none":
         return 0
+    if head.name == "linear":
+        return 2 * facts.width + (facts.width + 1) * head.num_classes
+    return _eomt_params(facts, head) if head.name == "eomt" else _luma_params(facts, head)
+
+
+def _luma_macs(facts: Facts, head: HeadConfig) -> int:
+    plan = plan_from_facts(facts, head)
+    ffn = facts.query_ffn_macs if plan.ffn == "reused" else 2 * FRESH_FFN_RATIO * plan.width**2
+    return (
+        _project_macs(plan, facts.num_tokens)
+        + _attention_macs(plan.width, head.num_queries, facts.num_tokens)
+        + head.num_queries * ffn
+        + _mask_module_macs(plan.width, plan.num_scale_blocks, facts, head)
+    )
+
+
+def _luma_params(facts: Facts, head: HeadConfig) -> int:
     plan = plan_from_facts(facts, head)
     width = plan.width
-    norm = 2 * width
-    linear = width**2 + width
     hidden = FRESH_FFN_RATIO * width
     project = (plan.width_in + 1) * width if plan.projects else 0
-    attention = 2 * norm + 4 * linear
-    ffn = norm + 2 * hidden * width + hidden + width if plan.ffn == "fresh" else 0
-    norms = 0 if plan.shares_final_norm else 2 * norm
-    classify = (width + 1) * (head.num_classes + 1)
-    scale_block = _DOUBLE_TAPS * width**2 + width + _DEPTHWISE_TAPS * width + norm
-    upscale = plan.num_scale_blocks * scale_block
-    return project + head.num_queries * width + attention + ffn + norms + classify + 3 * linear + upscale
+    attention = 2 * _norm_params(width) + 4 * (width**2 + width)
+    ffn = _norm_params(width) + 2 * hidden * width + hidden + width if plan.ffn == "fresh" else 0
+    norms = 0 if plan.shares_final_norm else 2 * _norm_params(width)
+    queries = head.num_queries * width
+    return project + queries + attention + ffn + norms + _mask_module_params(width, plan.num_scale_blocks, head)
+
+
+def _eomt_macs(facts: Facts, head: HeadConfig) -> int:
+    """The mask module, and what K more tokens cost the joint blocks."""
+    plan = eomt_plan_from_facts(facts, head)
+    before = facts.num_prefix_tokens + facts.num_tokens
+    pairs = (before + head.num_queries) ** 2 - before**2
+    blocks = _joint_blocks(facts)[: plan.num_joint]
+    joint = sum(per_token * head.num_queries + per_pair * pairs for per_token, per_pair in blocks)
+    return joint + _mask_module_macs(plan.width, plan.num_scale_blocks, facts, head)
+
+
+def _eomt_params(facts: Facts, head: HeadConfig) -> int:
+    plan = eomt_plan_from_facts(facts, head)
+    norm = 0 if plan.shares_final_norm else _norm_params(plan.width)
+    return head.num_queries * plan.width + norm + _mask_module_params(plan.width, plan.num_scale_blocks, head)
+
+
+def _joint_blocks(facts: Facts) -> list[tuple[int, int]]:
+    """Multiply-adds per token and per pair of tokens of every block, last first."""
+    blocks = []
+    for run in facts.joint_blocks.split():
+        costs, count = run.split("*")
+        per_token, per_pair = costs.split("x")
+        blocks += [(int(per_token), int(per_pair))] * int(count)
+    return blocks
 
 
 def _project_macs(plan: HeadPlan, num_tokens: int) -> int:
@@ -112,18 +185,24 @@ def _attention_macs(width: int, num_queries: int, num_tokens: int) -> int:
     return 2 * num_queries * width**2 + 2 * num_tokens * width**2 + 2 * num_queries * num_tokens * width
 
 
-def _predict_macs(width: int, num_classes: int) -> int:
-    """Class scores and the three layers of the mask embedding, for one query."""
-    return width * (num_classes + 1) + 3 * width**2
-
-
-def _mask_macs(plan: HeadPlan, num_queries: int, num_tokens: int, resolution: int) -> int:
-    """Doublings of the map, masks as products with it, and the bilinear finish where sizes differ."""
-    width, blocks = plan.width, plan.num_scale_blocks
-    finer: int = 4**blocks  # pixels of the upscaled map per token
+def _mask_module_macs(width: int, num_scale_blocks: int, facts: Facts, head: HeadConfig) -> int:
+    """Class scores and mask embeddings, doublings of the map, masks as products with it, bilinear finish if need be."""
+    num_tokens, queries = facts.num_tokens, head.num_queries
+    finer: int = 4**num_scale_blocks  # pixels of the upscaled map per token
+    predict = queries * (width * (head.num_classes + 1) + 3 * width**2)
     per_token = _DOUBLE_TAPS * width**2 + 4 * _DEPTHWISE_TAPS * width  # the depthwise step sees four times as many
     upscaled = per_token * num_tokens * (finer - 1) // 3
-    masks = num_queries * width * num_tokens * finer
-    mask_side = resolution // MASK_STRIDE
-    meets = math.isqrt(num_tokens) * 2**blocks == mask_side
-    return upscaled + masks + (0 if meets else _BILINEAR_MACS * num_queries * mask_side**2)
+    masks = queries * width * num_tokens * finer
+    mask_side = facts.resolution // MASK_STRIDE
+    meets = math.isqrt(num_tokens) * 2**num_scale_blocks == mask_side
+    return predict + upscaled + masks + (0 if meets else _BILINEAR_MACS * queries * mask_side**2)
+
+
+def _mask_module_params(width: int, num_scale_blocks: int, head: HeadConfig) -> int:
+    classify = (width + 1) * (head.num_classes + 1)
+    scale_block = _DOUBLE_TAPS * width**2 + width + _DEPTHWISE_TAPS * width + _norm_params(width)
+    return classify + 3 * (width**2 + width) + num_scale_blocks * scale_block
+
+
+def _norm_params(width: int) -> int:
+    return 2 * width

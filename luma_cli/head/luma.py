@@ -6,22 +6,14 @@ C classes. There is no attention between queries and no path from queries to pat
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from luma_cli.head.attention import NORM_EPS, CrossAttention
 from luma_cli.head.config import HeadConfig
+from luma_cli.head.mask_module import MaskModule, Prediction
 from luma_cli.head.plan import FRESH_FFN_RATIO, HeadPlan
-from luma_cli.head.upscale import upscale
-
-
-class Prediction(NamedTuple):
-    """class_logits [B, K, C + 1], the last class being "no object"; mask_logits [B, K, H / 4, W / 4]."""
-
-    class_logits: Tensor
-    mask_logits: Tensor
 
 
 class TappedBlock(Protocol):
@@ -49,7 +41,7 @@ class FreshFfn(nn.Module):
         return queries + update
 
 
-class LumaHead(nn.Module):
+class LumaHead(MaskModule):
     """Queries, their one cross-attention, and the class and mask predictions.
 
     Holds no parameter of the backbone: the reused FFN and the shared final norm come with every call, so that state
@@ -57,7 +49,7 @@ class LumaHead(nn.Module):
     """
 
     def __init__(self, plan: HeadPlan, config: HeadConfig) -> None:
-        super().__init__()
+        super().__init__(plan.width, config.num_classes, plan.num_scale_blocks)
         width = plan.width
         self.plan = plan
         self.project = nn.Linear(plan.width_in, width) if plan.projects else nn.Identity()
@@ -66,9 +58,6 @@ class LumaHead(nn.Module):
         self.ffn = FreshFfn(width) if plan.ffn == "fresh" else None
         self.norm_queries = None if plan.shares_final_norm else nn.LayerNorm(width, eps=NORM_EPS)
         self.norm_pixels = None if plan.shares_final_norm else nn.LayerNorm(width, eps=NORM_EPS)
-        self.classify = nn.Linear(width, config.num_classes + 1)
-        self.mask = _three_layers(width)
-        self.upscale = upscale(width, plan.num_scale_blocks)
 
     def read(self, backbone: nn.Module, images: Tensor) -> Tensor:
         """What the head takes from the backbone: the tapped block's map [B, D, h, w] of images [B, 3, H, W]."""
@@ -76,19 +65,11 @@ class LumaHead(nn.Module):
         return features
 
     def forward(self, features: Tensor, mask_size: tuple[int, int], block: TappedBlock) -> Prediction:
-        """Features [B, D, h, w] of the tapped block and the side lengths of the masks -> a prediction.
-
-        The bilinear finish for strides that no doubling meets acts on the K logits, not on the W channels: resizing
-        is linear, so both orders give the same masks, and K is the smaller.
-        """
+        """Features [B, D, h, w] of the tapped block and the side lengths of the masks -> a prediction."""
         tokens = self.project(features.flatten(2).transpose(1, 2))
         queries = self._feed(self.attention(self.queries.weight, tokens), block)
         queries, tokens = self._norm(queries, tokens, block)
-        pixels = self.upscale(tokens.view(-1, *features.shape[2:], self.plan.width).permute(0, 3, 1, 2))
-        masks = (self.mask(queries) @ pixels.flatten(2)).view(*queries.shape[:2], *pixels.shape[2:])
-        if masks.shape[2:] != mask_size:
-            masks = interpolate(masks, mask_size, mode="bilinear", align_corners=False)
-        return Prediction(self.classify(queries), masks)
+        return self.predict(queries, tokens, (features.shape[2], features.shape[3]), mask_size)
 
     def _feed(self, queries: Tensor, block: TappedBlock) -> Tensor:
         """The feed-forward step of the queries, [B, K, W]: the backbone's own FFN, or the fresh one."""
@@ -99,10 +80,3 @@ class LumaHead(nn.Module):
         if self.norm_queries is None or self.norm_pixels is None:
             return block.norm_tokens(queries), block.norm_tokens(tokens)
         return self.norm_queries(queries), self.norm_pixels(tokens)
-
-
-def _three_layers(width: int) -> nn.Sequential:
-    """The mask embedding of a query: three linear layers with GELU between."""
-    return nn.Sequential(
-        nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
-    )

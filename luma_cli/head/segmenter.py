@@ -16,63 +16,75 @@ from luma_cli.backbone.create import create_backbone, wrap
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError
-from luma_cli.head.config import HeadConfig
-from luma_cli.head.luma import LumaHead, Prediction
-from luma_cli.head.plan import MASK_STRIDE, Tap, plan_head
+from luma_cli.head.config import HeadConfig, HeadName
+from luma_cli.head.create import Output, Taken, create_head, tap_of
+from luma_cli.head.eomt import EomtHead
+from luma_cli.head.luma import LumaHead
+from luma_cli.head.plan import MASK_STRIDE
+
+__all__ = ["Segmenter", "build", "mask_size", "own_spec", "tap_of"]
 
 
 class Segmenter(nn.Module):
-    """A backbone and its head. `ffn` says whose feed-forward layers the queries use; `config` is the head's own."""
+    """A backbone and its head. `ffn` says whose feed-forward layers LUMA's queries use; `config` is the head's own."""
 
     def __init__(self, backbone: Backbone, config: HeadConfig) -> None:
         super().__init__()
         self.backbone = backbone
         self.config = config
-        plan = plan_head(tap_of(backbone), config)
-        self.ffn: Literal["reused", "fresh"] = plan.ffn
-        self.head = LumaHead(plan, config) if config.name == "luma" else None
+        self.head = create_head(backbone, config)
+        self.ffn: Literal["reused", "fresh", "none"] = self.head.plan.ffn if isinstance(self.head, LumaHead) else "none"
 
-    def forward(self, images: Tensor) -> Prediction | Tensor:
-        """Images [B, 3, H, W] -> class logits [B, K, C + 1], mask logits [B, K, H / 4, W / 4]; no head: features."""
+    def forward(self, images: Tensor) -> Output | Tensor:
+        """Images [B, 3, H, W] -> the head's one prediction, of an EoMT head the final one without masks.
+
+        Heads `luma` and `eomt`: class logits [B, K, C + 1] and mask logits [B, K, H / 4, W / 4]; `linear`: logits
+        [B, C, h, w] on the patch grid; `none`: the features.
+        """
         if self.head is None:
             features: Tensor = self.backbone(images)
             return features
         return self.decode(self.read(images), (images.shape[2], images.shape[3]))
 
-    def read(self, images: Tensor) -> Tensor:
-        """What the head takes from the backbone: features [B, D, H / stride, W / stride] of images [B, 3, H, W]."""
-        features: Tensor = self.backbone(images) if self.head is None else self.head.read(self.backbone, images)
-        return features
+    def predictions(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Output, ...]:
+        """All predictions that are supervised in training, the final one last: one, or L2 + 1 with an EoMT head.
 
-    def decode(self, features: Tensor, image_size: tuple[int, int]) -> Prediction:
-        """The head alone, on what `read` gave of images of `image_size`."""
+        generator: of the draws by which an EoMT head frees queries from their masks. Raises BuildError for head `none`,
+        UsageError for draws without a generator.
+        """
+        size = (images.shape[2], images.shape[3])
+        if isinstance(self.head, EomtHead):
+            return self.head.predictions(
+                self.head.read(self.backbone, images), mask_size(size), self.backbone, generator
+            )
+        return (self.decode(self.read(images), size),)
+
+    def read(self, images: Tensor) -> Taken:
+        """What the head takes from the backbone of images [B, 3, H, W].
+
+        Features [B, D, H / stride, W / stride], or the tokens that enter an EoMT head's joint blocks.
+        """
+        taken: Taken = self.backbone(images) if self.head is None else self.head.read(self.backbone, images)
+        return taken
+
+    def decode(self, taken: Taken, image_size: tuple[int, int]) -> Output:
+        """The head alone, on what `read` gave of images of `image_size`; EoMT's joint blocks belong to it."""
         if self.head is None:
             raise BuildError("this segmenter was built with head 'none'; build it with head='luma'")
-        mask_size = (image_size[0] // MASK_STRIDE, image_size[1] // MASK_STRIDE)
-        prediction: Prediction = self.head(features, mask_size, self.backbone)
-        return prediction
+        output: Output = self.head(taken, mask_size(image_size), self.backbone)
+        return output
 
 
-def tap_of(backbone: Backbone) -> Tap:
-    """What `backbone` offers to a head, as plain numbers. An FFN that takes another width than the map's is none."""
-    fits = backbone.query_width == backbone.width
-    narrow = "" if fits else f"its FFN takes {backbone.query_width} channels, the map has {backbone.width}"
-    return Tap(
-        width=backbone.width,
-        stride=backbone.stride,
-        num_heads=backbone.num_heads,
-        has_ffn=bool(backbone.ffn_kind) and fits,
-        has_final_norm=backbone.has_final_norm,
-        name=backbone.spec.name,
-        ffn_reason=backbone.ffn_reason or narrow,
-    )
+def mask_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Side lengths of the mask logits for an image of these, in pixels."""
+    return (image_size[0] // MASK_STRIDE, image_size[1] // MASK_STRIDE)
 
 
 def build(
     name: str | BackboneSpec | nn.Module,
     resolution: int = 512,
     *,
-    head: HeadConfig | Literal["luma", "none"] = HeadConfig(),  # noqa: B008  (frozen)
+    head: HeadConfig | HeadName = HeadConfig(),  # noqa: B008  (frozen)
     weights: str = "random",
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,

@@ -30,6 +30,8 @@ def check(configuration: Configuration) -> None:
         raise UsageError(f"--batch {configuration.batch} is out of range, expected auto or at least 1; try --batch 1")
     if configuration.part == "head" and configuration.head.name == "none":
         raise UsageError("--part head with --head none leaves nothing to measure; try --head luma")
+    if configuration.part == "head" and configuration.head.name == "eomt":
+        raise UsageError("--part head cannot be told from the backbone with --head eomt; try --part all or --head luma")
 
 
 def never_applicable(configuration: Configuration) -> str:

@@ -21,7 +21,7 @@ from luma_cli.catalogue.rules import check_resolution, load_rules
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, BuildError, MeasureError, UsageError
 from luma_cli.head.config import HeadConfig
-from luma_cli.head.formula import head_macs, head_params, plan_from_facts
+from luma_cli.head.formula import head_macs, head_params, knows_joint_blocks, plan_from_facts
 from luma_cli.measure import cost_cache
 from luma_cli.measure.count_request import Answer, CountRequest, Refusal, answer_from_json, requests_to_json
 from luma_cli.measure.imports import combined_hash, find
@@ -138,7 +138,7 @@ def costs(
     sources = sources or CostSources()
     imports_hash = combined_hash([find(item) for item in imports])
     requests = [CountRequest(_spec(name, bool(imports)), resolution) for name, resolution in wanted]
-    found = {index: _look_up(request, imports_hash, sources) for index, request in enumerate(requests)}
+    found = {index: _look_up(request, imports_hash, sources, head) for index, request in enumerate(requests)}
     missing = [index for index, hit in found.items() if hit is None]
     if missing:
         counter = sources.counter or count_in_process
@@ -206,17 +206,26 @@ def _spec(name: str | BackboneSpec, imported: bool) -> BackboneSpec:
     return resolve(name, imported=imported)
 
 
-def _look_up(request: CountRequest, imports_hash: str, sources: CostSources) -> tuple[Answer, Source] | None:
-    """Facts from the table, if it was made with the installed timm, else from the cache; a refusal by the rules."""
+def _look_up(
+    request: CountRequest, imports_hash: str, sources: CostSources, head: HeadConfig
+) -> tuple[Answer, Source] | None:
+    """Facts from the table, if it was made with the installed timm, else from the cache; a refusal by the rules.
+
+    Facts that do not say what the head needs are counted again.
+    """
     covered = not imports_hash and _is_as_shipped(request.spec)
     row = sources.table.get((request.spec.architecture, request.resolution)) if covered else None
-    if row is not None and row.timm == version("timm"):
+    if row is not None and row.timm == version("timm") and _suffices(row, head):
         return row, "table"
     kept = cost_cache.read(sources.cache, request, imports_hash)
-    if kept is not None:
+    if kept is not None and _suffices(kept, head):
         return kept, "cache"
     refusal = _misfit(request)
     return None if refusal is None else (refusal, "table")
+
+
+def _suffices(facts: BackboneFacts, head: HeadConfig) -> bool:
+    return head.name != "eomt" or knows_joint_blocks(facts)
 
 
 def _misfit(request: CountRequest) -> Refusal | None:

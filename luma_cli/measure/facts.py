@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from importlib.metadata import version
+from itertools import groupby
 from typing import TypeVar
 
 import torch
 from torch import nn
 
 from luma_cli.backbone.backbone import Backbone
+from luma_cli.backbone.joint import joint_blocks, num_prefix_tokens
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.plan import plan_head
@@ -45,6 +48,9 @@ def backbone_facts(backbone: Backbone) -> BackboneFacts:
         unknown_ops=" ".join(counted.unknown_ops),
         timm=version("timm"),
         active_params=num_active_parameters(twin),
+        num_prefix_tokens=num_prefix_tokens(twin),
+        no_joint=twin.rule.joint_refusal,
+        joint_blocks=_runs(_token_and_pair_macs(block, twin.width) for block in reversed(joint_blocks(twin))),
     )
 
 
@@ -72,6 +78,21 @@ def num_active_parameters(module: nn.Module) -> int:
 
 def _query_ffn_macs(backbone: Backbone) -> int:
     return count(backbone.query_ffn, torch.empty(1, 1, backbone.width, device="meta")).macs
+
+
+def _token_and_pair_macs(block: nn.Module, width: int) -> tuple[int, int]:
+    """Multiply-adds of a transformer block per token and per pair of tokens, from counts with one and two tokens.
+
+    They are all that it has, as every layer works on tokens alone but attention, whose products are one per pair.
+    """
+    one, two = (count(block, torch.empty(1, tokens, width, device="meta")).macs for tokens in (1, 2))
+    per_pair = (two - 2 * one) // 2
+    return one - per_pair, per_pair
+
+
+def _runs(blocks: Iterable[tuple[int, int]]) -> str:
+    """`per token x per pair * blocks` for every run of equal ones, separated by spaces."""
+    return " ".join(f"{costs[0]}x{costs[1]}*{len(list(same))}" for costs, same in groupby(blocks))
 
 
 def _without_data(tensor: torch.Tensor) -> torch.Tensor:

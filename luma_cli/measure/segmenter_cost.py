@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 
 import torch
 
+from luma_cli.head.eomt import EomtHead
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure.cost import Cost
 from luma_cli.measure.count import Count, count
@@ -13,11 +15,14 @@ from luma_cli.measure.facts import RGB, meta_twin, num_active_parameters, num_pa
 
 
 def segmenter_cost(segmenter: Segmenter) -> Cost:
-    """Counted cost of `segmenter` on one image of its backbone's resolution; head and backbone in separate passes."""
+    """Counted cost of `segmenter` on one image of its backbone's resolution; the head's is what it adds.
+
+    An EoMT head does not stand apart from the backbone, so that the whole is counted and the backbone's own taken off.
+    """
     twin = meta_twin(segmenter)
     side = twin.backbone.resolution
     backbone, features = _backbone_count(twin, side)
-    head = count(twin.decode, features, (side, side)) if twin.head is not None else Count(0, 0)
+    head = _head_count(twin, backbone, features, side)
     return Cost(
         backbone=twin.backbone.spec.name,
         architecture=twin.backbone.spec.architecture,
@@ -32,7 +37,7 @@ def segmenter_cost(segmenter: Segmenter) -> Cost:
         width=twin.backbone.width,
         stride=twin.backbone.stride,
         num_tokens=features.shape[2] * features.shape[3],
-        ffn=twin.ffn if twin.head is not None else "none",
+        ffn=twin.ffn,
         complete=backbone.complete and head.complete,
         unknown_ops=(backbone + head).unknown_ops,
         timm=version("timm"),
@@ -46,3 +51,13 @@ def _backbone_count(twin: Segmenter, side: int) -> tuple[Count, torch.Tensor]:
     images = torch.empty(1, RGB, side, side, device="meta")
     counted = count(lambda: features.append(twin.backbone(images)))
     return counted, features[0]
+
+
+def _head_count(twin: Segmenter, backbone: Count, features: torch.Tensor, side: int) -> Count:
+    """What the head adds; operators that are not understood are those of its own pass."""
+    if twin.head is None:
+        return Count(0, 0)
+    if not isinstance(twin.head, EomtHead):
+        return count(twin.decode, features, (side, side))
+    whole = count(twin, torch.empty(1, RGB, side, side, device="meta"))
+    return replace(whole, macs=whole.macs - backbone.macs, activations=whole.activations - backbone.activations)

@@ -1,0 +1,109 @@
+"""The EoMT head: queries join the backbone's own last blocks (arXiv 2503.19108), to be compared with LUMA.
+
+B batch, K queries, P prefix tokens, N = h w patch tokens, T = P + K + N, D channels, J joint blocks, C classes.
+Queries see patches and patches see queries: unlike under LUMA, the features are not those of the backbone alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from luma_cli.backbone.backbone import Backbone
+from luma_cli.backbone.joint import TokenSequence, add_queries, num_prefix_tokens, run_joint_block, tokens_before
+from luma_cli.errors import UsageError
+from luma_cli.head.annealing import check_probabilities
+from luma_cli.head.attention import NORM_EPS
+from luma_cli.head.config import HeadConfig
+from luma_cli.head.joint_plan import EomtPlan
+from luma_cli.head.mask_module import MaskModule, Prediction
+
+
+class EomtHead(MaskModule):
+    """Queries, and the mask module that predicts from them and the patches after (in training also before) each block.
+
+    Holds no parameter of the backbone, which comes with every call. A backbone without a final norm gets a fresh one,
+    shared by queries and patches as its own would be.
+    `mask_probabilities`, one per joint block and 1 at first, is what `MaskAnnealing` says for the current step; it is
+    no part of the state dict, as the step decides it.
+    """
+
+    def __init__(self, plan: EomtPlan, config: HeadConfig) -> None:
+        super().__init__(plan.width, config.num_classes, plan.num_scale_blocks)
+        self.plan = plan
+        self.queries = nn.Embedding(config.num_queries, plan.width)
+        self.norm = None if plan.shares_final_norm else nn.LayerNorm(plan.width, eps=NORM_EPS)
+        self.mask_probabilities: tuple[float, ...] = (1.0,) * plan.num_joint
+
+    def anneal(self, probabilities: Sequence[float]) -> None:
+        """Set the probabilities that a query is masked, one per joint block. Raises UsageError."""
+        self.mask_probabilities = check_probabilities(probabilities, self.plan.num_joint)
+
+    def read(self, backbone: Backbone, images: Tensor) -> TokenSequence:
+        """What the head takes from the backbone: the tokens of images [B, 3, H, W] before the joint blocks."""
+        return tokens_before(backbone, images, self.plan.num_joint)
+
+    def forward(self, sequence: TokenSequence, mask_size: tuple[int, int], backbone: Backbone) -> Prediction:
+        """Tokens before the joint blocks and the side lengths of the masks -> the final prediction, without masks."""
+        joined = add_queries(sequence, self.queries.weight, num_prefix_tokens(backbone))
+        for number in range(self.plan.num_joint):
+            joined = run_joint_block(backbone, joined, number)
+        return self._predict(joined, mask_size, backbone)
+
+    def predictions(
+        self, sequence: TokenSequence, mask_size: tuple[int, int], backbone: Backbone, generator: torch.Generator | None
+    ) -> tuple[Prediction, ...]:
+        """All supervised predictions, one before each joint block and the final one last, under masked attention.
+
+        generator: draws which queries go unmasked where a probability lies between 0 and 1; the draws are made on its
+        own device. Raises UsageError when it is missing there.
+        """
+        joined = add_queries(sequence, self.queries.weight, num_prefix_tokens(backbone))
+        found = []
+        for number, probability in enumerate(self.mask_probabilities):
+            found.append(self._predict(joined, mask_size, backbone))
+            mask = self._mask(found[-1].mask_logits, joined, num_prefix_tokens(backbone), probability, generator)
+            joined = run_joint_block(backbone, joined, number, mask)
+        return (*found, self._predict(joined, mask_size, backbone))
+
+    def _predict(self, joined: TokenSequence, mask_size: tuple[int, int], backbone: Backbone) -> Prediction:
+        """Class and mask logits of the tokens [B, T, D] after the final norm."""
+        tokens = backbone.norm_tokens(joined.tokens) if self.norm is None else self.norm(joined.tokens)
+        first = num_prefix_tokens(backbone)
+        last = first + self.queries.num_embeddings
+        return self.predict(tokens[:, first:last], tokens[:, last:], joined.grid, mask_size)
+
+    def _mask(
+        self,
+        mask_logits: Tensor,
+        joined: TokenSequence,
+        num_prefix: int,
+        probability: float,
+        generator: torch.Generator | None,
+    ) -> Tensor | None:
+        """Boolean [B, 1, T, T]: a masked query sees the patches of its own mask, all else sees all. None: no mask.
+
+        No row is ever empty, as queries and prefix tokens stay in sight of every query.
+        """
+        if probability == 0:
+            return None
+        resized = interpolate(mask_logits.detach(), joined.grid, mode="bilinear", align_corners=False)
+        allowed = resized.flatten(2) > 0
+        if probability < 1:
+            allowed = allowed | _spared(allowed, probability, generator)
+        batch, num_queries, num_patches = allowed.shape
+        num_tokens = num_prefix + num_queries + num_patches
+        mask = allowed.new_ones(batch, 1, num_tokens, num_tokens)
+        mask[:, 0, num_prefix : num_prefix + num_queries, -num_patches:] = allowed
+        return mask
+
+
+def _spared(allowed: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+    """Boolean [B, K, 1]: which queries of which images go unmasked, each with 1 - `probability`."""
+    if generator is None:
+        raise UsageError(f"masks are annealed (probability {probability:.3g}): pass a generator for the draws")
+    draws = torch.rand(*allowed.shape[:2], 1, generator=generator, device=generator.device)
+    return draws.to(allowed.device) >= probability
