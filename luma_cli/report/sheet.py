@@ -43,7 +43,6 @@ def facts(sheet: Sheet) -> dict[str, str]:
         "timm name": spec.timm_name,
         "family": spec.family,
         "token mixer": spec.token_mixer,
-        "other sizes": sheet.card.resizing if sheet.card else "",
         "pretraining": spec.pretraining,
         "weights": "" if spec.public_weights else "no public weights: costed and profiled, never recommended",
         "licence": spec.licence,
