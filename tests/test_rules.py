@@ -17,12 +17,11 @@ from luma_cli.catalogue import own
 from luma_cli.catalogue.rules import MAX_RESOLUTION, ModelRule, load_rules, multiple_of, patch_size, valid_near
 from luma_cli.errors import BadCard
 
-PACKAGES = ("timm.models", "timm.layers", "torch.nn.modules", "luma_cli.isotropic", "luma_cli.isotropic.experts")
-
 
 def timm_class(name: str) -> type:
     module, _, cls = name.rpartition(".")
-    for package in PACKAGES:
+    own_packages = ("luma_cli.isotropic", "luma_cli.isotropic.experts")
+    for package in ("timm.models", "timm.layers", "torch.nn.modules", *own_packages):
         try:
             return getattr(importlib.import_module(f"{package}.{module}"), cls)
         except (ModuleNotFoundError, AttributeError):

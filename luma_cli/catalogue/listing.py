@@ -145,10 +145,15 @@ class TagRow:
 
 @dataclass(frozen=True, slots=True)
 class PretrainingRow:
-    """One objective of a card: size -> timm name, empty text where no public weights exist."""
+    """One objective of a card.
+
+    sizes: size -> the card's choice, a timm name, empty text where no public weights exist. others: size -> further
+    weights of the objective in timm.
+    """
 
     objective: Objective
     sizes: Mapping[str, str]
+    others: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +210,14 @@ def _tag_rows(architectures: Iterable[str], size: CardSize | None) -> Iterable[T
 
 
 def _pretraining_rows(card: Card) -> Iterable[PretrainingRow]:
+    tags = {size.name: list(_tag_rows(size.architectures, size)) for size in card.sizes.values()}
     for objective in load_objectives().values():
-        sizes = {s.name: s.pretraining[objective.name] for s in card.sizes.values() if objective.name in s.pretraining}
-        if sizes:
-            yield PretrainingRow(objective, sizes)
+        listed = [size for size in card.sizes.values() if objective.name in size.pretraining]
+        others = {
+            size.name: tuple(
+                tag.timm_name for tag in tags[size.name] if tag.objective == objective.name and not tag.listed
+            )
+            for size in listed
+        }
+        if listed:
+            yield PretrainingRow(objective, {size.name: size.pretraining[objective.name] for size in listed}, others)

@@ -9,7 +9,7 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
 from timm.models.vision_transformer import VisionTransformer
 
-from luma_cli.catalogue.own import EXPERT_KINDS, INPUT_SIZE, KINDS, PATCH_SIZE, SIZES, OwnSize, architecture
+from luma_cli.catalogue.own import INPUT_SIZE, KINDS, PATCH_SIZE, SIZES, OwnSize, architecture
 from luma_cli.isotropic.afno import FourierOperator
 from luma_cli.isotropic.checkpoint import convert
 from luma_cli.isotropic.experts.block import SoftExpertBlock
@@ -37,51 +37,47 @@ _CONFIG = {
     "first_conv": "patch_embed.proj",
     "classifier": "head",
 }
-default_cfgs = generate_default_cfgs(
-    {architecture(kind, size): _CONFIG for kind in (*KINDS, *EXPERT_KINDS) for size in SIZES}
-)
-
-
+default_cfgs = generate_default_cfgs({architecture(kind, size): _CONFIG for kind in KINDS for size in SIZES})
 # Arguments of the kinds that mix the patch grid and nothing else.
-_GRID_ONLY = {"class_token": False, "global_pool": "avg"}
-_MODELS: Mapping[str, type[VisionTransformer]] = MappingProxyType(
-    {"tome_vit": ToMeViT, **dict.fromkeys(EXPERT_KINDS, ExpertViT)}
-)
+_GRID_ONLY = MappingProxyType({"class_token": False, "global_pool": "avg"})
+Kind = tuple[type[VisionTransformer], Mapping[str, Any]]
 
 
-def kinds() -> Mapping[str, Mapping[str, Any]]:
-    """Arguments of IsotropicViT, or of the kind's own subclass, for each of `catalogue.own.KINDS`."""
+def kinds() -> dict[str, Kind]:
+    """The class and its arguments for each of `catalogue.own.KINDS`."""
+    return {**_mixer_kinds(), **_expert_kinds()}
+
+
+def _mixer_kinds() -> dict[str, Kind]:
     return {
-        "hydra_vit": {"mixer": HydraAttention},
-        "linear_vit": {"mixer": LinearAttention},
-        "performer_vit": {"mixer": PerformerAttention},
-        "linformer_vit": {"mixer": LinformerAttention},
-        "synthesizer_vit": {"mixer": FactorisedDenseSynthesizer},
-        "synthesizer_fr_vit": {"mixer": FactorisedRandomSynthesizer},
-        "nystrom_vit": {"mixer": NystromAttention},
-        "fnet_vit": {"mixer": FourierMixing, "global_pool": "avg"},
-        "gfnet_vit": {"mixer": GlobalFilter, **_GRID_ONLY},
-        "afno_vit": {"mixer": FourierOperator, **_GRID_ONLY},
-        "tome_vit": {},
+        "hydra_vit": (IsotropicViT, {"mixer": HydraAttention}),
+        "linear_vit": (IsotropicViT, {"mixer": LinearAttention}),
+        "performer_vit": (IsotropicViT, {"mixer": PerformerAttention}),
+        "linformer_vit": (IsotropicViT, {"mixer": LinformerAttention}),
+        "synthesizer_vit": (IsotropicViT, {"mixer": FactorisedDenseSynthesizer}),
+        "synthesizer_fr_vit": (IsotropicViT, {"mixer": FactorisedRandomSynthesizer}),
+        "nystrom_vit": (IsotropicViT, {"mixer": NystromAttention}),
+        "fnet_vit": (IsotropicViT, {"mixer": FourierMixing, "global_pool": "avg"}),
+        "gfnet_vit": (IsotropicViT, {"mixer": GlobalFilter, **_GRID_ONLY}),
+        "afno_vit": (IsotropicViT, {"mixer": FourierOperator, **_GRID_ONLY}),
+        "tome_vit": (ToMeViT, {}),
     }
 
 
-def expert_kinds() -> Mapping[str, Mapping[str, Any]]:
-    """Arguments of ExpertViT for each of `catalogue.own.EXPERT_KINDS`."""
+def _expert_kinds() -> dict[str, Kind]:
     return {
-        "switch_vit": {"experts": SwitchMlp, "placement": "every"},
-        "vmoe_vit": {"experts": VMoeMlp, "placement": "every_2"},
-        "softmoe_vit": {"experts": SoftMlp, "placement": "second_half", "block": SoftExpertBlock},
+        "switch_vit": (ExpertViT, {"experts": SwitchMlp, "placement": "every"}),
+        "vmoe_vit": (ExpertViT, {"experts": VMoeMlp, "placement": "every_2"}),
+        "softmoe_vit": (ExpertViT, {"experts": SoftMlp, "placement": "second_half", "block": SoftExpertBlock}),
     }
 
 
 def register() -> None:
     """Register every own architecture with timm; those that are registered already stay."""
-    for kind, arguments in {**kinds(), **expert_kinds()}.items():
-        model = _MODELS.get(kind, IsotropicViT)
+    for kind, (model_class, arguments) in kinds().items():
         for name, size in SIZES.items():
             if not is_model(architecture(kind, name)):
-                register_model(_entrypoint(architecture(kind, name), size, model, arguments))
+                register_model(_entrypoint(architecture(kind, name), size, model_class, arguments))
 
 
 def _entrypoint(
