@@ -23,7 +23,7 @@ from luma_cli.isotropic.entrypoints import register
 from luma_cli.isotropic.experts.routed import RoutedMlp, balance_loss
 from luma_cli.isotropic.experts.switch import SwitchMlp
 from luma_cli.isotropic.experts.vit import ExpertViT, expert_layers
-from luma_cli.isotropic.wtf_switch import wtf_switch
+from luma_cli.isotropic.experts.wtf import wtf_switch
 
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 KINDS = ("switch_vit", "vmoe_vit", "softmoe_vit")

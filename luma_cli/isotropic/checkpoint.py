@@ -5,10 +5,10 @@ from __future__ import annotations
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
+from luma_cli.isotropic.experts.wtf import wtf_switch
 from luma_cli.isotropic.mixer import TokenMixer
 from luma_cli.isotropic.plain_vit import without_class_position
 from luma_cli.isotropic.wtf import from_wtf
-from luma_cli.isotropic.wtf_switch import wtf_switch
 
 
 def convert(state: dict[str, Tensor], model: VisionTransformer) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from luma_cli.isotropic.nystrom import NystromAttention
 from luma_cli.isotropic.performer import PerformerAttention
 from luma_cli.isotropic.synthesizer import FactorisedDenseSynthesizer, FactorisedRandomSynthesizer
 from luma_cli.isotropic.tome import ToMeViT
-from luma_cli.isotropic.vit import IsotropicViT
+from luma_cli.isotropic.vit import LAYER_SCALE, IsotropicViT
 
 _CONFIG = {
     "url": "",
@@ -66,7 +66,7 @@ def _mixer_kinds() -> dict[str, Kind]:
 
 def _expert_kinds() -> dict[str, Kind]:
     return {
-        "switch_vit": (ExpertViT, {"experts": SwitchMlp, "placement": "every"}),
+        "switch_vit": (ExpertViT, {"experts": SwitchMlp, "placement": "every", "init_values": LAYER_SCALE}),
         "vmoe_vit": (ExpertViT, {"experts": VMoeMlp, "placement": "every_2"}),
         "softmoe_vit": (ExpertViT, {"experts": SoftMlp, "placement": "second_half", "block": SoftExpertBlock}),
     }

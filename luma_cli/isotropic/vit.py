@@ -18,7 +18,7 @@ from torch import nn
 from luma_cli.isotropic.block import MakeMixer, MixerBlock
 from luma_cli.isotropic.mixer import Sequence
 
-_LAYER_SCALE = 1e-4  # the benchmark's config.py
+LAYER_SCALE = 1e-4  # the benchmark's config.py
 
 
 class IsotropicViT(VisionTransformer):
@@ -33,7 +33,7 @@ class IsotropicViT(VisionTransformer):
         block_fn: Callable[..., nn.Module] = MixerBlock,
         class_token: bool = True,
         global_pool: Literal["", "avg", "token"] = "token",
-        init_values: float | None = _LAYER_SCALE,
+        init_values: float | None = LAYER_SCALE,
         **arguments: Any,
     ) -> None:
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size

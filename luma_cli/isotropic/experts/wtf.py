@@ -1,4 +1,4 @@
-"""Switch layers of the WTF benchmark's checkpoints (arXiv 2308.09372) as ours, which stack their experts."""
+"""Switch layers in the layout of the WTF benchmark's public code (arXiv 2308.09372), brought to ours."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 import torch
 from torch import Tensor
 
-_WTF_ROUTER = re.compile(r"(.*\.mlp\.)switch\.(weight|bias)")
-_WTF_EXPERT = re.compile(r"(.*\.mlp\.experts\.)(\d+)\.(fc[12]\.(?:weight|bias))")
+_ROUTER = re.compile(r"(.*\.mlp\.)switch\.(weight|bias)")
+_EXPERT = re.compile(r"(.*\.mlp\.experts\.)(\d+)\.(fc[12]\.(?:weight|bias))")
 
 
 def wtf_switch(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the Switch layers of the WTF benchmark (arXiv 2308.09372, code on GitHub) as ours; others untouched.
+    """`state` with the Switch layers of that code as ours; others untouched.
 
     Experts one by one become stacks, `switch` becomes `router`. Those layers were trained without multiplying by the
     gate and without dropping tokens: the first is kept in the weights (`unit_gates`), the second needs a capacity
@@ -21,10 +21,10 @@ def wtf_switch(state: dict[str, Tensor]) -> dict[str, Tensor]:
     converted: dict[str, Tensor] = {}
     stacks: dict[str, dict[int, Tensor]] = {}
     for key, value in state.items():
-        if router := _WTF_ROUTER.fullmatch(key):
+        if router := _ROUTER.fullmatch(key):
             converted[f"{router[1]}router.{router[2]}"] = value
             converted[f"{router[1]}unit_gates"] = torch.tensor(True)
-        elif expert := _WTF_EXPERT.fullmatch(key):
+        elif expert := _EXPERT.fullmatch(key):
             stacks.setdefault(expert[1] + expert[3], {})[int(expert[2])] = value
         else:
             converted[key] = value
