@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from luma_cli.backbone.create import create_backbone
 from luma_cli.backbone.selfcheck import check
 from luma_cli.catalogue.cards import load_cards
-from luma_cli.catalogue.own import MIXER_KINDS, SIZES, architecture
+from luma_cli.catalogue.own import KINDS, SIZES, architecture
 from luma_cli.head.segmenter import build
 from luma_cli.isotropic.entrypoints import register
 from luma_cli.measure.count import count
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
-EVERY_KIND = pytest.mark.parametrize("kind", MIXER_KINDS)
+# The others' FFN works token by token; routed experts share slots among tokens, Soft MoE's mix them.
+FFN = {"switch_vit": "spatial", "vmoe_vit": "spatial", "softmoe_vit": "fresh"}
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 register()
 
 
@@ -93,8 +95,9 @@ def test_a_mixer_lets_every_token_see_the_others(kind: str) -> None:
 @EVERY_KIND
 def test_the_luma_head_attaches_with_the_block_s_own_ffn(kind: str) -> None:
     segmenter = build(f"{kind}_t", 64)
-    assert segmenter.head.plan.ffn == "reused"
-    assert check(segmenter.backbone).status == "exact"
+    expected = FFN.get(kind, "exact")
+    assert segmenter.head.plan.ffn == ("fresh" if expected == "fresh" else "reused")
+    assert check(segmenter.backbone).status == expected
     prediction = segmenter(images())
     assert prediction.mask_logits.shape == (2, 100, 16, 16)
     assert prediction.class_logits.shape[:2] == (2, 100)
@@ -108,7 +111,7 @@ def test_weights_of_224_pixels_load_at_512(kind: str, tmp_path: Path) -> None:
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
     larger = create_backbone(spec(architecture(kind, "tiny"), arguments=SMALL), 512, weights=str(path))
     assert larger.grid == (32, 32)
-    assert torch.equal(larger.model.blocks[1].mlp.fc1.weight, model.blocks[1].mlp.fc1.weight)
+    assert torch.equal(larger.model.patch_embed.proj.weight, model.patch_embed.proj.weight)
     with torch.no_grad():
         assert larger(images(1, 512)).isfinite().all()
 
@@ -127,8 +130,8 @@ def test_autocast_and_half_precision_stay_close(kind: str) -> None:
 
 @EVERY_KIND
 def test_it_is_one_graph_for_a_compiler(kind: str) -> None:
+    torch.compiler.reset()  # all kinds share the code of timm's forward, which is compiled a few times at most
     model = small(kind).eval()
     with torch.no_grad():
         compiled = torch.compile(model, fullgraph=True, backend="eager")(images())
         torch.testing.assert_close(compiled, model(images()))
-    torch._dynamo.reset()  # else every further kind counts as a recompilation of timm's forward

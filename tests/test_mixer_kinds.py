@@ -43,9 +43,8 @@ def two_blocks(kind: str):
 
 @ALL
 def test_trains_at_a_size_that_is_no_power_of_two(kind):
-    side = 96
-    model = model_of(kind, side).train()
-    logits = model(torch.randn(2, 3, side, side))
+    model = model_of(kind, 96).train()
+    logits = model(torch.randn(2, 3, 96, 96))
     assert logits.shape == (2, 3)
     logits.square().sum().backward()
     for name, parameter in model.named_parameters():
@@ -67,17 +66,22 @@ def test_maps_are_those_of_the_blocks(kind):
 
 
 @ALL
+def test_timms_feature_extractor_works_on_rectangles(kind):
+    features = timm.create_model(tiny(kind), features_only=True, img_size=(96, 64), depth=4, out_indices=(1, 3))
+    assert [tuple(found.shape) for found in features(torch.randn(1, 3, 96, 64))] == [(1, 192, 6, 4)] * 2
+
+
+@ALL
 def test_weights_of_224_load_at_a_smaller_size(kind, tmp_path: Path):
-    side = 96
     path = tmp_path / "weights.safetensors"
     state = model_of(kind, 224).state_dict()
     save_file(state, path)
-    backbone = create_backbone(two_blocks(kind), side, weights=str(path))
+    backbone = create_backbone(two_blocks(kind), 96, weights=str(path))
     loaded = backbone.model.state_dict()
-    assert loaded["pos_embed"].shape == (1, (side // 16) ** 2, 192)
+    assert loaded["pos_embed"].shape == (1, 36, 192)
     torch.testing.assert_close(loaded["blocks.1.mlp.fc1.weight"], state["blocks.1.mlp.fc1.weight"])
     with torch.no_grad():
-        assert torch.isfinite(backbone(torch.randn(1, 3, side, side))).all()
+        assert torch.isfinite(backbone(torch.randn(1, 3, 96, 96))).all()
 
 
 @ALL

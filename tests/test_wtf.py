@@ -19,6 +19,7 @@ from torch.nn.functional import elu, layer_norm, linear
 from luma_cli.backbone.create import create_backbone
 from luma_cli.catalogue.own import architecture
 from luma_cli.errors import WeightsError
+from luma_cli.isotropic.checkpoint import convert
 from luma_cli.isotropic.entrypoints import register
 from luma_cli.isotropic.wtf import from_wtf
 
@@ -210,7 +211,7 @@ def test_one_missing_bias_or_projection_is_no_option(tmp_path: Path) -> None:
         loaded("hydra_vit", state, tmp_path)
     state = layout("performer_vit")
     del state["blocks.0.attn.to_k.weight"]
-    with pytest.raises(WeightsError, match=r"blocks\.0\.attn\.to_k\.weight"):
+    with pytest.raises(WeightsError, match=r"blocks\.0\.attn\.qkv\.weight"):
         loaded("performer_vit", state, tmp_path)
 
 
@@ -219,6 +220,16 @@ def test_another_mixer_s_checkpoint_is_refused_in_one_line(given: str, wanted: s
     with pytest.raises(WeightsError, match="does not fit") as caught:
         loaded(wanted, layout(given), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_switch_with_and_without_layer_scale() -> None:
+    """Its experts are converted elsewhere; what they share with the mixers is here."""
+    model = timm.create_model(architecture("switch_vit", "tiny"), img_size=SIDE, **SMALL)
+    state = model.state_dict()
+    without = {name: value for name, value in state.items() if not name.endswith("gamma")}
+    converted = convert(without, model)
+    assert converted.keys() == state.keys()
+    assert torch.equal(converted["blocks.1.ls2.gamma"], torch.ones(C))
 
 
 def test_fnet_s_norm_is_taken_and_afno_s_is_not() -> None:
@@ -233,6 +244,9 @@ def test_fnet_s_norm_is_taken_and_afno_s_is_not() -> None:
     [
         ("linformer_vit", 224, 23_256_040),
         ("synthesizer_vit", 224, 19_315_216),
+        ("fnet_vit", 224, 14_963_176),
+        ("tome_vit", 224, 22_059_496),
+        ("switch_vit", 224, 121_348_168),
         ("synthesizer_fr_vit", 224, 18_741_736 - 12 * 2 * 6 * 3 * 8),  # 200 rows are stored for 197 tokens there
         ("synthesizer_fr_vit", 384, 19_330_024 - 12 * 2 * 6 * 7 * 8),  # 584 for 577
     ],
