@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.create import create_backbone
 from luma_cli.backbone.selfcheck import redraw_scales
+from luma_cli.errors import WeightsError
 from luma_cli.head.segmenter import build
 from luma_cli.isotropic.checkpoint import convert
 from luma_cli.isotropic.entrypoints import register
@@ -226,6 +228,25 @@ def test_switch_layers_of_the_wtf_benchmark_are_converted() -> None:
             for layer in ("fc1", "fc2")
         )
         torch.testing.assert_close(found, F.linear(F.gelu(F.linear(token, **first)), **second))
+
+
+def test_a_file_of_the_wtf_benchmark_loads(tmp_path: Path) -> None:
+    made = model("switch_vit", depth=1)
+    layers = wtf_state(made.blocks[0].mlp)
+    del layers["norm.weight"]  # made up there; the model's own is kept
+    state = {key: value for key, value in made.state_dict().items() if ".mlp." not in key} | layers
+    path = tmp_path / "switch.pth"
+    torch.save(state, path)
+    named = spec("switch_vit_tiny_patch16_224", arguments={**SMALL, "depth": 1})
+    loaded = create_backbone(named, 64, weights=str(path))
+    mlp = loaded.ffn.block.mlp
+    assert mlp.unit_gates
+    torch.testing.assert_close(mlp.experts.state_dict(), made.blocks[0].mlp.experts.state_dict())
+    torch.testing.assert_close(mlp.router.state_dict(), made.blocks[0].mlp.router.state_dict())
+    del state["blocks.0.mlp.experts.3.fc1.weight"]
+    torch.save(state, path)
+    with pytest.raises(WeightsError, match=r"does not fit switch_vit_tiny_patch16_224"):
+        create_backbone(named, 64, weights=str(path))
 
 
 def test_own_weights_pass_the_conversion_unchanged() -> None:
