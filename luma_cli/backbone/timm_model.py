@@ -41,7 +41,8 @@ def recipe_for(spec: BackboneSpec) -> Recipe:
     arguments: Mapping[str, Any] = {}
     source = spec.timm_name if spec.timm_name.startswith(("local-dir:", "hf-hub:")) else ""
     if source:
-        architecture, arguments, tag = *_read_config(source), ""
+        config = read_config(source)
+        architecture, arguments, tag = config["architecture"], config.get("model_args") or {}, ""
     else:
         architecture, tag = split_model_name_tag(spec.timm_name)
     register()
@@ -67,13 +68,16 @@ def source_folder(source: str) -> Path:
     return Path(cached).parent
 
 
-def _read_config(source: str) -> tuple[str, Mapping[str, Any]]:
+def read_config(source: str) -> Mapping[str, Any]:
+    """The `config.json` of a timm model behind `local-dir:` or a cached `hf-hub:`. Raises WeightsError."""
     path = source_folder(source) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        return str(config["architecture"]), dict(config.get("model_args") or {})
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{source}: {path} is not a timm model's config: no architecture in it") from error
+    except ValueError as error:
+        raise WeightsError(f"{source}: {path} is not JSON ({error}); expected the config of a timm model") from error
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise WeightsError(f"{source}: {path} is not a timm model's config: no architecture in it")
+    return config
 
 
 def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) -> nn.Module:
@@ -81,11 +85,12 @@ def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) 
 
     Raises BuildError.
     """
-    arguments = {**recipe.arguments, **size_arguments(recipe, resolution), **recipe.rule.arguments}
+    own = {**recipe.arguments, **size_arguments(recipe, resolution), **recipe.rule.arguments}
+    arguments = {**own, "pretrained": False, "num_classes": 0}
     with torch.random.fork_rng(devices=[]), device:
         torch.manual_seed(seed)
         try:
-            model: nn.Module = timm.create_model(recipe.architecture, pretrained=False, num_classes=0, **arguments)
+            model: nn.Module = timm.create_model(recipe.architecture, **arguments)
         except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:
             raise BuildError(f"{recipe.name} cannot be built at {resolution} pixels: {first_line(error)}") from error
     return model

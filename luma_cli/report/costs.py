@@ -49,14 +49,13 @@ def print_cost_table(counted: Counted, convention: FlopConvention = "mac") -> No
     heads = sorted({(cost.head.name, cost.head.num_queries, cost.head.num_classes) for _, cost in counted})
     said = [f"head {name}, {queries} queries, {classes} classes" for name, queries, classes in heads if name != "none"]
     said += [f">=: no formula for {', '.join(unknown)}"] if unknown else []
-    print_table(
-        Table(
-            columns("backbone", "px>", "GFLOPs>", *_SPLIT, "FFN"),
-            tuple(rows),
-            caption="; ".join([convention_caption(convention), *said]),
-            merge=1,
-        )
-    )
+    headings = ["backbone", "px>", "GFLOPs>", *_SPLIT, "FFN"]
+    if any(cost.active_params < cost.params for _, cost in counted):
+        headings.append("active M>")
+        rows = [(*row, number(cost.active_params / 1e6)) for row, (_, cost) in zip(rows, counted, strict=True)]
+        said += ["active: parameters that one token meets"]
+    caption = "; ".join([convention_caption(convention), *said])
+    print_table(Table(columns(*headings), tuple(rows), caption=caption, merge=1))
 
 
 def _cells(spec: BackboneSpec, cost: Cost, convention: FlopConvention) -> tuple[str, ...]:

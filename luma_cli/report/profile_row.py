@@ -51,7 +51,7 @@ def _head(head: HeadConfig, ffn: str | None) -> dict[str, Any]:
     return values if head.name != "none" else dict.fromkeys(values)
 
 
-_FACTS = ("params", "backbone_params", "head_params", "backbone_macs", "head_macs")
+_FACTS = ("params", "active_params", "backbone_params", "head_params", "backbone_macs", "head_macs")
 
 
 def _measured(metrics: dict[str, Metric]) -> dict[str, Any]:
