@@ -14,6 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 from timm.models import is_model, model_entrypoint, split_model_name_tag
 from torch import nn
 
+from luma_cli.backbone.no_init import NoInit
 from luma_cli.catalogue.rules import ModelRule, load_rules, patch_size
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError, UnknownName, WeightsError
@@ -87,7 +88,7 @@ def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) 
     """
     own = {**recipe.arguments, **size_arguments(recipe, resolution), **recipe.rule.arguments}
     arguments = {**own, "pretrained": False, "num_classes": 0}
-    with torch.random.fork_rng(devices=[]), device:
+    with torch.random.fork_rng(devices=[]), device, NoInit():
         torch.manual_seed(seed)
         try:
             model: nn.Module = timm.create_model(recipe.architecture, **arguments)
