@@ -41,7 +41,7 @@ FILL = (
     1 + i % {DEVICES}, 1, status, started_unix_seconds + i, started_at, seconds, batch, plan, device_index,
     device_uuid, macs, backbone_macs, head_macs, params, backbone_params, head_params, flops_complete, ffn, tap,
     throughput_images_per_second + i, throughput_noisy, latency_eager_p50_ms + i, latency_eager_noisy,
-    memory_allocated_bytes, memory_device_bytes, energy_j_per_image, energy_noisy, throttled, shared, reason
+    memory_allocated_bytes, memory_device_bytes, energy_j_per_image, energy_noisy, throttled, shared, reason, l2
     FROM number, attempt WHERE attempt_id = 1""",
     f"INSERT INTO detail {NUMBERS} SELECT i, facts, notes FROM number, detail WHERE attempt_id = 1",
     f"""INSERT INTO metric {NUMBERS} SELECT i, name, unit, median + i, ci_low, ci_high, p90, n, noisy

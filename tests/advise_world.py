@@ -62,9 +62,13 @@ def conditions(**fields: Any) -> Conditions:
         "attention": "auto",
         "compile": "none",
         "channels_last": "auto",
+        "head": "luma",
         "num_queries": 100,
         "num_classes": 150,
         "l2": 1,
+        "tap": "output",
+        "ffn": "auto",
+        "prefix": False,
         "environment": json.dumps({"torch": "2.0"}),
     }
     return Conditions(**{**values, **fields})

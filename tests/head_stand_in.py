@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from luma_cli.backbone.taps import Sites
 from luma_cli.catalogue.rules import ModelRule
 from luma_cli.catalogue.spec import BackboneSpec
 
@@ -18,8 +19,10 @@ class StandIn(nn.Module):
         self.width, self.stride, self.resolution, self.num_heads = width, stride, resolution, num_heads
         self.ffn_kind, self.ffn_reason = ("tokens", "") if ffn else ("", "a plain convolution")
         self.query_width, self.has_final_norm = width, final_norm
-        self.rule = ModelRule()
+        self.num_tokens = (resolution // stride) ** 2
         self.pruned: tuple[str, ...] = ()
+        self.sites = Sites()
+        self.rule = ModelRule(no_joint="needs a token sequence, and this has none")
         self.patches = nn.Conv2d(3, width, stride, stride)
         linears = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.mlp = nn.Sequential(nn.LayerNorm(width), linears[0], nn.GELU(), linears[1])

@@ -19,6 +19,7 @@ from store_samples import profile
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.store import database
 from luma_cli.store.inspection import TABLES, check, info
+from luma_cli.store.migrations import migrations
 from luma_cli.store.profiles import save, select
 from luma_cli.store.query import query
 from luma_cli.store.rows import Origin
@@ -238,7 +239,7 @@ def test_info_counts(three, tmp_path):
     with closing(database.open_write(three[0])) as db:
         merge(db, three[1])
         found = info(three[0])
-    assert (found.file, found.schema, found.journal) == (three[0], 1, "wal")
+    assert (found.file, found.schema, found.journal) == (three[0], len(migrations()), "wal")
     assert found.rows == dict(zip(TABLES, [4, 2, 1, 4, 4, 20, 20], strict=True))
     assert (found.by_status, found.by_device) == ({"ok": 4}, {"NVIDIA A100": 1, "NVIDIA H200": 3})
     assert found.bytes >= three[0].stat().st_size
@@ -254,7 +255,7 @@ def test_info_counts(three, tmp_path):
         ("  -- a remark\n WITH x AS (SELECT 1 AS a) SELECT a, count(*) FROM x", (1, 1)),
         ("VALUES (1, 'a')", (1, "a")),
         ("SELECT name, median, unit FROM metrics WHERE name = 'energy';", ("energy", 0.75, "J")),
-        ("PRAGMA user_version", (1,)),
+        ("PRAGMA user_version", (len(migrations()),)),
         ("SELECT upper(json_extract(identity, '$.driver')) FROM environment", ("570.1",)),
     ],
 )

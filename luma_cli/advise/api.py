@@ -9,6 +9,7 @@ from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.budgets import MEASURED
 from luma_cli.advise.measured import Measured, from_measurements
 from luma_cli.advise.recommend import recommend as answer
+from luma_cli.head.config import HeadName
 from luma_cli.store import database as files
 from luma_cli.store.measurements import measurements
 from luma_cli.units import Budget, FlopConvention, parse_budget
@@ -21,6 +22,7 @@ def recommend(
     resolutions: Sequence[int] = (),
     families: Sequence[str] = (),
     top: int = 5,
+    head: HeadName = "luma",
     device: str | None = None,
     convention: FlopConvention = "mac",
     database: Path | None = None,
@@ -42,6 +44,7 @@ def recommend(
         resolutions=resolutions,
         families=families,
         top=top,
+        head=head,
         device=device,
         convention=convention,
         measured=measured_rows(database) if needed else (),

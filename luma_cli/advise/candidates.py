@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from luma_cli.advise.measured import Bench, Measured
 from luma_cli.catalogue.spec import BackboneSpec, Family
-from luma_cli.errors import BadResolution, UsageError
-from luma_cli.head.config import HeadConfig
+from luma_cli.errors import BadResolution, BuildError, UsageError
+from luma_cli.head.config import HeadConfig, HeadName
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
@@ -20,7 +20,7 @@ NUM_CLASSES: Mapping[str, int] = {"ade20k": 150, "cityscapes": 19}
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One backbone with its pretraining at one resolution, LUMA head attached.
+    """One backbone with its pretraining at one resolution, a head attached.
 
     macs, params: of the whole segmenter on one crop; None when the count is only a lower bound. objective and tag of
     the weights are in `pretraining` and `timm_name`. measured: its row on the bench of this answer, if any.
@@ -80,35 +80,42 @@ def build(
     costs: Mapping[tuple[str, int], BackboneFacts],
     dataset: str,
     resolutions: Sequence[int] = RESOLUTIONS,
+    head: HeadName = "luma",
 ) -> list[Candidate]:
-    """A candidate for every spec at every resolution whose backbone cost is known.
+    """A candidate for every spec at every resolution whose backbone cost is known and that takes the head.
 
     Raises BadResolution, naming the sizes that can be costed, when none is known at a size.
     """
-    head = HeadConfig(num_classes=num_classes(dataset))
+    config = HeadConfig(name=head, num_classes=num_classes(dataset))
     known = {resolution for _, resolution in costs}
     missing = [resolution for resolution in resolutions if resolution not in known]
     if missing:
         sizes = ", ".join(map(str, sorted(known)))
         raise BadResolution(f"no cost is known at {missing[0]} px; recommend answers at --res {sizes}")
-    return [
-        _candidate(spec, costs[spec.architecture, resolution], head)
+    known_costs = [
+        (spec, costs[spec.architecture, resolution])
         for spec in specs
         for resolution in resolutions
         if (spec.architecture, resolution) in costs
     ]
+    return [each for spec, facts in known_costs if (each := _candidate(spec, facts, config)) is not None]
 
 
-def _candidate(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig) -> Candidate:
+def _candidate(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig) -> Candidate | None:
+    """The candidate; None where this backbone does not take the head."""
     from luma_cli.head.formula import head_macs, head_params
 
+    try:
+        macs, params = head_macs(facts, head), head_params(facts, head)
+    except BuildError:
+        return None
     return Candidate(
         name=spec.name,
         timm_name=spec.timm_name,
         architecture=spec.architecture,
         resolution=facts.resolution,
-        macs=facts.macs + head_macs(facts, head) if facts.complete else None,
-        params=facts.params + head_params(facts, head),
+        macs=facts.macs + macs if facts.complete else None,
+        params=facts.params + params,
         family=spec.family,
         pretraining=spec.pretraining,
         licence=spec.licence,

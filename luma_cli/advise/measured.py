@@ -29,9 +29,13 @@ class Conditions:
     attention: str
     compile: str
     channels_last: str
+    head: str
     num_queries: int
     num_classes: int
     l2: int
+    tap: str
+    ffn: str
+    prefix: bool
     environment: str
 
     @property
@@ -39,8 +43,17 @@ class Conditions:
         """One line for tables."""
         return (
             f"{self.device_name}, {self.dtype}, attention {self.attention}, compile {self.compile}, "
-            f"channels-last {self.channels_last}, {self.num_classes} classes"
+            f"channels-last {self.channels_last}, {self.head_label}, {self.num_classes} classes"
         )
+
+    @property
+    def head_label(self) -> str:
+        """The head, with the options of LUMA that differ from the default."""
+        said = [f"{self.l2} blocks"] if self.l2 > 1 else []
+        said += [f"tap {self.tap}"] if self.tap != "output" else []
+        said += [f"ffn {self.ffn}"] if self.ffn != "auto" else []
+        said += ["prefix tokens seen"] if self.prefix else []
+        return " ".join(["head", self.head, *said])
 
     def to_json(self) -> dict[str, Any]:
         """All fields, the environment as an object."""
@@ -51,16 +64,20 @@ class Conditions:
             "attention": self.attention,
             "compile": self.compile,
             "channels_last": self.channels_last,
+            "head": self.head,
             "queries": self.num_queries,
             "classes": self.num_classes,
             "l2": self.l2,
+            "tap": self.tap,
+            "ffn": self.ffn,
+            "prefix": self.prefix,
             "environment": json.loads(self.environment),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One profile of backbone plus LUMA head. Numbers that were not measured are None.
+    """One profile of backbone plus head. Numbers that were not measured are None.
 
     latency_ms: batch-1 eager median. images_per_second: at the plateau batch, None when the batch was fixed by hand.
     memory_bytes: peak at batch 1, as the device saw it; as the allocator saw it on a CPU. energy_joules: per image.
@@ -113,9 +130,13 @@ def _measured(row: Measurement, conditions: Callable[..., Conditions]) -> Measur
             row.attention,
             row.compile,
             row.channels_last,
+            row.head,
             row.queries,
             row.classes,
             row.l2,
+            row.tap,
+            row.ffn,
+            bool(row.prefix),
             row.identity,
         ),
         family=row.family,
@@ -147,16 +168,18 @@ class Bench:
     flagged: tuple[Measured, ...] = ()
 
 
-def choose(rows: Sequence[Measured], device: str | None) -> Bench:
-    """The rows of the named device, or of the only one; among its conditions the set that covers most models.
+def choose(rows: Sequence[Measured], device: str | None, head: str = "luma") -> Bench:
+    """The rows of the named device, or of the only one, with this head; of its conditions those with most models.
 
     Raises NoAnswer when nothing was measured there, UsageError when several devices could be meant.
     """
-    found = [row for row in rows if device is None or _is_device(row.conditions, device)]
+    heads = [row for row in rows if row.conditions.head == head]
+    found = [row for row in heads if device is None or _is_device(row.conditions, device)]
     sound = [row for row in found if not row.flags]
     if not sound:
         only = f"; {len(found)} rows are flagged {found[0].flags[0]}" if found else ""
-        raise NoAnswer(f"nothing was measured on {device or 'any device'}{only}")
+        with_head = "" if head == "luma" else f" with head {head}"
+        raise NoAnswer(f"nothing was measured{with_head} on {device or 'any device'}{only}")
     names = sorted({row.conditions.device_name for row in sound})
     if len(names) > 1:
         raise UsageError(f"measured on {len(names)} devices ({', '.join(names)}); name one, e.g. --device {names[0]!r}")

@@ -13,6 +13,7 @@ from luma_cli.advise.predictor import Predictor
 from luma_cli.advise.ranking import rank
 from luma_cli.advise.scales import by_preference
 from luma_cli.errors import NoAnswer
+from luma_cli.head.config import HeadName
 from luma_cli.units import Budget, FlopConvention
 
 # Enough to span sizes, few enough to be profiled over a coffee.
@@ -32,6 +33,7 @@ class Question:
     families: frozenset[str]
     convention: FlopConvention
     device: str | None
+    head: HeadName = "luma"
 
     @property
     def is_measured(self) -> bool:
@@ -51,7 +53,7 @@ class Question:
     def bench(self, candidates: Sequence[Candidate], measured: Sequence[Measured], predictor: Predictor) -> Bench:
         """The measured rows to answer from. Raises NoAnswer with the command that would produce them."""
         try:
-            return choose(measured, self.device)
+            return choose(measured, self.device, self.head)
         except NoAnswer as nothing:
             asked = ", ".join(budget.text for budget in self.budgets if budget.kind in held.MEASURED)
             raise NoAnswer(
@@ -65,7 +67,8 @@ class Question:
         resolution = self.resolutions[0] if self.resolutions else _USUAL_RESOLUTION[self.dataset]
         names = self._suggested([each for each in pool if each.resolution == resolution], predictor)
         device = f" --device {shlex.quote(self.device)}" if self.device else ""
-        return f"luma profile {' '.join(names) or 'vit_s'} --res {resolution}{device}"
+        head = "" if self.head == "luma" else f" --head {self.head}"
+        return f"luma profile {' '.join(names) or 'vit_s'} --res {resolution}{head}{device}"
 
     def _suggested(self, pool: Sequence[Candidate], predictor: Predictor) -> list[str]:
         scales = predictor.scales(self.dataset)

@@ -17,6 +17,7 @@ from luma_cli.advise.question import Question
 from luma_cli.advise.ranking import rank, rank_by_size, untested
 from luma_cli.advise.scales import by_preference
 from luma_cli.errors import NoAnswer, UsageError
+from luma_cli.head.config import HeadName
 from luma_cli.units import Budget, FlopConvention, convention_caption, parse_budget
 
 _NUM_OTHER_SCALES, _ROWS_PER_OTHER_SCALE, _NUM_UNTESTED = 3, 3, 5
@@ -29,6 +30,7 @@ def recommend(
     resolutions: Sequence[int] = (),
     families: Sequence[str] = (),
     top: int = 5,
+    head: HeadName = "luma",
     device: str | None = None,
     convention: FlopConvention = "mac",
     candidates: Sequence[Candidate] | None = None,
@@ -40,9 +42,9 @@ def recommend(
     """The best candidates that meet every budget, on one named scale of accuracy.
 
     budgets: as `200gflops` or parsed; a candidate must meet them all, and of several in one unit the tightest binds.
-    resolutions, families: empty for any. own: the user's runs, preferred to `evidence`. measured: rows that budgets in
-    time, rate, memory or energy are held against. candidates, evidence: from the shipped tables when None. predictor:
-    a lookup in own + evidence when None.
+    resolutions, families: empty for any. head: on every candidate, costs and measured rows are with it. own: the user's
+    runs, preferred to `evidence`. measured: rows that budgets in time, rate, memory or energy are held against.
+    candidates, evidence: from the shipped tables when None. predictor: a lookup in own + evidence when None.
 
     Raises NoAnswer when nothing meets the budgets or nothing was measured that could tell; UsageError otherwise.
 
@@ -53,22 +55,33 @@ def recommend(
         raise UsageError(f"top is {top}, expected at least 1")
     num_classes(dataset)
     asked = held.tightest(parse_budget(each, convention) if isinstance(each, str) else each for each in budgets)
-    question = Question(dataset, asked, tuple(resolutions), check_families(families), convention, device)
+    question = Question(dataset, asked, tuple(resolutions), check_families(families), convention, device, head)
     facts = [*own, *(load_reference() if evidence is None else evidence)]
     chooser = predictor or LookupPredictor(facts)
-    pool = list(candidates) if candidates is not None else load_candidates(dataset, resolutions, question.is_measured)
+    pool = (
+        list(candidates)
+        if candidates is not None
+        else load_candidates(dataset, resolutions, question.is_measured, head)
+    )
     bench = question.bench(pool, measured, chooser) if question.is_measured else None
     everything = on_bench(pool, bench) if bench else pool
     eligible = question.eligible(everything)
     within = [each for each in eligible if held.fits(each, asked)]
     if not within:
         raise NoAnswer(question.unmet(eligible))
-    notes = [*_cost_notes(question, eligible), *_bench_notes(bench, dataset, device), *_luma_notes(facts, dataset)]
+    notes = [
+        *_head_notes(question),
+        *_cost_notes(question, eligible),
+        *_bench_notes(bench, dataset, device),
+        *_luma_notes(facts, dataset),
+    ]
     return _answer(question, within, chooser, top, bench, notes)
 
 
-def load_candidates(dataset: str, resolutions: Sequence[int] = (), any_resolution: bool = False) -> list[Candidate]:
-    """Every card, pretraining and resolution of the shipped tables, those without public weights included.
+def load_candidates(
+    dataset: str, resolutions: Sequence[int] = (), any_resolution: bool = False, head: HeadName = "luma"
+) -> list[Candidate]:
+    """Every card, pretraining and resolution of the shipped tables that takes the head, without public weights too.
 
     any_resolution: sizes that the cost table lacks are no error, because measured rows bring their own counts. Raises
     NoAnswer without a cost table.
@@ -83,7 +96,7 @@ def load_candidates(dataset: str, resolutions: Sequence[int] = (), any_resolutio
     if any_resolution:
         known = {resolution for _, resolution in costs}
         sizes = tuple(size for size in sizes if size in known) or RESOLUTIONS
-    return build(candidates(), costs, dataset, sizes)
+    return build(candidates(), costs, dataset, sizes, head)
 
 
 def _answer(
@@ -116,7 +129,7 @@ def _answer(
         num_without_evidence=len(rest) if best else len(within),
         without_evidence=tuple(_one_per_weights(rest)[:_NUM_UNTESTED]),
         conditions=bench.conditions if bench else None,
-        notes=(_scale_note(best, question.dataset), *notes),
+        notes=(_scale_note(best, question.dataset, question.head), *notes),
     )
 
 
@@ -138,14 +151,21 @@ def _one_per_weights(rows: Sequence[Row]) -> list[Row]:
     return list(first.values())
 
 
-def _scale_note(best: Ranking | None, dataset: str) -> str:
+def _head_notes(question: Question) -> list[str]:
+    if question.head == "luma":
+        return []
+    return [f"costs are with head {question.head}; backbones that it cannot be attached to are left out"]
+
+
+def _scale_note(best: Ranking | None, dataset: str, head: HeadName) -> str:
     if best is None:
         return (
             f"no accuracy evidence on {dataset} for any candidate within budget; ranked by GMACs, which is no accuracy"
         )
-    if best.scale.head == "luma":
+    if best.scale.head == head:
         return f"accuracy: {best.scale.label}"
-    return f"accuracy on the scale of {best.scale.label}; no LUMA run seen"
+    other = "no LUMA run seen" if head == "luma" else f"it was not measured with head {head}"
+    return f"accuracy on the scale of {best.scale.label}; {other}"
 
 
 def _cost_notes(question: Question, eligible: Sequence[Candidate]) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from luma_cli.backbone.layout import from_tokens, to_tokens
 from luma_cli.backbone.normalisation import Normalisation
 from luma_cli.backbone.query_ffn import QueryFfn, part
+from luma_cli.backbone.taps import Sites, ffn_of
 from luma_cli.catalogue.rules import ModelRule
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError
@@ -38,6 +39,7 @@ class Backbone(nn.Module):
     width: channels D of the map. stride: pixels per token. query_width: channels that the lent FFN takes, D unless the
     FFN changes width. num_heads: of the head's cross-attention. pruned: names of parameters that never run, removed;
     num_pruned: how many numbers they held. normalisation: what images are to be normalised with before they come here.
+    sites: the blocks that queries may read besides the map.
     ffn_kind: taxonomy name of the lent FFN, empty when there is none; ffn_reason: why there is none.
     """
 
@@ -64,6 +66,22 @@ class Backbone(nn.Module):
         self.weights = LoadedWeights()
         self.normalisation = Normalisation()
         self._ffn = ffn
+        self._sites = Sites(reason="nobody has looked")
+        self._earlier_ffns: tuple[QueryFfn | str, ...] = ()
+
+    @property
+    def sites(self) -> Sites:
+        """The blocks that queries may read besides the map."""
+        return self._sites
+
+    @sites.setter
+    def sites(self, sites: Sites) -> None:
+        self._sites = sites
+        self._earlier_ffns = tuple(ffn_of(self.block(back), self.rule) for back in range(1, len(sites.found)))
+
+    def block(self, back: int) -> nn.Module:
+        """The block that runs `back` blocks of its kind before the tapped one."""
+        return self.model.get_submodule(self._sites.found[-1 - back].name)
 
     @property
     def ffn_kind(self) -> str:
@@ -110,6 +128,20 @@ class Backbone(nn.Module):
         Raises BuildError when the block lends none (`ffn_kind` is empty).
         """
         return self.ffn(queries)
+
+    def earlier_ffn(self, back: int) -> QueryFfn | str:
+        """The FFN of the block that runs `back` (1 or more) before the tapped one, or why it lends none."""
+        return self._earlier_ffns[back - 1]
+
+    def earlier_query_ffn(self, queries: Tensor, back: int) -> Tensor:
+        """Queries [B,K,D] -> [B,K,D] through the FFN of the block that runs `back` before the tapped one.
+
+        Raises BuildError when that block lends none.
+        """
+        ffn = self.earlier_ffn(back)
+        if isinstance(ffn, str):
+            raise BuildError(f"{self.spec.name}, {back} blocks before the last, lends no FFN: {ffn}; use --ffn fresh")
+        return ffn(queries)
 
     @property
     def final_norm(self) -> nn.Module | None:

@@ -7,7 +7,6 @@ and no memory; for other devices a twin on meta gives them.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from luma_cli.backbone import unused
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.normalisation import normalisation_of
-from luma_cli.backbone.query_ffn import QueryFfn, holds, part
+from luma_cli.backbone.query_ffn import QueryFfn, part
+from luma_cli.backbone.taps import Trace, ffn_of, own_heads
 from luma_cli.backbone.timm_model import Recipe, build, class_name, first_line, recipe_for
 from luma_cli.backbone.weights import load_weights
 from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules, multiple_of
@@ -134,12 +134,7 @@ def find_ffn(model: nn.Module, rule: ModelRule) -> QueryFfn | str:
     """The FFN of the tapped block, or the reason why there is none to lend."""
     if not rule.tap:
         return rule.reason or "no rule names its last block"
-    block = tapped_block(model, rule)
-    ffn_rule = rule.ffn or load_rules().ffn_rule(class_name(block))
-    if isinstance(ffn_rule, str):
-        return ffn_rule
-    unmet = [condition for condition in ffn_rule.only_if if not holds(block, condition)]
-    return f"not token-wise: {unmet[0]} does not hold" if unmet else QueryFfn(block, ffn_rule)
+    return ffn_of(tapped_block(model, rule), rule)
 
 
 def tapped_block(model: nn.Module, rule: ModelRule) -> nn.Module:
@@ -154,12 +149,14 @@ def tapped_block(model: nn.Module, rule: ModelRule) -> nn.Module:
 
 def inspect(backbone: Backbone) -> list[str]:
     """Run one forward, set what it shows of the map, and return the names of what never ran."""
-    features, reached, ran = _trace(backbone)
-    side = backbone.resolution
+    model, rule, side = backbone.model, backbone.rule, backbone.resolution
+    with Trace(model, tapped_block(model, rule) if rule.tap else None, rule) as trace:
+        features, reached, ran = _trace(backbone)
     if features.ndim != 4:
         raise BuildError(f"{backbone.spec.name} gives a map of shape {tuple(features.shape)}, expected [B,D,H,W]")
     backbone.width, backbone.grid = features.shape[1], (features.shape[2], features.shape[3])
     backbone.stride = round(side / features.shape[3])
+    backbone.sites = trace.sites(backbone.width, backbone.num_tokens)
     ffn = None if backbone.ffn_reason else backbone.ffn
     backbone.query_width = ffn.width if ffn else backbone.width
     backbone.num_heads = _num_heads(backbone, ffn)
@@ -202,21 +199,14 @@ def _trace(backbone: Backbone) -> tuple[Tensor, set[int], set[int]]:
 def _num_heads(backbone: Backbone, ffn: QueryFfn | None) -> int:
     """Heads of the block's own attention where they divide D, else the most that keep 64 channels each."""
     width = backbone.width
-    path = (ffn.rule.heads or backbone.rule.heads) if ffn else ""
-    heads = _block_heads(ffn.block, path) if ffn and path else 0
+    heads = own_heads(ffn, backbone.rule) if ffn else 0
     if heads > 0 and width % heads == 0:
         return heads
     return next(heads for heads in range(max(width // 64, 1), 0, -1) if width % heads == 0)
 
 
-def _block_heads(block: nn.Module, path: str) -> int:
-    owner, _, last = path.rpartition(".")
-    value: Any = getattr(block.get_submodule(owner), last)
-    return int(value)
-
-
 def _copy_facts(source: Backbone, target: Backbone) -> None:
-    for name in ("width", "grid", "stride", "query_width", "num_heads"):
+    for name in ("width", "grid", "stride", "query_width", "num_heads", "sites"):
         setattr(target, name, getattr(source, name))
 
 

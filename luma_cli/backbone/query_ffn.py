@@ -41,7 +41,8 @@ class QueryFfn:
 
     def parts(self) -> list[nn.Module | nn.Parameter]:
         """The modules and parameters that run, for keeping them when unused ones are pruned."""
-        return [found for name in self.names() if (found := part(self.block, name)) is not None]
+        found = [part(self.block, name) for name in self.names()]  # no `:=` here: torch.compile would break the graph
+        return [entry for entry in found if entry is not None]
 
     def batch_norms(self) -> list[nn.Module]:
         """BatchNorms that run now: a conversion to synchronised ones puts other modules in their place."""

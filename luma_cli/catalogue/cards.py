@@ -230,6 +230,11 @@ def candidates() -> list[BackboneSpec]:
     ]
 
 
+def card_sizes() -> list[BackboneSpec]:
+    """Every card at every one of its sizes, without a pretraining."""
+    return [spec_of(card, size) for card in load_cards().values() for size in card.sizes.values()]
+
+
 def spec_of(card: Card, size: CardSize, objective: str = "") -> BackboneSpec:
     """The backbone that a card, a size and one of its objectives name; without objective, the bare architecture."""
     timm_name = size.pretraining[objective] if objective else ""

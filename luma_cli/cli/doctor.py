@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli.options import Database, Json, Resolutions, complete_backbone
+from luma_cli.cli.head_options import head_config
+from luma_cli.cli.options import (
+    L2,
+    Classes,
+    Database,
+    FfnChoice,
+    Head,
+    HeadName,
+    Json,
+    Prefix,
+    Queries,
+    Resolutions,
+    TapSide,
+    complete_backbone,
+)
 
 
 def doctor(
@@ -16,10 +30,18 @@ def doctor(
         typer.Argument(help="Backbones to check: FFN, layout, shapes.", autocompletion=complete_backbone),
     ] = None,
     resolutions: Resolutions = None,
+    head: HeadName = Head.luma,
+    queries: Queries = None,
+    classes: Classes = None,
+    l2: L2 = None,
+    tap: TapSide = None,
+    prefix: Prefix = None,
+    ffn: FfnChoice = None,
     as_json: Json = False,
     database: Database = None,
 ) -> None:
-    """Check the environment; with NAME also that backbone: FFN self-check, layout, shapes when counted and when run.
+    """Check the environment; with NAME also that backbone: FFN self-check, layout, whether the head attaches, shapes
+    when counted and when run.
 
     Exit code 1 when a check fails.
     """
@@ -27,10 +49,13 @@ def doctor(
     from luma_cli.measure.doctor import check_backbone, check_environment
     from luma_cli.report.table import Table, columns, print_table
 
+    config = head_config(head, queries=queries, classes=classes, l2=l2, tap=tap, prefix=prefix, ffn=ffn)
     sizes = resolutions or [224]
     checks = [("environment", check) for check in check_environment(database)]
     for spec in expand(names or []):
-        checks += [(f"{spec.name} at {size} px", check) for size in sizes for check in check_backbone(spec, size)]
+        checks += [
+            (f"{spec.name} at {size} px", check) for size in sizes for check in check_backbone(spec, size, config)
+        ]
     if as_json:
         rows = [
             {"what": what, "check": check.name, "verdict": check.verdict, "detail": check.detail}

@@ -22,7 +22,24 @@ class Head(StrEnum):
     """Heads that can be attached."""
 
     luma = "luma"
+    eomt = "eomt"
+    linear = "linear"
     none = "none"
+
+
+class Tap(StrEnum):
+    """What LUMA's queries read of a tapped block."""
+
+    output = "output"
+    input = "input"
+
+
+class Ffn(StrEnum):
+    """Whose feed-forward layers LUMA's queries use."""
+
+    auto = "auto"
+    reused = "reused"
+    fresh = "fresh"
 
 
 class Convention(StrEnum):
@@ -122,7 +139,25 @@ Flops = Annotated[Convention, typer.Option("--flop-convention", help="FLOPs per 
 Import = Annotated[
     str | None, typer.Option("--import", help="Module or file.py that registers a backbone of your own with timm.")
 ]
-Queries = Annotated[int, typer.Option("--queries", help="Number of queries K.")]
-Classes = Annotated[int, typer.Option("--classes", help="Number of classes C.")]
-Ffn = Annotated[str, typer.Option("--ffn", help="FFN of the queries: auto, reused or fresh.")]
+HeadName = Annotated[Head, typer.Option("--head", help="Head that is attached.")]
+Queries = Annotated[int | None, typer.Option("--queries", help="Queries K of luma and eomt; 100 unless given.")]
+Classes = Annotated[int | None, typer.Option("--classes", help="Classes C; 150 unless given.")]
+L2 = Annotated[
+    int | None, typer.Option("--l2", help="Last blocks that queries meet: luma 1, eomt 3 to 5, unless given.")
+]
+TapSide = Annotated[
+    Tap | None, typer.Option("--tap", help="What luma's queries read of a block: its output unless given.")
+]
+Prefix = Annotated[
+    bool | None,
+    typer.Option("--prefix/--no-prefix", help="luma: queries see class and register tokens; no unless given."),
+]
+FfnChoice = Annotated[
+    Ffn | None, typer.Option("--ffn", help="luma: whose FFN; unless given the block's own where it lends one.")
+]
+EveryCard = Annotated[bool, typer.Option("--all", help="Every card at every one of its sizes, instead of names.")]
+Anew = Annotated[
+    bool,
+    typer.Option("--count", help="Build on the meta device and count, head too; the closed form must agree."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go ahead with more than 20 backbones without asking.")]

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from luma_cli.cli.confirm import confirm_many
-from luma_cli.cli.cost import head_config, print_by_module, print_costs
+from luma_cli.cli.cost import print_by_module, print_costs
+from luma_cli.cli.head_options import head_config
 from luma_cli.cli.options import (
+    L2,
     Again,
     Attention,
     Classes,
@@ -18,17 +20,20 @@ from luma_cli.cli.options import (
     Csv,
     Database,
     Dtype,
-    Ffn,
+    FfnChoice,
     Flops,
     Head,
+    HeadName,
     Import,
     Isolation,
     Json,
     Names,
     Part,
+    Prefix,
     Queries,
     Resolutions,
     Switch,
+    TapSide,
     Yes,
     one_form,
 )
@@ -49,7 +54,7 @@ def parse_batch(text: str) -> int:
 def profile(
     names: Names,
     resolutions: Resolutions = None,
-    head: Annotated[Head, typer.Option("--head", help="Head that is attached.")] = Head.luma,
+    head: HeadName = Head.luma,
     weights: Annotated[
         str, typer.Option("--weights", help="random, a .safetensors file, local-dir:; never downloaded here.")
     ] = "random",
@@ -83,16 +88,19 @@ def profile(
         Again | None, typer.Option("--again", help="Measure again what is kept: all, or only what failed.")
     ] = None,
     tag: Annotated[str, typer.Option("--tag", help="Your own label, stored with every row.")] = "",
-    queries: Queries = 100,
-    classes: Classes = 150,
-    ffn: Ffn = "auto",
+    queries: Queries = None,
+    classes: Classes = None,
+    l2: L2 = None,
+    tap: TapSide = None,
+    prefix: Prefix = None,
+    ffn: FfnChoice = None,
     imports: Import = None,
     as_json: Json = False,
     as_csv: Csv = False,
     yes: Yes = False,
     database: Database = None,
 ) -> None:
-    """Measure backbones with the LUMA head on this machine and keep every number.
+    """Measure backbones with a head on this machine and keep every number.
 
     The same command again fills only the gaps. Weights are random unless --weights says otherwise; the network is never
     touched.
@@ -103,7 +111,7 @@ def profile(
     if by_module and (as_json or as_csv):
         raise UsageError("--by-module prints a table only; leave out --json and --csv, or pipe it: columns are tabs")
     batch_size = parse_batch(batch)
-    config = head_config(head, queries, classes, ffn)
+    config = head_config(head, queries=queries, classes=classes, l2=l2, tap=tap, prefix=prefix, ffn=ffn)
     specs = expand(names, imported=imports is not None)
     sizes = resolutions or [512]
     confirm_many(specs, len(sizes), yes)

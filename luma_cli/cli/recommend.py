@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli.options import Convention, Database, Dataset, Flops, Json, Resolutions
+from luma_cli.cli.options import Convention, Database, Dataset, Flops, Head, HeadName, Json, Resolutions
 
 
 def recommend(
@@ -21,6 +21,7 @@ def recommend(
         list[str] | None, typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe.")
     ] = None,
     top: Annotated[int, typer.Option("--top", help="How many rows.")] = 5,
+    head: HeadName = Head.luma,
     device: Annotated[
         str | None, typer.Option("--device", help="Device of measured budgets: cpu, cuda or part of its name.")
     ] = None,
@@ -30,8 +31,8 @@ def recommend(
 ) -> None:
     """Recommend backbone, pretraining and resolution under a budget.
 
-    GFLOPs and parameters are exact; ms, fps, img/s, GiB and J use only rows measured on the device. Accuracy stands on
-    one named scale and says which.
+    GFLOPs and parameters are exact and include --head; ms, fps, img/s, GiB and J use only rows measured with that head
+    on the device. Accuracy stands on one named scale, which may be another head's, and says which.
     """
     from luma_cli.advise.api import recommend as answer
     from luma_cli.report.recommendation import print_recommendation
@@ -42,6 +43,7 @@ def recommend(
         resolutions=resolutions or (),
         families=family or (),
         top=top,
+        head=head.value,
         device=device,
         convention=convention.value,
         database=database,

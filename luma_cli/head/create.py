@@ -6,23 +6,27 @@ from torch import Tensor
 
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.joint import TokenSequence, joint_blocks
+from luma_cli.backbone.query_ffn import QueryFfn
+from luma_cli.backbone.taps import Watch, own_heads
+from luma_cli.catalogue.block_runs import Block
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.joint_plan import Sequence, plan_eomt
 from luma_cli.head.linear import LinearHead, PixelLogits
-from luma_cli.head.luma import LumaHead
+from luma_cli.head.luma import LumaHead, Tapped
 from luma_cli.head.mask_module import Prediction
-from luma_cli.head.plan import Tap, plan_head
+from luma_cli.head.plan import HeadPlan, Tap, plan_head
 
 Head = LumaHead | EomtHead | LinearHead
-Taken = Tensor | TokenSequence
+Taken = Tensor | Tapped | TokenSequence
 Output = Prediction | PixelLogits
 
 
 def create_head(backbone: Backbone, config: HeadConfig) -> Head | None:
     """A head with fresh weights from torch's generator; None for `none`. Raises BuildError where it cannot be built."""
     if config.name == "luma":
-        return LumaHead(plan_head(tap_of(backbone), config), config)
+        plan = plan_head(tap_of(backbone), config)
+        return LumaHead(plan, config, watches(backbone, plan, config))
     if config.name == "eomt":
         return EomtHead(plan_eomt(sequence_of(backbone), config), config)
     return LinearHead(backbone.width, config) if config.name == "linear" else None
@@ -40,7 +44,29 @@ def tap_of(backbone: Backbone) -> Tap:
         has_final_norm=backbone.has_final_norm,
         name=backbone.spec.name,
         ffn_reason=backbone.ffn_reason or narrow,
+        blocks=tuple(block_of(backbone, back) for back in range(len(backbone.sites.found))),
+        blocks_reason=backbone.sites.reason,
+        num_prefix_tokens=backbone.sites.num_prefix_tokens,
     )
+
+
+def block_of(backbone: Backbone, back: int) -> Block:
+    """What the block that runs `back` blocks before the tapped one offers. An FFN that changes the width is none."""
+    site = backbone.sites.found[-1 - back]
+    ffn = backbone.earlier_ffn(back) if back else None
+    lends = isinstance(ffn, QueryFfn) and ffn.width == site.width
+    heads = own_heads(ffn, backbone.rule) if isinstance(ffn, QueryFfn) else 0
+    return Block(site.width, site.num_tokens, site.width_in, site.num_tokens_in, lends_ffn=lends, num_heads=heads)
+
+
+def watches(backbone: Backbone, plan: HeadPlan, config: HeadConfig) -> list[Watch]:
+    """Hooks on the blocks whose own tensors the head reads, in the order in which they run; none for the map alone."""
+    skipped = 0 if config.prefix else backbone.sites.num_prefix_tokens
+    last = [0] if plan.tokens_width else []
+    return [
+        Watch(backbone.block(back), backbone.sites.found[-1 - back], input=config.tap == "input", num_skipped=skipped)
+        for back in (*(step.back for step in plan.steps), *last)
+    ]
 
 
 def sequence_of(backbone: Backbone) -> Sequence:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+from luma_cli.catalogue.block_runs import parse_blocks
 from luma_cli.errors import BuildError
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.joint_plan import EomtPlan, Sequence, plan_eomt
-from luma_cli.head.plan import FRESH_FFN_RATIO, MASK_STRIDE, HeadPlan, Tap, plan_head
+from luma_cli.head.plan import FRESH_FFN_RATIO, MASK_STRIDE, HeadPlan, Step, Tap, needs_blocks, plan_head
 
 _BILINEAR_MACS = 4  # weighted neighbours per resized value, as the counter has it
 _DEPTHWISE_TAPS = 9
@@ -60,7 +61,11 @@ class Facts(Protocol):
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Class and register tokens of the blocks that queries can join."""
+        """Class and register tokens of the tapped block."""
+
+    @property
+    def blocks(self) -> str:
+        """The blocks that queries can read, last first (`catalogue.block_runs`); empty where nobody has looked."""
 
     @property
     def no_joint(self) -> str:
@@ -80,8 +85,19 @@ def plan_from_facts(facts: Facts, head: HeadConfig) -> HeadPlan:
         has_ffn=facts.ffn == "reused",
         has_final_norm=facts.final_norm,
         name=facts.architecture,
+        blocks=parse_blocks(facts.blocks),
+        num_prefix_tokens=facts.num_prefix_tokens,
     )
+    if not knows_blocks(facts) and needs_blocks(head):
+        raise BuildError(
+            f"the facts of {facts.architecture} do not say its blocks; count it with segmenter_cost(build(...))"
+        )
     return plan_head(tap, head)
+
+
+def knows_blocks(facts: Facts) -> bool:
+    """Whether the facts say which blocks queries can read, be it none."""
+    return bool(facts.blocks)
 
 
 def eomt_plan_from_facts(facts: Facts, head: HeadConfig) -> EomtPlan:
@@ -129,11 +145,12 @@ def head_params(facts: Facts, head: HeadConfig) -> int:
 
 def _luma_macs(facts: Facts, head: HeadConfig) -> int:
     plan = plan_from_facts(facts, head)
-    ffn = facts.query_ffn_macs if plan.ffn == "reused" else 2 * FRESH_FFN_RATIO * plan.width**2
+    width, queries = plan.width, head.num_queries
     return (
         _project_macs(plan, facts.num_tokens)
-        + _attention_macs(plan.width, head.num_queries, facts.num_tokens)
-        + head.num_queries * ffn
+        + sum(_step_macs(step, after, facts, queries) for step, after in zip(plan.steps, plan.widths[1:], strict=True))
+        + _attention_macs(width, plan.tokens_width or width, queries, plan.num_tokens or facts.num_tokens)
+        + queries * _ffn_macs(plan.ffn, width, facts.query_ffn_macs)
         + _mask_module_macs(plan.width, plan.num_scale_blocks, facts, head)
     )
 
@@ -141,13 +158,12 @@ def _luma_macs(facts: Facts, head: HeadConfig) -> int:
 def _luma_params(facts: Facts, head: HeadConfig) -> int:
     plan = plan_from_facts(facts, head)
     width = plan.width
-    hidden = FRESH_FFN_RATIO * width
     project = (plan.width_in + 1) * width if plan.projects else 0
-    attention = 2 * _norm_params(width) + 4 * (width**2 + width)
-    ffn = _norm_params(width) + 2 * hidden * width + hidden + width if plan.ffn == "fresh" else 0
+    steps = sum(_step_params(step, after) for step, after in zip(plan.steps, plan.widths[1:], strict=True))
+    last = _attention_params(width, plan.tokens_width or width) + _ffn_params(plan.ffn, width)
     norms = 0 if plan.shares_final_norm else 2 * _norm_params(width)
-    queries = head.num_queries * width
-    return project + queries + attention + ffn + norms + _mask_module_params(width, plan.num_scale_blocks, head)
+    queries = head.num_queries * plan.widths[0]
+    return project + queries + steps + last + norms + _mask_module_params(width, plan.num_scale_blocks, head)
 
 
 def _eomt_macs(facts: Facts, head: HeadConfig) -> int:
@@ -180,9 +196,38 @@ def _project_macs(plan: HeadPlan, num_tokens: int) -> int:
     return num_tokens * plan.width_in * plan.width if plan.projects else 0
 
 
-def _attention_macs(width: int, num_queries: int, num_tokens: int) -> int:
+def _step_macs(step: Step, next_width: int, facts: Facts, num_queries: int) -> int:
+    """One block before the last: reading it, its FFN, and the projection to the next block's width where it differs."""
+    read = _attention_macs(step.width, step.tokens_width, num_queries, step.num_tokens)
+    own_ffn = parse_blocks(facts.blocks)[step.back].ffn_macs
+    widen = step.width * next_width if step.width != next_width else 0
+    return read + num_queries * (_ffn_macs(step.ffn, step.width, own_ffn) + widen)
+
+
+def _step_params(step: Step, next_width: int) -> int:
+    widen = (step.width + 1) * next_width if step.width != next_width else 0
+    return _attention_params(step.width, step.tokens_width) + _ffn_params(step.ffn, step.width) + widen
+
+
+def _attention_macs(width: int, tokens_width: int, num_queries: int, num_tokens: int) -> int:
     """Query and output projections, key and value projections, scores and their use."""
-    return 2 * num_queries * width**2 + 2 * num_tokens * width**2 + 2 * num_queries * num_tokens * width
+    return 2 * num_queries * width**2 + 2 * num_tokens * tokens_width * width + 2 * num_queries * num_tokens * width
+
+
+def _attention_params(width: int, tokens_width: int) -> int:
+    projections = 2 * (width**2 + width) + 2 * (tokens_width + 1) * width
+    return _norm_params(width) + _norm_params(tokens_width) + projections
+
+
+def _ffn_macs(ffn: str, width: int, own: int) -> int:
+    """Of one query through the block's own FFN, or through a fresh one."""
+    return own if ffn == "reused" else 2 * FRESH_FFN_RATIO * width**2
+
+
+def _ffn_params(ffn: str, width: int) -> int:
+    """Of a fresh FFN; those of a reused one are the backbone's."""
+    hidden = FRESH_FFN_RATIO * width
+    return _norm_params(width) + 2 * hidden * width + hidden + width if ffn == "fresh" else 0
 
 
 def _mask_module_macs(width: int, num_scale_blocks: int, facts: Facts, head: HeadConfig) -> int:

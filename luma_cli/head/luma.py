@@ -6,24 +6,36 @@ C classes. There is no attention between queries and no path from queries to pat
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from luma_cli.backbone.taps import Watch, read
 from luma_cli.head.attention import NORM_EPS, CrossAttention
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.mask_module import MaskModule, Prediction
-from luma_cli.head.plan import FRESH_FFN_RATIO, HeadPlan
+from luma_cli.head.plan import FRESH_FFN_RATIO, HeadPlan, Step
 
 
 class TappedBlock(Protocol):
-    """The two things a head borrows from a backbone, by reference and without registering them."""
+    """What a head borrows from a backbone, by reference and without registering it."""
 
     def query_ffn(self, queries: Tensor) -> Tensor:
         """The tapped block's own residual FFN, [B, K, D] -> [B, K, D]."""
 
+    def earlier_query_ffn(self, queries: Tensor, back: int) -> Tensor:
+        """The same of the block that runs `back` blocks before the tapped one."""
+
     def norm_tokens(self, tokens: Tensor) -> Tensor:
         """The backbone's final norm, [B, N, D] -> [B, N, D]."""
+
+
+class Tapped(NamedTuple):
+    """What a head takes that reads blocks: features [B, D, h, w], and tokens [B, N, D_i] of each, first block first."""
+
+    features: Tensor
+    tokens: tuple[Tensor, ...]
 
 
 class FreshFfn(nn.Module):
@@ -41,33 +53,64 @@ class FreshFfn(nn.Module):
         return queries + update
 
 
+class BlockStep(nn.Module):
+    """Queries meet one block before the last: they read it, pass its FFN, and take the next block's width."""
+
+    def __init__(self, step: Step, next_width: int) -> None:
+        super().__init__()
+        self.back = step.back
+        self.attention = CrossAttention(step.width, step.num_heads, step.tokens_width)
+        self.ffn = FreshFfn(step.width) if step.ffn == "fresh" else None
+        self.widen = nn.Linear(step.width, next_width) if step.width != next_width else nn.Identity()
+
+    def forward(self, queries: Tensor, tokens: Tensor, block: TappedBlock) -> Tensor:
+        """Queries [K, W] or [B, K, W] and the block's tokens [B, N, D_i] -> [B, K, next W]."""
+        queries = self.attention(queries, tokens)
+        queries = block.earlier_query_ffn(queries, self.back) if self.ffn is None else self.ffn(queries)
+        widened: Tensor = self.widen(queries)
+        return widened
+
+
 class LumaHead(MaskModule):
-    """Queries, their one cross-attention, and the class and mask predictions.
+    """Queries, their one cross-attention per tapped block, and the class and mask predictions.
+
+    By default one block is tapped and its map read. `watches` keep the tensors of the blocks that are read besides, in
+    the order in which they run: those of the plan's steps, then the last block's own where the plan reads that.
 
     Holds no parameter of the backbone: the reused FFN and the shared final norm come with every call, so that state
     dict, optimiser groups and checkpoints see them once, in the backbone.
     """
 
-    def __init__(self, plan: HeadPlan, config: HeadConfig) -> None:
+    def __init__(self, plan: HeadPlan, config: HeadConfig, watches: Sequence[Watch] = ()) -> None:
         super().__init__(plan.width, config.num_classes, plan.num_scale_blocks)
         width = plan.width
         self.plan = plan
         self.project = nn.Linear(plan.width_in, width) if plan.projects else nn.Identity()
-        self.queries = nn.Embedding(config.num_queries, width)
-        self.attention = CrossAttention(width, plan.num_heads)
+        self.queries = nn.Embedding(config.num_queries, plan.widths[0])
+        self.attention = CrossAttention(width, plan.num_heads, plan.tokens_width)
         self.ffn = FreshFfn(width) if plan.ffn == "fresh" else None
         self.norm_queries = None if plan.shares_final_norm else nn.LayerNorm(width, eps=NORM_EPS)
         self.norm_pixels = None if plan.shares_final_norm else nn.LayerNorm(width, eps=NORM_EPS)
+        self.earlier = nn.ModuleList(
+            BlockStep(step, after) for step, after in zip(plan.steps, plan.widths[1:], strict=True)
+        )
+        self._watches = tuple(watches)
 
-    def read(self, backbone: nn.Module, images: Tensor) -> Tensor:
-        """What the head takes from the backbone: the tapped block's map [B, D, h, w] of images [B, 3, H, W]."""
+    def read(self, backbone: nn.Module, images: Tensor) -> Tensor | Tapped:
+        """What the head takes of images [B, 3, H, W]: the map [B, D, h, w], and the tokens of blocks that it reads."""
+        if self._watches:
+            return Tapped(*read(backbone, images, self._watches))
         features: Tensor = backbone(images)
         return features
 
-    def forward(self, features: Tensor, mask_size: tuple[int, int], block: TappedBlock) -> Prediction:
-        """Features [B, D, h, w] of the tapped block and the side lengths of the masks -> a prediction."""
+    def forward(self, taken: Tensor | Tapped, mask_size: tuple[int, int], block: TappedBlock) -> Prediction:
+        """What `read` gave, and the side lengths of the masks -> a prediction."""
+        features, blocks = taken if isinstance(taken, Tapped) else Tapped(taken, ())
         tokens = self.project(features.flatten(2).transpose(1, 2))
-        queries = self._feed(self.attention(self.queries.weight, tokens), block)
+        queries = self.queries.weight
+        for number, step in enumerate(self.earlier):
+            queries = step(queries, blocks[number], block)
+        queries = self._feed(self.attention(queries, blocks[-1] if self.plan.tokens_width else tokens), block)
         queries, tokens = self._norm(queries, tokens, block)
         return self.predict(queries, tokens, (features.shape[2], features.shape[3]), mask_size)
 

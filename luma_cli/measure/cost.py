@@ -21,7 +21,15 @@ from luma_cli.catalogue.rules import check_resolution, load_rules
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, BuildError, MeasureError, UsageError
 from luma_cli.head.config import HeadConfig
-from luma_cli.head.formula import head_macs, head_params, knows_joint_blocks, plan_from_facts
+from luma_cli.head.formula import (
+    eomt_plan_from_facts,
+    head_macs,
+    head_params,
+    knows_blocks,
+    knows_joint_blocks,
+    plan_from_facts,
+)
+from luma_cli.head.plan import needs_blocks
 from luma_cli.measure import cost_cache
 from luma_cli.measure.count_request import Answer, CountRequest, Refusal, answer_from_json, requests_to_json
 from luma_cli.measure.imports import combined_hash, find
@@ -39,6 +47,7 @@ class Cost:
     The query pass through a reused FFN belongs to `head_macs`; that FFN's parameters belong to `backbone_params`.
     backbone_active_params: those of the backbone that one token meets, fewer only in a mixture of experts.
     activations: elements put out by the backbone's convolutions, linear layers and matrix products.
+    l2: blocks that queries meet, 0 of a head without queries.
     complete: whether every operator was understood; if not, `macs` is a lower bound, to be shown with `>=`.
     """
 
@@ -56,6 +65,7 @@ class Cost:
     stride: int
     num_tokens: int
     ffn: Literal["reused", "fresh", "none"]
+    l2: int
     complete: bool
     unknown_ops: tuple[str, ...]
     timm: str
@@ -88,9 +98,10 @@ class Cost:
     def as_facts(self) -> dict[str, Any]:
         """The numbers under the names that a stored profile has for them."""
         names = ("macs", "params", "backbone_macs", "head_macs", "backbone_params", "head_params")
-        shape = ("active_params", "activations", "width", "stride", "num_tokens", "ffn")
+        shape = ("active_params", "activations", "width", "stride", "num_tokens", "ffn", "l2")
         facts = {name: getattr(self, name) for name in (*names, *shape)}
-        return {**facts, "tap": self.head.tap, "flops_complete": self.complete, "unknown_ops": list(self.unknown_ops)}
+        tap = self.head.tap if self.head.name == "luma" else None
+        return {**facts, "tap": tap, "flops_complete": self.complete, "unknown_ops": list(self.unknown_ops)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +202,19 @@ def cost_from_facts(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig, 
         stride=facts.stride,
         num_tokens=facts.num_tokens,
         ffn=plan_from_facts(facts, head).ffn if head.name == "luma" else "none",
+        l2=_num_blocks(facts, head),
         complete=facts.complete,
         unknown_ops=tuple(facts.unknown_ops.split()),
         timm=facts.timm,
         source=source,
     )
+
+
+def _num_blocks(facts: BackboneFacts, head: HeadConfig) -> int:
+    """Blocks that queries meet: EoMT's own number follows from the depth."""
+    if head.name == "eomt":
+        return eomt_plan_from_facts(facts, head).num_joint
+    return head.l2 if head.name == "luma" else 0
 
 
 def _spec(name: str | BackboneSpec, imported: bool) -> BackboneSpec:
@@ -225,6 +244,8 @@ def _look_up(
 
 
 def _suffices(facts: BackboneFacts, head: HeadConfig) -> bool:
+    if head.name == "luma":
+        return knows_blocks(facts) or not needs_blocks(head)
     return head.name != "eomt" or knows_joint_blocks(facts)
 
 

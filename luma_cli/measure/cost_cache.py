@@ -18,7 +18,7 @@ from luma_cli import atomic, content
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.measure.count_request import CountRequest
 
-COUNT_VERSION = 2  # raise when formulas, the allow-list or the facts change: older files are then left alone
+COUNT_VERSION = 3  # raise when formulas, the allow-list or the facts change: older files are then left alone
 _MOVING_SOURCES = frozenset({"hf-hub", "local-dir"})  # what stands behind these names may change under them
 
 

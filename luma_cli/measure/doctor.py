@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from luma_cli.errors import LumaError
+from luma_cli.errors import BuildError, LumaError
+from luma_cli.head.config import HeadConfig
 
 if TYPE_CHECKING:
     from luma_cli.backbone.backbone import Backbone
@@ -144,12 +145,32 @@ def check_hub() -> Check:
     return Check("hub", "ok", "online mode; profile and cost never contact it")
 
 
-def check_backbone(spec: BackboneSpec, resolution: int) -> list[Check]:
-    """Layout, FFN self-check, and parity of the shapes on meta with those of a real forward."""
+def check_backbone(spec: BackboneSpec, resolution: int, head: HeadConfig | None = None) -> list[Check]:
+    """Layout, FFN self-check, whether the head attaches, and shapes on meta beside those of a real forward."""
     from luma_cli.backbone.create import create_backbone
 
+    head = head or HeadConfig()
     backbone = create_backbone(spec, resolution)
-    return [_layout(backbone), _ffn(backbone), _parity(spec, resolution)]
+    attached = _head(backbone, head)
+    shapes = [_parity(spec, resolution, head)] if attached.verdict == "ok" else []
+    return [_layout(backbone), _ffn(backbone), attached, *shapes]
+
+
+def _head(backbone: Backbone, head: HeadConfig) -> Check:
+    """Whether the head can be built on this backbone, and of how many blocks and parameters."""
+    import torch
+
+    from luma_cli.head.segmenter import Segmenter
+    from luma_cli.measure.facts import meta_twin
+    from luma_cli.measure.segmenter_cost import segmenter_cost
+
+    try:
+        with torch.device("meta"):
+            counted = segmenter_cost(Segmenter(meta_twin(backbone), head))
+    except BuildError as error:
+        return Check("head", "fail", str(error))
+    blocks = f", queries meet {counted.l2} block{'s' if counted.l2 > 1 else ''}" if counted.l2 else ""
+    return Check("head", "ok", f"{head.name} attaches: {counted.head_params / 1e6:.3g} M parameters{blocks}")
 
 
 def _layout(backbone: Backbone) -> Check:
@@ -167,21 +188,23 @@ def _ffn(backbone: Backbone) -> Check:
     return Check("ffn", "ok" if verdict.passed else "fail", "; ".join(filter(None, (found, verdict.reason))))
 
 
-def _parity(spec: BackboneSpec, resolution: int) -> Check:
+def _parity(spec: BackboneSpec, resolution: int, head: HeadConfig) -> Check:
     import torch
 
     from luma_cli.head.segmenter import build
 
     shapes = []
     for device in ("meta", "cpu"):
-        segmenter = build(spec, resolution, device=device).eval()
+        segmenter = build(spec, resolution, head=head, device=device).eval()
         with torch.inference_mode():
-            prediction = segmenter(torch.zeros(1, 3, resolution, resolution, device=device))
-        shapes.append((tuple(prediction.class_logits.shape), tuple(prediction.mask_logits.shape)))
+            output = segmenter(torch.zeros(1, 3, resolution, resolution, device=device))
+        parts = {"map": output} if isinstance(output, torch.Tensor) else output._asdict()
+        shapes.append({name.removesuffix("_logits"): list(part.shape) for name, part in parts.items()})
     meta, real = shapes
     if meta != real:
         return Check("shapes", "fail", f"counted as {meta}, runs as {real}")
-    return Check("shapes", "ok", f"classes {list(real[0])}, masks {list(real[1])}, the same when counted and when run")
+    said = ", ".join(f"{name} {shape}" for name, shape in real.items())
+    return Check("shapes", "ok", f"{said}, the same when counted and when run")
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import groupby
 from typing import TypeVar
@@ -12,25 +13,30 @@ import torch
 from torch import nn
 
 from luma_cli.backbone.backbone import Backbone
-from luma_cli.backbone.joint import joint_blocks, num_prefix_tokens
+from luma_cli.backbone.joint import joint_blocks
+from luma_cli.backbone.query_ffn import QueryFfn
+from luma_cli.catalogue.block_runs import Block, format_blocks
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.head.config import HeadConfig
+from luma_cli.head.create import block_of, tap_of
 from luma_cli.head.plan import plan_head
-from luma_cli.head.segmenter import tap_of
 from luma_cli.isotropic.experts.stack import idle_params
-from luma_cli.measure.count import count
+from luma_cli.measure.count import Count, count
 
 RGB = 3
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def backbone_facts(backbone: Backbone) -> BackboneFacts:
-    """The facts of `backbone` at its own resolution. It is not touched: the pass runs on a twin without data."""
+def backbone_facts(backbone: Backbone, counted: Count | None = None) -> BackboneFacts:
+    """The facts of `backbone` at its own resolution. It is not touched: the pass runs on a twin without data.
+
+    counted: the count of its forward on one image where that is known, which saves the pass.
+    """
     twin = meta_twin(backbone)
     side = twin.resolution
-    features: list[torch.Tensor] = []
-    counted = count(lambda images: features.append(twin(images)), torch.empty(1, RGB, side, side, device="meta"))
+    counted = counted or count(twin, torch.empty(1, RGB, side, side, device="meta"))
     plan = plan_head(tap_of(twin), HeadConfig())
+    query_ffn_macs = _ffn_macs(twin.query_ffn, twin.width) if plan.ffn == "reused" else 0
     return BackboneFacts(
         architecture=twin.spec.architecture,
         resolution=side,
@@ -39,16 +45,17 @@ def backbone_facts(backbone: Backbone) -> BackboneFacts:
         activations=counted.activations,
         width=twin.width,
         stride=twin.stride,
-        num_tokens=features[0].shape[2] * features[0].shape[3],
+        num_tokens=twin.num_tokens,
         ffn=plan.ffn,
-        query_ffn_macs=_query_ffn_macs(twin) if plan.ffn == "reused" else 0,
+        query_ffn_macs=query_ffn_macs,
         num_heads=plan.num_heads,
         final_norm=twin.has_final_norm,
         complete=counted.complete,
         unknown_ops=" ".join(counted.unknown_ops),
         timm=version("timm"),
         active_params=num_active_parameters(twin),
-        num_prefix_tokens=num_prefix_tokens(twin),
+        num_prefix_tokens=twin.sites.num_prefix_tokens,
+        blocks=format_blocks(_blocks(twin, query_ffn_macs)),
         no_joint=twin.rule.joint_refusal,
         joint_blocks=_runs(_token_and_pair_macs(block, twin.width) for block in reversed(joint_blocks(twin))),
     )
@@ -76,8 +83,19 @@ def num_active_parameters(module: nn.Module) -> int:
     return num_parameters(module) - idle_params(module)
 
 
-def _query_ffn_macs(backbone: Backbone) -> int:
-    return count(backbone.query_ffn, torch.empty(1, 1, backbone.width, device="meta")).macs
+def _blocks(backbone: Backbone, last_ffn_macs: int) -> list[Block]:
+    """The blocks that queries can read, last first, with what their FFNs cost a query."""
+    found = [block_of(backbone, back) for back in range(len(backbone.sites.found))]
+    counted: list[int] = [last_ffn_macs]
+    for back, block in enumerate(found[1:], 1):
+        ffn = backbone.earlier_ffn(back)
+        counted.append(_ffn_macs(ffn, block.width) if block.lends_ffn and isinstance(ffn, QueryFfn) else 0)
+    return [replace(block, ffn_macs=macs) for block, macs in zip(found, counted, strict=False)]
+
+
+def _ffn_macs(ffn: Callable[[torch.Tensor], torch.Tensor], width: int) -> int:
+    """Multiply-adds of one query through `ffn`."""
+    return count(ffn, torch.empty(1, 1, width, device="meta")).macs
 
 
 def _token_and_pair_macs(block: nn.Module, width: int) -> tuple[int, int]:

@@ -7,7 +7,10 @@ from importlib.metadata import version
 
 import torch
 
+from luma_cli.head.create import Taken
 from luma_cli.head.eomt import EomtHead
+from luma_cli.head.luma import LumaHead
+from luma_cli.head.plan import needs_blocks
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure.cost import Cost
 from luma_cli.measure.count import Count, count
@@ -38,6 +41,7 @@ def segmenter_cost(segmenter: Segmenter) -> Cost:
         stride=twin.backbone.stride,
         num_tokens=features.shape[2] * features.shape[3],
         ffn=twin.ffn,
+        l2=_num_blocks(twin),
         complete=backbone.complete and head.complete,
         unknown_ops=(backbone + head).unknown_ops,
         timm=version("timm"),
@@ -53,11 +57,23 @@ def _backbone_count(twin: Segmenter, side: int) -> tuple[Count, torch.Tensor]:
     return counted, features[0]
 
 
+def _num_blocks(twin: Segmenter) -> int:
+    if isinstance(twin.head, EomtHead):
+        return twin.head.plan.num_joint
+    return twin.config.l2 if isinstance(twin.head, LumaHead) else 0
+
+
+def _taken(twin: Segmenter, features: torch.Tensor, side: int) -> Taken:
+    """What the head takes: the features at hand, unless it reads blocks besides."""
+    plain = not isinstance(twin.head, LumaHead) or not needs_blocks(twin.config)
+    return features if plain else twin.read(torch.empty(1, RGB, side, side, device="meta"))
+
+
 def _head_count(twin: Segmenter, backbone: Count, features: torch.Tensor, side: int) -> Count:
     """What the head adds; operators that are not understood are those of its own pass."""
     if twin.head is None:
         return Count(0, 0)
     if not isinstance(twin.head, EomtHead):
-        return count(twin.decode, features, (side, side))
+        return count(twin.decode, _taken(twin, features, side), (side, side))
     whole = count(twin, torch.empty(1, RGB, side, side, device="meta"))
     return replace(whole, macs=whole.macs - backbone.macs, activations=whole.activations - backbone.activations)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.head.config import HAS, HeadConfig
 from luma_cli.store.records import Metric, Profile
 from luma_cli.units import FlopConvention, gflops, gmacs
 
@@ -24,7 +24,7 @@ def profile_row(profile: Profile, convention: FlopConvention = "mac") -> dict[st
         "weights": configuration.weights,
         "family": configuration.family,
         "head": configuration.head.name,
-        **_head(configuration.head, facts.get("ffn")),
+        **head_fields(configuration.head, facts),
         "resolution": configuration.resolution,
         "device": configuration.device,
         "device_name": profile.environment.identity.get("device_name"),
@@ -45,10 +45,17 @@ def profile_row(profile: Profile, convention: FlopConvention = "mac") -> dict[st
     }
 
 
-def _head(head: HeadConfig, ffn: str | None) -> dict[str, Any]:
-    """What the head was built with; null throughout for none."""
-    values = {"ffn": ffn, "tap": head.tap, "queries": head.num_queries, "l2": head.l2, "classes": head.num_classes}
-    return values if head.name != "none" else dict.fromkeys(values)
+def head_fields(head: HeadConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the head was built with; null what it does not have. `l2` is the number of blocks that queries met."""
+    has = HAS[head.name]
+    return {
+        "ffn": facts.get("ffn") if "ffn" in has else None,
+        "tap": head.tap if "tap" in has else None,
+        "queries": head.num_queries if "num_queries" in has else None,
+        "l2": facts.get("l2", head.l2 or None) if "l2" in has else None,
+        "classes": head.num_classes if "num_classes" in has else None,
+        "prefix": head.prefix if "prefix" in has else None,
+    }
 
 
 _FACTS = ("params", "active_params", "backbone_params", "head_params", "backbone_macs", "head_macs")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -10,6 +12,9 @@ from luma_cli.units import gibibytes
 if TYPE_CHECKING:
     from luma_cli.measure.sweep import Event
     from luma_cli.store.records import Profile
+
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
@@ -57,6 +62,31 @@ class Progress:
             print("\r\x1b[2K", end="", file=self._file, flush=True)
 
 
+class Countdown:
+    """How many of `total` are done and about how long the rest takes, to be called after each."""
+
+    def __init__(self, file: TextIO, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file = file
+        self._live = file.isatty()
+        self._total = total
+        self._clock = clock
+        self._start = self._said = clock()
+        self._done = 0
+
+    def __call__(self) -> None:
+        """One more is done: redraw on a terminal, else a line every ten seconds and at the end."""
+        self._done += 1
+        now, last = self._clock(), self._done == self._total
+        if not (self._live or last or now - self._said >= _SECONDS_BETWEEN_LINES):
+            return
+        self._said = now
+        left = (now - self._start) / self._done * (self._total - self._done)
+        spent = _minutes(now - self._start)
+        text = f"luma: counted {self._done} of {self._total} in {spent}, about {_minutes(left)} left"
+        end = "\n" if last or not self._live else ""
+        print(("\r\x1b[2K" if self._live else "") + text, end=end, file=self._file, flush=True)
+
+
 def summary(profile: Profile) -> str:
     """One line about a finished profile."""
     if profile.status != "ok":
@@ -90,5 +120,10 @@ def _where(event: Event) -> str:
 def _eta(event: Event) -> str:
     if event.eta_seconds is None:
         return ""
-    minutes, seconds = divmod(round(event.eta_seconds), 60)
-    return f" (about {minutes}:{seconds:02} left)"
+    return f" (about {_minutes(event.eta_seconds)} left)"
+
+
+def _minutes(seconds: float) -> str:
+    """Minutes and seconds, e.g. `2:05`."""
+    whole, rest = divmod(round(seconds), 60)
+    return f"{whole}:{rest:02}"

@@ -7,19 +7,22 @@ from typing import Any
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.listing import PretrainingRow, Sheet
 from luma_cli.head.config import HeadConfig
-from luma_cli.head.formula import head_macs, head_params
+from luma_cli.head.formula import eomt_plan_from_facts, head_macs, head_params
+from luma_cli.report.head_text import head_text
 from luma_cli.report.profiles import cost_cell
 from luma_cli.report.table import Table, columns, number, print_table
 from luma_cli.units import FlopConvention, convention_caption, gflops
 
 
-def print_sheet(sheet: Sheet, convention: FlopConvention = "mac") -> None:
-    """Print facts, weights and costs."""
+def print_sheet(sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfig | None = None) -> None:
+    """Print facts, weights and costs with a head, LUMA where None is given. Raises BuildError as `head_macs` does."""
+    head = head or HeadConfig()
+    costs = _costs(sheet, convention, head)
     print_table(Table(columns("fact", "value~"), tuple(facts(sheet).items())))
     if sheet.tags:
         print_table(_weights(sheet))
     if sheet.costs:
-        print_table(_costs(sheet, convention))
+        print_table(costs)
     else:
         print_table(Table(columns("costs~"), ((f"not in the shipped table; run: luma cost {sheet.spec.name}",),)))
 
@@ -69,22 +72,22 @@ def _tap(tap: str | tuple[str, ...]) -> str:
 _COSTS = ("px>", "GFLOPs>", "backbone GFLOPs>", "head GFLOPs>", "params M>", "channels>", "stride>", "tokens>", "FFN")
 
 
-def _costs(sheet: Sheet, convention: FlopConvention) -> Table:
-    caption = f"{convention_caption(convention)}; LUMA head with 100 queries and 150 classes"
-    rows = tuple(_cost_cells(row, convention) for row in sheet.costs)
+def _costs(sheet: Sheet, convention: FlopConvention, head: HeadConfig) -> Table:
+    caption = f"{convention_caption(convention)}; {head_text(head, _num_blocks(sheet, head))}"
+    rows = tuple(_cost_cells(row, convention, head) for row in sheet.costs)
     if all(row.met_params == row.params for row in sheet.costs):
         return Table(columns(*_COSTS), rows, caption=caption)
-    met = (number(_active_params(row) / 1e6) for row in sheet.costs)
+    met = (number((row.met_params + head_params(row, head)) / 1e6) for row in sheet.costs)
     rows = tuple((*row, active) for row, active in zip(rows, met, strict=True))
     return Table(columns(*_COSTS, "active M>"), rows, caption=f"{caption}; active: parameters that one token meets")
 
 
-def _active_params(row: BackboneFacts) -> int:
-    return row.met_params + head_params(row, HeadConfig())
+def _num_blocks(sheet: Sheet, head: HeadConfig) -> int:
+    """Blocks that queries meet, which EoMT decides by depth."""
+    return eomt_plan_from_facts(sheet.costs[0], head).num_joint if head.name == "eomt" and sheet.costs else head.l2
 
 
-def _cost_cells(row: BackboneFacts, convention: FlopConvention) -> tuple[str, ...]:
-    head = HeadConfig()
+def _cost_cells(row: BackboneFacts, convention: FlopConvention, head: HeadConfig) -> tuple[str, ...]:
     macs, params = head_macs(row, head), head_params(row, head)
     return (
         str(row.resolution),
@@ -139,9 +142,9 @@ def _by_size(sheet: Sheet) -> Table:
     )
 
 
-def sheet_json(sheet: Sheet, convention: FlopConvention = "mac") -> dict[str, Any]:
-    """Schema 1."""
-    head = HeadConfig()
+def sheet_json(sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfig | None = None) -> dict[str, Any]:
+    """Schema 1; costs with a head, LUMA where None is given. Raises BuildError as `head_macs` does."""
+    head = head or HeadConfig()
     return {
         "schema": 1,
         "facts": facts(sheet),
@@ -157,6 +160,7 @@ def sheet_json(sheet: Sheet, convention: FlopConvention = "mac") -> dict[str, An
         "pretraining": {row.objective.name: dict(row.sizes) for row in sheet.pretraining},
         "objectives": [_objective_json(row) for row in sheet.pretraining],
         "flop_convention": convention,
+        "head": head.name,
         "costs": [
             {
                 "resolution": row.resolution,
@@ -165,7 +169,7 @@ def sheet_json(sheet: Sheet, convention: FlopConvention = "mac") -> dict[str, An
                 "head_macs": head_macs(row, head),
                 "gflops": gflops(row.macs + head_macs(row, head), convention),
                 "params": row.params + head_params(row, head),
-                "active_params": _active_params(row),
+                "active_params": row.met_params + head_params(row, head),
                 "width": row.width,
                 "stride": row.stride,
                 "ffn": row.ffn,

@@ -10,22 +10,23 @@ from luma_cli.store.faults import translated
 
 _QUERY = """
 SELECT p.fingerprint, p.started_at, p.backbone, p.timm_name, p.family, p.pretraining, p.backbone_hash <> '',
-    p.resolution_pixels, p.queries, p.classes, p.l2, p.device, p.environment, p.device_name, p.dtype, p.attention,
+    p.resolution_pixels, p.head, p.queries, p.classes, p.l2_requested, p.tap_requested, p.ffn_requested, p.prefix,
+    p.device, p.environment, p.device_name, p.dtype, p.attention,
     p.compile, p.channels_last, p.batch_requested, p.macs, p.flops_complete IS NOT 0, p.params,
     p.latency_eager_p50_ms, p.latency_eager_noisy, p.throughput_images_per_second, p.throughput_noisy,
     p.energy_j_per_image, p.energy_noisy, p.memory_device_bytes, p.memory_allocated_bytes,
     ifnull(p.throttled, 0), ifnull(p.shared, 0)
 FROM profiles p
-WHERE p.status = 'ok' AND p.head = 'luma' AND p.part = 'all'
+WHERE p.status = 'ok' AND p.head <> 'none' AND p.part = 'all'
 """
 
 
 class Measurement(NamedTuple):
-    """Numbers of one whole segmenter with the LUMA head, from its latest attempt if that ended well.
+    """Numbers of one whole segmenter, from its latest attempt if that ended well.
 
     batch_requested: 0 where throughput is at the plateau batch. latency_ms: batch 1, eager, median. memory: bytes,
     peak at batch 1. energy: J per image. identity: JSON of what must be equal for two rows to be compared, besides
-    the columns from `queries` to `channels_last`. None means not measured; flags are 0 or 1, None without the number.
+    the columns from `head` to `channels_last`. None means not measured; flags are 0 or 1, None without the number.
     """
 
     fingerprint: str
@@ -36,9 +37,13 @@ class Measurement(NamedTuple):
     pretraining: str
     own_module: int
     resolution: int
+    head: str
     queries: int
     classes: int
     l2: int
+    tap: str
+    ffn: str
+    prefix: int
     device: str
     identity: str
     device_name: str

@@ -32,7 +32,7 @@ UNITS: Mapping[str, frozenset[str]] = {
         for batch in ("", "_plateau")
     },
 }
-_INTEGER_FACTS = ("macs", "backbone_macs", "head_macs", "params", "backbone_params", "head_params")
+_INTEGER_FACTS = ("macs", "backbone_macs", "head_macs", "params", "backbone_params", "head_params", "l2")
 _TEXT_FACTS = ("ffn", "tap")
 # Columns of an attempt that repeat the median of a metric, and whether it settled.
 _MEDIANS = {
@@ -182,7 +182,8 @@ def decode_configuration(content: str) -> Configuration:
 
 
 def _configuration_row(configuration: Configuration) -> Row:
-    content = canonical(asdict(configuration), "configuration")
+    # options at their default are left out, so that a configuration of before they existed has the hash that it had
+    content = canonical({**asdict(configuration), "head": configuration.head.identity()}, "configuration")
     return {
         "hash": sha256(content),
         **{name: text(getattr(configuration, name)) for name in _LABELS},
