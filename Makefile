@@ -33,6 +33,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/heads.py
+	$(BIN)/python benchmarks/moe.py
 	$(BIN)/python benchmarks/store.py
 
 gpu: $(VENV)/dev

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
 from luma_cli.head.config import HeadConfig
-from luma_cli.head.luma import FreshFfn, LumaHead, Prediction
+from luma_cli.head.luma import FreshFfn, LumaHead
+from luma_cli.head.mask_module import Prediction
 from luma_cli.head.plan import Tap, plan_head
 from luma_cli.head.upscale import ScaleBlock
 

@@ -1,156 +1,288 @@
-"""LUMA's head against EoMT's on one and the same backbone: `python benchmarks/heads.py [--threads N] [--pairs N]`.
+"""LUMA against EoMT, ours and transformers': forward, training step, memory and multiply-adds, in one run.
 
-The backbone is transformers' own EoMT encoder, so both sides run the same modules up to the head; EoMT's
-`attn_mask_probs` are zeroed, as at their initial 1 a fresh model runs masked attention even in eval. Calls are
-interleaved, and the ratio of each pair (EoMT time / LUMA time) gives the median with its 95% interval.
+    python benchmarks/heads.py                                  # ViT-S at 512: minutes on a CPU
+    python benchmarks/heads.py --sizes s b l --res 512 1024 --device cuda --write docs/heads.md
+
+All contestants of a size take turns, in an order that turns with every round; a ratio is taken within each round, and
+its median is given with a 95% interval. Targets: EoMT's forward takes no less time than LUMA's (the interval reaches
+1.0), its training step at least 1.3 times LUMA's, and LUMA's training memory is at most 0.8 of EoMT's.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import statistics
+import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import EomtConfig, EomtForUniversalSegmentation
+import transformers
+from head_contestants import SHAPES, Batch, Contestant, contestants, make_batch
+from torch import Tensor
 
-from luma_cli.head.config import HeadConfig
-from luma_cli.head.luma import LumaHead
-from luma_cli.head.mask_module import Prediction
-from luma_cli.head.plan import Tap, plan_head
+from luma_cli import atomic
+from luma_cli.measure.statistics import median, median_interval
 
-TARGET_RATIO = 0.98
-Z_95 = 1.959964
-WIDTH, PATCH, NUM_HEADS, NUM_QUERIES, NUM_CLASSES = 768, 16, 12, 100, 150  # ViT-B on ADE20K
-
-
-class EomtEncoder(nn.Module):
-    """The encoder of an EoMT model without its queries, lending its last block's FFN and its final norm."""
-
-    def __init__(self, eomt: EomtForUniversalSegmentation) -> None:
-        super().__init__()
-        self.eomt = eomt
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] -> map [B, D, H / 16, W / 16] of the last block."""
-        tokens = self.eomt.embeddings(images)
-        for layer in self.eomt.layers:
-            tokens = layer(tokens)
-        patches = tokens[:, self.eomt.embeddings.num_prefix_tokens :]
-        features: Tensor = patches.transpose(1, 2).unflatten(2, self.eomt.grid_size)
-        return features
-
-    def query_ffn(self, queries: Tensor) -> Tensor:
-        """The last block's residual FFN, [B, K, D] -> [B, K, D]."""
-        last = self.eomt.layers[-1]
-        update: Tensor = last.layer_scale2(last.mlp(last.norm2(queries)))  # type: ignore[operator]
-        return queries + update
-
-    def norm_tokens(self, tokens: Tensor) -> Tensor:
-        """The final norm, [B, N, D] -> [B, N, D]."""
-        normed: Tensor = self.eomt.layernorm(tokens)
-        return normed
+FORWARD_TARGET, STEP_TARGET, MEMORY_TARGET = 1.0, 1.3, 0.8
+RIVALS = ("eomt", "transformers")
+ADAMW_TENSORS = 4  # weights, gradients and two moments
 
 
-class LumaOnEomt(nn.Module):
-    """The LUMA head on EoMT's encoder."""
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A rival's number over LUMA's (memory: LUMA's over the rival's): median with its 95% interval, and the target."""
 
-    def __init__(self, eomt: EomtForUniversalSegmentation, config: HeadConfig) -> None:
-        super().__init__()
-        self.encoder = EomtEncoder(eomt)
-        tap = Tap(WIDTH, PATCH, NUM_HEADS, has_ffn=True, has_final_norm=True)
-        self.head = LumaHead(plan_head(tap, config), config)
+    what: str
+    rival: str
+    value: float
+    low: float
+    high: float
+    target: float
 
-    def forward(self, images: Tensor) -> Prediction:
-        """Images [B, 3, H, W] -> class and mask logits."""
-        mask_size = (images.shape[2] // 4, images.shape[3] // 4)
-        prediction: Prediction = self.head(self.encoder(images), mask_size, self.encoder)
-        return prediction
+    @property
+    def met(self) -> bool:
+        """Whether the interval reaches the target; memory, which is exact, must not exceed it."""
+        return self.value <= self.target if self.what == "memory" else self.high >= self.target
+
+    def __str__(self) -> str:
+        interval = "" if self.low == self.high else f" ({self.low:.2f}-{self.high:.2f})"
+        return f"{self.value:.2f}{interval}{'' if self.met else ' **missed**'}"
 
 
-def main() -> int:
-    """Print one JSON line; 1 when the whole interval lies below the target."""
-    options = _options()
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One size at one resolution: milliseconds and bytes per contestant, multiply-adds per image, ratios."""
+
+    size: str
+    resolution: int
+    batch: int
+    forward_ms: dict[str, float]
+    step_ms: dict[str, float]
+    training_bytes: dict[str, int]
+    gmacs: dict[str, float]
+    ratios: tuple[Ratio, ...]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line per size as it comes, then the table; 1 when a target is missed, unless the run is a quick one."""
+    options = _options(arguments)
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    eomt, luma = _models(options.layers, options.image_size)
-    images = [torch.randn(1, 3, options.image_size, options.image_size, device=options.device) for _ in range(3)]
-    eomt, luma = eomt.to(options.device), luma.to(options.device)
-    _check_shapes(eomt, luma, images[0])
-    ratios = _ratios(eomt, luma, images, options.pairs)
-    low, high = _interval(ratios)
-    result = {"eomt_over_luma": statistics.median(ratios), "ci_low": low, "ci_high": high, "pairs": len(ratios)}
-    print(json.dumps({**result, "target": TARGET_RATIO, "device": options.device, "threads": options.threads}))
-    return 0 if high >= TARGET_RATIO else 1
+    rows = []
+    for size in options.sizes:
+        for resolution in options.res:
+            rows.append(measure(size, resolution, options))
+            print(json.dumps(asdict(rows[-1])), file=sys.stderr, flush=True)
+    text = markdown(rows, options)
+    print(text)
+    if options.json:
+        atomic.write_text(options.json, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    if options.write:
+        atomic.write_text(options.write, text)
+    return 0 if options.quick or all(ratio.met for row in rows for ratio in row.ratios) else 1
 
 
-def _models(num_layers: int, image_size: int) -> tuple[nn.Module, nn.Module]:
-    """EoMT ViT-B with 100 queries, 150 classes and 3 joint blocks, and LUMA of the same sizes on its encoder."""
-    config = EomtConfig(
-        hidden_size=WIDTH,
-        num_hidden_layers=num_layers,
-        num_attention_heads=NUM_HEADS,
-        image_size=image_size,
-        patch_size=PATCH,
-        num_queries=NUM_QUERIES,
-        num_blocks=3,
+def measure(size: str, resolution: int, options: argparse.Namespace) -> Row:
+    """Everything about one size at one resolution."""
+    dtype: torch.dtype = getattr(torch, options.dtype)
+    group = contestants(SHAPES[size], resolution, options.device)
+    batch = make_batch(options.batch, resolution, options.device)
+    gmacs = {name: contestant.macs() / 1e9 for name, contestant in group.items()}
+    one = batch.images[:1]
+    forward = _rounds({name: _inference(contestant, one, dtype) for name, contestant in group.items()}, options.pairs)
+    memory, step = {}, {}
+    for name, contestant in group.items():
+        memory[name] = _training_bytes(contestant, batch, dtype)
+    for contestant in group.values():
+        contestant.start_training()
+    step = _rounds({name: _training(contestant, batch, dtype) for name, contestant in group.items()}, options.pairs)
+    for contestant in group.values():
+        contestant.stop_training()
+    return Row(
+        size=size,
+        resolution=resolution,
+        batch=options.batch,
+        forward_ms={name: 1e3 * median(seconds) for name, seconds in forward.items()},
+        step_ms={name: 1e3 * median(seconds) for name, seconds in step.items()},
+        training_bytes=memory,
+        gmacs=gmacs,
+        ratios=tuple(_ratios(forward, step, memory)),
     )
-    config.num_labels = NUM_CLASSES
-    eomt = EomtForUniversalSegmentation(config)
-    eomt.train(False)
-    eomt.attn_mask_probs.zero_()
-    return eomt, LumaOnEomt(eomt, HeadConfig(num_queries=NUM_QUERIES, num_classes=NUM_CLASSES)).eval()
 
 
-def _check_shapes(eomt: nn.Module, luma: nn.Module, images: Tensor) -> None:
-    with torch.inference_mode():
-        theirs, ours = eomt(images), luma(images)
-    expected = (theirs.class_queries_logits.shape, theirs.masks_queries_logits.shape)
-    if (ours.class_logits.shape, ours.mask_logits.shape) != expected:
-        raise SystemExit(f"shapes differ: {expected} against {ours.class_logits.shape}, {ours.mask_logits.shape}")
+def _ratios(forward: dict[str, list[float]], step: dict[str, list[float]], memory: dict[str, int]) -> list[Ratio]:
+    found = []
+    for rival in RIVALS:
+        for what, seconds, target in (("forward", forward, FORWARD_TARGET), ("step", step, STEP_TARGET)):
+            pairs = [theirs / ours for theirs, ours in zip(seconds[rival], seconds["luma"], strict=True)]
+            found.append(Ratio(what, rival, median(pairs), *median_interval(pairs), target))
+        share = memory["luma"] / memory[rival]
+        found.append(Ratio("memory", rival, share, share, share, MEMORY_TARGET))
+    return found
 
 
-def _ratios(eomt: nn.Module, luma: nn.Module, images: list[Tensor], pairs: int) -> list[float]:
-    """EoMT seconds over LUMA seconds per pair, the order within a pair alternating, after two warm-up pairs."""
-    ratios = []
-    with torch.inference_mode():
-        for index in range(pairs + 2):
-            batch = images[index % len(images)]
-            order: list[Callable[[Tensor], object]] = [eomt, luma] if index % 2 else [luma, eomt]
-            seconds = {call: _seconds(call, batch) for call in order}
-            ratios.append(seconds[eomt] / seconds[luma])
-    return ratios[2:]
+def _inference(contestant: Contestant, images: Tensor, dtype: torch.dtype) -> Callable[[], object]:
+    def call() -> object:
+        with torch.inference_mode(), torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            return contestant.model(images)
+
+    return call
 
 
-def _seconds(call: Callable[[Tensor], object], images: Tensor) -> float:
-    if images.is_cuda:
-        torch.cuda.synchronize()
+def _training(contestant: Contestant, batch: Batch, dtype: torch.dtype) -> Callable[[], object]:
+    return lambda: contestant.step(batch, dtype)
+
+
+def _rounds(calls: dict[str, Callable[[], object]], number: int) -> dict[str, list[float]]:
+    """Seconds of every call in every round, after one round to warm up; who starts turns from round to round."""
+    names = list(calls)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(number + 1):
+        for name in names[index % len(names) :] + names[: index % len(names)]:
+            took = _seconds(calls[name])
+            if index:
+                seconds[name].append(took)
+    return seconds
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    _synchronize()
     start = time.perf_counter()
-    call(images)
-    if images.is_cuda:
-        torch.cuda.synchronize()
+    call()
+    _synchronize()
     return time.perf_counter() - start
 
 
-def _interval(values: list[float]) -> tuple[float, float]:
-    """95% interval of the median from order statistics (normal approximation of the binomial)."""
-    ordered, half = sorted(values), Z_95 * len(values) ** 0.5 / 2
-    low = max(0, int(len(values) / 2 - half))
-    return ordered[low], ordered[min(len(values) - 1, int(len(values) / 2 + half))]
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--layers", type=int, default=12, help="blocks of the backbone; 12 is ViT-B")
-    parser.add_argument("--image-size", type=int, default=512)
+def _training_bytes(contestant: Contestant, batch: Batch, dtype: torch.dtype) -> int:
+    """Peak bytes of the second training step, without the other contestants' weights.
+
+    On CUDA the allocator's peak over what was there before, weights added; on the CPU, where nothing counts
+    allocations, what is sure to be held at once: weights, gradients, both moments, and all that backward needs.
+    """
+    weights: int = sum(parameter.numel() * parameter.element_size() for parameter in contestant.model.parameters())
+    contestant.start_training()
+    try:
+        if batch.images.is_cuda:
+            return _allocator_peak(contestant, batch, dtype) + weights
+        return ADAMW_TENSORS * weights + _saved_bytes(contestant, batch, dtype)
+    finally:
+        contestant.stop_training()
+        gc.collect()
+
+
+def _allocator_peak(contestant: Contestant, batch: Batch, dtype: torch.dtype) -> int:
+    before = torch.cuda.memory_allocated()
+    contestant.step(batch, dtype)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    contestant.step(batch, dtype)
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _saved_bytes(contestant: Contestant, batch: Batch, dtype: torch.dtype) -> int:
+    """Bytes that the forward and the loss keep for the backward pass, parameters apart, every storage once."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in contestant.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = contestant.loss_under(batch, dtype)
+    total = sum(kept.values())
+    del loss
+    return total
+
+
+def markdown(rows: Sequence[Row], options: argparse.Namespace) -> str:
+    """The whole document."""
+    device = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.processor() or "CPU"
+    lines = [
+        "# Heads: LUMA and EoMT",
+        "",
+        f"Written by `benchmarks/heads.py` on {device}, {options.threads} threads, {options.dtype}, torch"
+        f" {torch.__version__.partition('+')[0]}, transformers {transformers.__version__}; {options.pairs} rounds,"
+        f" inference batch 1, training batch {options.batch}.",
+        "DINOv2-shaped ViTs at patch 16, 100 queries, 150 classes. Training: one loss for all (Hungarian matching),"
+        " EoMT with L2 + 1 predictions under masked attention. Times and ratios are medians, with 95% intervals.",
+        f"Memory of a training step: {_MEMORY[options.device.startswith('cuda')]}.",
+        "",
+        _TABLE_HEAD,
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        lines += _lines(row)
+    return "\n".join([*lines, "", *_verdicts(rows), ""])
+
+
+_MEMORY = {
+    True: "the allocator's peak",
+    False: "weights, gradients and AdamW's moments plus all that is kept for the backward pass",
+}
+_TABLE_HEAD = "| ViT | px | head | GMACs | forward ms | of LUMA's | step ms | of LUMA's | memory GiB | LUMA's share |"
+
+
+def _lines(row: Row) -> list[str]:
+    lines = []
+    found: dict[tuple[str, str], Any] = {(ratio.what, ratio.rival): ratio for ratio in row.ratios}
+    for name in ("luma", *RIVALS):
+        cells = [
+            f"{row.size.upper()} | {row.resolution} | {name} | {row.gmacs[name]:.1f}",
+            f"{row.forward_ms[name]:.1f} | {found.get(('forward', name), '')}",
+            f"{row.step_ms[name]:.1f} | {found.get(('step', name), '')}",
+            f"{row.training_bytes[name] / 2**30:.2f} | {found.get(('memory', name), '')}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _verdicts(rows: Sequence[Row]) -> list[str]:
+    """One line per target: in how many of the comparisons it is met."""
+    targets = {
+        "forward": f"EoMT's forward takes no less time than LUMA's (interval reaches {FORWARD_TARGET})",
+        "step": f"EoMT's training step takes at least {STEP_TARGET} times LUMA's (interval reaches it)",
+        "memory": f"LUMA's training memory is at most {MEMORY_TARGET} of EoMT's",
+    }
+    lines = []
+    for what, sentence in targets.items():
+        ratios = [ratio for row in rows for ratio in row.ratios if ratio.what == what]
+        met = sum(ratio.met for ratio in ratios)
+        lines.append(f"- {sentence}: {'met' if met == len(ratios) else 'missed'}, {met} of {len(ratios)}.")
+    return lines
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=tuple(SHAPES), default=["s"])
+    parser.add_argument("--res", nargs="+", type=int, default=[512], help="sides of the images in pixels")
+    parser.add_argument("--pairs", type=int, default=7, help="rounds per size")
+    parser.add_argument("--batch", type=int, default=2, help="images per training step")
     parser.add_argument("--device", default="cpu")
-    return parser.parse_args()
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--quick", action="store_true", help="a ViT-S at 128 px in three rounds, to see that it runs; not judged"
+    )
+    parser.add_argument("--json", type=Path, help="file for every number")
+    parser.add_argument("--write", type=Path, help="file for the Markdown document")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.sizes, options.res, options.pairs = ["s"], [128], 3
+    return options
 
 
 if __name__ == "__main__":

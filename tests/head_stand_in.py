@@ -20,7 +20,6 @@ class StandIn(nn.Module):
         self.ffn_kind, self.ffn_reason = ("tokens", "") if ffn else ("", "a plain convolution")
         self.query_width, self.has_final_norm = width, final_norm
         self.num_tokens = (resolution // stride) ** 2
-        self.num_tokens = (resolution // stride) ** 2
         self.pruned: tuple[str, ...] = ()
         self.sites = Sites()
         self.rule = ModelRule(no_joint="needs a token sequence, and this has none")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import timm
 
 from luma_cli import content
 from luma_cli.catalogue import cards
 from luma_cli.catalogue.index import load_index
 from luma_cli.catalogue.pretraining import load_objectives
-from luma_cli.catalogue.rules import parse_model_rule
+from luma_cli.catalogue.rules import load_rules, multiple_of, parse_model_rule
 from luma_cli.catalogue.spec import Family
 from luma_cli.errors import BadCard
 
@@ -66,6 +68,37 @@ def test_a_shipped_card_says_where_it_comes_from(card: cards.Card) -> None:
 
 
 @EVERY_CARD
+def test_a_shipped_card_says_what_happens_at_other_resolutions(card: cards.Card) -> None:
+    assert re.fullmatch(r"[A-Z].{20,}\.", card.resizing), f"models/{card.name}.toml: write a sentence in `resizing`"
+
+
+@pytest.mark.parametrize("card", [card for card in SHIPPED.values() if not card.rule], ids=lambda card: card.name)
+def test_the_sides_that_a_card_states_are_those_of_the_rules(card: cards.Card) -> None:
+    stated = set(map(int, re.findall(r"\d+", (re.findall(r"multiples of ([^.;]+)", card.resizing) or [""])[-1])))
+    for architecture in (one for size in card.sizes.values() for one in size.chosen):
+        entry = load_index().entries[architecture]
+        rule = load_rules().build_rule(entry.module, architecture, {})
+        assert not stated or multiple_of(rule, architecture) in stated, architecture
+
+
+@EVERY_CARD
+def test_a_tag_that_timm_lacks_is_caught_in_every_card(card: cards.Card) -> None:
+    for size in card.sizes.values():
+        for objective, timm_name in size.pretraining.items():
+            wrong = replace(size, pretraining={**size.pretraining, objective: f"{timm_name or size.timm}_x"})
+            with pytest.raises(BadCard, match=f"card {card.name}: timm .* has no (tag|architecture)"):
+                cards.check_against(replace(card, sizes={**card.sizes, size.name: wrong}), load_index())
+
+
+@EVERY_CARD
+def test_timms_own_registry_has_every_tag_of_a_shipped_card(card: cards.Card) -> None:
+    for timm_name in filter(None, (name for size in card.sizes.values() for name in size.pretraining.values())):
+        config = timm.get_pretrained_cfg(timm_name, allow_unregistered=False)
+        assert config is not None, timm_name
+        assert config.has_weights, timm_name
+
+
+@EVERY_CARD
 def test_every_size_of_a_shipped_card_has_a_pretraining(card: cards.Card) -> None:
     assert all(size.pretraining for size in card.sizes.values())
 
@@ -91,7 +124,7 @@ def test_no_architecture_belongs_to_two_sizes() -> None:
 
 def test_the_cards_cover_what_the_benchmark_holds() -> None:
     assert len(SHIPPED) >= 30
-    assert {card.family for card in SHIPPED.values()} == set(get_args(Family)) - {"moe", "unknown"}
+    assert {card.family for card in SHIPPED.values()} == set(get_args(Family)) - {"unknown"}
     released = {spec.pretraining for spec in cards.candidates() if spec.public_weights}
     assert released >= BENCHMARK
     assert {spec.pretraining for spec in cards.candidates()} <= set(load_objectives())
@@ -176,6 +209,16 @@ def test_a_users_card_of_models_that_timm_lacks_is_taken_when_it_says_so(
     monkeypatch.setenv("LUMA_MODELS", str(tmp_path))
     spec = next(spec for spec in cards.candidates() if spec.name == "mine_b.mae")
     assert (spec.source, spec.architecture, spec.tag) == ("import", "own_net", "mae")
+
+
+def test_a_users_card_needs_no_resizing_and_its_pretraining_without_weights_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_card(tmp_path, GOOD.replace("[sizes.b.pretraining]", '[sizes.b.pretraining]\ndino = "none"'))
+    monkeypatch.setenv("LUMA_MODELS", str(tmp_path))
+    assert cards.load_cards()["mine"].resizing == ""
+    public = {spec.pretraining: spec.public_weights for spec in cards.candidates() if spec.card == "mine"}
+    assert public == {"mae": True, "dinov3": True, "ijepa": False, "dino": False}
 
 
 @pytest.mark.parametrize("alias", ["vit_b", "vit_base", "dinov3_b"])

@@ -43,7 +43,7 @@ def test_without_filters_every_card_size_once() -> None:
     found = listing.list_backbones()
     assert len(found.rows) == sum(len(card.sizes) for card in load_cards().values())
     assert sum(found.families.values()) == len(found.rows)
-    assert list(found.families) == ["isotropic", "hierarchical", "convolutional", "hybrid"]
+    assert list(found.families) == ["isotropic", "hierarchical", "convolutional", "hybrid", "moe"]
 
 
 def test_costs_are_those_of_the_resolution_and_unknown_where_the_table_has_none() -> None:
@@ -62,7 +62,11 @@ def test_a_bound_keeps_what_fits_and_counts_what_it_could_not_judge() -> None:
 
 def test_family_and_pretraining_narrow_the_list() -> None:
     assert {row.spec.family for row in listing.list_backbones(family="hybrid").rows} == {"hybrid"}
-    assert listing.list_backbones(family="moe").rows == ()
+    assert {row.spec.card for row in listing.list_backbones(family="moe").rows} == {
+        "switch_vit",
+        "vmoe_vit",
+        "softmoe_vit",
+    }
     dinov3 = listing.list_backbones(pretraining="dinov3")
     assert {"vit_b.dinov3", "convnext_b.dinov3"} <= set(shown(dinov3))
     assert {row.spec.pretraining for row in dinov3.rows} == {"dinov3"}

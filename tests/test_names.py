@@ -28,6 +28,9 @@ CARD_NAMES = sorted(card_names())
         ("vit_b", "vit_b", "vit_base_patch16_224", ""),
         ("vit_base", "vit_b", "vit_base_patch16_224", ""),
         ("ViT-B", "vit_b", "vit_base_patch16_224", ""),
+        ("ViT-B/16", "vit_b", "vit_base_patch16_224", ""),
+        ("ViT-Ti/16", "vit_t", "vit_tiny_patch16_224", ""),
+        ("ViT-L/14.clip", "vit_l.clip", "vit_large_patch14_clip_quickgelu_224.openai", "clip"),
         (" swin_t ", "swin_t", "swin_tiny_patch4_window7_224", ""),
         ("convnext_b", "convnext_b", "convnext_base", ""),
         ("vit_b.dinov3", "vit_b.dinov3", "vit_base_patch16_dinov3.lvd1689m", "dinov3"),
@@ -201,7 +204,7 @@ def test_a_glob_that_matches_nothing_is_unknown() -> None:
 
 def test_completion_comes_from_cards() -> None:
     assert names.complete("convnextv2_") == [
-        f"convnextv2_{s}" for s in ("atto", "b", "femto", "h", "l", "nano", "pico", "t")
+        f"convnextv2_{s}" for s in ("atto", "b", "femto", "h", "l", "nano", "pico", "s", "t")
     ]
     assert "vit_b.dinov3" in names.complete("vit_b.")
     assert names.complete("vit_b.dinov") == ["vit_b.dinov2", "vit_b.dinov3"]
@@ -276,3 +279,9 @@ def test_an_unknown_name_is_answered_quickly() -> None:
     start = time.perf_counter()
     near_names("vit_base_patch16_siglip_224.v3_webli")
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("name", ["ViT-L/14", "vit_b/32", "ViT-B/", "ViT/16"])
+def test_a_patch_that_the_size_has_not_is_unknown(name: str) -> None:
+    with pytest.raises(UnknownName):
+        names.resolve(name)

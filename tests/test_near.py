@@ -68,3 +68,9 @@ def test_nearest_is_bounded_and_finds_the_spelling_itself(typed: str, known: lis
     assert set(found) <= set(known)
     if typed in known and typed == typed.lower() and limit:
         assert typed in nearest(typed, known, len(known))
+
+
+def test_an_owner_before_a_slash_hides_no_name():
+    known = ["tome_vit_base_patch16_224", "vit_base_patch16_224"]
+    assert nearest("timm/vit_base_patch16_224", known)[0] == "vit_base_patch16_224"
+    assert nearest("vit_b/32", SIZES)[0] == "vit_b"

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from luma_cli.errors import BuildError
+from luma_cli.head.config import HeadConfig
+from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure import session
 from luma_cli.measure.messages import Options, Result, dump_result
 from luma_cli.measure.timing import Rule
@@ -97,6 +99,28 @@ def test_training_memory_is_of_a_whole_step() -> None:
     assert result.status == "ok", result.reason
     assert result.notes["training_memory"]["batch"] == 2
     assert result.metrics["memory_allocated_training"].median > 0
+
+
+def test_training_memory_of_eomt_is_of_all_its_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    original = Segmenter.predictions
+
+    def watch(self: Segmenter, images: torch.Tensor, generator: torch.Generator | None = None) -> Any:
+        found = original(self, images, generator)
+        made.append(len(found))
+        return found
+
+    monkeypatch.setattr(Segmenter, "predictions", watch)
+    result = attempt(train_memory=True, head=HeadConfig(name="eomt", l2=2))
+    assert result.status == "ok", result.reason
+    assert made == [3, 3]
+    assert result.facts["ffn"] == "none"
+
+
+def test_a_linear_probe_is_measured_and_so_is_its_part() -> None:
+    for part in ("all", "head"):
+        result = attempt(head=HeadConfig(name="linear"), part=part)
+        assert result.status == "ok", result.reason
 
 
 class Failing(torch.nn.Module):

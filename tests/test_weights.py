@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,12 @@ import torch
 from safetensors.torch import save_file
 from tiny_backbones import spec
 
-from luma_cli.backbone.create import create_backbone
+from luma_cli.backbone.create import attach, create_backbone, inspect
+from luma_cli.backbone.fitting import fit
+from luma_cli.backbone.timm_model import build, recipe_for
+from luma_cli.catalogue.cards import candidates
+from luma_cli.catalogue.costs import load_costs
+from luma_cli.catalogue.index import load_index
 from luma_cli.errors import WeightsError
 
 
@@ -33,6 +39,14 @@ def test_a_full_checkpoint_loads_with_its_classifier_left_out(tmp_path: Path, su
     )
     assert backbone.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert backbone.weights.ignored == ("head.bias", "head.weight")
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict_ema", "model", "model_state", "module", "encoder"])
+def test_a_checkpoint_of_an_objectives_own_code_is_unwrapped(tmp_path: Path, wrapper: str) -> None:
+    state, path = checkpoint("test_vit"), tmp_path / "weights.pth"
+    torch.save({wrapper: {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, path)
+    loaded = create_backbone(spec("test_vit"), 160, weights=str(path)).model.state_dict()
+    assert torch.equal(loaded["norm.weight"], state["norm.weight"])
 
 
 def test_positions_are_resampled_as_timm_does(tmp_path: Path) -> None:
@@ -80,7 +94,7 @@ def test_another_architecture_is_refused_by_key_and_shape(tmp_path: Path) -> Non
 def test_a_deeper_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deeper.safetensors"
     save_file(checkpoint("test_vit", depth=8), path)
-    with pytest.raises(WeightsError, match=r"blocks\.6\.\S+ is not in the model"):
+    with pytest.raises(WeightsError, match=r"blocks\.6\.\S+ \S+ is not in the model"):
         create_backbone(spec("test_vit"), 160, weights=str(path))
 
 
@@ -90,6 +104,70 @@ def test_a_missing_parameter_is_refused(tmp_path: Path) -> None:
     save_file(state, path)
     with pytest.raises(WeightsError, match=r"blocks\.5\.mlp\.fc2\.weight \[64, 192\] is missing"):
         create_backbone(spec("test_vit"), 160, weights=str(path))
+
+
+REGISTERS = {"class_token": True, "reg_tokens": 4, "no_embed_class": True}
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "message"),
+    [
+        ({"reg_tokens": 4}, {}, r"reg_token \[1, 4, 64\] is not in the model"),
+        ({}, {"reg_tokens": 4}, r"reg_token \[1, 4, 64\] is missing"),
+        (REGISTERS, {}, r"reg_token \[1, 4, 64\] is not in the model|pos_embed is \[1, 100, 64\]"),
+        ({}, REGISTERS, r"pos_embed is \[1, 101, 64\]|reg_token \[1, 4, 64\] is missing"),
+        ({}, {"class_token": False, "global_pool": "avg"}, r"cls_token \[1, 1, 64\] is not in the model"),
+        ({"init_values": 1e-5}, {}, r"blocks\.0\.ls1\.gamma \[64\] is not in the model"),
+        ({"qk_norm": True}, {}, r"blocks\.0\.attn\.\S+ \[32\] is not in the model"),
+        ({"pre_norm": True}, {}, r"norm_pre\.\w+ \[64\] is not in the model"),
+    ],
+)
+@pytest.mark.parametrize("resolution", [160, 64])
+def test_what_would_be_dropped_or_left_random_is_refused(
+    tmp_path: Path, file: dict[str, object], model: dict[str, object], message: str, resolution: int
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(checkpoint("test_vit", **file), path)
+    with pytest.raises(WeightsError, match=f"does not fit test_vit: .*({message})") as caught:
+        create_backbone(spec("test_vit", arguments=model), resolution, weights=str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_map_does_not_need_is_left_out_and_named(tmp_path: Path) -> None:
+    state, path = checkpoint("test_vit"), tmp_path / "weights.safetensors"
+    extra = {
+        "mask_token": torch.ones(1, 1, 64),
+        "decoder_pos_embed": torch.ones(1, 9, 32),
+        "decoder.0.weight": torch.ones(2),
+    }
+    save_file(state | extra, path)
+    loaded = create_backbone(spec("test_vit"), 160, weights=str(path)).weights
+    assert loaded.conversions == (
+        "left out, as the map needs none of it: decoder, decoder_pos_embed, head, mask_token",
+    )
+    assert set(loaded.ignored) >= {"head.weight", "decoder.0.weight"}
+
+
+def one_of_each_class() -> list[str]:
+    """The smallest card size with public weights of every model class: its timm name."""
+    found: dict[str, tuple[int, str]] = {}
+    for one in candidates():
+        entry = load_index().get(one.architecture)
+        if entry is not None and one.public_weights and (row := load_costs().get((one.architecture, 512))):
+            found[entry.cls] = min((row.params, one.timm_name), found.get(entry.cls, (row.params + 1, "")))
+    return sorted(name for _, name in found.values())
+
+
+@pytest.mark.parametrize("name", one_of_each_class())
+def test_the_checkpoint_of_every_class_fits_at_another_size(name: str) -> None:
+    """Names and shapes alone, on the meta device: what no filter and no resampling brings to size is refused."""
+    with torch.device("meta"):
+        state = timm.create_model(name).state_dict()
+    recipe = recipe_for(spec(name))
+    model = build(recipe, 448, torch.device("meta"))
+    names = inspect(attach(model, spec(name), 448, recipe.module, recipe.architecture))
+    with warnings.catch_warnings(action="ignore"):  # counters of batch norms are copied from meta, which is nothing
+        fit(model, state, recipe, Path("made.safetensors"), names)
 
 
 class Malicious:
@@ -118,6 +196,7 @@ def test_a_pickle_that_runs_code_is_refused_without_running_it(tmp_path: Path, w
     ("name", "content", "message"),
     [
         ("a.safetensors", b"junk", "is not a safetensors file"),
+        ("a.safetensors", b"", "is not a safetensors file"),
         ("a.pth", b"", "cannot be read as PyTorch weights"),
         ("a.onnx", b"junk", "unknown kind of file"),
     ],
@@ -127,6 +206,18 @@ def test_junk_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, 
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=message) as caught:
         create_backbone(spec("test_vit"), 64, weights=str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", [4, 1000, 0.5, 0.999])
+def test_a_truncated_safetensors_file_is_refused(tmp_path: Path, part: float) -> None:
+    path = tmp_path / "whole.safetensors"
+    save_file(checkpoint("test_vit"), path)
+    whole = path.read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(whole[: int(part * len(whole)) if part < 1 else int(part)])
+    with pytest.raises(WeightsError, match="cut.safetensors is not a safetensors file") as caught:
+        create_backbone(spec("test_vit"), 64, weights=str(cut))
     assert "\n" not in str(caught.value)
 
 
@@ -147,6 +238,16 @@ def test_pretrained_without_network_says_which_file_and_what_to_do() -> None:
 def test_pretrained_without_public_weights_says_so() -> None:
     with pytest.raises(WeightsError, match="has no public weights in timm"):
         create_backbone(spec("coatnet_nano_cc_224"), 64, weights="pretrained")
+
+
+def test_luma_s_own_architecture_takes_its_own_weights_and_has_no_public_ones(tmp_path: Path) -> None:
+    own = create_backbone(spec("hydra_vit_tiny_patch16_224"), 64)
+    path = tmp_path / "own.safetensors"
+    save_file(own.model.state_dict(), path)
+    again = create_backbone(spec("hydra_vit_tiny_patch16_224"), 96, weights=str(path))
+    assert "position embedding 4 x 4 -> 6 x 6 by bicubic resampling" in again.weights.conversions
+    with pytest.raises(WeightsError, match="has no public weights in timm"):
+        create_backbone(spec("hydra_vit_tiny_patch16_224"), 64, weights="pretrained")
 
 
 def test_a_local_folder_gives_architecture_and_weights(tmp_path: Path) -> None:

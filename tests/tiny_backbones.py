@@ -31,6 +31,8 @@ TIMM: dict[str, tuple[int, dict[str, Any], str, bool]] = {
         "pre-norm",
         False,
     ),
+    "switch_vit_tiny_patch16_224": (64, _SMALL, "mixture of experts", True),
+    "vmoe_vit_tiny_patch16_224": (64, _SMALL, "mixture of experts", True),
     "beit_base_patch16_224": (64, _SMALL, "gamma", False),
     "vit_small_patch16_dinov3": (64, _SMALL, "gamma", False),
     "cait_xxs24_224": (64, _SMALL, "gamma", False),

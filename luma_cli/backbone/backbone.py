@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from luma_cli.backbone.layout import from_tokens, to_tokens
+from luma_cli.backbone.normalisation import Normalisation
 from luma_cli.backbone.query_ffn import QueryFfn, part
 from luma_cli.backbone.taps import Sites, ffn_of
 from luma_cli.catalogue.rules import ModelRule
@@ -19,12 +20,17 @@ from luma_cli.errors import BuildError
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
-    """Where the weights came from. sha256: of the file, empty for random ones; ignored: keys that the model lacks."""
+    """Where the weights came from.
+
+    sha256: of the file, empty for random ones. ignored: keys of the file that the model lacks. conversions: what was
+    changed so that the file fits, one short text each, e.g. `patch 14 -> 16 by resampling`.
+    """
 
     source: str = "random"
     seed: int = 0
     sha256: str = ""
     ignored: tuple[str, ...] = ()
+    conversions: tuple[str, ...] = ()
 
 
 class Backbone(nn.Module):
@@ -32,7 +38,8 @@ class Backbone(nn.Module):
 
     width: channels D of the map. stride: pixels per token. query_width: channels that the lent FFN takes, D unless the
     FFN changes width. num_heads: of the head's cross-attention. pruned: names of parameters that never run, removed;
-    num_pruned: how many numbers they held. sites: the blocks that queries may read besides the map.
+    num_pruned: how many numbers they held. normalisation: what images are to be normalised with before they come here.
+    sites: the blocks that queries may read besides the map.
     ffn_kind: taxonomy name of the lent FFN, empty when there is none; ffn_reason: why there is none.
     """
 
@@ -46,6 +53,7 @@ class Backbone(nn.Module):
     pruned: tuple[str, ...]
     num_pruned: int
     weights: LoadedWeights
+    normalisation: Normalisation
 
     def __init__(self, model: nn.Module, spec: BackboneSpec, resolution: int, rule: ModelRule, ffn: QueryFfn | str):
         super().__init__()
@@ -56,6 +64,7 @@ class Backbone(nn.Module):
         self.pruned = ()
         self.num_pruned = 0
         self.weights = LoadedWeights()
+        self.normalisation = Normalisation()
         self._ffn = ffn
         self._sites = Sites(reason="nobody has looked")
         self._earlier_ffns: tuple[QueryFfn | str, ...] = ()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from luma_cli.backbone import unused
 from luma_cli.backbone.backbone import Backbone
+from luma_cli.backbone.normalisation import normalisation_of
 from luma_cli.backbone.query_ffn import QueryFfn, part
 from luma_cli.backbone.taps import Trace, ffn_of, own_heads
 from luma_cli.backbone.timm_model import Recipe, build, class_name, first_line, recipe_for
@@ -55,12 +56,14 @@ def create_backbone(
     recipe = recipe_for(spec)
     check_resolution(spec.name, resolution, recipe.rule, recipe.architecture)
     twin, names = _twin(spec, recipe, resolution)
+    normalisation = normalisation_of(recipe, weights)
     if device == _META:
+        twin.normalisation = normalisation
         return _prune(twin, names)
     model, loaded = load_weights(recipe, resolution, weights, seed, names)
     backbone = attach(model, spec, resolution, recipe.module, recipe.architecture)
     _copy_facts(twin, backbone)
-    backbone.weights = loaded
+    backbone.weights, backbone.normalisation = loaded, normalisation
     return _prune(backbone, names).to(device)
 
 

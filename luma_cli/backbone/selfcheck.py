@@ -80,12 +80,18 @@ def redraw_scales(ffn: QueryFfn, generator: torch.Generator) -> None:
         for found in ffn.parts():
             parameters = [found] if isinstance(found, nn.Parameter) else list(found.parameters())
             for parameter in parameters:
-                fan_in = 1 if _is_scale(parameter) else parameter.numel() // parameter.shape[0]
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / _fan_in(parameter) ** 0.5)
             for norm in [] if isinstance(found, nn.Parameter) else found.modules():
                 if isinstance(norm, _BatchNorm) and norm.running_var is not None and norm.running_mean is not None:
                     norm.running_mean.copy_(0.5 * torch.randn(norm.running_mean.shape, generator=generator))
                     norm.running_var.copy_(0.5 + torch.rand(norm.running_var.shape, generator=generator))
+
+
+def _fan_in(parameter: Tensor) -> int:
+    """Inputs per output of a layer's weight: [out, in, ...], or [experts, in, out] in a stack of experts."""
+    if _is_scale(parameter):
+        return 1
+    return parameter.shape[1] if parameter.ndim == 3 else parameter.numel() // parameter.shape[0]
 
 
 def _is_scale(parameter: Tensor) -> bool:

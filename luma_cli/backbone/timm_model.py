@@ -14,6 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 from timm.models import is_model, model_entrypoint, split_model_name_tag
 from torch import nn
 
+from luma_cli.backbone.no_init import NoInit
 from luma_cli.catalogue.rules import ModelRule, load_rules, patch_size
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError, UnknownName, WeightsError
@@ -41,7 +42,8 @@ def recipe_for(spec: BackboneSpec) -> Recipe:
     arguments: Mapping[str, Any] = {}
     source = spec.timm_name if spec.timm_name.startswith(("local-dir:", "hf-hub:")) else ""
     if source:
-        architecture, arguments, tag = *_read_config(source), ""
+        config = read_config(source)
+        architecture, arguments, tag = config["architecture"], config.get("model_args") or {}, ""
     else:
         architecture, tag = split_model_name_tag(spec.timm_name)
     register()
@@ -67,13 +69,16 @@ def source_folder(source: str) -> Path:
     return Path(cached).parent
 
 
-def _read_config(source: str) -> tuple[str, Mapping[str, Any]]:
+def read_config(source: str) -> Mapping[str, Any]:
+    """The `config.json` of a timm model behind `local-dir:` or a cached `hf-hub:`. Raises WeightsError."""
     path = source_folder(source) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        return str(config["architecture"]), dict(config.get("model_args") or {})
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{source}: {path} is not a timm model's config: no architecture in it") from error
+    except ValueError as error:
+        raise WeightsError(f"{source}: {path} is not JSON ({error}); expected the config of a timm model") from error
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise WeightsError(f"{source}: {path} is not a timm model's config: no architecture in it")
+    return config
 
 
 def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) -> nn.Module:
@@ -81,11 +86,12 @@ def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) 
 
     Raises BuildError.
     """
-    arguments = {**recipe.arguments, **size_arguments(recipe, resolution), **recipe.rule.arguments}
-    with torch.random.fork_rng(devices=[]), device:
+    own = {**recipe.arguments, **size_arguments(recipe, resolution), **recipe.rule.arguments}
+    arguments = {**own, "pretrained": False, "num_classes": 0}
+    with torch.random.fork_rng(devices=[]), device, NoInit():
         torch.manual_seed(seed)
         try:
-            model: nn.Module = timm.create_model(recipe.architecture, pretrained=False, num_classes=0, **arguments)
+            model: nn.Module = timm.create_model(recipe.architecture, **arguments)
         except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:
             raise BuildError(f"{recipe.name} cannot be built at {resolution} pixels: {first_line(error)}") from error
     return model

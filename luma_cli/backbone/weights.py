@@ -6,8 +6,6 @@ Nothing but `pretrained` may download, and only what timm itself would.
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -22,14 +20,16 @@ from timm.models import clean_state_dict, get_pretrained_cfg
 from torch import Tensor, nn
 
 from luma_cli.backbone.backbone import LoadedWeights
-from luma_cli.backbone.timm_model import Recipe, build, class_name, source_folder
-from luma_cli.catalogue.rules import load_rules
+from luma_cli.backbone.fitting import fit
+from luma_cli.backbone.timm_model import Recipe, build, source_folder
 from luma_cli.catalogue.weights import SOURCES, local_file
 from luma_cli.errors import WeightsError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_PICKLES = (".pth", ".pt", ".bin", ".ckpt")
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+# Where timm's own checkpoints, those of Hiera, MViT and the WTF benchmark (`model_state`), EVA (`module`) and I-JEPA
+# (`encoder`) hold them.
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "module", "encoder")
 
 
 def load_weights(
@@ -43,10 +43,11 @@ def load_weights(
     if weights == "random":
         return model, LoadedWeights("random", seed)
     path = find_file(recipe, weights)
-    ignored = fit(model, read_state_dict(path), recipe, path, unused)
+    fitted = fit(model, read_state_dict(path), recipe, path, unused)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return model, LoadedWeights(weights if weights == "pretrained" else str(path), seed, digest, ignored)
+    source = weights if weights == "pretrained" else str(path)
+    return model, LoadedWeights(source, seed, digest, fitted.ignored, fitted.conversions)
 
 
 def find_file(recipe: Recipe, weights: str) -> Path:
@@ -65,7 +66,7 @@ def find_file(recipe: Recipe, weights: str) -> Path:
 
 def _pretrained_file(recipe: Recipe) -> Path:
     name = f"{recipe.architecture}.{recipe.tag}" if recipe.tag else recipe.architecture
-    config = get_pretrained_cfg(name, allow_unregistered=False)
+    config = get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise WeightsError(f"{name} has no public weights in timm; use --weights random or --weights FILE")
     if not config.hf_hub_id:
@@ -119,63 +120,3 @@ def _read(path: Path) -> Any:
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read as PyTorch weights; expected a file of torch.save") from error
-
-
-def fit(model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path, unused: list[str]) -> tuple[str, ...]:
-    """Load `state` into `model` after timm's filter for its class; the keys that the model has no use for.
-
-    Raises WeightsError, naming the first keys and shapes, when a parameter that runs is missing or has another shape,
-    or when the file holds more layers of a part that the model has.
-    """
-    state = filtered(model, state, recipe, path)
-    wanted = {key: value for key, value in model.state_dict().items() if not _under(key, unused)}
-    extra = tuple(sorted(state.keys() - model.state_dict().keys()))
-    problems = [*_shape_problems(wanted, state), *_depth_problems(model, extra)]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise WeightsError(
-            f"{path} does not fit {recipe.architecture}: {'; '.join(problems[:3])}{more}; "
-            f"give weights of {recipe.architecture} or use --weights random"
-        )
-    model.load_state_dict({key: value for key, value in state.items() if key in wanted}, strict=False)
-    return extra
-
-
-def _under(key: str, names: list[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
-def _shape_problems(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    problems = []
-    for key, value in wanted.items():
-        if key in state and state[key].shape != value.shape:
-            problems.append(f"{key} is {list(state[key].shape)}, expected {list(value.shape)}")
-        elif key not in state and value.is_floating_point():  # counters and index tables are rebuilt
-            problems.append(f"{key} {list(value.shape)} is missing")
-    return problems
-
-
-def _depth_problems(model: nn.Module, extra: tuple[str, ...]) -> list[str]:
-    lists = tuple(
-        f"{name}." for name, module in model.named_modules() if isinstance(module, (nn.ModuleList, nn.Sequential))
-    )
-    deeper = [key for key in extra if any(key.startswith(name) and key[len(name)].isdigit() for name in lists if name)]
-    return [f"{key} is not in the model" for key in deeper]
-
-
-def filtered(model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path) -> dict[str, Tensor]:
-    """`state` as timm's checkpoint filter for the class of `model` converts it: renamed keys, resampled positions."""
-    rule = load_rules().model_rule(recipe.module, class_name(model), recipe.architecture, {})
-    if not rule.filter:
-        return state
-    module, _, name = rule.filter.rpartition(":")
-    function = getattr(importlib.import_module(module or f"timm.models.{recipe.module}"), name)
-    try:
-        takes_model = len(inspect.signature(function).parameters) > 1
-        converted: dict[str, Tensor] = function(*((state, model) if takes_model else (state,)), **rule.filter_arguments)
-    except (KeyError, RuntimeError, ValueError, IndexError, AttributeError) as error:
-        raise WeightsError(
-            f"{path} does not fit {recipe.architecture}: timm cannot convert it ({type(error).__name__}: {error}); "
-            f"give weights of {recipe.architecture} or use --weights random"
-        ) from error
-    return converted

@@ -30,6 +30,7 @@ _CARD_KEYS: dict[str, type] = {
     "licence": str,
     "sources": list,
     "note": str,
+    "resizing": str,
     "aliases": dict,
     "sizes": dict,
     "rule": dict,
@@ -69,8 +70,9 @@ class CardSize:
 class Card:
     """One backbone family as its file describes it.
 
-    aliases: short spelling -> `size.objective`. rule: overrides of the rule table. registered: the architectures come
-    from the user's own module (`--import`), so timm's index does not list them.
+    aliases: short spelling -> `size.objective`. rule: overrides of the rule table. resizing: what becomes of weights at
+    another resolution. registered: the architectures come from the user's own module (`--import`), so timm's index does
+    not list them.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Card:
     aliases: Mapping[str, str] = field(default_factory=dict)
     rule: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    resizing: str = ""
     registered: bool = False
 
     def spelling(self, size: str, objective: str = "") -> str:

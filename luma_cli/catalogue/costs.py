@@ -24,10 +24,10 @@ class BackboneFacts:
     multiply-adds per query through the reused FFN, 0 when it is fresh. num_heads: of the head's cross-attention.
     final_norm: whether the head reuses the backbone's. complete: whether every op was counted; unknown_ops: which were
     not, separated by spaces. timm: version counted with.
-    active_params: parameters that one token meets, fewer than `params` in a mixture of experts. num_prefix_tokens:
-    class and register tokens of the tapped block. blocks: the tapped block and those of its kind before it, last first,
-    as runs `channels x tokens x query FFN multiply-adds * blocks`, e.g. `1024x256x8388608*2 512x1024x2097152*18`, or
-    `none` (see `block_runs`); empty where nobody has looked.
+    active_params: parameters that one token meets, fewer than `params` in a mixture of experts; 0 in a table made
+    before they were counted. num_prefix_tokens: class and register tokens of the tapped block. blocks: the tapped block
+    and those of its kind before it, last first, as runs `channels x tokens x query FFN multiply-adds * blocks`, e.g.
+    `1024x256x8388608*2 512x1024x2097152*18`, or `none` (see `block_runs`); empty where nobody has looked.
     no_joint: why EoMT's queries cannot join its last blocks, empty when they can. joint_blocks: those that they can
     join, last first, as runs `multiply-adds per token x per pair of tokens * blocks`, e.g. `7077888x1536*12`.
     """
@@ -52,6 +52,11 @@ class BackboneFacts:
     blocks: str = ""
     no_joint: str = ""
     joint_blocks: str = ""
+
+    @property
+    def met_params(self) -> int:
+        """`active_params`, or all of `params` where they were not counted."""
+        return self.active_params or self.params
 
 
 # Types are texts here, by the __future__ import.

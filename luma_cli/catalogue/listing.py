@@ -29,7 +29,8 @@ class ListRow:
     """One backbone of a list.
 
     pretraining: objectives with public weights; unreleased: those without. macs: multiply-adds of the backbone at the
-    list's resolution, params: its parameters; both None where the cost table has no row.
+    list's resolution, params: its parameters, active_params: those that one token meets; None where the cost table has
+    no row.
     """
 
     spec: BackboneSpec
@@ -37,6 +38,7 @@ class ListRow:
     unreleased: tuple[str, ...]
     macs: int | None
     params: int | None
+    active_params: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,9 @@ def _card_sizes() -> list[BackboneSpec]:
 def _row(spec: BackboneSpec, resolution: int) -> ListRow:
     facts = load_costs().get((spec.architecture, resolution))
     released, unreleased = _pretraining(spec)
-    return ListRow(spec, released, unreleased, facts.macs if facts else None, facts.params if facts else None)
+    if facts is None:
+        return ListRow(spec, released, unreleased, None, None, None)
+    return ListRow(spec, released, unreleased, facts.macs, facts.params, facts.met_params)
 
 
 def _pretraining(spec: BackboneSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -141,10 +145,15 @@ class TagRow:
 
 @dataclass(frozen=True, slots=True)
 class PretrainingRow:
-    """One objective of a card: size -> timm name, empty text where no public weights exist."""
+    """One objective of a card.
+
+    sizes: size -> the card's choice, a timm name, empty text where no public weights exist. others: size -> further
+    weights of the objective in timm.
+    """
 
     objective: Objective
     sizes: Mapping[str, str]
+    others: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +210,14 @@ def _tag_rows(architectures: Iterable[str], size: CardSize | None) -> Iterable[T
 
 
 def _pretraining_rows(card: Card) -> Iterable[PretrainingRow]:
+    tags = {size.name: list(_tag_rows(size.architectures, size)) for size in card.sizes.values()}
     for objective in load_objectives().values():
-        sizes = {s.name: s.pretraining[objective.name] for s in card.sizes.values() if objective.name in s.pretraining}
-        if sizes:
-            yield PretrainingRow(objective, sizes)
+        listed = [size for size in card.sizes.values() if objective.name in size.pretraining]
+        others = {
+            size.name: tuple(
+                tag.timm_name for tag in tags[size.name] if tag.objective == objective.name and not tag.listed
+            )
+            for size in listed
+        }
+        if listed:
+            yield PretrainingRow(objective, {size.name: size.pretraining[objective.name] for size in listed}, others)

@@ -7,6 +7,7 @@ and gets up to five near names, cards first. A wrong name is never quietly taken
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from luma_cli.errors import UnknownName
 _HUB, _LOCAL = "hf-hub:", "local-dir:"
 # The hub account whose repositories are named `architecture.tag`; elsewhere a name says nothing about the content.
 _TIMM_ACCOUNT = "timm/"
+_PATCH = re.compile(r"([^/.]+)/(\d+)(\..+)?")  # ViT-B/16.mae
 
 
 def resolve(name: str, *, imported: bool = False) -> BackboneSpec:
@@ -143,9 +145,16 @@ def _from_card_and_tag(name: str) -> BackboneSpec | None:
 
 
 def _from_loose_spelling(name: str) -> BackboneSpec | None:
-    """A card's spelling in capitals or with hyphens, as papers write it: `ViT-B`, `Swin-T`."""
+    """A card's spelling in capitals, with hyphens or its patch, as papers write it: `ViT-B`, `Swin-T`, `ViT-B/16`."""
     loose = name.lower().replace("-", "_")
-    return _from_card(loose) if loose != name else None
+    with_patch = _PATCH.fullmatch(loose)
+    if with_patch is None:
+        return _from_card(loose) if loose != name else None
+    stem, patch, rest = with_patch.groups(default="")
+    found = _from_card(stem + rest)
+    from luma_cli.catalogue.rules import patch_size  # 15 ms that names of cards do without
+
+    return found if found and patch_size(found.architecture) == int(patch) else None
 
 
 def _from_hub(name: str, place: str) -> BackboneSpec:

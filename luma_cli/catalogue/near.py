@@ -34,9 +34,13 @@ def distance(left: str, right: str) -> int:
 
 
 def nearest(spelling: str, known: Iterable[str], limit: int = 5) -> list[str]:
-    """At most `limit` of `known` that are near to `spelling`, nearest first, ties in alphabetical order."""
-    wanted = spelling.lower()
-    scored = ((_remoteness(wanted, candidate.lower()), candidate) for candidate in known)
+    """At most `limit` of `known` that are near to `spelling`, nearest first, ties in alphabetical order.
+
+    What follows a slash may be the whole name (`timm/vit_base_patch16_224`).
+    """
+    whole = spelling.lower()
+    wanted = {whole, whole.rpartition("/")[2] or whole}
+    scored = ((min(_remoteness(text, candidate.lower()) for text in wanted), candidate) for candidate in known)
     return [candidate for score, candidate in sorted(pair for pair in scored if pair[0] <= _FAR)][:limit]
 
 

@@ -6,6 +6,7 @@ Each is a ViT at patch 16 and 224 pixels in one of four sizes (DeiT's and ViT's 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from luma_cli.catalogue.index_entry import Entry
 
@@ -28,8 +29,30 @@ SIZES = {
     "base": OwnSize(768, 12, 12),
     "large": OwnSize(1024, 24, 16),
 }
-# What stands in the place of attention or of the FFN; `luma_cli/isotropic/entrypoints.py` knows its class.
-KINDS = ("hydra_vit",)
+# What stands in the place of attention or of the FFN, and the class of the model; `luma_cli/isotropic/entrypoints.py`
+# builds it.
+MIXER_KINDS = MappingProxyType(
+    {
+        **dict.fromkeys(
+            (
+                "hydra_vit",
+                "linear_vit",
+                "performer_vit",
+                "linformer_vit",
+                "synthesizer_vit",
+                "synthesizer_fr_vit",
+                "nystrom_vit",
+                "fnet_vit",
+                "gfnet_vit",
+                "afno_vit",
+            ),
+            "vit.IsotropicViT",
+        ),
+        "tome_vit": "tome.ToMeViT",
+    }
+)
+EXPERT_KINDS = MappingProxyType(dict.fromkeys(("switch_vit", "vmoe_vit", "softmoe_vit"), "vit.ExpertViT"))
+KINDS = MappingProxyType({**MIXER_KINDS, **EXPERT_KINDS})
 
 
 def architecture(kind: str, size: str) -> str:
@@ -43,5 +66,5 @@ def architecture(kind: str, size: str) -> str:
 
 def entries() -> dict[str, Entry]:
     """Every own architecture, as the index has those of timm; none has public weights."""
-    names = (architecture(kind, size) for kind in KINDS for size in SIZES)
-    return {name: Entry(name, MODULE, "vit.IsotropicViT", input_size=INPUT_SIZE) for name in names}
+    named = {architecture(kind, size): cls for kind, cls in KINDS.items() for size in SIZES}
+    return {name: Entry(name, MODULE, cls, input_size=INPUT_SIZE) for name, cls in named.items()}

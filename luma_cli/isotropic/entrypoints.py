@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
+from timm.models.vision_transformer import VisionTransformer
 
 from luma_cli.catalogue.own import INPUT_SIZE, KINDS, PATCH_SIZE, SIZES, OwnSize, architecture
+from luma_cli.isotropic.afno import FourierOperator
 from luma_cli.isotropic.checkpoint import convert
+from luma_cli.isotropic.experts.block import SoftExpertBlock
+from luma_cli.isotropic.experts.soft import SoftMlp
+from luma_cli.isotropic.experts.switch import SwitchMlp
+from luma_cli.isotropic.experts.vit import ExpertViT
+from luma_cli.isotropic.experts.vmoe import VMoeMlp
+from luma_cli.isotropic.fnet import FourierMixing
+from luma_cli.isotropic.gfnet import GlobalFilter
 from luma_cli.isotropic.hydra import HydraAttention
-from luma_cli.isotropic.vit import IsotropicViT
+from luma_cli.isotropic.linear import LinearAttention
+from luma_cli.isotropic.linformer import LinformerAttention
+from luma_cli.isotropic.nystrom import NystromAttention
+from luma_cli.isotropic.performer import PerformerAttention
+from luma_cli.isotropic.synthesizer import FactorisedDenseSynthesizer, FactorisedRandomSynthesizer
+from luma_cli.isotropic.tome import ToMeViT
+from luma_cli.isotropic.vit import LAYER_SCALE, IsotropicViT
 
 _CONFIG = {
     "url": "",
@@ -22,26 +38,55 @@ _CONFIG = {
     "classifier": "head",
 }
 default_cfgs = generate_default_cfgs({architecture(kind, size): _CONFIG for kind in KINDS for size in SIZES})
+# Arguments of the kinds that mix the patch grid and nothing else.
+_GRID_ONLY = MappingProxyType({"class_token": False, "global_pool": "avg"})
+Kind = tuple[type[VisionTransformer], Mapping[str, Any]]
 
 
-def kinds() -> Mapping[str, Mapping[str, Any]]:
-    """Arguments of IsotropicViT for each of `catalogue.own.KINDS`."""
-    return {"hydra_vit": {"mixer": HydraAttention}}
+def kinds() -> dict[str, Kind]:
+    """The class and its arguments for each of `catalogue.own.KINDS`."""
+    return {**_mixer_kinds(), **_expert_kinds()}
+
+
+def _mixer_kinds() -> dict[str, Kind]:
+    return {
+        "hydra_vit": (IsotropicViT, {"mixer": HydraAttention}),
+        "linear_vit": (IsotropicViT, {"mixer": LinearAttention}),
+        "performer_vit": (IsotropicViT, {"mixer": PerformerAttention}),
+        "linformer_vit": (IsotropicViT, {"mixer": LinformerAttention}),
+        "synthesizer_vit": (IsotropicViT, {"mixer": FactorisedDenseSynthesizer}),
+        "synthesizer_fr_vit": (IsotropicViT, {"mixer": FactorisedRandomSynthesizer}),
+        "nystrom_vit": (IsotropicViT, {"mixer": NystromAttention}),
+        "fnet_vit": (IsotropicViT, {"mixer": FourierMixing, "global_pool": "avg"}),
+        "gfnet_vit": (IsotropicViT, {"mixer": GlobalFilter, **_GRID_ONLY}),
+        "afno_vit": (IsotropicViT, {"mixer": FourierOperator, **_GRID_ONLY}),
+        "tome_vit": (ToMeViT, {}),
+    }
+
+
+def _expert_kinds() -> dict[str, Kind]:
+    return {
+        "switch_vit": (ExpertViT, {"experts": SwitchMlp, "placement": "every", "init_values": LAYER_SCALE}),
+        "vmoe_vit": (ExpertViT, {"experts": VMoeMlp, "placement": "every_2"}),
+        "softmoe_vit": (ExpertViT, {"experts": SoftMlp, "placement": "second_half", "block": SoftExpertBlock}),
+    }
 
 
 def register() -> None:
     """Register every own architecture with timm; those that are registered already stay."""
-    for kind, arguments in kinds().items():
+    for kind, (model_class, arguments) in kinds().items():
         for name, size in SIZES.items():
             if not is_model(architecture(kind, name)):
-                register_model(_entrypoint(architecture(kind, name), size, arguments))
+                register_model(_entrypoint(architecture(kind, name), size, model_class, arguments))
 
 
-def _entrypoint(name: str, size: OwnSize, arguments: Mapping[str, Any]) -> Callable[..., Any]:
-    def create(pretrained: bool = False, **options: Any) -> IsotropicViT:
+def _entrypoint(
+    name: str, size: OwnSize, model_class: type[VisionTransformer], arguments: Mapping[str, Any]
+) -> Callable[..., Any]:
+    def create(pretrained: bool = False, **options: Any) -> VisionTransformer:
         shape = {"patch_size": PATCH_SIZE, "embed_dim": size.width, "depth": size.depth, "num_heads": size.num_heads}
-        model: IsotropicViT = build_model_with_cfg(
-            IsotropicViT,
+        model: VisionTransformer = build_model_with_cfg(
+            model_class,
             name,
             pretrained,
             pretrained_filter_fn=convert,

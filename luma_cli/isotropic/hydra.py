@@ -14,7 +14,9 @@ from luma_cli.isotropic.mixer import Sequence, TokenMixer
 class HydraAttention(TokenMixer):
     """out_i = phi(q_i) * sum_j phi(k_j) * v_j with phi(x) = x / |x| over channels, products element by element (eq. 6).
 
-    No parameter depends on the number of tokens, so every resolution is taken as it is.
+    Every token sees the same sum over all tokens, gated by its own query: 4 N C^2 multiply-adds, all of projections. No
+    parameter depends on the number of tokens, so every resolution is taken as it is; but the sum is not divided by
+    N: it is about 21 times as large at 1024 pixels as at 224.
     """
 
     def __init__(self, width: int, num_heads: int, sequence: Sequence) -> None:

@@ -1,6 +1,6 @@
 """What every token mixer is: a module that exchanges information between tokens, in the place of attention.
 
-B batch, N tokens (P prefix tokens, then the h w patches row by row), C channels.
+B batch, N tokens (P prefix tokens, then the h w patches row by row), C channels, H heads of d channels.
 """
 
 from __future__ import annotations
@@ -35,6 +35,15 @@ class TokenMixer(nn.Module):
         self.width = width
         self.num_heads = num_heads
         self.sequence = sequence
+
+    def split_heads(self, tokens: Tensor) -> Tensor:
+        """[B, N, C] -> [B, H, N, d]."""
+        batch, length, _ = tokens.shape
+        return tokens.reshape(batch, length, self.num_heads, -1).transpose(1, 2)
+
+    def merge_heads(self, heads: Tensor) -> Tensor:
+        """[B, H, N, d] -> [B, N, C]."""
+        return heads.transpose(1, 2).flatten(2)
 
     def resampled(self, name: str, value: Tensor) -> Tensor:
         """`value` of the parameter `name`, stored for another sequence, brought to this one's shape.

@@ -45,6 +45,7 @@ class Cost:
     """Multiply-adds and parameters of one segmenter on one square image of `resolution` pixels.
 
     The query pass through a reused FFN belongs to `head_macs`; that FFN's parameters belong to `backbone_params`.
+    backbone_active_params: those of the backbone that one token meets, fewer only in a mixture of experts.
     activations: elements put out by the backbone's convolutions, linear layers and matrix products.
     l2: blocks that queries meet, 0 of a head without queries.
     complete: whether every operator was understood; if not, `macs` is a lower bound, to be shown with `>=`.
@@ -57,6 +58,7 @@ class Cost:
     backbone_macs: int
     head_macs: int
     backbone_params: int
+    backbone_active_params: int
     head_params: int
     activations: int
     width: int
@@ -80,6 +82,11 @@ class Cost:
         return self.backbone_params + self.head_params
 
     @property
+    def active_params(self) -> int:
+        """Parameters of the whole segmenter that one token or query meets; `params` but for a mixture of experts."""
+        return self.backbone_active_params + self.head_params
+
+    @property
     def gmacs(self) -> float:
         """Multiply-adds of the whole segmenter in units of 10^9."""
         return gmacs(self.macs)
@@ -90,8 +97,8 @@ class Cost:
 
     def as_facts(self) -> dict[str, Any]:
         """The numbers under the names that a stored profile has for them."""
-        names = ("macs", "params", "backbone_macs", "head_macs", "backbone_params", "head_params", "activations")
-        shape = ("width", "stride", "num_tokens", "ffn", "l2")
+        names = ("macs", "params", "backbone_macs", "head_macs", "backbone_params", "head_params")
+        shape = ("active_params", "activations", "width", "stride", "num_tokens", "ffn", "l2")
         facts = {name: getattr(self, name) for name in (*names, *shape)}
         tap = self.head.tap if self.head.name == "luma" else None
         return {**facts, "tap": tap, "flops_complete": self.complete, "unknown_ops": list(self.unknown_ops)}
@@ -188,6 +195,7 @@ def cost_from_facts(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig, 
         backbone_macs=facts.macs,
         head_macs=head_macs(facts, head),
         backbone_params=facts.params,
+        backbone_active_params=facts.met_params,
         head_params=head_params(facts, head),
         activations=facts.activations,
         width=facts.width,

@@ -20,6 +20,7 @@ from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.create import block_of, tap_of
 from luma_cli.head.plan import plan_head
+from luma_cli.isotropic.experts.stack import idle_params
 from luma_cli.measure.count import Count, count
 
 RGB = 3
@@ -52,6 +53,7 @@ def backbone_facts(backbone: Backbone, counted: Count | None = None) -> Backbone
         complete=counted.complete,
         unknown_ops=" ".join(counted.unknown_ops),
         timm=version("timm"),
+        active_params=num_active_parameters(twin),
         num_prefix_tokens=twin.sites.num_prefix_tokens,
         blocks=format_blocks(_blocks(twin, query_ffn_macs)),
         no_joint=twin.rule.joint_refusal,
@@ -71,6 +73,14 @@ def meta_twin(module: Module) -> Module:
 def num_parameters(module: nn.Module) -> int:
     """Parameters of `module`, shared ones once."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def num_active_parameters(module: nn.Module) -> int:
+    """Parameters of `module` that one token meets: all of them but those of experts that it is not sent to.
+
+    Experts are known where they are luma's own (`isotropic/experts`); those of one's own module count as met.
+    """
+    return num_parameters(module) - idle_params(module)
 
 
 def _blocks(backbone: Backbone, last_ffn_macs: int) -> list[Block]:

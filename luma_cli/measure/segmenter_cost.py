@@ -14,7 +14,7 @@ from luma_cli.head.plan import needs_blocks
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure.cost import Cost
 from luma_cli.measure.count import Count, count
-from luma_cli.measure.facts import RGB, meta_twin, num_parameters
+from luma_cli.measure.facts import RGB, meta_twin, num_active_parameters, num_parameters
 
 
 def segmenter_cost(segmenter: Segmenter) -> Cost:
@@ -34,6 +34,7 @@ def segmenter_cost(segmenter: Segmenter) -> Cost:
         backbone_macs=backbone.macs,
         head_macs=head.macs,
         backbone_params=num_parameters(twin.backbone),
+        backbone_active_params=num_active_parameters(twin.backbone),
         head_params=num_parameters(twin.head) if twin.head is not None else 0,
         activations=backbone.activations,
         width=twin.backbone.width,

@@ -99,6 +99,8 @@ def _measure(configuration: Configuration, options: Options, findings: Findings,
     findings.notes["fused_attention_level"] = attention.set_fused(configuration.attention)
     subject = Subject(configuration, accelerator.torch_device, build)
     findings.facts["ffn"] = subject.ffn
+    if configuration.weights != "random":
+        findings.notes["weights"] = subject.weights
     with torch.inference_mode(), _package(configuration, findings) as package:
         _first_forward(configuration, subject, accelerator, findings)
         if package is not None and package.num_redirected == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import torch
@@ -94,6 +95,17 @@ class Subject:
     def ffn(self) -> str:
         """Whose feed-forward layers the queries use: reused, fresh, or none without a head."""
         return "none" if self.segmenter.head is None else str(self.segmenter.ffn)
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The file that was loaded, what was changed so that it fits, and the mean and std that it wants of images."""
+        loaded, normalisation = self.segmenter.backbone.weights, self.segmenter.backbone.normalisation
+        return {
+            "source": loaded.source,
+            "sha256": loaded.sha256,
+            "conversions": list(loaded.conversions),
+            "normalisation": asdict(normalisation),
+        }
 
     def run_backbone(self) -> None:
         """One call of the backbone alone."""

@@ -68,14 +68,17 @@ def print_cost_table(counted: Counted, convention: FlopConvention = "mac") -> No
     said = [*dict.fromkeys(head_text(cost.head, cost.l2) for cost in known if cost.head.name != "none")]
     said += [f">=: no formula for {', '.join(unknown)}"] if unknown else []
     misfits = [cost.reason for _, cost in counted if isinstance(cost, Misfit)]
-    print_table(
-        Table(
-            columns("backbone", "px>", "GFLOPs>", *_SPLIT, "FFN"),
-            tuple(rows),
-            caption="\n".join(["; ".join([convention_caption(convention), *said]), *misfits]),
-            merge=1,
-        )
-    )
+    headings = ["backbone", "px>", "GFLOPs>", *_SPLIT, "FFN"]
+    if any(cost.active_params < cost.params for cost in known):
+        headings.append("active M>")
+        rows = [(*row, _active_cell(cost)) for row, (_, cost) in zip(rows, counted, strict=True)]
+        said += ["active: parameters that one token meets"]
+    caption = "\n".join(["; ".join([convention_caption(convention), *said]), *misfits])
+    print_table(Table(columns(*headings), tuple(rows), caption=caption, merge=1))
+
+
+def _active_cell(cost: Cost | Misfit) -> str:
+    return "-" if isinstance(cost, Misfit) else number(cost.active_params / 1e6)
 
 
 def _cells(spec: BackboneSpec, cost: Cost | Misfit, convention: FlopConvention) -> tuple[str, ...]:

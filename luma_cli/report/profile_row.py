@@ -58,7 +58,7 @@ def head_fields(head: HeadConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_FACTS = ("params", "backbone_params", "head_params", "backbone_macs", "head_macs")
+_FACTS = ("params", "active_params", "backbone_params", "head_params", "backbone_macs", "head_macs")
 
 
 def _measured(metrics: dict[str, Metric]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Progress:
         self._file = file
         self._live = file.isatty()
         self._kept = 0
+        self._weights = ""
 
     def __enter__(self) -> Self:
         return self
@@ -43,7 +44,14 @@ class Progress:
             self._status(f"{_where(event)}: {event.text}{_eta(event)}")
         elif event.profile is not None:
             self._clear()
+            self._tell_weights(weights_line(event.profile))
             print(f"{_where(event)}: {summary(event.profile)}", file=self._file, flush=True)
+
+    def _tell_weights(self, line: str) -> None:
+        """Say which file was loaded and how, once for every way of it."""
+        if line and line != self._weights:
+            print(line, file=self._file, flush=True)
+        self._weights = line or self._weights
 
     def _status(self, text: str) -> None:
         if self._live:
@@ -93,6 +101,15 @@ def summary(profile: Profile) -> str:
             parts.append(f"{gibibytes(profile.metrics[name].median):.2f} GiB")
             break
     return ", ".join(parts) or "ok"
+
+
+def weights_line(profile: Profile) -> str:
+    """The file that a profile's weights came from, its SHA-256 and what was changed; empty for random weights."""
+    loaded = profile.notes.get("weights")
+    if not loaded:
+        return ""
+    changes = "; ".join(loaded["conversions"]) or "unchanged"
+    return f"weights {loaded['source']} (SHA-256 {loaded['sha256']}): {changes}"
 
 
 def _where(event: Event) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from luma_cli.catalogue.costs import BackboneFacts
-from luma_cli.catalogue.listing import Sheet
+from luma_cli.catalogue.listing import PretrainingRow, Sheet
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.formula import eomt_plan_from_facts, head_macs, head_params
 from luma_cli.report.head_text import head_text
@@ -53,6 +53,8 @@ def facts(sheet: Sheet) -> dict[str, str]:
         "class": sheet.model_class,
         "tap": _tap(rule.tap) if rule else "",
         "FFN": _ffn(sheet),
+        "other resolutions": sheet.card.resizing if sheet.card else "",
+        "note": sheet.card.note if sheet.card else "",
         "sources": " ".join(sheet.card.sources) if sheet.card else "",
     }
     return {name: value for name, value in found.items() if value}
@@ -67,14 +69,17 @@ def _tap(tap: str | tuple[str, ...]) -> str:
     return tap if isinstance(tap, str) else " or ".join(tap)
 
 
+_COSTS = ("px>", "GFLOPs>", "backbone GFLOPs>", "head GFLOPs>", "params M>", "channels>", "stride>", "tokens>", "FFN")
+
+
 def _costs(sheet: Sheet, convention: FlopConvention, head: HeadConfig) -> Table:
-    return Table(
-        columns(
-            "px>", "GFLOPs>", "backbone GFLOPs>", "head GFLOPs>", "params M>", "channels>", "stride>", "tokens>", "FFN"
-        ),
-        tuple(_cost_cells(row, convention, head) for row in sheet.costs),
-        caption=f"{convention_caption(convention)}; {head_text(head, _num_blocks(sheet, head))}",
-    )
+    caption = f"{convention_caption(convention)}; {head_text(head, _num_blocks(sheet, head))}"
+    rows = tuple(_cost_cells(row, convention, head) for row in sheet.costs)
+    if all(row.met_params == row.params for row in sheet.costs):
+        return Table(columns(*_COSTS), rows, caption=caption)
+    met = (number((row.met_params + head_params(row, head)) / 1e6) for row in sheet.costs)
+    rows = tuple((*row, active) for row, active in zip(rows, met, strict=True))
+    return Table(columns(*_COSTS, "active M>"), rows, caption=f"{caption}; active: parameters that one token meets")
 
 
 def _num_blocks(sheet: Sheet, head: HeadConfig) -> int:
@@ -98,13 +103,43 @@ def _cost_cells(row: BackboneFacts, convention: FlopConvention, head: HeadConfig
 
 
 def print_pretraining(sheet: Sheet) -> None:
-    """Print objective by size: the timm weights, or `no public weights`."""
-    rows = tuple(
-        (row.objective.name, size, name or "no public weights")
-        for row in sheet.pretraining
-        for size, name in row.sizes.items()
+    """Print what the card's objectives are, and objective by size the timm weights or `no public weights`."""
+    if not sheet.pretraining:
+        print_table(Table(columns("weights~"), ((f"no card has {sheet.spec.name}; see luma list",),)))
+        return
+    print_table(_objectives(sheet))
+    print_table(_by_size(sheet))
+
+
+def _objectives(sheet: Sheet) -> Table:
+    return Table(
+        columns("pretraining", "dense", "what~", "data~"),
+        tuple(
+            (one.name, "yes" if one.dense else "no", one.title, one.data)
+            for one in (row.objective for row in sheet.pretraining)
+        ),
+        title=f"card {sheet.spec.card}: {_counts(sheet)}",
+        caption="dense: the objective itself acts on patches or pixels",
     )
-    print_table(Table(columns("pretraining", "size", "weights in timm~"), rows, title=f"card {sheet.spec.card}"))
+
+
+def _counts(sheet: Sheet) -> str:
+    """How many pretrainings the card has and how many of their sizes have public weights."""
+    names = [name for row in sheet.pretraining for name in row.sizes.values()]
+    return f"{sum(map(bool, names))} of {len(names)} pairs of pretraining and size have public weights"
+
+
+def _by_size(sheet: Sheet) -> Table:
+    return Table(
+        columns("pretraining", "size", "weights in timm~", "more>"),
+        tuple(
+            (row.objective.name, size, name or "no public weights", str(len(row.others[size])) if name else "-")
+            for row in sheet.pretraining
+            for size, name in row.sizes.items()
+        ),
+        caption=f"more: other weights of the objective in timm, named by luma show {sheet.spec.name} --json",
+        merge=1,
+    )
 
 
 def sheet_json(sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfig | None = None) -> dict[str, Any]:
@@ -123,6 +158,7 @@ def sheet_json(sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfi
             for t in sheet.tags
         ],
         "pretraining": {row.objective.name: dict(row.sizes) for row in sheet.pretraining},
+        "objectives": [_objective_json(row) for row in sheet.pretraining],
         "flop_convention": convention,
         "head": head.name,
         "costs": [
@@ -133,6 +169,7 @@ def sheet_json(sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfi
                 "head_macs": head_macs(row, head),
                 "gflops": gflops(row.macs + head_macs(row, head), convention),
                 "params": row.params + head_params(row, head),
+                "active_params": row.met_params + head_params(row, head),
                 "width": row.width,
                 "stride": row.stride,
                 "ffn": row.ffn,
@@ -140,4 +177,17 @@ def sheet_json(sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfi
             }
             for row in sheet.costs
         ],
+    }
+
+
+def _objective_json(row: PretrainingRow) -> dict[str, Any]:
+    """An objective and, by size, all of its weights in timm, the card's choice first."""
+    one = row.objective
+    return {
+        "name": one.name,
+        "title": one.title,
+        "data": one.data,
+        "dense": one.dense,
+        "source": one.source,
+        "weights": {size: [name, *row.others[size]] if name else [] for size, name in row.sizes.items()},
     }

@@ -99,7 +99,8 @@ class Profile:
     `latency_cuda_graph` (ms at batch 1), `memory_allocated`, `memory_reserved`, `memory_device` (bytes at batch 1),
     `memory_*_plateau`, `energy` (J per image).
     notes: everything else worth keeping (attention kernels that ran, redirected calls, compile seconds, batch ladder,
-    throttling, first call seconds, channels_last kept, memory intercept and slope, NVML trace summary).
+    throttling, first call seconds, channels_last kept, memory intercept and slope, NVML trace summary, and `weights`
+    of a file: source, sha256, conversions, normalisation).
     """
 
     configuration: Configuration
