@@ -7,36 +7,23 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from option_backbones import MODELS
 from torch import Tensor, nn
 
-from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError
 from luma_cli.head.config import HeadConfig
-from luma_cli.head.formula import head_macs, head_params
+from luma_cli.head.formula import head_macs
 from luma_cli.head.luma import LumaHead, Tapped
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure.facts import backbone_facts
-from luma_cli.measure.segmenter_cost import segmenter_cost
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 SMALL = {"num_queries": 5, "num_classes": 4}
 
 
-def small(name: str, architecture: str, **arguments: object) -> BackboneSpec:
-    return BackboneSpec(name, architecture, architecture, rule={"arguments": arguments})
-
-
-MODELS = {
-    "swin": small("swin", "swin_tiny_patch4_window7_224", embed_dim=16, depths=[1, 1, 2, 2], num_heads=[1, 1, 2, 2]),
-    "convnext": small("convnext", "convnext_tiny", depths=[1, 1, 2, 1], dims=[8, 12, 16, 24]),
-    "dinov2": small("dinov2", "vit_small_patch14_reg4_dinov2", embed_dim=32, depth=3, num_heads=2),
-    "hiera": small("hiera", "hiera_tiny_224", embed_dim=16, stages=[1, 1, 1, 2]),
-}
 OPTIONS = [
-    {"l2": l2, "tap": tap, "ffn": ffn}
-    for l2, tap, ffn in itertools.product((1, 2, 4), ("output", "input"), ("auto", "fresh"))
+    *({"l2": l2, "tap": tap, "ffn": "auto"} for l2, tap in itertools.product((1, 2, 4), ("output", "input"))),
+    {"l2": 3, "tap": "input", "ffn": "fresh"},
 ]
 
 
@@ -270,48 +257,3 @@ def test_what_a_backbone_does_not_have_is_refused_in_one_line(name, options, sai
     facts = backbone_facts(build(MODELS.get(name, name), 64, head="none", device="meta").backbone)
     with pytest.raises(BuildError):
         head_macs(facts, HeadConfig(**SMALL, **options))
-
-
-# cost
-
-COSTED = [
-    "test_vit",
-    "swin",
-    "convnext",
-    "dinov2",
-    "hiera",
-    "test_efficientnet",
-    "mvitv2_tiny",
-    "nextvit_small",
-    "pvt_v2_b0",
-    "davit_tiny",
-]
-
-
-@pytest.fixture(scope="module")
-def costed() -> dict:
-    built = {str(name): build(MODELS.get(name, name), 64, head="none", device="meta").backbone for name in COSTED}
-    return {name: (backbone, backbone_facts(backbone)) for name, backbone in built.items()}
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    name=st.sampled_from(COSTED),
-    l2=st.integers(1, 6),
-    tap=st.sampled_from(["output", "input"]),
-    ffn=st.sampled_from(["auto", "fresh"]),
-    prefix=st.booleans(),
-    width_cap=st.sampled_from([20, 768]),
-    num_queries=st.integers(1, 7),
-)
-def test_the_closed_form_is_what_exists_and_what_is_counted(costed, name, l2, tap, ffn, prefix, width_cap, num_queries):
-    backbone, facts = costed[str(name)]
-    depth = len(backbone.sites.found)
-    config = HeadConfig(
-        l2=min(l2, depth), tap=tap, ffn=ffn, prefix=prefix and facts.num_prefix_tokens > 0, width_cap=width_cap,
-        num_queries=num_queries, num_classes=3,
-    )  # fmt: skip
-    with torch.device("meta"):
-        counted = segmenter_cost(Segmenter(backbone, config))
-    assert (head_macs(facts, config), head_params(facts, config)) == (counted.head_macs, counted.head_params)
-    assert counted.complete

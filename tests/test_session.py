@@ -90,6 +90,14 @@ def test_parts_are_measured_alone(part: str) -> None:
     assert result.facts["ffn"] == ("none" if part == "backbone" else "reused")
 
 
+def test_the_head_is_measured_alone_on_the_blocks_that_it_reads() -> None:
+    head = HeadConfig(l2=2, tap="input", prefix=True)
+    result = attempt(part="head", head=head, train_memory=True)
+    assert result.status == "ok", result.reason
+    assert result.notes["sdpa_calls"] == 2
+    assert result.metrics["memory_allocated_training"].median > 0
+
+
 def test_half_precision_runs() -> None:
     assert attempt(dtype="bfloat16").status == "ok"
 

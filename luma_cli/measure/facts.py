@@ -87,10 +87,24 @@ def _blocks(backbone: Backbone, last_ffn_macs: int) -> list[Block]:
     """The blocks that queries can read, last first, with what their FFNs cost a query."""
     found = [block_of(backbone, back) for back in range(len(backbone.sites.found))]
     counted: list[int] = [last_ffn_macs]
+    known: dict[object, int] = {}  # alike blocks are counted once
     for back, block in enumerate(found[1:], 1):
         ffn = backbone.earlier_ffn(back)
-        counted.append(_ffn_macs(ffn, block.width) if block.lends_ffn and isinstance(ffn, QueryFfn) else 0)
+        if block.lends_ffn and isinstance(ffn, QueryFfn):
+            likeness = _likeness(ffn)
+            if likeness not in known:
+                known[likeness] = _ffn_macs(ffn, block.width)
+            counted.append(known[likeness])
+        else:
+            counted.append(0)
     return [replace(block, ffn_macs=macs) for block, macs in zip(found, counted, strict=False)]
+
+
+def _likeness(ffn: QueryFfn) -> object:
+    """Equal for FFNs of the same rule whose layers have the same classes and shapes."""
+    modules = [module for part in ffn.parts() if isinstance(part, nn.Module) for module in part.modules()]
+    shapes = [tuple(parameter.shape) for module in modules for parameter in module.parameters(recurse=False)]
+    return ffn.rule, tuple(type(module) for module in modules), tuple(shapes)
 
 
 def _ffn_macs(ffn: Callable[[torch.Tensor], torch.Tensor], width: int) -> int:

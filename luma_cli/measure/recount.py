@@ -35,7 +35,7 @@ def recount(
     """
     found: list[Cost | Refusal] = []
     with ProcessPoolExecutor(
-        num_workers, get_context("spawn"), initializer=_prepare, initargs=(tuple(imports),)
+        min(num_workers, max(1, len(wanted))), get_context("spawn"), initializer=_prepare, initargs=(tuple(imports),)
     ) as pool:
         pending = [pool.submit(count_one, spec, resolution, head) for spec, resolution in wanted]
         try:
