@@ -183,3 +183,15 @@ def test_recommending_loads_neither_torch_nor_timm() -> None:
         "print([name for name in ('torch', 'timm', 'numpy', 'scipy', 'pandas') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_candidates_cost_the_head_that_is_asked_for_and_leave_out_backbones_that_refuse_it() -> None:
+    joins = replace(FACTS, joint_blocks="7077888x1536*12", no_joint="")
+    refuses = replace(FACTS, architecture="vit_b", no_joint="needs global self-attention")
+    costs = {("vit_a", 512): joins, ("vit_b", 512): refuses}
+    found = build(SPECS, costs, "ade20k", [512], "eomt")
+    assert {each.architecture for each in found} == {"vit_a"}
+    head = HeadConfig(name="eomt")
+    assert found[0].macs == joins.macs + head_macs(joins, head)
+    assert found[0].params == joins.params + head_params(joins, head)
+    assert {each.architecture for each in build(SPECS, costs, "ade20k", [512], "linear")} == {"vit_a", "vit_b"}

@@ -395,3 +395,19 @@ def test_a_dominated_candidate_changes_nothing(
     after = ask("1000gmacs", candidates=[*cards, loser], evidence=[*results, added], top=99)
     assert after.rows == before.rows
     assert after.num_dominated == before.num_dominated + 1
+
+
+def test_figures_of_the_head_that_is_asked_for_come_first_and_others_are_said_to_be_others() -> None:
+    eomt = [result(SMALL, 46.0, 11, head="eomt"), result(BASE, 53.0, 12, head="eomt")]
+    more = [*RESULTS, *eomt, result(SMALL, 40.0, 13, head="linear"), result(BASE, 44.0, 14, head="linear")]
+    asked = {head: ask(evidence=more, head=head) for head in ("luma", "eomt", "linear")}
+    assert {head: found.scale.head for head, found in asked.items() if found.scale} == {
+        "luma": "eomt",
+        "eomt": "eomt",
+        "linear": "linear",
+    }
+    assert asked["luma"].notes[0].endswith("no LUMA run seen")
+    assert asked["eomt"].notes[0].startswith("accuracy: EoMT")
+    other = ask(evidence=RESULTS, head="eomt")
+    assert "it was not measured with head eomt" in other.notes[0]
+    assert "costs are with head eomt; backbones that it cannot be attached to are left out" in other.notes

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Ranking, Recommendation, Row
 from luma_cli.advise.candidates import RESOLUTIONS, Candidate, build, check_families, num_classes, on_bench
-from luma_cli.advise.evidence import Evidence, load_reference
+from luma_cli.advise.evidence import Evidence, Scale, load_reference
 from luma_cli.advise.measured import Bench, Measured
 from luma_cli.advise.predictor import LookupPredictor, Predictor
 from luma_cli.advise.question import Question
@@ -20,6 +20,7 @@ from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.head.config import HeadName
 from luma_cli.units import Budget, FlopConvention, convention_caption, parse_budget
 
+_ASKED = -1  # before every other preference
 _NUM_OTHER_SCALES, _ROWS_PER_OTHER_SCALE, _NUM_UNTESTED = 3, 3, 5
 
 
@@ -58,11 +59,8 @@ def recommend(
     question = Question(dataset, asked, tuple(resolutions), check_families(families), convention, device, head)
     facts = [*own, *(load_reference() if evidence is None else evidence)]
     chooser = predictor or LookupPredictor(facts)
-    pool = (
-        list(candidates)
-        if candidates is not None
-        else load_candidates(dataset, resolutions, question.is_measured, head)
-    )
+    shipped = candidates is None
+    pool = load_candidates(dataset, resolutions, question.is_measured, head) if shipped else list(candidates or ())
     bench = question.bench(pool, measured, chooser) if question.is_measured else None
     everything = on_bench(pool, bench) if bench else pool
     eligible = question.eligible(everything)
@@ -110,8 +108,8 @@ def _answer(
     budgets, convention = question.budgets, question.convention
     rankings = by_preference(
         [
-            (preference, rank(within, budgets, predictor, scale, convention))
-            for preference, scale in predictor.scales(question.dataset)
+            (_preference(question, scale, usual), rank(within, budgets, predictor, scale, convention))
+            for usual, scale in predictor.scales(question.dataset)
         ]
     )
     best = rankings[0] if rankings else None
@@ -131,6 +129,11 @@ def _answer(
         conditions=bench.conditions if bench else None,
         notes=(_scale_note(best, question.dataset, question.head), *notes),
     )
+
+
+def _preference(question: Question, scale: Scale, usual: int) -> int:
+    """Figures of another head than LUMA that is asked for come before all others."""
+    return _ASKED if question.head != "luma" and scale.head == question.head else usual
 
 
 def _shortened(ranking: Ranking) -> Ranking:

@@ -53,9 +53,8 @@ def doctor(
     sizes = resolutions or [224]
     checks = [("environment", check) for check in check_environment(database)]
     for spec in expand(names or []):
-        checks += [
-            (f"{spec.name} at {size} px", check) for size in sizes for check in check_backbone(spec, size, config)
-        ]
+        for size in sizes:
+            checks += [(f"{spec.name} at {size} px", check) for check in check_backbone(spec, size, config)]
     if as_json:
         rows = [
             {"what": what, "check": check.name, "verdict": check.verdict, "detail": check.detail}

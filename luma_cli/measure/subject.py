@@ -115,12 +115,19 @@ class Subject:
         """Compile the part for static shapes."""
         self.module = torch.compile(self.module, mode=None if mode == "default" else mode, dynamic=False)  # type: ignore[assignment]
 
-    def inputs(self, batch: int, count: int = NUM_INPUTS) -> list[Tensor]:
-        """Random inputs of exactly this batch, seeded: images, or the feature map where the head is the part."""
+    def inputs(self, batch: int, count: int = NUM_INPUTS) -> list[Any]:
+        """Random inputs of exactly this batch, seeded: images, or what the head takes where it is the part."""
         images = [self._images(batch, index) for index in range(count)]
         if self._configuration.part != "head":
             return images
-        return [self.segmenter.read(image).contiguous(memory_format=self.layout) for image in images]
+        return [self._laid_out(self.segmenter.read(image)) for image in images]
+
+    def _laid_out(self, taken: Any) -> Any:
+        """What a head takes, cut off from its backbone; the map in the memory layout under test, tokens as they are."""
+        if isinstance(taken, Tensor):
+            return taken.detach().contiguous(memory_format=self.layout)
+        features = taken.features.detach().contiguous(memory_format=self.layout)
+        return taken._replace(features=features, tokens=tuple(tokens.detach() for tokens in taken.tokens))
 
     def _images(self, batch: int, index: int) -> Tensor:
         """Images [B, 3, R, R] of standard normal noise, made on the device in their own dtype."""

@@ -25,7 +25,7 @@ def measure_training_memory(
     accelerator.release()
     subject = Subject(configuration, accelerator.torch_device, build)
     batch = max(LEAST_BATCH, configuration.batch)
-    inputs = subject.inputs(batch, 1)[0].detach()
+    inputs = subject.inputs(batch, 1)[0]
     module = subject.module.train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-6)
     supervised = subject.segmenter.predictions if _predicts_often(configuration) else module
