@@ -111,3 +111,14 @@ def test_a_balance_loss_that_would_teach_nothing_is_refused(kind: str) -> None:
     for parameter in made.parameters():
         parameter.requires_grad_(False)
     assert balance_loss(made).isfinite()
+
+
+@EVERY_KIND
+def test_what_is_no_number_in_one_image_stays_there(kind: str) -> None:
+    little_room = {"experts_options": {"capacity_factor": 0.3}} if kind in ("switch_vit", "vmoe_vit") else {}
+    made = model(kind, init_values=1.0, **little_room).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = made.forward_features(images)[1]
+        images[0] = torch.nan
+        torch.testing.assert_close(made.forward_features(images)[1], expected)
