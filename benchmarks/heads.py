@@ -1,7 +1,7 @@
 """LUMA against EoMT, ours and transformers': forward, training step, memory and multiply-adds, in one run.
 
     python benchmarks/heads.py                                  # ViT-S at 512: minutes on a CPU
-    python benchmarks/heads.py --sizes s b l --res 512 1024 --device cuda --write docs/heads.md
+    python benchmarks/heads.py --sizes s b l --res 512 1024 --device cuda --write docs/heads_speed.md
 
 All contestants of a size take turns, in an order that turns with every round; a ratio is taken within each round, and
 its median is given with a 95% interval. Targets: EoMT's forward takes no less time than LUMA's (the interval reaches
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line per size as it comes, then the table; 1 when a target is missed, unless the run is a quick one."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
-    rows = []
+    rows = [row for file in options.add for row in read_rows(file)]
     for size in options.sizes:
         for resolution in options.res:
             rows.append(measure(size, resolution, options))
@@ -85,6 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         atomic.write_text(options.write, text)
     return 0 if options.quick or all(ratio.met for row in rows for ratio in row.ratios) else 1
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows that an earlier run wrote with `--json`."""
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return [Row(**{**row, "ratios": tuple(Ratio(**ratio) for ratio in row["ratios"])}) for row in found]
 
 
 def measure(size: str, resolution: int, options: argparse.Namespace) -> Row:
@@ -216,13 +222,14 @@ def markdown(rows: Sequence[Row], options: argparse.Namespace) -> str:
         "",
         f"Written by `benchmarks/heads.py` on {device}, {options.threads} threads, {options.dtype}, torch"
         f" {torch.__version__.partition('+')[0]}, transformers {transformers.__version__}; {options.pairs} rounds,"
-        f" inference batch 1, training batch {options.batch}.",
+        " inference batch 1.",
         "DINOv2-shaped ViTs at patch 16, 100 queries, 150 classes. Training: one loss for all (Hungarian matching),"
-        " EoMT with L2 + 1 predictions under masked attention. Times and ratios are medians, with 95% intervals.",
+        " EoMT with L2 + 1 predictions under masked attention; batch: images per training step.",
+        "Times and ratios are medians, with 95% intervals.",
         f"Memory of a training step: {_MEMORY[options.device.startswith('cuda')]}.",
         "",
         _TABLE_HEAD,
-        "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         lines += _lines(row)
@@ -233,7 +240,9 @@ _MEMORY = {
     True: "the allocator's peak",
     False: "weights, gradients and AdamW's moments plus all that is kept for the backward pass",
 }
-_TABLE_HEAD = "| ViT | px | head | GMACs | forward ms | of LUMA's | step ms | of LUMA's | memory GiB | LUMA's share |"
+_TABLE_HEAD = (
+    "| ViT | px | batch | head | GMACs | forward ms | of LUMA's | step ms | of LUMA's | memory GiB | LUMA's share |"
+)
 
 
 def _lines(row: Row) -> list[str]:
@@ -241,7 +250,7 @@ def _lines(row: Row) -> list[str]:
     found: dict[tuple[str, str], Any] = {(ratio.what, ratio.rival): ratio for ratio in row.ratios}
     for name in ("luma", *RIVALS):
         cells = [
-            f"{row.size.upper()} | {row.resolution} | {name} | {row.gmacs[name]:.1f}",
+            f"{row.size.upper()} | {row.resolution} | {row.batch} | {name} | {row.gmacs[name]:.1f}",
             f"{row.forward_ms[name]:.1f} | {found.get(('forward', name), '')}",
             f"{row.step_ms[name]:.1f} | {found.get(('step', name), '')}",
             f"{row.training_bytes[name] / 2**30:.2f} | {found.get(('memory', name), '')}",
@@ -278,6 +287,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="a ViT-S at 128 px in three rounds, to see that it runs; not judged"
     )
     parser.add_argument("--json", type=Path, help="file for every number")
+    parser.add_argument("--add", type=Path, nargs="*", default=[], help="rows of earlier runs, from their --json files")
     parser.add_argument("--write", type=Path, help="file for the Markdown document")
     options = parser.parse_args(arguments)
     if options.quick:

@@ -20,9 +20,9 @@ from luma_cli.errors import WeightsError
 from luma_cli.head.segmenter import build
 from luma_cli.isotropic.checkpoint import convert
 from luma_cli.isotropic.entrypoints import register
+from luma_cli.isotropic.experts.expert_vit import ExpertViT, expert_layers
 from luma_cli.isotropic.experts.routed import RoutedMlp, balance_loss
 from luma_cli.isotropic.experts.switch import SwitchMlp
-from luma_cli.isotropic.experts.vit import ExpertViT, expert_layers
 from luma_cli.isotropic.experts.wtf import wtf_switch
 
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 4, "num_heads": 2}

@@ -172,7 +172,9 @@ def test_the_papers_number_at_224_and_the_same_share_at_every_resolution():
             model = timm.create_model(f"tome_vit_{name}_patch16_224")
         assert {unit.num_merged for unit in model.blocks} == {expected}
     with torch.device("meta"):
+        thirteen = timm.create_model("tome_vit_small_patch16_224", kept=0.2)
         model = ToMeViT(1024, **SMALL | {"depth": 12})
+    assert {unit.num_merged for unit in thirteen.blocks} == {13}
     assert {unit.num_merged for unit in model.blocks} == {171}
 
 

@@ -98,6 +98,37 @@ def test_a_deeper_model_is_refused(tmp_path: Path) -> None:
         create_backbone(spec("test_vit"), 160, weights=str(path))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_refused_by_key(tmp_path: Path, value: float) -> None:
+    state, path = checkpoint("test_vit"), tmp_path / "weights.pth"
+    state["blocks.1.mlp.fc1.weight"][0, 0] = value
+    torch.save(state, path)
+    with pytest.raises(WeightsError, match=r"blocks\.1\.mlp\.fc1\.weight holds NaN or infinite values"):
+        create_backbone(spec("test_vit"), 160, weights=str(path))
+
+
+def test_values_that_are_no_numbers_in_the_classifier_do_not_matter(tmp_path: Path) -> None:
+    state, path = checkpoint("test_vit"), tmp_path / "weights.pth"
+    state["head.weight"][0, 0] = float("nan")
+    torch.save(state, path)
+    assert create_backbone(spec("test_vit"), 160, weights=str(path)).weights.ignored == ("head.bias", "head.weight")
+
+
+def test_quantised_values_are_refused_and_half_precision_is_not(tmp_path: Path) -> None:
+    state, path = checkpoint("test_vit"), tmp_path / "weights.pth"
+    torch.save({key: value.to(torch.int8) for key, value in state.items()}, path)
+    with pytest.raises(WeightsError, match=r"is int8, expected floating-point numbers"):
+        create_backbone(spec("test_vit"), 160, weights=str(path))
+    torch.save({key: value.bfloat16() for key, value in state.items()}, path)
+    loaded = create_backbone(spec("test_vit"), 160, weights=str(path)).model.state_dict()["norm.weight"]
+    assert torch.equal(loaded, state["norm.weight"].bfloat16().float())
+
+
+def test_a_folder_in_place_of_a_file_is_told_how_to_be_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="is a folder; give a file in it, or local-dir:"):
+        create_backbone(spec("test_vit"), 160, weights=str(tmp_path))
+
+
 def test_a_missing_parameter_is_refused(tmp_path: Path) -> None:
     state, path = checkpoint("test_vit"), tmp_path / "short.safetensors"
     del state["blocks.5.mlp.fc2.weight"]

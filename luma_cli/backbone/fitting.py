@@ -35,7 +35,8 @@ def fit(model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path, 
     """Load `state` into `model`, converted for its size; `unused` parts of the model may be absent from the file.
 
     Raises WeightsError, naming the first keys and shapes, when a parameter that runs is missing or has another shape,
-    or when the file holds a tensor that would change the map and that the model has no place for.
+    when it is quantised, NaN or infinite, or when the file holds a tensor that would change the map and that the model
+    has no place for.
     """
     rule = load_rules().model_rule(recipe.module, class_name(model), recipe.architecture, {})
     file = dict(state)  # some of timm's filters change what they are given
@@ -50,6 +51,8 @@ def fit(model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path, 
     own = model.state_dict()
     wanted = {key: value for key, value in state.items() if key in own and not _under(key, unused)}
     model.load_state_dict(wanted, strict=False)
+    if found := _not_numbers(model, wanted):
+        raise _refusal(path, recipe, found)
     interpolation = str(rule.filter_arguments.get("interpolation", "bicubic"))
     return Fitted(tuple(sorted(state.keys() - own.keys())), conversions(file, wanted, interpolation))
 
@@ -83,6 +86,8 @@ def _problems(
             continue
         if key in state and state[key].shape != value.shape:
             found.append(f"{key} is {list(state[key].shape)}, expected {list(value.shape)}")
+        elif key in state and value.is_floating_point() and not state[key].is_floating_point():
+            found.append(f"{key} is {str(state[key].dtype).removeprefix('torch.')}, expected floating-point numbers")
         elif key not in state and value.is_floating_point():  # counters and index tables are rebuilt
             found.append(f"{key} {list(value.shape)} is missing")
     needless = {*_AFTER_THE_MAP, *_classifiers(recipe), rule.norm}
@@ -90,6 +95,13 @@ def _problems(
         if key not in own and _matters(model, key, value, needless, unused):
             found.append(f"{key} {list(value.shape)} is not in the model")
     return found
+
+
+def _not_numbers(model: nn.Module, loaded: Iterable[str]) -> list[str]:
+    """What is NaN or infinite after loading: a diverged run, or half precision that overflowed."""
+    own = model.state_dict()
+    tensors = ((key, own[key]) for key in loaded if own[key].is_floating_point() and not own[key].is_meta)
+    return [f"{key} holds NaN or infinite values" for key, value in tensors if not value.isfinite().all()]
 
 
 def _classifiers(recipe: Recipe) -> Iterable[str]:

@@ -51,7 +51,7 @@ MIXER_KINDS = MappingProxyType(
         "tome_vit": "tome.ToMeViT",
     }
 )
-EXPERT_KINDS = MappingProxyType(dict.fromkeys(("switch_vit", "vmoe_vit", "softmoe_vit"), "vit.ExpertViT"))
+EXPERT_KINDS = MappingProxyType(dict.fromkeys(("switch_vit", "vmoe_vit", "softmoe_vit"), "expert_vit.ExpertViT"))
 KINDS = MappingProxyType({**MIXER_KINDS, **EXPERT_KINDS})
 
 

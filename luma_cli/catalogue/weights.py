@@ -18,6 +18,8 @@ def names_a_file(weights: str) -> bool:
 def local_file(weights: str) -> Path:
     """The file that `weights` names. Raises WeightsError when it is not there."""
     path = Path(weights).expanduser()
+    if path.is_dir():
+        raise WeightsError(f"weights {weights!r} is a folder; give a file in it, or local-dir:{weights}")
     if not path.is_file():
         raise WeightsError(
             f"weights {weights!r}: no such file; expected random, pretrained, a file or local-dir:FOLDER"

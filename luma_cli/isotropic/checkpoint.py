@@ -16,7 +16,7 @@ def convert(state: dict[str, Tensor], model: VisionTransformer) -> dict[str, Ten
 
     Names of the WTF benchmark's code become ours first. Weights of a plain ViT are weights for token merging too.
     """
-    state = without_class_position(from_wtf(wtf_switch(state), model))
+    state = without_class_position(from_wtf(wtf_switch(state), model), model.patch_embed.num_patches)
     converted: dict[str, Tensor] = checkpoint_filter_fn(state, model)
     for name, module in model.named_modules():
         if isinstance(module, TokenMixer):

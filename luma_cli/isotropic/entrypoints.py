@@ -12,10 +12,10 @@ from timm.models.vision_transformer import VisionTransformer
 from luma_cli.catalogue.own import INPUT_SIZE, KINDS, PATCH_SIZE, SIZES, OwnSize, architecture
 from luma_cli.isotropic.afno import FourierOperator
 from luma_cli.isotropic.checkpoint import convert
-from luma_cli.isotropic.experts.block import SoftExpertBlock
+from luma_cli.isotropic.experts.expert_block import SoftExpertBlock
+from luma_cli.isotropic.experts.expert_vit import ExpertViT
 from luma_cli.isotropic.experts.soft import SoftMlp
 from luma_cli.isotropic.experts.switch import SwitchMlp
-from luma_cli.isotropic.experts.vit import ExpertViT
 from luma_cli.isotropic.experts.vmoe import VMoeMlp
 from luma_cli.isotropic.fnet import FourierMixing
 from luma_cli.isotropic.gfnet import GlobalFilter

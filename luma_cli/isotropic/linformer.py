@@ -31,7 +31,8 @@ class LinformerAttention(TokenMixer):
         self.value_mixtures = nn.Parameter(_initial(sequence.length, num_rows))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[B, N, C] -> [B, N, C]."""
+        """[B, N, C] -> [B, N, C]. Raises ValueError when N is not the number of tokens it was built for."""
+        self.check_length(tokens)
         queries, keys, values = self.qkv(tokens).chunk(3, dim=-1)
         keys, values = self.key_mixtures.T @ keys, self.value_mixtures.T @ values
         queries, keys, values = map(self.split_heads, (queries, keys, values))

@@ -45,6 +45,14 @@ class TokenMixer(nn.Module):
         """[B, H, N, d] -> [B, N, C]."""
         return heads.transpose(1, 2).flatten(2)
 
+    def check_length(self, tokens: Tensor) -> None:
+        """Raises ValueError when `tokens` [B, N, C] are not as many as a mixer bound to N was built for."""
+        if tokens.shape[1] != self.sequence.length:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens, but the mixer is built for {self.sequence.length}; "
+                "build the model at this img_size, without dropping patches"
+            )
+
     def resampled(self, name: str, value: Tensor) -> Tensor:
         """`value` of the parameter `name`, stored for another sequence, brought to this one's shape.
 

@@ -10,13 +10,16 @@ from math import isqrt
 from torch import Tensor
 
 
-def without_class_position(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def without_class_position(state: dict[str, Tensor], num_patches: int) -> dict[str, Tensor]:
     """`state` with the class token's position, where it has one, added to the token: the model only ever sees the sum.
 
-    A position embedding [1, 1 + h h, C] is taken to have one, [1, h h, C] to have none.
+    A position embedding [1, 1 + h h, C] is taken to have one, [1, h h, C] and that of `num_patches` of the model, such
+    as [1, 2 x 5, C], to have none.
     """
     token, positions = state.get("cls_token"), state.get("pos_embed")
-    if token is None or positions is None or positions.ndim != 3 or not _is_square(positions.shape[1] - 1):
+    if token is None or positions is None or positions.ndim != 3:
+        return state
+    if positions.shape[1] == num_patches or not _is_square(positions.shape[1] - 1):
         return state
     return {**state, "cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
 

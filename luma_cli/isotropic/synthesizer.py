@@ -31,7 +31,8 @@ class Synthesizer(TokenMixer):
         """Logits [B or 1, H, N, N] of tokens [B, N, C]: rows are the tokens that see, columns those that are seen."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[B, N, C] -> [B, N, C]."""
+        """[B, N, C] -> [B, N, C]. Raises ValueError when N is not the number of tokens it was built for."""
+        self.check_length(tokens)
         values = self.split_heads(self.value(tokens))
         weights = self.scores(tokens).softmax(dim=-1, dtype=torch.float32).to(values.dtype)
         mixed: Tensor = self.proj(self.merge_heads(weights @ values))

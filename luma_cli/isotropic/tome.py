@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from luma_cli.isotropic.block import MixerBlock
 from luma_cli.isotropic.merging import match, merge, spread
 from luma_cli.isotropic.mixer import Sequence, TokenMixer
-from luma_cli.isotropic.vit import IsotropicViT
+from luma_cli.isotropic.vit import IsotropicViT, patch_grid
 
 
 class Merged(NamedTuple):
@@ -82,40 +82,50 @@ class ToMeViT(IsotropicViT):
 
     kept: share of the patches that is left after the last block. Each block merges the same number of pairs,
     round((1 - kept) patches / depth): 8 at 224 pixels in 12 blocks, as the paper's r = 8. The share and not r is the
-    same at every resolution, since r = 8 would merge 2 % of the patches at 1024 pixels. No parameter depends on the
-    number of tokens. A patch gets the value of the token that it became part of (`Merged.places`), so details finer
-    than the merged tokens are lost to the map.
+    same at every resolution and depth: r = 8 would merge 2 % of the patches of 1024 pixels in 12 blocks, but all except
+    6 of those of 224 in 24. No parameter depends on the number of tokens. A patch gets the value of the token that it
+    became part of (`Merged.places`), so details finer than the merged tokens are lost to the map.
     """
 
     def __init__(
         self,
         img_size: int | tuple[int, int] = 224,
-        patch_size: int = 16,
+        patch_size: int | tuple[int, int] = 16,
         *,
         depth: int = 12,
         kept: float = 0.5,
         **arguments: Any,
     ) -> None:
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        num_merged = round((1 - kept) * (height // patch_size) * (width // patch_size) / depth)
-        block = partial(MergingBlock, num_merged=num_merged)
+        if arguments.get("dynamic_img_size"):
+            raise ValueError("the number of pairs that merge belongs to one image size; leave dynamic_img_size out")
+        rows, columns = patch_grid(img_size, patch_size)
+        self._share = (1 - kept) / depth
+        block = partial(MergingBlock, num_merged=round(self._share * rows * columns))
         super().__init__(img_size, patch_size, mixer=ProportionalAttention, block_fn=block, depth=depth, **arguments)
+
+    def set_input_size(
+        self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None
+    ) -> None:
+        """As timm's: another resolution from now on, of whose patches each block merges the same share."""
+        super().set_input_size(img_size, patch_size)
+        for block in self.blocks:
+            block.num_merged = round(self._share * self.patch_embed.num_patches)
 
     def states(self, images: Tensor, blocks: Iterable[nn.Module]) -> Iterator[Merged]:
         """Images [B, 3, H, W] -> what leaves each of `blocks`, in order."""
         state = Merged(self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(images)))))
         for block in blocks:
-            state = checkpoint(block, *state) if self.grad_checkpointing else block(*state)
+            # re-entrant checkpointing gives back a plain tuple
+            state = Merged(*checkpoint(block, *state)) if self.grad_checkpointing else block(*state)
             yield state
 
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Images [B, 3, H, W] -> tokens [B, N, C] after the final norm. Raises ValueError for a mask."""
-        if attn_mask is not None or is_causal:
-            raise ValueError("merged tokens take no attention mask; leave attn_mask and is_causal out")
+        _refuse_mask(attn_mask, is_causal)
         *_, last = self.states(x, self.blocks)
         return spread(self.norm(last.tokens), last.places)
 
-    def forward_intermediates(  # type: ignore[override]  # no masks
+    def forward_intermediates(  # type: ignore[override]  # no output_dict
         self,
         x: Tensor,
         indices: int | list[int] | None = None,
@@ -124,8 +134,14 @@ class ToMeViT(IsotropicViT):
         stop_early: bool = False,
         output_fmt: Literal["NCHW", "NLC"] = "NCHW",
         intermediates_only: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
     ) -> Any:
-        """As timm's: maps [B, C, H, W] or tokens [B, N, C] of the blocks `indices`, with the final tokens before."""
+        """As timm's: maps [B, C, H, W] or tokens [B, N, C] of the blocks `indices`, with the final tokens before.
+
+        Raises ValueError for a mask.
+        """
+        _refuse_mask(attn_mask, is_causal)
         wanted, last = feature_take_indices(len(self.blocks), indices)
         found: list[Any] = []
         for index, state in enumerate(self.states(x, self.blocks[: last + 1] if stop_early else self.blocks)):
@@ -137,3 +153,8 @@ class ToMeViT(IsotropicViT):
                     patches = patches.reshape(len(x), *grid, -1).permute(0, 3, 1, 2).contiguous()
                 found.append((patches, tokens[:, : self.num_prefix_tokens]) if return_prefix_tokens else patches)
         return found if intermediates_only else (spread(self.norm(state.tokens), state.places), found)
+
+
+def _refuse_mask(attn_mask: Tensor | None, is_causal: bool) -> None:
+    if attn_mask is not None or is_causal:
+        raise ValueError("merged tokens take no attention mask; leave attn_mask and is_causal out")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+from timm.layers.helpers import to_2tuple
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -27,7 +28,7 @@ class IsotropicViT(VisionTransformer):
     def __init__(
         self,
         img_size: int | tuple[int, int] = 224,
-        patch_size: int = 16,
+        patch_size: int | tuple[int, int] = 16,
         *,
         mixer: MakeMixer,
         block_fn: Callable[..., nn.Module] = MixerBlock,
@@ -36,10 +37,7 @@ class IsotropicViT(VisionTransformer):
         init_values: float | None = LAYER_SCALE,
         **arguments: Any,
     ) -> None:
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        sequence = Sequence(
-            (height // patch_size, width // patch_size), int(class_token) + arguments.get("reg_tokens", 0)
-        )
+        sequence = Sequence(patch_grid(img_size, patch_size), int(class_token) + arguments.get("reg_tokens", 0))
         super().__init__(
             img_size=img_size,
             patch_size=patch_size,
@@ -51,3 +49,13 @@ class IsotropicViT(VisionTransformer):
             block_fn=partial(block_fn, mixer=mixer, sequence=sequence),  # type: ignore[arg-type]  # only called
             **arguments,
         )
+
+
+def patch_grid(img_size: int | tuple[int, int], patch_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of whole patches in an image.
+
+    >>> patch_grid((64, 100), 16)
+    (4, 6)
+    """
+    (height, width), (rows, columns) = to_2tuple(img_size), to_2tuple(patch_size)
+    return height // rows, width // columns

@@ -18,9 +18,10 @@ from torch import Tensor
 class Dispatch:
     """Who sits where.
 
-    slots: [B, N, k] slot of every choice, counted through experts, then images, then places; 0 where dropped.
-    kept: [B, N, k] whether the expert had room. tokens: [E B S] the token (counted through the batch) in every slot;
-    an empty slot repeats token 0 and nothing reads its result.
+    slots: [B, N, k] slot of every choice, counted through experts, then images, then places; the image's first one
+    where dropped. kept: [B, N, k] whether the expert had room. tokens: [E B S] the token (counted through the batch) in
+    every slot; an empty slot repeats the image's first token. What is dropped or empty thus counts zero times a value
+    of its own image, so that not even an infinity in one image reaches another.
     """
 
     slots: Tensor
@@ -63,9 +64,10 @@ def assign(choices: Tensor, num_experts: int, capacity: int, priority: Tensor | 
     slots = (choices * batch + image) * capacity + place
     num_slots = num_experts * batch * capacity
     token = torch.arange(batch * num_tokens, device=choices.device).reshape(batch, num_tokens, 1)
-    seats = choices.new_zeros(num_slots + 1)  # the last one takes all that are dropped
+    # the last seat takes all that are dropped
+    seats = torch.arange(num_slots + 1, device=choices.device) // capacity % batch * num_tokens
     seats = seats.scatter(0, slots.where(kept, num_slots).flatten(), token.expand_as(choices).flatten())
-    return Dispatch(slots.where(kept, 0), kept, seats[:-1])
+    return Dispatch(slots.where(kept, image * capacity), kept, seats[:-1])
 
 
 def gather(tokens: Tensor, dispatch: Dispatch, num_experts: int) -> Tensor:

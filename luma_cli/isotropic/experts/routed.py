@@ -96,8 +96,15 @@ class RoutedMlp(nn.Module, ABC):
 def balance_loss(module: nn.Module) -> Tensor:
     """The sum of every routed FFN's balance loss in `module` at its last forward in training mode, in the graph.
 
-    Add it to the task's loss. Zero where nothing is routed, as in a dense or a Soft MoE model.
+    Add it to the task's loss. Zero where nothing is routed, as in a dense or a Soft MoE model. Raises RuntimeError when
+    a router that learns left a loss without a graph: a forward without gradients, as that of re-entrant checkpointing.
     """
-    losses = [part.balance_loss for part in module.modules() if isinstance(part, RoutedMlp)]
-    found = [loss for loss in losses if loss is not None]
+    routed = [part for part in module.modules() if isinstance(part, RoutedMlp) and part.balance_loss is not None]
+    found = [part.balance_loss for part in routed if part.balance_loss is not None]
+    learns = any(part.router.weight.requires_grad for part in routed)
+    if torch.is_grad_enabled() and learns and not all(loss.requires_grad for loss in found):
+        raise RuntimeError(
+            "the balance loss has no gradient, as the last forward ran without; "
+            "checkpoint gradients with use_reentrant=False, timm's default, or read the loss under torch.no_grad()"
+        )
     return torch.stack(found).sum() if found else torch.zeros(())

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from luma_cli.isotropic.experts.block import ExpertBlock, SoftExpertBlock
+from luma_cli.isotropic.experts.expert_block import ExpertBlock, SoftExpertBlock
 from luma_cli.isotropic.experts.routed import balance_loss
 
 Placement = Literal["every", "every_2", "last_2", "second_half"]
@@ -40,7 +40,8 @@ class ExpertViT(VisionTransformer):
         def make_block(*, mlp_layer: Any, **common: Any) -> Block:
             if next(built) not in layers:
                 return Block(mlp_layer=mlp_layer, **common)
-            return block(mlp_layer=partial(experts, **options), **common)  # type: ignore[arg-type]  # only called
+            made = block(mlp_layer=partial(experts, **options), **common)  # type: ignore[arg-type]  # only called
+            return made.to(device=common.get("device"), dtype=common.get("dtype"))
 
         super().__init__(
             img_size=img_size,
