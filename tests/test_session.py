@@ -103,9 +103,10 @@ def test_half_precision_runs() -> None:
 
 
 def test_training_memory_is_of_a_whole_step() -> None:
-    result = attempt(train_memory=True)
+    # Maps above 32 MB, which malloc always asks the system for: smaller ones may fit into what earlier tests freed.
+    result = attempt(train_memory=True, resolution=512, batch=8)
     assert result.status == "ok", result.reason
-    assert result.notes["training_memory"]["batch"] == 2
+    assert result.notes["training_memory"]["batch"] == 8
     assert result.metrics["memory_allocated_training"].median > 0
 
 
