@@ -88,7 +88,7 @@ def test_the_table_says_which_head(capsys):
         ("cost test_vit --res 64 --head deeplab", 2, "--head"),
         ("cost vit_b --all", 2, "both names and --all are given"),
         ("cost --count", 2, "neither names nor --all is given"),
-        ("recommend --budget 20ms --head eomt", 1, "--head eomt\n"),
+        ("recommend --budget 20ms --head eomt", 1, "--res 512 --head eomt"),
     ],
 )
 def test_what_a_head_does_not_have_is_one_line(line, code, said, capsys, tmp_path, monkeypatch):
