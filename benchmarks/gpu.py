@@ -267,6 +267,22 @@ def gpu_tests(bench: Bench) -> Iterator[Check]:
     yield Check("GPU tests", done.returncode == 0 and skipped_right, last)
 
 
+def other_benchmarks(bench: Bench) -> Iterator[Check]:
+    """The benchmarks of heads, of ways to compute the head, and of experts, each in a process of its own."""
+    on = ["--device", bench.device]
+    commands: dict[str, list[str]] = {
+        "heads.py": [*on, "--sizes", "s", "b", "--pairs", "7", "--dtype", "bfloat16"] if bench.judges else ["--quick"],
+        "head_paths.py": on if bench.judges else ["--width", "64", "--resolution", "64", "--pairs", "3"],
+        "moe.py": on if bench.judges else ["--size", "tiny", "--pairs", "3", "--batch", "1"],
+    }
+    for name, options in commands.items():
+        command = [sys.executable, str(ROOT / "benchmarks" / name), *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        print(done.stdout, flush=True)
+        last = ((done.stdout + done.stderr).strip().splitlines() or ["no output"])[-1].strip()
+        yield Check(name, done.returncode == 0 if bench.judges else None, last[:200])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--device", default="cuda")
@@ -279,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.monotonic()
     checks: list[Check] = []
     # What needs CUDA in this process comes last: until then the workers have the GPU to themselves.
-    for step in (gpu_tests, flash_on_and_off, kernel_proof, full_row, against_plain_loop):
+    for step in (gpu_tests, flash_on_and_off, kernel_proof, full_row, other_benchmarks, against_plain_loop):
         for check in step(bench):
             checks.append(check)
             print(check, flush=True)
