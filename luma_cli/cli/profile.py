@@ -56,7 +56,11 @@ def profile(
     resolutions: Resolutions = None,
     head: HeadName = Head.luma,
     weights: Annotated[
-        str, typer.Option("--weights", help="random, a .safetensors file, local-dir:; never downloaded here.")
+        str,
+        typer.Option(
+            "--weights",
+            help="random, pretrained, FILE, local-dir:FOLDER, hf-hub:OWNER/REPO; from disk or cache, not downloaded.",
+        ),
     ] = "random",
     batch: Annotated[str, typer.Option("--batch", help="auto (plateau search) or a number.")] = "auto",
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Number format of the weights.")] = Dtype.fp32,
