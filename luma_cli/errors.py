@@ -5,11 +5,17 @@ LumaError                  one line on stderr, exit 1
 │   ├── UnknownName        no such backbone, card, tag or device
 │   ├── BadResolution      a size at which the backbone cannot be built
 │   ├── BadBudget          a budget that cannot be read
-│   └── BadCard            a card, rule table or recipe that does not parse
+│   ├── BadCard            a card, rule table, recipe or dataset file that does not parse
+│   └── BadRecipe          a setting of training that is none, or two that contradict each other
 ├── WeightsError           weights missing, foreign or unsafe
 ├── StoreError             the database cannot be used as it is
 ├── BuildError             the backbone or head cannot be built
 ├── MeasureError           a measurement could not be made
+├── DataError              a dataset is missing, incomplete or damaged
+│   └── BadSample          one image or label file that cannot be used
+├── RunError               a run cannot be started, found or resumed
+│   └── CheckpointError    a checkpoint is missing, damaged or of another model
+├── Diverged               training left the finite numbers; the last good state is kept
 └── NoAnswer               nothing meets the budget, or no evidence
 """
 
@@ -39,7 +45,11 @@ class BadBudget(UsageError):
 
 
 class BadCard(UsageError):
-    """A card, rule table or recipe that does not parse."""
+    """A card, rule table, recipe or dataset file that does not parse."""
+
+
+class BadRecipe(UsageError):
+    """A setting of training that is none, or two that contradict each other."""
 
 
 class WeightsError(LumaError):
@@ -56,6 +66,26 @@ class BuildError(LumaError):
 
 class MeasureError(LumaError):
     """A measurement could not be made."""
+
+
+class DataError(LumaError):
+    """A dataset is missing, incomplete or damaged."""
+
+
+class BadSample(DataError):
+    """One image or label file that cannot be used; the message names it."""
+
+
+class RunError(LumaError):
+    """A run cannot be started, found or resumed."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint is missing, damaged or of another model."""
+
+
+class Diverged(LumaError):
+    """Training left the finite numbers; the last good state is kept."""
 
 
 class NoAnswer(LumaError):

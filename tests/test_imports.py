@@ -12,10 +12,13 @@ LAYERS = (
     "cli",
     "report",
     "advise",
+    "train",
+    "evaluate",
     "measure",
     "head",
     "backbone",
     "isotropic",
+    "data",
     "store",
     "catalogue",
     "content",
@@ -23,7 +26,7 @@ LAYERS = (
     "errors",
 )
 PLAIN = {"luma_cli.head.config", "luma_cli.head.plan", "luma_cli.head.formula"}
-TORCH = {"head", "backbone", "isotropic", "measure"}
+TORCH = {"head", "backbone", "isotropic", "measure", "data", "train", "evaluate"}
 
 
 def module_name(path: Path) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -54,18 +53,19 @@ class EomtHead(MaskModule):
         return self._predict(joined, mask_size, backbone)
 
     def predictions(
-        self, sequence: TokenSequence, mask_size: tuple[int, int], backbone: Backbone, generator: torch.Generator | None
+        self, sequence: TokenSequence, mask_size: tuple[int, int], backbone: Backbone, draws: Tensor | None
     ) -> tuple[Prediction, ...]:
         """All supervised predictions, one before each joint block and the final one last, under masked attention.
 
-        generator: draws which queries go unmasked where a probability lies between 0 and 1; the draws are made on its
-        own device. Raises UsageError when it is missing there.
+        draws: numbers [B, J, K] from U[0, 1) that decide which queries go unmasked where a probability lies between 0
+        and 1. Raises UsageError when they are missing there.
         """
         joined = add_queries(sequence, self.queries.weight, num_prefix_tokens(backbone))
         found = []
         for number, probability in enumerate(self.mask_probabilities):
             found.append(self._predict(joined, mask_size, backbone))
-            mask = self._mask(found[-1].mask_logits, joined, num_prefix_tokens(backbone), probability, generator)
+            drawn = None if draws is None else draws[:, number]
+            mask = self._mask(found[-1].mask_logits, joined, num_prefix_tokens(backbone), probability, drawn)
             joined = run_joint_block(backbone, joined, number, mask)
         return (*found, self._predict(joined, mask_size, backbone))
 
@@ -82,7 +82,7 @@ class EomtHead(MaskModule):
         joined: TokenSequence,
         num_prefix: int,
         probability: float,
-        generator: torch.Generator | None,
+        draws: Tensor | None,
     ) -> Tensor | None:
         """Boolean [B, 1, T, T]: a masked query sees the patches of its own mask, all else sees all. None: no mask.
 
@@ -93,7 +93,7 @@ class EomtHead(MaskModule):
         resized = interpolate(mask_logits.detach(), joined.grid, mode="bilinear", align_corners=False)
         allowed = resized.flatten(2) > 0
         if probability < 1:
-            allowed = allowed | _spared(allowed, probability, generator)
+            allowed = allowed | _spared(probability, draws)
         batch, num_queries, num_patches = allowed.shape
         num_tokens = num_prefix + num_queries + num_patches
         mask = allowed.new_ones(batch, 1, num_tokens, num_tokens)
@@ -101,9 +101,8 @@ class EomtHead(MaskModule):
         return mask
 
 
-def _spared(allowed: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
-    """Boolean [B, K, 1]: which queries of which images go unmasked, each with 1 - `probability`."""
-    if generator is None:
-        raise UsageError(f"masks are annealed (probability {probability:.3g}): pass a generator for the draws")
-    draws = torch.rand(*allowed.shape[:2], 1, generator=generator, device=generator.device)
-    return draws.to(allowed.device) >= probability
+def _spared(probability: float, draws: Tensor | None) -> Tensor:
+    """Boolean [B, K, 1]: which queries of which images go unmasked, each with 1 - `probability`, by numbers [B, K]."""
+    if draws is None:
+        raise UsageError(f"masks are annealed (probability {probability:.3g}): pass numbers [B, J, K] to draw by")
+    return draws[..., None] >= probability

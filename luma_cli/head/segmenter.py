@@ -46,17 +46,15 @@ class Segmenter(nn.Module):
             return features
         return self.decode(self.read(images), (images.shape[2], images.shape[3]))
 
-    def predictions(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Output, ...]:
+    def predictions(self, images: Tensor, draws: Tensor | None = None) -> tuple[Output, ...]:
         """All predictions that are supervised in training, the final one last: one, or L2 + 1 with an EoMT head.
 
-        generator: of the draws by which an EoMT head frees queries from their masks. Raises BuildError for head `none`,
-        UsageError for draws without a generator.
+        draws: numbers [B, J, K] from U[0, 1) by which an EoMT head of J joint blocks frees queries from their masks.
+        Raises BuildError for head `none`, UsageError when draws are needed and missing.
         """
         size = (images.shape[2], images.shape[3])
         if isinstance(self.head, EomtHead):
-            return self.head.predictions(
-                self.head.read(self.backbone, images), mask_size(size), self.backbone, generator
-            )
+            return self.head.predictions(self.head.read(self.backbone, images), mask_size(size), self.backbone, draws)
         return (self.decode(self.read(images), size),)
 
     def read(self, images: Tensor) -> Taken:

@@ -1,0 +1,1 @@
+"""A trained segmenter on images: windowed inference, metrics, predictions, export."""

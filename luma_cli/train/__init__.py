@@ -1,0 +1,1 @@
+"""Fine-tuning of a segmenter: recipe, loss, optimiser, run folder, checkpoints, the loop."""
