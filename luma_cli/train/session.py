@@ -1,0 +1,151 @@
+"""The loop of one process: batches, steps, validations, checkpoints, until the end or a request to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from luma_cli.data.loader import Batch
+from luma_cli.errors import CheckpointError, DataError
+from luma_cli.store.run_records import EvaluationRecord
+from luma_cli.train import events
+from luma_cli.train.step import Stepped, Trainer
+
+End = Literal["finished", "stopped"]
+
+
+class Keeper(Protocol):
+    """Who keeps what happens: the first process in files and rows, the others nowhere."""
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        """Keep the numbers of a step, counted from 1."""
+
+    def checkpoint(self, step: int) -> None:
+        """Keep the whole state after `step` steps."""
+
+    def evaluated(self, step: int, record: EvaluationRecord) -> bool:
+        """Keep a validation; whether it is the best of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Steps of the run, of an epoch, between validations (0: at the end alone) and between checkpoints."""
+
+    num_steps: int
+    epoch_steps: int
+    evaluation_steps: int
+    checkpoint_steps: int
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the model after `step` steps is validated."""
+        return step == self.num_steps or (step > 0 and self.evaluation_steps > 0 and step % self.evaluation_steps == 0)
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint follows `step` steps: also before every validation, which can be long."""
+        return step % self.checkpoint_steps == 0 or self.evaluates(step)
+
+
+@dataclass(slots=True)
+class Session:
+    """A training from `step` on.
+
+    feed: batches from a step on. validate: scores the model after a step on the validation split; None when it was
+    stopped. evaluated: steps that are validated already. stops: whether a signal asked this process to stop.
+    """
+
+    trainer: Trainer
+    feed: Callable[[int], Iterator[Batch]]
+    validate: Callable[[int], EvaluationRecord | None]
+    keeper: Keeper
+    rhythm: Rhythm
+    stops: Callable[[], bool]
+    on_event: events.OnEvent
+    memory_bytes: Callable[[], int]
+    step: int = 0
+    skip_bad: int = 0
+    evaluated: set[int] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
+    clock: Callable[[], float] = time.perf_counter
+
+    def run(self) -> End:
+        """Train to the end or until a stop, with a checkpoint there. Raises Diverged, DataError, CheckpointError."""
+        feed = self.feed(self.step)
+        saved = self.step
+        while True:
+            if not self._validated():
+                return "stopped"
+            if self.step >= self.rhythm.num_steps:
+                return "finished"
+            start = self.clock()
+            batch = next(feed)
+            self._count_skipped(batch)
+            done = self.trainer.step(batch, self.stops)
+            if done is None:
+                if saved != self.step:
+                    self.keeper.checkpoint(self.step)
+                return "stopped"
+            self.step += 1
+            self._tell(done, len(batch.samples) * self.trainer.processes.num / (self.clock() - start))
+            if self.rhythm.saves(self.step) and self._saved():
+                saved = self.step
+
+    def _saved(self) -> bool:
+        """Keep a checkpoint. One in the middle that cannot be written is told and tried again; the last one raises."""
+        try:
+            self.keeper.checkpoint(self.step)
+        except CheckpointError as error:
+            if self.step == self.rhythm.num_steps:
+                raise
+            self.on_event(events.Noted(f"no checkpoint at step {self.step}: {error}"))
+            return False
+        return True
+
+    def _validated(self) -> bool:
+        """Validate where it is due; False when that was stopped, to be done again by the resumed run."""
+        if not self.rhythm.evaluates(self.step) or self.step in self.evaluated:
+            return True
+        record = self.validate(self.step)
+        if record is None:
+            return False
+        self.evaluated.add(self.step)
+        best = self.keeper.evaluated(self.step, record)
+        self.on_event(events.Evaluated(self.step, record, best))
+        return True
+
+    def _count_skipped(self, batch: Batch) -> None:
+        for name in batch.skipped:
+            if name not in self.skipped:
+                self.skipped.add(name)
+                self.on_event(events.Noted(f"left out, {len(self.skipped)} of at most {self.skip_bad}: {name}"))
+        if len(self.skipped) > self.skip_bad:
+            raise DataError(f"{len(self.skipped)} bad files, --skip-bad allows {self.skip_bad}; see `luma data check`")
+
+    def _tell(self, done: Stepped, images_per_second: float) -> None:
+        metrics = metrics_of(done)
+        self.keeper.step(self.step, metrics)
+        rhythm = self.rhythm
+        self.on_event(
+            events.Stepped(
+                step=self.step,
+                num_steps=rhythm.num_steps,
+                epoch=(self.step - 1) // rhythm.epoch_steps,
+                metrics=metrics,
+                images_per_second=images_per_second,
+                memory_bytes=self.memory_bytes(),
+                skipped=done.skipped,
+            )
+        )
+
+
+def metrics_of(done: Stepped) -> dict[str, float]:
+    """The numbers of a step by the names that the store has for them."""
+    return {
+        "loss": done.loss,
+        "loss_bce": done.bce,
+        "loss_dice": done.dice,
+        "loss_class": done.classes,
+        "lr": done.lr,
+        "grad_norm": done.gradient_norm,
+    }
