@@ -27,8 +27,8 @@ class Canvas:
         self.rng = rng
         self.pixels: Pixels = np.zeros((height, width, 3), dtype=np.float32)
         self.values: Labels = np.zeros((height, width), dtype=np.uint8)
-        self.y: Pixels = ((np.arange(height, dtype=np.float32) + 0.5) / side)[:, None]
-        self.x: Pixels = ((np.arange(width, dtype=np.float32) + 0.5) / side)[None, :]
+        self.y: Pixels = _centres(height, side)[:, None]
+        self.x: Pixels = _centres(width, side)[None, :]
         self.bottom = height / side
         self.right = width / side
 
@@ -72,3 +72,7 @@ class Canvas:
         """The picture, RGB [H, W, 3], with the noise of a sensor."""
         noisy = self.pixels + self.rng.normal(0, sensor_noise, self.pixels.shape).astype(np.float32)
         return np.asarray(np.clip(noisy * 255 + 0.5, 0, 255), dtype=np.uint8)
+
+
+def _centres(num_pixels: int, side: int) -> Pixels:
+    return np.asarray((np.arange(num_pixels) + 0.5) / side, dtype=np.float32)

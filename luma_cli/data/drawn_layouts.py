@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from luma_cli.data import scenes
-from luma_cli.data.canvas import Canvas
 from luma_cli.seeds import seed_of
 
 _TRAIN, _VAL = range(2)

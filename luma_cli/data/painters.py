@@ -1,4 +1,4 @@
-"""What drawn scenes are made of: each painter puts one thing on a canvas, with a texture and shape of its own. No torch.
+"""What drawn scenes are made of: painters put one thing each on a canvas, with its own texture and shape. No torch.
 
 Colours of a thing vary from picture to picture, and those of different things overlap, so that texture and shape count.
 """
