@@ -1,122 +1,137 @@
-"""Everything that a training needs, made from its configuration: data, model, loss, optimiser, in one process."""
+"""A trainer, made from a configuration and a segmenter: what learns and how, in which portions, wrapped as needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from luma_cli.catalogue.names import resolve
-from luma_cli.data.card import DatasetCard, load_card
-from luma_cli.data.loader import Batch, batches
-from luma_cli.data.locate import find_root
-from luma_cli.data.order import StepOrder
-from luma_cli.data.split import Split, open_split
-from luma_cli.data.training_set import TrainingSet
+from luma_cli.data.loader import Batch
 from luma_cli.head.eomt import EomtHead
-from luma_cli.head.segmenter import Segmenter, build
-from luma_cli.measure import imports
-from luma_cli.train import batch_norm, gradient_checkpointing
+from luma_cli.head.segmenter import Segmenter
+from luma_cli.train import batch_norm, gradient_checkpointing, micro_batch
+from luma_cli.train.batch_norm import BatchNormChoice
 from luma_cli.train.criterion import create_criterion
 from luma_cli.train.device import autocast_dtype
 from luma_cli.train.divergence import Watch
 from luma_cli.train.ema import Ema
-from luma_cli.train.micro_batch import find_micro_batch
+from luma_cli.train.freezing import freeze_backbone
 from luma_cli.train.optimiser import create_optimizer
 from luma_cli.train.processes import Processes
-from luma_cli.train.recipe import Recipe
 from luma_cli.train.recipes import check
+from luma_cli.train.rehearsal import rehearsal
 from luma_cli.train.run_config import RunConfig
 from luma_cli.train.schedule import mask_annealing
 from luma_cli.train.step import Trainer
 from luma_cli.train.supervised import Supervised
 from luma_cli.train.untrained import freeze_unreached
 
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """The dataset of a run: its card, its splits, and in which order this process reads the training images."""
-
-    card: DatasetCard
-    train: Split
-    val: Split
-    order: StepOrder
-    training_set: TrainingSet
-
-    def feed(self, first_step: int, last_step: int, num_workers: int, pin_memory: bool) -> Iterator[Batch]:
-        """This process's batches of steps first_step .. last_step - 1."""
-        return batches(self.training_set, self.order, first_step, last_step, num_workers, pin_memory=pin_memory)
-
-
-def open_data(config: RunConfig, processes: Processes) -> Data:
-    """Find and open the dataset. Raises DataError, BadCard, UsageError."""
-    card = load_card(config.data)
-    root = find_root(card, config.data_root or None)
-    train, val = open_split(card, root, "train"), open_split(card, root, "val")
-    order = StepOrder(len(train), config.recipe.batch, config.seed, processes.rank, processes.num)
-    training_set = TrainingSet(train, config.resolution, config.recipe.augmentation(), config.seed, config.skip_bad)
-    return Data(card, train, val, order, training_set)
-
-
-def num_steps_of(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Optimiser steps of a run: those of the recipe, or of its epochs."""
-    return recipe.steps or max(1, round(recipe.epochs * steps_per_epoch))
+_NUM_SEGMENTS = 20  # of a made-up image; ADE20K has 8 on average and up to 33
+_AT_REST = BatchNormChoice("frozen", "rehearsal")
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A trainer and what was decided while it was made. facts: for the store, plain values."""
+    """A trainer, its configuration with what was found out, and what was decided, as plain values by name."""
 
     trainer: Trainer
     config: RunConfig
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-def build_segmenter(config: RunConfig, weights: str) -> Segmenter:
-    """The segmenter of a run, on the CPU. Raises UnknownName, BadResolution, WeightsError, BuildError."""
-    for target in config.imports:
-        imports.load(imports.find(target))
-    spec = resolve(config.backbone, imported=bool(config.imports))
-    return build(spec, config.resolution, head=config.head, weights=weights, seed=config.seed)
+    facts: dict[str, Any]
 
 
 def prepare(
-    config: RunConfig,
-    segmenter: Segmenter,
-    num_steps: int,
-    device: torch.device,
-    processes: Processes,
-    on_note: Callable[[str], None],
+    config: RunConfig, segmenter: Segmenter, num_steps: int, device: torch.device, processes: Processes
 ) -> Prepared:
-    """A trainer of `segmenter` on `device`. Raises BadRecipe for a recipe that does not fit the number of steps."""
+    """A trainer of `segmenter` on `device`, which it is moved to.
+
+    Raises BadRecipe for a recipe that does not fit the number of steps, RunError where no image fits into memory.
+    """
     recipe = config.recipe
     num_joint = segmenter.head.plan.num_joint if isinstance(segmenter.head, EomtHead) else 0
     check(recipe, num_steps, num_joint)
+    if recipe.freeze_backbone:
+        freeze_backbone(segmenter)
     unreached = freeze_unreached(segmenter, config.resolution)
-    segmenter = segmenter.to(device)
-    optimizer = create_optimizer(segmenter, recipe)
-    checkpointed = gradient_checkpointing.enable(segmenter) if config.grad_checkpoint else ""
+    segmenter.to(device)
+    if config.grad_checkpoint:
+        gradient_checkpointing.enable(segmenter)
     autocast = autocast_dtype(recipe.dtype, device)
+    share = -(-recipe.batch // processes.num)
     trainer = Trainer(
         model=Supervised(segmenter).to(device),
         segmenter=segmenter,
         criterion=create_criterion(config.head, recipe, config.seed),
-        optimizer=optimizer,
+        optimizer=create_optimizer(segmenter, recipe),
         recipe=recipe,
         num_steps=num_steps,
         seed=config.seed,
-        micro_batch=config.micro_batch,
+        micro_batch=config.micro_batch or share,
         device=device,
-        processes=processes,
+        processes=Processes(),
         watch=Watch(half_precision=autocast == torch.float16),
         autocast=autocast,
         scaler=torch.amp.GradScaler(device.type) if autocast == torch.float16 else None,
         ema=Ema(segmenter, recipe.ema_decay) if recipe.ema_decay else None,
         annealing=mask_annealing(recipe, num_steps, num_joint) if num_joint else None,
     )
-    return Prepared(trainer, config, {})
+    passes = "as asked for"
+    if not config.micro_batch:
+        found = find_micro_batch(trainer, config, share)
+        trainer.micro_batch = min(processes.from_all(found.num_images))
+        passes = str(found)
+    norms = batch_norm.choose(
+        segmenter,
+        recipe.batch_norm,
+        num_processes=processes.num,
+        images_per_pass=trainer.micro_batch,
+        device_type=device.type,
+    )
+    batch_norm.apply(segmenter, norms)
+    batch_norm.train_mode(segmenter, norms)
+    trainer.processes = processes
+    trainer.model = wrapped(trainer.model, config.compile, device, processes)
+    learning = sum(parameter.numel() for parameter in segmenter.parameters() if parameter.requires_grad)
+    facts = {
+        "params": sum(parameter.numel() for parameter in segmenter.parameters()),
+        "params_trained": learning,
+        "params_unreached": list(unreached),
+        "micro_batch": passes,
+        "batch_norm": str(norms),
+        "dtype": str(autocast or torch.float32).removeprefix("torch."),
+        "num_processes": processes.num,
+    }
+    return Prepared(trainer, replace(config, micro_batch=trainer.micro_batch), facts)
+
+
+def find_micro_batch(trainer: Trainer, config: RunConfig, share: int) -> micro_batch.MicroBatch:
+    """The most images of a pass, found by steps that do not count. Raises RunError where not even one fits."""
+    rehearsed = replace(trainer, watch=Watch(half_precision=True), ema=None, scaler=None, micro_batch=share)
+
+    def attempt(num_images: int) -> None:
+        rehearsed.step(made_up_batch(num_images, config.resolution, config.head.num_classes))
+
+    least = 2 if config.recipe.batch_norm == "train" else 1
+    with rehearsal(trainer.segmenter, trainer.optimizer):
+        batch_norm.train_mode(trainer.segmenter, _AT_REST)
+        return micro_batch.find(attempt, share, trainer.device.type, least=least)
+
+
+def made_up_batch(num_images: int, resolution: int, num_classes: int) -> Batch:
+    """Noise with a label map of up to 20 stripes: as many masks as a rich image has."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (num_images, 3, resolution, resolution), dtype=torch.uint8, generator=generator)
+    stripes = torch.arange(resolution) * min(_NUM_SEGMENTS, num_classes) // resolution
+    labels = stripes.to(torch.uint8).expand(num_images, resolution, resolution)
+    return Batch(0, images, labels, tuple(range(num_images)), ())
+
+
+def wrapped(model: nn.Module, compile_mode: str, device: torch.device, processes: Processes) -> nn.Module:
+    """`model` compiled, and averaging its gradients over the processes."""
+    if compile_mode != "none":
+        model = torch.compile(model, mode=None if compile_mode == "default" else compile_mode)  # type: ignore[assignment]
+    if processes.num == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)

@@ -22,8 +22,8 @@ class Keeper(Protocol):
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Keep the numbers of a step, counted from 1."""
 
-    def checkpoint(self, step: int) -> None:
-        """Keep the whole state after `step` steps."""
+    def checkpoint(self, step: int, *, best: bool) -> None:
+        """Keep the whole state after `step` steps. Raises CheckpointError when it cannot be written."""
 
     def evaluated(self, step: int, record: EvaluationRecord) -> bool:
         """Keep a validation; whether it is the best of the run."""
@@ -43,8 +43,8 @@ class Rhythm:
         return step == self.num_steps or (step > 0 and self.evaluation_steps > 0 and step % self.evaluation_steps == 0)
 
     def saves(self, step: int) -> bool:
-        """Whether a checkpoint follows `step` steps: also before every validation, which can be long."""
-        return step % self.checkpoint_steps == 0 or self.evaluates(step)
+        """Whether a checkpoint follows `step` steps, validated or not."""
+        return step > 0 and (step % self.checkpoint_steps == 0 or self.evaluates(step))
 
 
 @dataclass(slots=True)
@@ -52,7 +52,8 @@ class Session:
     """A training from `step` on.
 
     feed: batches from a step on. validate: scores the model after a step on the validation split; None when it was
-    stopped. evaluated: steps that are validated already. stops: whether a signal asked this process to stop.
+    stopped. evaluated: steps that are validated already. saved: step of the newest checkpoint, 0 for none. stops: whether
+    a signal asked this process to stop.
     """
 
     trainer: Trainer
@@ -64,6 +65,7 @@ class Session:
     on_event: events.OnEvent
     memory_bytes: Callable[[], int]
     step: int = 0
+    saved: int = 0
     skip_bad: int = 0
     evaluated: set[int] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
@@ -72,10 +74,7 @@ class Session:
     def run(self) -> End:
         """Train to the end or until a stop, with a checkpoint there. Raises Diverged, DataError, CheckpointError."""
         feed = self.feed(self.step)
-        saved = self.step
-        while True:
-            if not self._validated():
-                return "stopped"
+        while self._validated():
             if self.step >= self.rhythm.num_steps:
                 return "finished"
             start = self.clock()
@@ -83,36 +82,37 @@ class Session:
             self._count_skipped(batch)
             done = self.trainer.step(batch, self.stops)
             if done is None:
-                if saved != self.step:
-                    self.keeper.checkpoint(self.step)
-                return "stopped"
+                break
             self.step += 1
             self._tell(done, len(batch.samples) * self.trainer.processes.num / (self.clock() - start))
-            if self.rhythm.saves(self.step) and self._saved():
-                saved = self.step
+        if self.saved != self.step:
+            self.keeper.checkpoint(self.step, best=False)
+        return "stopped"
 
-    def _saved(self) -> bool:
+    def _validated(self) -> bool:
+        """Validate and save where it is due; False when the validation was stopped, to be done by the resumed run."""
+        best = False
+        due = self.rhythm.evaluates(self.step) and self.step not in self.evaluated
+        if due:
+            record = self.validate(self.step)
+            if record is None:
+                return False
+            self.evaluated.add(self.step)
+            best = self.keeper.evaluated(self.step, record)
+            self.on_event(events.Evaluated(self.step, record, best))
+        if due or (self.rhythm.saves(self.step) and self.saved != self.step):
+            self._save(best)
+        return True
+
+    def _save(self, best: bool) -> None:
         """Keep a checkpoint. One in the middle that cannot be written is told and tried again; the last one raises."""
         try:
-            self.keeper.checkpoint(self.step)
+            self.keeper.checkpoint(self.step, best=best)
+            self.saved = self.step
         except CheckpointError as error:
             if self.step == self.rhythm.num_steps:
                 raise
-            self.on_event(events.Noted(f"no checkpoint at step {self.step}: {error}"))
-            return False
-        return True
-
-    def _validated(self) -> bool:
-        """Validate where it is due; False when that was stopped, to be done again by the resumed run."""
-        if not self.rhythm.evaluates(self.step) or self.step in self.evaluated:
-            return True
-        record = self.validate(self.step)
-        if record is None:
-            return False
-        self.evaluated.add(self.step)
-        best = self.keeper.evaluated(self.step, record)
-        self.on_event(events.Evaluated(self.step, record, best))
-        return True
+            self.on_event(events.Noted(f"no checkpoint: {error}"))
 
     def _count_skipped(self, batch: Batch) -> None:
         for name in batch.skipped:
