@@ -125,5 +125,3 @@ def _real(value: float | None, name: str) -> float | None:
     if not math.isfinite(value):
         raise StoreError(f"evaluation: {name} is {value}, expected a finite number or none; nothing was kept")
     return value + 0.0
-
-

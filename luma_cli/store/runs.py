@@ -68,7 +68,7 @@ def update_run(
 ) -> None:
     """Changes what is given; `facts` are added to those that the run has. Raises RunError for an unknown run."""
     given = {"status": status, "reason": None if reason is None else rows.text(reason), "step": step}
-    changed = {name: value for name, value in given.items() if value is not None}
+    changed: Row = {name: value for name, value in given.items() if value is not None}
     if seconds is not None and math.isfinite(seconds):
         changed["seconds"] = seconds + 0.0
 
@@ -81,9 +81,7 @@ def update_run(
         _change(db, run_id, change, now())
 
 
-def save_metrics(
-    db: Database, run_id: str, metrics: Sequence[MetricRow], now: Callable[[], float] = time.time
-) -> None:
+def save_metrics(db: Database, run_id: str, metrics: Sequence[MetricRow], now: Callable[[], float] = time.time) -> None:
     """Keeps (step, name, value) rows of a run; a number that is there for that step and name is replaced.
 
     A value that is not finite is kept as that, in words: `curve` gives it back as it was. Raises RunError for an

@@ -1,6 +1,6 @@
 """A checkpoint: all that is needed to go on as if nothing had happened, in a folder that is whole or not there.
 
-    model.safetensors   the segmenter's state dict; a feed-forward layer that LUMA shares is there once, as the backbone's
+    model.safetensors   the segmenter's state dict; a layer that LUMA shares is there once, as the backbone's
     ema.safetensors     averaged weights, if the run has them
     optimizer.pt        state dicts of the optimiser and of the loss scale
     random.pt           states of torch's generators, one table for each process

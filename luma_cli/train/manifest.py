@@ -58,7 +58,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} has no {MANIFEST}: it was never finished, or part of it was removed") from error
+        raise CheckpointError(
+            f"{folder} has no {MANIFEST}: it was never finished, or part of it was removed"
+        ) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     return _decode(file, values)

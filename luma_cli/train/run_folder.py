@@ -1,10 +1,10 @@
 """The folder of a run: what it is, its checkpoints, which of them are the latest and the best. No torch.
 
-    run.json            id of the run, version of luma that started it
-    config.json         RunConfig.to_json()
-    lock                held by the process that trains
-    latest, best        name of a checkpoint, one line
-    checkpoints/step-000120/
+run.json            id of the run, version of luma that started it
+config.json         RunConfig.to_json()
+lock                held by the process that trains
+latest, best        name of a checkpoint, one line
+checkpoints/step-000120/
 """
 
 from __future__ import annotations

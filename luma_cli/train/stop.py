@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-# SIGUSR1 is what SLURM sends ahead of a preemption when told to (`sbatch --signal=USR1@120`): like SIGTERM, but earlier.
+# SIGUSR1 is what SLURM sends ahead of a preemption when told to: `sbatch --signal=USR1@120`.
 _CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
 
 
@@ -39,7 +39,9 @@ class StopRequests:
             self._before = {one: signal.signal(one, self._note) for one in _CODES}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Brings the former handlers back."""
         for one, handler in self._before.items():
             signal.signal(one, signal.SIG_DFL if handler is None else handler)
