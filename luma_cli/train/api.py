@@ -16,8 +16,8 @@ import torch
 
 from luma_cli.catalogue.names import resolve
 from luma_cli.errors import Diverged, LumaError
-from luma_cli.head.segmenter import Segmenter, build
-from luma_cli.measure import devices, environment, imports
+from luma_cli.head.segmenter import Segmenter
+from luma_cli.measure import devices, environment
 from luma_cli.measure.cost import cost
 from luma_cli.store.database import open_write
 from luma_cli.store.run_records import RunRecord, RunStatus
@@ -28,6 +28,7 @@ from luma_cli.train.checkpoint import CheckpointState
 from luma_cli.train.configure import Given
 from luma_cli.train.device import find_device, peak_bytes
 from luma_cli.train.metrics_log import MetricLog
+from luma_cli.train.model import build_model
 from luma_cli.train.outcome import Outcome
 from luma_cli.train.prepare import Prepared, prepare
 from luma_cli.train.processes import Processes, joined, started
@@ -141,18 +142,13 @@ def make_ready(
 
 def _segmenter(start: Start, processes: Processes) -> Segmenter:
     """The model at the start of the run, on the CPU; one process downloads, the others then find the file there."""
-    config, state = start.config, start.state
-    for target in config.imports:
-        imports.load(imports.find(target))
-    spec = resolve(config.backbone, imported=bool(config.imports))
-    weights = "random" if state else config.weights
-    found = None
-    for turn in (True, False):
-        if processes.is_first is turn:
-            found = build(spec, config.resolution, head=config.head, weights=weights, seed=config.seed)
+    weights = "random" if start.state else start.config.weights
+    if not processes.is_first:
         processes.wait()
-    assert found is not None
-    return found
+    segmenter = build_model(start.config, weights)
+    if processes.is_first:
+        processes.wait()
+    return segmenter
 
 
 def _macs(config: RunConfig) -> int | None:
