@@ -20,7 +20,7 @@ _LARGEST_BYTES = 32 << 20  # the most that glibc takes
 
 def keep_freed_memory() -> None:
     """Set it for this process, at the cost of up to 384 MiB that it holds on to; elsewhere than on glibc, Pillow's."""
-    Image.core.set_blocks_max(_PILLOW_BLOCKS)
+    Image.core.set_blocks_max(_PILLOW_BLOCKS)  # type: ignore[attr-defined]
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # musl has none
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_BYTES)

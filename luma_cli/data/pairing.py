@@ -60,6 +60,7 @@ class Pair:
 class Pairing:
     """What the two folders of a split hold. unlabelled: images whose label file is missing; imageless: label files."""
 
+    split: str
     images: Part
     labels: Part
     pairs: tuple[Pair, ...]
@@ -88,6 +89,7 @@ def find_pairs(card: DatasetCard, root: Root, split: str) -> Pairing:
         if pair.labels in label_sizes
     )
     return Pairing(
+        split,
         images,
         labels,
         _named(whole),

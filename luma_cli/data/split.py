@@ -95,12 +95,12 @@ class Split:
 
 def open_split(card: DatasetCard, root: Root, split: str) -> Split:
     """The split `train` or `val`. Raises DataError when the card lacks it, or files of it are missing."""
-    return split_of(card, split, checked(card, find_pairs(card, root, split)))
+    return split_of(card, checked(card, find_pairs(card, root, split)))
 
 
-def split_of(card: DatasetCard, split: str, pairing: Pairing) -> Split:
+def split_of(card: DatasetCard, pairing: Pairing) -> Split:
     """The pairs that there are, as a Split."""
-    return Split(card, split, pairing.images, pairing.labels, pairing.pairs, fingerprint_of(pairing.pairs))
+    return Split(card, pairing.split, pairing.images, pairing.labels, pairing.pairs, fingerprint_of(pairing.pairs))
 
 
 def checked(card: DatasetCard, pairing: Pairing) -> Pairing:
