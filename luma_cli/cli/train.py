@@ -141,8 +141,8 @@ def train(
         skip_bad=skip_bad,
         imports=(imports,) if imports else (),
     )
-    from luma_cli.report.training import TrainingProgress, print_estimate
-    from luma_cli.train.api import Settings, estimate, train_run
+    from luma_cli.report.training import TrainingProgress
+    from luma_cli.train.api import Settings, train_run
 
     settings = Settings(
         device=device,

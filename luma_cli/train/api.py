@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from luma_cli.catalogue.names import resolve
+from luma_cli.data.skipped import Skipped
 from luma_cli.errors import Diverged, LumaError
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure import devices, environment
@@ -214,7 +215,7 @@ def _keep_row(work: Work, folder: RunFolder, database: Path | None) -> None:
         recipe=config.recipe.name + ("+" if config.recipe_changed else ""),
         seed=config.seed,
         num_steps=work.num_steps,
-        batch=work.data.order.batch,
+        batch=work.data.order.step_size,
         num_processes=work.trainer.processes.num,
         step=start.step,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -243,7 +244,7 @@ def _shown(work: Work) -> dict[str, str]:
         "model": f"{config.backbone} + {config.head.name} at {config.resolution} px, {facts['params']:,} parameters{macs}",
         "weights": facts["weights"]["source"],
         "data": f"{work.data.train.identity}, {len(work.data.train):,} images, {len(work.data.val):,} to validate",
-        "recipe": f"{config.recipe.name}{changed}: {work.num_steps:,} steps of {work.data.order.batch} images",
+        "recipe": f"{config.recipe.name}{changed}: {work.num_steps:,} steps of {work.data.order.step_size} images",
         "passes": f"{facts['micro_batch']}, {facts['dtype']}, on {work.trainer.device} x {facts['num_processes']}",
         "BatchNorm": facts["batch_norm"],
     }
@@ -283,7 +284,8 @@ def _session(
         memory_bytes=lambda: peak_bytes(trainer.device),
         step=work.start.step,
         saved=work.start.step,
-        skip_bad=config.skip_bad,
+        step_images=work.data.order.step_size,
+        skipped=Skipped(config.skip_bad),
         evaluated=set(book.scores),
     )
 
@@ -300,7 +302,7 @@ def _guarded(session: Session, book: Book) -> RunStatus:
     """Run, and keep how it ended, whatever happens."""
     try:
         end: RunStatus = session.run()
-        facts = {"skipped": sorted(session.skipped), "memory_bytes": session.memory_bytes()}
+        facts = {"skipped": list(session.skipped.names), "memory_bytes": session.memory_bytes()}
         book.tell(step=session.step, status=end, facts=facts)
     except BaseException as error:
         status: RunStatus = "diverged" if isinstance(error, Diverged) else "failed"

@@ -125,7 +125,7 @@ def made_up_batch(num_images: int, resolution: int, num_classes: int) -> Batch:
     images = torch.randint(0, 256, (num_images, 3, resolution, resolution), dtype=torch.uint8, generator=generator)
     stripes = torch.arange(resolution) * min(_NUM_SEGMENTS, num_classes) // resolution
     labels = stripes.to(torch.uint8).expand(num_images, resolution, resolution)
-    return Batch(0, images, labels, tuple(range(num_images)), ())
+    return Batch(0, 0, images, labels, tuple(range(num_images)), ())
 
 
 def wrapped(model: nn.Module, compile_mode: str, device: torch.device, processes: Processes) -> nn.Module:

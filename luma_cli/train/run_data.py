@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from luma_cli.data.card import DatasetCard, load_card
@@ -32,7 +32,7 @@ class RunData:
         """Optimiser steps of an epoch."""
         return self.order.steps_per_epoch
 
-    def feed(self, first_step: int, last_step: int, num_workers: int, pin_memory: bool) -> Iterator[Batch]:
+    def feed(self, first_step: int, last_step: int, num_workers: int, pin_memory: bool) -> Generator[Batch]:
         """Batches of this process for steps first_step .. last_step - 1."""
         return batches(self.training_set, self.order, first_step, last_step, num_workers, pin_memory=pin_memory)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from luma_cli.data.loader import Batch
-from luma_cli.errors import CheckpointError, DataError
+from luma_cli.data.skipped import Skipped
+from luma_cli.errors import CheckpointError
 from luma_cli.store.run_records import EvaluationRecord
 from luma_cli.train import events
 from luma_cli.train.step import Stepped, Trainer
@@ -51,43 +53,50 @@ class Rhythm:
 class Session:
     """A training from `step` on.
 
-    feed: batches from a step on. validate: scores the model after a step on the validation split; None when it was
+    feed: batches from a step on. step_images: of a step, over all processes. validate: scores the model after a step on the validation split; None when it was
     stopped. evaluated: steps that are validated already. saved: step of the newest checkpoint, 0 for none. stops: whether
     a signal asked this process to stop.
     """
 
     trainer: Trainer
-    feed: Callable[[int], Iterator[Batch]]
+    feed: Callable[[int], Generator[Batch]]
     validate: Callable[[int], EvaluationRecord | None]
     keeper: Keeper
     rhythm: Rhythm
     stops: Callable[[], bool]
     on_event: events.OnEvent
     memory_bytes: Callable[[], int]
+    step_images: int
     step: int = 0
     saved: int = 0
-    skip_bad: int = 0
+    skipped: Skipped = field(default_factory=lambda: Skipped(0))
     evaluated: set[int] = field(default_factory=set)
-    skipped: set[str] = field(default_factory=set)
     clock: Callable[[], float] = time.perf_counter
 
     def run(self) -> End:
         """Train to the end or until a stop, with a checkpoint there. Raises Diverged, DataError, CheckpointError."""
-        feed = self.feed(self.step)
-        while self._validated():
-            if self.step >= self.rhythm.num_steps:
-                return "finished"
-            start = self.clock()
-            batch = next(feed)
-            self._count_skipped(batch)
-            done = self.trainer.step(batch, self.stops)
-            if done is None:
-                break
-            self.step += 1
-            self._tell(done, len(batch.samples) * self.trainer.processes.num / (self.clock() - start))
+        with closing(self.feed(self.step)) as feed:
+            while self._validated():
+                if self.step >= self.rhythm.num_steps:
+                    return "finished"
+                if not self._trained(feed):
+                    break
         if self.saved != self.step:
             self.keeper.checkpoint(self.step, best=False)
         return "stopped"
+
+    def _trained(self, feed: Iterator[Batch]) -> bool:
+        """One step; False, with nothing changed, when the processes were asked to stop."""
+        start = self.clock()
+        batch = next(feed)
+        for name in self.skipped.add(batch.skipped):
+            self.on_event(events.Noted(f"left out as it cannot be used: {name}"))
+        done = self.trainer.step(batch, self.stops)
+        if done is None:
+            return False
+        self.step += 1
+        self._tell(done, batch.epoch, self.step_images / (self.clock() - start))
+        return True
 
     def _validated(self) -> bool:
         """Validate and save where it is due; False when the validation was stopped, to be done by the resumed run."""
@@ -114,23 +123,14 @@ class Session:
                 raise
             self.on_event(events.Noted(f"no checkpoint: {error}"))
 
-    def _count_skipped(self, batch: Batch) -> None:
-        for name in batch.skipped:
-            if name not in self.skipped:
-                self.skipped.add(name)
-                self.on_event(events.Noted(f"left out, {len(self.skipped)} of at most {self.skip_bad}: {name}"))
-        if len(self.skipped) > self.skip_bad:
-            raise DataError(f"{len(self.skipped)} bad files, --skip-bad allows {self.skip_bad}; see `luma data check`")
-
-    def _tell(self, done: Stepped, images_per_second: float) -> None:
+    def _tell(self, done: Stepped, epoch: int, images_per_second: float) -> None:
         metrics = metrics_of(done)
         self.keeper.step(self.step, metrics)
-        rhythm = self.rhythm
         self.on_event(
             events.Stepped(
                 step=self.step,
-                num_steps=rhythm.num_steps,
-                epoch=(self.step - 1) // rhythm.epoch_steps,
+                num_steps=self.rhythm.num_steps,
+                epoch=epoch,
                 metrics=metrics,
                 images_per_second=images_per_second,
                 memory_bytes=self.memory_bytes(),
