@@ -76,7 +76,10 @@ def test_trying_finds_the_largest_pass_that_fits(num_images: int, most: int) -> 
 
 def test_trying_says_what_it_tried_and_takes_a_second_step() -> None:
     step = Step(4)
-    assert str(by_trying(step, 16)) == "4 x 4 images (tried 16: out of memory, 8: out of memory, 6: out of memory, 4: fits)"
+    assert (
+        str(by_trying(step, 16))
+        == "4 x 4 images (tried 16: out of memory, 8: out of memory, 6: out of memory, 4: fits)"
+    )
     assert step.asked == [16, 8, 6, 4, 4]
 
 

@@ -76,9 +76,7 @@ def by_trying(attempt: Attempt, num_images: int, *, least: int = 1) -> MicroBatc
     raise _too_large(tried[-1][0])
 
 
-def by_prediction(
-    attempt: Attempt, num_images: int, *, least: int = 1, memory: HostMemory = host_memory
-) -> MicroBatch:
+def by_prediction(attempt: Attempt, num_images: int, *, least: int = 1, memory: HostMemory = host_memory) -> MicroBatch:
     """The largest size of the ladder whose memory, on a line through two measured ones, stays in what can be had.
 
     Raises RunError where memory runs out at the least size.
