@@ -68,12 +68,7 @@ def _by_class(names: Sequence[str], backbone: Backbone) -> dict[str, int]:
     if not backbone.sites.found:
         return {}
     prefixes = [f"{name}." for name in blocks_by_class(backbone.model, backbone.block(0))]
-    return {
-        name: number
-        for name in names
-        for number, prefix in enumerate(prefixes)
-        if name.startswith(prefix)
-    }
+    return {name: number for name in names for number, prefix in enumerate(prefixes) if name.startswith(prefix)}
 
 
 def blocks_by_class(model: nn.Module, block: nn.Module) -> list[str]:
