@@ -9,7 +9,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luma_cli.errors import RunError
@@ -161,9 +161,13 @@ def curves(connection: sqlite3.Connection | None, run_id: str, name: str = "") -
     return found
 
 
-def stored(connection: sqlite3.Connection, run_id: str) -> Row | None:
-    """The row of a run with its parents' JSON and hashes, as a check of the database reads it."""
-    return _row(connection, run_id)
+def problems(connection: sqlite3.Connection) -> Iterator[str]:
+    """Runs that are not what their hash says, one line each."""
+    for row in list(dicts(connection.execute(_LOAD + _ORDER))):
+        run_id, parents = row["run_id"], (row.pop("environment_hash"), row.pop("provenance_hash"))
+        row.pop("identity"), row.pop("provenance")
+        if run_rows.hash_of(row, *parents) != row["hash"]:
+            yield f"run {run_id} is not what its hash says"
 
 
 def _value(value: float) -> tuple[float | None, str | None]:
