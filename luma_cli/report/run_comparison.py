@@ -66,7 +66,7 @@ def cautions(runs: Sequence[Compared]) -> list[str]:
         found.append(f"evaluated on different data ({_listed(f'{one.data} {one.split}' for one in scored)})")
     protocols = {protocol_text(_without_size(one)) for one in scored}
     if len(protocols) > 1:
-        found.append(f"evaluated under different protocols ({_listed(protocols)})")
+        found.append(f"evaluated under different protocols ({'; '.join(sorted(protocols))})")
     if scored and len(scored) < len(runs):
         found.append("not all of them were evaluated; `luma eval RUN` does it")
     return found

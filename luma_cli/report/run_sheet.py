@@ -50,11 +50,12 @@ def curves_table(curves: Curves, *, plain: bool = False) -> Table:
 
 
 def evaluations_table(evaluations: Sequence[EvaluationRecord]) -> Table:
-    """One row for each evaluation, oldest first."""
+    """One row for each evaluation, oldest first. What all protocols share is said once, below."""
+    shared = _shared([one.protocol for one in evaluations])
     return Table(
         columns("data", "split", "step>", "mIoU>", "mAcc>", "aAcc>", "boundary>", "images>", "GMACs/img>", "protocol~"),
-        tuple(_evaluation_cells(one) for one in evaluations),
-        caption="percent; GMACs of the average image, its windows included",
+        tuple(_evaluation_cells(one, shared) for one in evaluations),
+        caption=f"percent; GMACs of the average image, its windows included\n{protocol_text(shared)}".strip(),
     )
 
 
@@ -115,8 +116,8 @@ def evaluation_json(evaluation: EvaluationRecord) -> dict[str, Any]:
 
 
 def protocol_text(protocol: Mapping[str, Any]) -> str:
-    """E.g. `tta=False window=512`."""
-    return " ".join(f"{name}={value}" for name, value in sorted(protocol.items()))
+    """E.g. `flip=False, window=512`."""
+    return ", ".join(f"{name}={value}" for name, value in sorted(protocol.items()))
 
 
 def _progress(one: Standing) -> dict[str, str]:
@@ -152,12 +153,23 @@ def _digits(value: float) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
-def _evaluation_cells(one: EvaluationRecord) -> tuple[str, ...]:
+def _shared(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is the same in all of them."""
+    first = protocols[0] if protocols else {}
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in other and other[name] == value for other in protocols)
+    }
+
+
+def _evaluation_cells(one: EvaluationRecord, shared: Mapping[str, Any]) -> tuple[str, ...]:
     scores = (one.miou_percent, one.macc_percent, one.aacc_percent, one.boundary_miou_percent)
     skipped = f" (-{one.num_skipped})" if one.num_skipped else ""
     gmacs = None if one.macs_per_image is None else one.macs_per_image / 1e9
     cells = (one.data, one.split, f"{one.step:,}", *map(_percent, scores), f"{one.num_images:,}{skipped}")
-    return (*cells, number(gmacs), protocol_text(one.protocol))
+    own = {name: value for name, value in one.protocol.items() if name not in shared}
+    return (*cells, number(gmacs), protocol_text(own))
 
 
 def _cost_cells(row: Mapping[str, Any]) -> tuple[str, ...]:

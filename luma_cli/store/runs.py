@@ -104,8 +104,10 @@ def forget_after(db: Database, run_id: str, step: int, now: Callable[[], float] 
 def delete_run(db: Database, run_id: str) -> bool:
     """Removes a run, its curves and its evaluations; whether there was one."""
     with translated(file_of(db.conn)), transaction(db.conn):
-        known = db.conn.execute("DELETE FROM run WHERE run_id = ?", [run_id]).rowcount
-        scored = db.conn.execute("DELETE FROM evaluation WHERE run_id = ? AND run_id <> ''", [run_id]).rowcount
+        known = db.conn.execute("DELETE FROM run WHERE run_id = ?", [rows.text(run_id)]).rowcount
+        scored = db.conn.execute(
+            "DELETE FROM evaluation WHERE run_id = ? AND run_id <> ''", [rows.text(run_id)]
+        ).rowcount
         sweep(db.conn)
     return bool(known or scored)
 
@@ -145,7 +147,7 @@ def best_miou(connection: sqlite3.Connection | None) -> dict[str, float]:
 
 def curve(connection: sqlite3.Connection | None, run_id: str, name: str) -> list[tuple[int, float]]:
     """(step, value) of one metric of a run in the order of steps; empty for one that it does not have."""
-    return curves(connection, run_id, name).get(name, [])
+    return curves(connection, run_id, name).get(rows.text(name), [])
 
 
 def curves(connection: sqlite3.Connection | None, run_id: str, name: str = "") -> dict[str, list[tuple[int, float]]]:
@@ -156,7 +158,7 @@ def curves(connection: sqlite3.Connection | None, run_id: str, name: str = "") -
     query = """SELECT m.name, m.step, m.value, m.not_finite FROM run_metric m JOIN run r USING (run_key)
         WHERE r.run_id = ?1 AND ?2 IN ('', m.name) ORDER BY m.name, m.step"""
     with translated(file_of(connection)):
-        for metric, step, value, words in connection.execute(query, [run_id, rows.text(name)]):
+        for metric, step, value, words in connection.execute(query, [rows.text(run_id), rows.text(name)]):
             found.setdefault(metric, []).append((step, float(words) if words else value))
     return found
 

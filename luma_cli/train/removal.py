@@ -16,7 +16,7 @@ from luma_cli.train.run_lock import locked
 def remove_run(found: FoundRun, database: str | Path | None = None, *, files: bool = False) -> None:
     """Removes the run from the database, and its folder with `files`: renamed first, so that no half of it is left.
 
-    Raises RunError when a process trains it, or the folder cannot be removed; then nothing is removed.
+    Raises RunError when a process trains it, or the folder cannot be removed; then the database keeps it.
     """
     with locked(found.folder.path) if found.folder else nullcontext():
         if files and found.folder:
