@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli import cost, data, db, doctor, list_, profile, recommend, runs, show, train
+from luma_cli.cli import cost, data, db, doctor, eval_, list_, profile, recommend, runs, show, train
 from luma_cli.cli.command import ManyValued
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
@@ -33,6 +33,7 @@ app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
+app.command("eval")(eval_.evaluate_run)
 app.add_typer(db.app, name="db")
 
 _INTERRUPTED = 130
