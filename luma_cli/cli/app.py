@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli import cost, db, doctor, list_, profile, recommend, show
+from luma_cli.cli import cost, data, db, doctor, list_, profile, recommend, show
 from luma_cli.cli.command import ManyValued
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
@@ -30,6 +30,7 @@ app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
+app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")
 
 _INTERRUPTED = 130
