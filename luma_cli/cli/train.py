@@ -156,7 +156,10 @@ def train(
     )
     with TrainingProgress(sys.stderr) as progress:
         if dry_run:
-            print_estimate(estimate(given, settings, progress), as_json)
+            from luma_cli.report.estimate import print_estimate
+            from luma_cli.train.estimate import estimate_run
+
+            print_estimate(estimate_run(given, settings, progress), as_json)
             return
         outcome = train_run(given, settings, progress)
     if outcome.is_first:

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ def batches(
     num_workers: int,
     pin_memory: bool = False,
     start_method: str | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """The batches of steps first_step .. last_step - 1 of this rank; close the iterator to end its workers.
 
     start_method: how workers are started, as multiprocessing names it; None for Python's usual one.

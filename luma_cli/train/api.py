@@ -39,8 +39,8 @@ from luma_cli.train.run_data import RunData, open_data
 from luma_cli.train.run_folder import RunFolder
 from luma_cli.train.session import Rhythm, Session
 from luma_cli.train.start import Start, new_start, resumed_start
-from luma_cli.train.stop import StopRequests
 from luma_cli.train.step import Trainer
+from luma_cli.train.stop import StopRequests
 from luma_cli.train.validate import Validation
 
 _MOST_CHECKPOINT_STEPS = 1000
@@ -237,11 +237,12 @@ def _sink(folder: RunFolder, step: int, settings: Settings) -> Any:
 def _shown(work: Work) -> dict[str, str]:
     """What the user is told at the start."""
     config, facts = work.config, work.prepared.facts
-    macs = f", {work.macs_per_window / 1e9:.1f} GMACs per window" if work.macs_per_window else ""
+    macs = f", {work.macs_per_window / 1e9:.3g} GMACs per window" if work.macs_per_window else ""
     changed = f" with {', '.join(config.recipe_changed)} changed" if config.recipe_changed else ""
     unreached = facts["params_unreached"]
+    params = f"{facts['params']:,} parameters"
     shown = {
-        "model": f"{config.backbone} + {config.head.name} at {config.resolution} px, {facts['params']:,} parameters{macs}",
+        "model": f"{config.backbone} + {config.head.name} at {config.resolution} px, {params}{macs}",
         "weights": facts["weights"]["source"],
         "data": f"{work.data.train.identity}, {len(work.data.train):,} images, {len(work.data.val):,} to validate",
         "recipe": f"{config.recipe.name}{changed}: {work.num_steps:,} steps of {work.data.order.step_size} images",
@@ -254,8 +255,8 @@ def _shown(work: Work) -> dict[str, str]:
 def _session(
     work: Work, settings: Settings, book: Book, stops: Callable[[], bool], on_event: events.OnEvent
 ) -> Session:
-    config, trainer, epoch_steps = work.config, work.trainer, work.data.num_steps
-    num_workers = default_workers(trainer) if settings.num_workers is None else settings.num_workers
+    config, trainer = work.config, work.trainer
+    num_workers = workers_of(trainer, settings)
     validation = Validation(
         trainer=trainer,
         split=work.data.val,
@@ -267,18 +268,12 @@ def _session(
         on_event=on_event,
         skip_bad=config.skip_bad,
     )
-    every = config.recipe.eval_every_epochs * epoch_steps
     return Session(
         trainer=trainer,
         feed=lambda step: work.data.feed(step, work.num_steps, num_workers, trainer.device.type == "cuda"),
         validate=validation,
         keeper=book,
-        rhythm=Rhythm(
-            num_steps=work.num_steps,
-            epoch_steps=epoch_steps,
-            evaluation_steps=max(1, round(every)) if every else 0,
-            checkpoint_steps=settings.checkpoint_steps or min(epoch_steps, _MOST_CHECKPOINT_STEPS),
-        ),
+        rhythm=rhythm_of(work, settings),
         stops=stops,
         on_event=on_event,
         memory_bytes=lambda: peak_bytes(trainer.device),
@@ -290,8 +285,21 @@ def _session(
     )
 
 
-def default_workers(trainer: Trainer) -> int:
-    """Loading processes: none on a CPU, which computes with every core; else the cores that a process has, at most 8."""
+def rhythm_of(work: Work, settings: Settings) -> Rhythm:
+    """When the run is validated and saved."""
+    epoch_steps = work.data.num_steps
+    every = work.config.recipe.eval_every_epochs * epoch_steps
+    return Rhythm(
+        num_steps=work.num_steps,
+        evaluation_steps=max(1, round(every)) if every else 0,
+        checkpoint_steps=settings.checkpoint_steps or min(epoch_steps, _MOST_CHECKPOINT_STEPS),
+    )
+
+
+def workers_of(trainer: Trainer, settings: Settings) -> int:
+    """Loading processes: as asked; else none on a CPU, which computes with every core, and on a GPU a core's each."""
+    if settings.num_workers is not None:
+        return settings.num_workers
     if trainer.device.type == "cpu":
         return 0
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

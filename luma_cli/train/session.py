@@ -33,16 +33,21 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """Steps of the run, of an epoch, between validations (0: at the end alone) and between checkpoints."""
+    """Steps of the run, between validations (0: at the end alone) and between checkpoints."""
 
     num_steps: int
-    epoch_steps: int
     evaluation_steps: int
     checkpoint_steps: int
 
     def evaluates(self, step: int) -> bool:
         """Whether the model after `step` steps is validated."""
         return step == self.num_steps or (step > 0 and self.evaluation_steps > 0 and step % self.evaluation_steps == 0)
+
+    @property
+    def num_evaluations(self) -> int:
+        """How many validations the whole run has."""
+        every = self.evaluation_steps or self.num_steps
+        return -(-self.num_steps // every)
 
     def saves(self, step: int) -> bool:
         """Whether a checkpoint follows `step` steps, validated or not."""
@@ -53,9 +58,9 @@ class Rhythm:
 class Session:
     """A training from `step` on.
 
-    feed: batches from a step on. step_images: of a step, over all processes. validate: scores the model after a step on the validation split; None when it was
-    stopped. evaluated: steps that are validated already. saved: step of the newest checkpoint, 0 for none. stops: whether
-    a signal asked this process to stop.
+    feed: batches from a step on. step_images: of a step, over all processes. validate: scores the model after a step
+    on the validation split; None when it was stopped. evaluated: steps that are validated already. saved: step of the
+    newest checkpoint, 0 for none. stops: whether a signal asked this process to stop.
     """
 
     trainer: Trainer

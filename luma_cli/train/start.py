@@ -38,7 +38,7 @@ class Start:
 
 
 def new_start(given: Given, out: Path | None, processes: Processes) -> Start:
-    """A new run, its folder checked but not made. Raises RunError for a folder that is in use, UsageError, BadRecipe."""
+    """A new run, its folder checked but not made. Raises RunError for a folder in use, UsageError, BadRecipe."""
     config = new_config(given, processes.num)
     run_id = processes.from_first(run_folder.new_run_id(config.backbone, config.data, datetime.now()))
     folder = (out or run_folder.ROOT / run_id).expanduser().absolute()
