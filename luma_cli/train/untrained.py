@@ -26,8 +26,8 @@ def freeze_unreached(segmenter: Segmenter, resolution: int) -> tuple[str, ...]:
     copy = deepcopy(segmenter).to("meta").train()
     images = torch.zeros(_BATCH, 3, resolution, resolution, device="meta")
     outputs = [part for output in copy.predictions(images) for part in _tensors(output)]
-    sums = [part.float().sum() for part in (*outputs, balance_loss(copy.backbone).to("meta"))]
-    torch.autograd.backward(sums)
+    sums = [part.float().sum() for part in (*outputs, balance_loss(copy.backbone))]
+    torch.autograd.backward([each for each in sums if each.requires_grad])
     trained = [(name, each) for name, each in copy.named_parameters() if each.requires_grad]
     unreached = {name for name, parameter in trained if parameter.grad is None}
     for name, parameter in segmenter.named_parameters():

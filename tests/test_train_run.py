@@ -1,0 +1,267 @@
+"""A training from the first step to the last: what it keeps, and that a resumed one is the same to the last bit."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from drawn_data import drawn
+
+from luma_cli.errors import BadRecipe, CheckpointError, DataError, Diverged, RunError, UsageError
+from luma_cli.store.database import open_read
+from luma_cli.store.evaluations import evaluations
+from luma_cli.store.runs import curve, load_run
+from luma_cli.train import events, step
+from luma_cli.train.api import Settings, train_run
+from luma_cli.train.checkpoint import load_checkpoint
+from luma_cli.train.checkpoints import latest_sound
+from luma_cli.train.configure import Given
+from luma_cli.train.outcome import Outcome
+from luma_cli.train.restore import restore
+from luma_cli.train.run_folder import open_run
+
+NUM_STEPS = 6
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def given(*changes: str, **fields) -> Given:
+    """A quick run of test_vit on 12 drawn images of 64 px, validated at its end."""
+    usual = (f"steps={NUM_STEPS}", "epochs=0", "batch=4", "warmup_head_steps=1", "warmup_backbone_steps=1")
+    asked = Given(
+        backbone="test_vit",
+        data="ade20k",
+        root=str(drawn()),
+        resolution=64,
+        recipe="smoke",
+        changes=(*usual, "num_points=64", *changes),
+        head={"num_queries": 12},
+    )
+    return replace(asked, **fields)
+
+
+def run(asked: Given, out: Path, on_event=lambda event: None, **settings) -> Outcome:
+    return train_run(asked, Settings(device="cpu", out=out, checkpoint_steps=1, **settings), on_event)
+
+
+def losses(run_id: str) -> list[tuple[int, float]]:
+    with closing(open_read()) as connection:
+        return curve(connection, run_id, "train/loss")
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return dict(load_checkpoint(latest_sound(open_run(path)).path).model)
+
+
+class Crash(Exception):
+    """Stands for whatever ends a process."""
+
+
+def crash_at(number: int):
+    def watch(event: events.Event) -> None:
+        if isinstance(event, events.Stepped) and event.step == number:
+            raise Crash
+
+    return watch
+
+
+def test_a_run_keeps_its_curve_its_checkpoint_its_scores_and_what_it_was(tmp_path):
+    seen: list[events.Event] = []
+    outcome = run(given(), tmp_path / "a", seen.append)
+    assert (outcome.status, outcome.step, outcome.exit_code) == ("finished", NUM_STEPS, 0)
+    curve_of = losses(outcome.run_id)
+    assert [number for number, _ in curve_of] == list(range(1, NUM_STEPS + 1))
+    assert curve_of[-1][1] < curve_of[0][1]
+    with closing(open_read()) as connection:
+        record = load_run(connection, outcome.run_id)
+        (score,) = evaluations(connection, outcome.run_id, images=True)
+    assert (record.status, record.step, record.num_steps, record.weights) == ("finished", 6, 6, "random")
+    assert record.dataset.startswith("ade20k#")
+    assert record.recipe == "smoke+"
+    assert record.facts["params"] == sum(each.numel() for each in restore("latest").segmenter.parameters())
+    assert record.facts["macs_per_window"] > 0
+    assert score.num_images == len(score.images) == 3
+    assert score.macs_per_image == pytest.approx(record.facts["macs_per_window"] * score.windows_per_image)
+    assert score.miou_percent == outcome.best_miou_percent
+    assert [type(event) for event in seen].count(events.Evaluated) == 1
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["data_fingerprint"]
+
+
+def test_the_same_command_twice_gives_the_same_bits(tmp_path):
+    one, other = run(given(), tmp_path / "a"), run(given(), tmp_path / "b")
+    assert losses(one.run_id) == losses(other.run_id)
+    first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_another_seed_gives_another_run(tmp_path):
+    one, other = run(given(), tmp_path / "a"), run(given(seed=1), tmp_path / "b")
+    assert losses(one.run_id) != losses(other.run_id)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ((), {}),
+        (("ema_decay=0.9",), {"accumulate": 2}),
+        (("eval_every_epochs=1",), {"head": {"name": "eomt", "num_queries": 12}}),
+        ((), {"backbone": "test_convnext", "head": {}}),
+        (("batch_norm=train",), {"backbone": "test_resnet", "resolution": 96, "head": {"name": "linear"}}),
+    ],
+)
+def test_a_crashed_run_goes_on_as_if_nothing_had_happened(tmp_path, changes, fields):
+    whole = run(given(*changes, **fields), tmp_path / "whole")
+    for number in (2, 5):
+        if number == 2:
+            asked, settings = given(*changes, **fields), {}
+        else:
+            asked, settings = Given(), {"resume": str(tmp_path / "part")}
+        with pytest.raises(Crash):
+            run(asked, tmp_path / "part", crash_at(number), **settings)
+    part = run(Given(), tmp_path / "part", resume=str(tmp_path / "part"))
+    assert part.status == "finished"
+    assert losses(part.run_id) == losses(whole.run_id)
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "part")
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    with closing(open_read()) as connection:
+        scores = [[each.miou_percent for each in evaluations(connection, one.run_id)] for one in (whole, part)]
+    assert scores[0] == scores[1]
+
+
+def test_micro_batches_change_nothing_but_rounding(tmp_path):
+    whole = run(given(accumulate=1), tmp_path / "a")
+    parts = run(given(accumulate=4), tmp_path / "b")
+    for (_, one), (_, other) in zip(losses(whole.run_id), losses(parts.run_id), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_a_frozen_backbone_does_not_move(tmp_path):
+    run(given("freeze_backbone=true"), tmp_path / "a")
+    from luma_cli.head.config import HeadConfig
+    from luma_cli.head.segmenter import build
+
+    before = build("test_vit", 64, head=HeadConfig(num_queries=12)).state_dict()
+    after = weights(tmp_path / "a")
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved
+    assert not any(name.startswith("backbone.") for name in moved)
+
+
+def test_a_run_that_leaves_the_numbers_stops_with_advice_and_keeps_the_last_good_state(tmp_path, monkeypatch):
+    clip = step.Trainer._clip
+
+    def poisoned(trainer: step.Trainer) -> float:
+        return float("nan") if int(trainer.optimizer.state_dict()["state"][0]["step"]) >= 2 else clip(trainer)
+
+    run(given(), tmp_path / "sound")
+    monkeypatch.setattr(step.Trainer, "_clip", lambda trainer: poisoned(trainer) if trainer.optimizer.state else clip(trainer))
+    with pytest.raises(Diverged, match="the gradient was not finite 5 times in a row.*try --set lr"):
+        run(given("steps=12"), tmp_path / "a")
+    sound = latest_sound(open_run(tmp_path / "a"))
+    assert all(torch.isfinite(value).all() for value in load_checkpoint(sound.path).model.values())
+    with closing(open_read()) as connection:
+        record = load_run(connection, open_run(tmp_path / "a").run_id)
+    assert record.status == "diverged"
+    assert "not finite" in record.reason
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    run(given(), tmp_path / "a")
+    with pytest.raises(RunError, match="holds run .* go on with --resume"):
+        run(given(), tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"backbone": "test_convnext"}, "backbone was 'test_vit.*and is 'test_convnext"),
+        ({"resolution": 96}, "resolution was 64 and is 96"),
+        ({"changes": ("lr=0.5",)}, "recipe.lr was 0.001 and is 0.5"),
+        ({"head": {"num_queries": 9}}, "head.num_queries was 12 and is 9"),
+        ({"seed": 3}, "seed was 0 and is 3"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another_one(tmp_path, fields, words):
+    with pytest.raises(Crash):
+        run(given(), tmp_path / "a", crash_at(2))
+    with pytest.raises(RunError, match=words):
+        run(Given(**fields), tmp_path / "a", resume=str(tmp_path / "a"))
+
+
+def test_other_data_under_the_same_name_is_refused(tmp_path):
+    with pytest.raises(Crash):
+        run(given(), tmp_path / "a", crash_at(2))
+    with pytest.raises(RunError, match="the training files have fingerprint .* the run began with"):
+        run(Given(root=str(drawn(num_images=20))), tmp_path / "a", resume=str(tmp_path / "a"))
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
+    whole = run(given(), tmp_path / "whole")
+    with pytest.raises(Crash):
+        run(given(), tmp_path / "a", crash_at(4), keep=3)
+    newest = latest_sound(open_run(tmp_path / "a")).path
+    data = bytearray((newest / "model.safetensors").read_bytes())
+    data[-5] ^= 1
+    (newest / "model.safetensors").write_bytes(data)
+    notes: list[events.Event] = []
+    part = run(Given(), tmp_path / "a", notes.append, resume=str(tmp_path / "a"))
+    assert any(isinstance(note, events.Noted) and newest.name in note.text and "SHA-256" in note.text for note in notes)
+    assert losses(part.run_id) == losses(whole.run_id)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(tmp_path, monkeypatch):
+    from luma_cli.train import book
+
+    save, calls = book.save_checkpoint, []
+
+    def full(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise CheckpointError("no space left on device")
+        return save(*arguments, **options)
+
+    monkeypatch.setattr(book, "save_checkpoint", full)
+    notes: list[events.Event] = []
+    assert run(given(), tmp_path / "a", notes.append).status == "finished"
+    assert [note.text for note in notes if isinstance(note, events.Noted)] == ["no checkpoint: no space left on device"]
+
+
+def test_the_last_checkpoint_must_be_written(tmp_path, monkeypatch):
+    from luma_cli.train import book
+
+    def full(*arguments, **options):
+        raise CheckpointError("no space left on device")
+
+    monkeypatch.setattr(book, "save_checkpoint", full)
+    with pytest.raises(CheckpointError, match="no space left"):
+        run(given(), tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "words"),
+    [
+        (Given(data="ade20k"), UsageError, "no backbone is named"),
+        (Given(backbone="test_vit"), UsageError, "no dataset is named"),
+        (given(head={"name": "none"}), UsageError, "--head none predicts nothing"),
+        (given(recipe="smoek"), BadRecipe, "did you mean 'smoke'"),
+        (given("lrr=1"), BadRecipe, "lr"),
+        (given("warmup_head_steps=50"), BadRecipe, "the warm-ups take 50"),
+        (given(root="nowhere"), DataError, "nowhere"),
+        (given(accumulate=9), UsageError, "--accumulate 9, expected 1 to 4"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(tmp_path, asked, kind, words):
+    with pytest.raises(kind, match=words):
+        run(asked, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    assert open_read() is None
