@@ -180,3 +180,13 @@ def test_stopping_leaves_no_process(tmp_path: Path, signum: int, code: int, afte
     while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+def test_no_torch_is_imported(drawn: Path) -> None:
+    program = (
+        "import sys; from luma_cli.cli.app import run;"
+        f"code = run(['data', 'list']) or run(['data', 'check', 'ade20k', '--root', {str(drawn)!r}]);"
+        "heavy = {'torch', 'torchvision', 'timm', 'scipy'} & set(sys.modules); sys.exit(code or str(heavy or '') or 0)"
+    )
+    result = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Protocol
 
 from luma_cli.errors import BadSample, DataError
@@ -186,7 +186,7 @@ def _size_of(file: Path) -> str:
 def _unsafe(member: zipfile.ZipInfo) -> str:
     """Why a member may not be read, empty for a sound one."""
     name = member.filename
-    if name.startswith("/") or "\\" in name or ":" in name.partition("/")[0] or ".." in PurePosixPath(name).parts:
+    if name.startswith("/") or "\\" in name or ":" in name.partition("/")[0] or ".." in name.split("/"):
         return "leads out of the archive"
     return "is encrypted" if member.flag_bits & 1 else ""
 
