@@ -20,6 +20,15 @@ MAX_FILE_BYTES = 1 << 28
 _TROUBLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, KeyError)
 
 
+def shown(name: str) -> str:
+    r"""A name of a file for people: what no terminal should be sent, or cannot be encoded, as an escape sequence.
+
+    >>> shown("a\x1b[31m.jpg")
+    'a\\x1b[31m.jpg'
+    """
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
+
+
 class Source(Protocol):
     """Files of a dataset. It can be pickled, and read from several processes."""
 
@@ -69,7 +78,7 @@ class Folder:
 
     def where(self, path: str) -> str:
         """See Source."""
-        return str(self.base / path)
+        return shown(str(self.base / path))
 
 
 def _walk(top: Path, inside: str, recursive: bool) -> Iterator[tuple[str, int]]:
@@ -139,7 +148,7 @@ class Archive:
 
     def where(self, path: str) -> str:
         """See Source."""
-        return f"{self.file}: {path}"
+        return shown(f"{self.file}: {path}")
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
