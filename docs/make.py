@@ -21,6 +21,7 @@ DOCS = Path(__file__).resolve().parent
 LUMA = [sys.executable, "-P", "-m", "luma_cli"]
 COMMANDS = (
     "", "list", "show", "cost", "profile", "recommend", "doctor",
+    "data", "data list", "data check", "data sample",
     "db", "db path", "db info", "db query", "db export", "db backup", "db merge", "db check",
 )  # fmt: skip
 CLOSING = """## Environment variables
@@ -28,6 +29,7 @@ CLOSING = """## Environment variables
 | variable | effect |
 |---|---|
 | `LUMA_DB` | the database file, where `--db` is not given |
+| `LUMA_DATA` | a folder with datasets, or that of one, where `--root` is not given ([layouts](data.md)) |
 | `LUMA_MODELS` | a folder with cards of your own, read beside the shipped ones ([format](cards.md)) |
 | `LUMA_DEBUG=1` | a failure shows its traceback |
 | `HF_HUB_OFFLINE=1` | `--weights pretrained` looks into the local cache only |

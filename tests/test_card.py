@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from dataset_files import OWN_CARD
+from dataset_files import OWN_CARD, write_folder
 
-from luma_cli.data.card import card_names, load_card, read_card
+from luma_cli.data.card import DatasetCard, SplitCard, card_names, load_card, read_card
 from luma_cli.data.card_classes import drawn_colour
+from luma_cli.data.locate import find_root
+from luma_cli.data.pairing import find_pairs
 from luma_cli.errors import BadCard, UnknownName
 
 
@@ -162,3 +166,23 @@ def test_drawn_colours_differ() -> None:
     assert all(0 <= part <= 255 for colour in colours for part in colour)
     apart = [max(abs(a - b) for a, b in zip(*pair, strict=True)) for pair in itertools.pairwise(colours)]
     assert min(apart) > 60
+
+
+def test_the_worked_example_of_the_docs(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+    example = next(text for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "image_suffixes" in text)
+    card = read_card(card_file(tmp_path, example, "wheat.toml"))
+    assert card.table.names == ("soil", "wheat", "weed")
+    assert [each.values for each in card.table.classes] == [(0,), (1,), (2, 3, 7)]
+    assert card.table.ignored == (254, 255)
+    assert card.splits["val"].count == 120
+    assert card.splits["train"].recursive
+    files = {f"{folder}/2025/north/a17{end}": b"1" for folder, end in (("photos", ".jpg"), ("labels", "_labels.png"))}
+    write_folder(tmp_path, files)
+    pairing = find_pairs(card, find_root(card), "train")
+    assert [(pair.image, pair.labels) for pair in pairing.pairs] == [("north/a17.jpg", "north/a17_labels.png")]
+    keys = set(
+        re.findall(r"`([a-z_]+)`", "\n".join(line.split("|")[1] for line in page.splitlines() if line[:1] == "|"))
+    )
+    known = {field.name for kind in (DatasetCard, SplitCard) for field in fields(kind)} - {"table", "file", "shipped"}
+    assert known | {"classes", "ignored"} <= keys

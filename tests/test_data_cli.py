@@ -180,3 +180,28 @@ def test_stopping_leaves_no_process(tmp_path: Path, signum: int, code: int, afte
     while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+def test_no_torch_is_imported(drawn: Path) -> None:
+    program = (
+        "import sys; from luma_cli.cli.app import run;"
+        f"code = run(['data', 'list']) or run(['data', 'check', 'ade20k', '--root', {str(drawn)!r}]);"
+        "heavy = {'torch', 'torchvision', 'timm', 'scipy'} & set(sys.modules); sys.exit(code or str(heavy or '') or 0)"
+    )
+    result = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+def test_names_that_no_terminal_should_be_sent(tmp_path: Path, capsys: Capture) -> None:
+    name = os.fsdecode(b"caf\xe9\x1b[31m")  # not UTF-8, and a control sequence
+    image = encoded(picture(8, 8, 0), "JPEG")
+    files = {f"images/{name}.jpg": image, f"masks/{name}_mask.png": b"", "images/b.jpg": image}
+    write_folder(
+        tmp_path,
+        {"own.toml": OWN_CARD.encode(), **files, "masks/b_mask.png": encoded(picture(8, 8, 0)[..., 0] * 0 + 255)},
+    )
+    assert run(["data", "check", str(tmp_path / "own.toml")]) == 1
+    said = capsys.readouterr().out
+    assert r"masks/caf\udce9\x1b[31m_mask.png: no PNG file" in said
+    assert "\x1b" not in said
+    assert "1 image has only ignored pixels: b" in said

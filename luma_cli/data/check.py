@@ -12,6 +12,7 @@ from luma_cli.data.check_workers import OnSamples, tally_all
 from luma_cli.data.drawn import MARKER
 from luma_cli.data.locate import Root
 from luma_cli.data.pairing import Pairing
+from luma_cli.data.source import shown
 from luma_cli.data.split import Split, split_of
 from luma_cli.data.tally import Tally
 
@@ -144,4 +145,4 @@ def _number(items: list[str], one: str, many: str) -> str:
 
 
 def _some(items: list[str]) -> str:
-    return ", ".join(items[:_NAMED]) + (f" and {len(items) - _NAMED:,} more" if len(items) > _NAMED else "")
+    return ", ".join(map(shown, items[:_NAMED])) + (f" and {len(items) - _NAMED:,} more" if len(items) > _NAMED else "")

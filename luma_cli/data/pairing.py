@@ -102,7 +102,9 @@ def fingerprint_of(pairs: Sequence[Pair]) -> str:
     """SHA-256 over the paths and sizes of both files of every pair, in hexadecimal digits."""
     digest = hashlib.sha256()
     for pair in pairs:
-        digest.update(f"{pair.image}\0{pair.image_bytes}\0{pair.labels}\0{pair.labels_bytes}\n".encode())
+        digest.update(
+            f"{pair.image}\0{pair.image_bytes}\0{pair.labels}\0{pair.labels_bytes}\n".encode(errors="surrogateescape")
+        )
     return digest.hexdigest()
 
 

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Protocol
 
 from luma_cli.errors import BadSample, DataError
@@ -18,6 +18,15 @@ from luma_cli.errors import BadSample, DataError
 # Far more than any image below the cap of pixels needs; what says it is larger is not read.
 MAX_FILE_BYTES = 1 << 28
 _TROUBLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, KeyError)
+
+
+def shown(name: str) -> str:
+    r"""A name of a file for people: what no terminal should be sent, or cannot be encoded, as an escape sequence.
+
+    >>> shown("a\x1b[31m.jpg")
+    'a\\x1b[31m.jpg'
+    """
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
 
 
 class Source(Protocol):
@@ -69,7 +78,7 @@ class Folder:
 
     def where(self, path: str) -> str:
         """See Source."""
-        return str(self.base / path)
+        return shown(str(self.base / path))
 
 
 def _walk(top: Path, inside: str, recursive: bool) -> Iterator[tuple[str, int]]:
@@ -139,7 +148,7 @@ class Archive:
 
     def where(self, path: str) -> str:
         """See Source."""
-        return f"{self.file}: {path}"
+        return shown(f"{self.file}: {path}")
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
@@ -186,7 +195,7 @@ def _size_of(file: Path) -> str:
 def _unsafe(member: zipfile.ZipInfo) -> str:
     """Why a member may not be read, empty for a sound one."""
     name = member.filename
-    if name.startswith("/") or "\\" in name or ":" in name.partition("/")[0] or ".." in PurePosixPath(name).parts:
+    if name.startswith("/") or "\\" in name or ":" in name.partition("/")[0] or ".." in name.split("/"):
         return "leads out of the archive"
     return "is encrypted" if member.flag_bits & 1 else ""
 

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from luma_cli.data.card import DatasetCard
 from luma_cli.data.check import SplitReport
 from luma_cli.data.locate import Root, find_root
+from luma_cli.data.source import shown
 from luma_cli.errors import DataError
 from luma_cli.report.table import Table, columns, print_table
 
@@ -21,7 +22,7 @@ def print_check(card: DatasetCard, root: Root, reports: Sequence[SplitReport], f
         for index, each in enumerate(card.table.classes)
     ]
     rows.append(("(ignored)", *(cell for report in reports for cell in ("", f"{report.ignored_share:.3%}"[:-1]))))
-    title = f"{card.title} at {root.place}: " + "; ".join(_summary(report) for report in reports)
+    title = f"{card.title} at {shown(str(root.place))}: " + "; ".join(_summary(report) for report in reports)
     print_table(Table(columns("class~", *headings), tuple(rows), title=title), file)
     for report in reports:
         for kind, texts in (("note", report.warnings), ("problem", report.problems)):
