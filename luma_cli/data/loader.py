@@ -63,7 +63,7 @@ def batches(
             if isinstance(taken, LumaError):
                 raise taken
             images, labels, skipped = taken
-            yield Batch(step.number, step.epoch, images, labels, step.own, skipped)
+            yield Batch(step.number, step.epoch, images, labels, step.own, tuple(skipped))  # a list once pinned
     finally:
         del reading  # ends the workers
 
@@ -144,8 +144,8 @@ def _next(reading: Iterator[_Taken]) -> _Taken:
         if "DataLoader worker" not in str(error) or "exited" not in str(error):
             raise
         raise DataError(
-            "a process that loads data died, most likely for want of memory; start again with fewer --workers "
-            "(0 loads in the training process)"
+            "a process that loads data died, most likely for want of memory (or of shared memory, see `df /dev/shm`); "
+            "start again with fewer --workers; 0 loads in the training process"
         ) from None
 
 
