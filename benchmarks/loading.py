@@ -3,8 +3,9 @@
 Both start from the same JPEG and PNG bytes in memory and end with a batch; one thread, CPU seconds, as images per
 second and core. EoMT's way (arXiv 2503.19108, github.com/tue-mps/eomt): one binary mask per class, then torchvision's
 v2 classes on the whole image and all masks. Pictures are drawn, of ADE20K's usual 683 x 512 pixels in the median;
-the right half of each has classes of its own, so that there are about ten, as on ADE20K's images. The ratio of seconds, EoMT's over
-luma's, is the median of the rounds with its 95% interval. Luma's memory setting for loading processes serves both.
+the right half of each has classes of its own, so that there are about ten, as on ADE20K's images. The ratio of seconds,
+EoMT's over luma's, is the median of the rounds with its 95% interval. Luma's memory setting for loading processes
+serves both.
 """
 
 from __future__ import annotations
