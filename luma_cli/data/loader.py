@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from luma_cli.data.memory import keep_freed_memory
 from luma_cli.data.order import StepOrder
 from luma_cli.data.training_set import Item, TrainingSet
 from luma_cli.errors import DataError, LumaError
@@ -62,7 +63,7 @@ def batches(
             if isinstance(taken, LumaError):
                 raise taken
             images, labels, skipped = taken
-            yield Batch(step.number, step.epoch, images, labels, step.own, skipped)
+            yield Batch(step.number, step.epoch, images, labels, step.own, tuple(skipped))  # a list once pinned
     finally:
         del reading  # ends the workers
 
@@ -108,7 +109,7 @@ def _loader(
         pin_memory=pin_memory,
         multiprocessing_context=multiprocessing.get_context(start_method) if num_workers else None,
         prefetch_factor=_PREFETCHED_BATCHES if num_workers else None,
-        worker_init_fn=_shield_worker if num_workers else None,
+        worker_init_fn=_prepare_worker if num_workers else None,
         generator=torch.Generator(),  # else every loader takes a number from the global one
     )
 
@@ -143,16 +144,17 @@ def _next(reading: Iterator[_Taken]) -> _Taken:
         if "DataLoader worker" not in str(error) or "exited" not in str(error):
             raise
         raise DataError(
-            "a process that loads data died, most likely for want of memory; start again with fewer --workers "
-            "(0 loads in the training process)"
+            "a process that loads data died, most likely for want of memory (or of shared memory, see `df /dev/shm`); "
+            "start again with fewer --workers; 0 loads in the training process"
         ) from None
 
 
-def _shield_worker(_: int) -> None:
-    """Leave it to the training process to end this worker: signals that go to a whole job must not.
+def _prepare_worker(_: int) -> None:
+    """Keep memory between images, and leave it to the training process to end this one.
 
-    On Ctrl-C, or when a cluster stops a job, training may still want a batch to finish its step.
+    On Ctrl-C, or when a cluster stops a job, every process gets the signal, but training may still want a batch.
     """
+    keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
