@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.create import Output
 from luma_cli.head.mask_module import Prediction
+from luma_cli.train.by_image import each, groups
 from luma_cli.train.criterion import LossParts
 from luma_cli.train.float32 import whole_float32
 from luma_cli.train.mask_loss import MaskLoss, Task
@@ -25,9 +26,6 @@ from luma_cli.train.matching import Matches, assign, costs, gather
 from luma_cli.train.points import Points
 from luma_cli.train.recipe import Recipe
 from luma_cli.train.targets import PackedLabels, present, segments
-
-# Images done together: one is best for a CPU's cache; a GPU wants few launches, and 8 need less than 1 GB.
-_AT_ONCE_ON_CPU, _AT_ONCE = 1, 8
 
 
 class _Batch(NamedTuple):
@@ -62,7 +60,7 @@ class MaskCriterion:
         assert len(known) == len(predictions)
         with whole_float32(labels.device):
             classes = segments(labels, self.num_classes, samples)
-            batch = _Batch(PackedLabels(labels), classes, samples, _groups(len(labels), labels.device))
+            batch = _Batch(PackedLabels(labels), classes, samples, groups(len(labels), labels.device))
             points = [Points((self.seed, step), number, labels.device) for number in range(len(known))]
             matches = self._match(known, batch, points)
             parts = [
@@ -77,7 +75,7 @@ class MaskCriterion:
         most = max(len(classes) for classes in batch.classes)
         padded = np.stack([np.pad(classes, (0, most - len(classes))) for classes in batch.classes])
         classes = torch.from_numpy(padded).to(batch.labels.packed.device)
-        tables = [self._costs(each, batch, drawn, classes) for each, drawn in zip(predictions, points, strict=True)]
+        tables = [self._costs(found, batch, drawn, classes) for found, drawn in zip(predictions, points, strict=True)]
         matrices = torch.stack(tables).cpu().numpy()
         return [
             gather(
@@ -90,16 +88,16 @@ class MaskCriterion:
 
     def _costs(self, prediction: Prediction, batch: _Batch, points: Points, classes: Tensor) -> Tensor:
         """Costs [B, S, K] of one prediction; an image with fewer than S segments has rows that mean nothing."""
-        found = []
-        for images in batch.groups:
+
+        def work(images: range) -> Tensor:
             chosen = slice(images.start, images.stop)
             own = Prediction(prediction.class_logits[chosen], prediction.mask_logits[chosen])
             grid = points.matching([batch.samples[image] for image in images], self.recipe.num_points)
             numbers = torch.arange(images.start, images.stop, device=grid.device)
-            around = batch.labels.around(grid, numbers)
-            masks = around.unsqueeze().masks(classes[chosen, :, None])
-            found.append(costs(own, grid, masks, classes[chosen], self.recipe))
-        return torch.cat(found)
+            masks = batch.labels.around(grid, numbers).unsqueeze().masks(classes[chosen, :, None])
+            return costs(own, grid, masks, classes[chosen], self.recipe)
+
+        return torch.cat(each(work, batch.groups, classes.device))
 
     def _loss(self, prediction: Prediction, task: Task, totals: Tensor) -> LossParts:
         num_masks = totals[0].clamp_min(1).float()
@@ -116,11 +114,6 @@ class MaskCriterion:
         weight = torch.ones(self.num_classes + 1, device=logits.device)
         weight[-1] = self.recipe.no_object_weight
         return cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight, reduction="sum")
-
-
-def _groups(batch: int, device: torch.device) -> list[range]:
-    size = _AT_ONCE_ON_CPU if device.type == "cpu" else _AT_ONCE
-    return [range(first, min(first + size, batch)) for first in range(0, batch, size)]
 
 
 def _zero_or_nan(values: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
+from luma_cli.train.by_image import each
 from luma_cli.train.matching import Matches
 from luma_cli.train.points import PointCounts, Points, choose, spread
 from luma_cli.train.recipe import Recipe
@@ -41,22 +42,14 @@ class MaskLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mask_logits: Tensor, task: Task) -> tuple[Tensor, Tensor]:
         """Mask logits [B, K, h, w] -> the weighted sum, and BCE and Dice as [2], which have no gradient."""
-        sums = torch.zeros(2, dtype=torch.float32, device=mask_logits.device)
-        gradients = []
-        for images in task.groups:
-            matches = task.matches.of(images)
-            if not len(matches.queries):
-                continue
-            masks = mask_logits[matches.images, matches.queries].float()
-            drawn = task.points.loss(
-                [task.samples[image] for image in images], matches.counts, PointCounts.of(task.recipe)
-            )
-            grid, logits = choose(masks, drawn, PointCounts.of(task.recipe))
-            wanted = task.labels.around(grid, matches.images).masks(matches.classes[:, None])
-            compared = Compared(logits, logits.sigmoid(), wanted)
-            sums += torch.stack((compared.bce().sum(), compared.dice().sum()))
-            if ctx.needs_input_grad[0]:
-                gradients.append(spread(compared.slope(task.recipe), masks, grid))
+
+        def work(images: range) -> tuple[Tensor, Tensor] | None:
+            return _sampled(mask_logits, task, images, with_gradient=ctx.needs_input_grad[0])
+
+        found = [pair for pair in each(work, task.groups, mask_logits.device) if pair is not None]
+        zero = torch.zeros(2, device=mask_logits.device)
+        sums = torch.stack([zero, *(pair[0] for pair in found)]).sum(0)
+        gradients = [pair[1] for pair in found]
         ctx.save_for_backward(task.matches.images, task.matches.queries, *gradients)
         ctx.shape, ctx.dtype = mask_logits.shape, mask_logits.dtype
         ctx.mark_non_differentiable(sums)
@@ -68,10 +61,26 @@ class MaskLoss(torch.autograd.Function):
         """The gradients of the matched masks where they belong, zero elsewhere."""
         images, queries, *gradients = ctx.saved_tensors
         found = torch.zeros(ctx.shape, dtype=ctx.dtype, device=upstream.device)
-        rows = torch.split(images * ctx.shape[1] + queries, [len(each) for each in gradients]) if gradients else ()
+        if not gradients:
+            return found, None
+        rows = (images * ctx.shape[1] + queries).split([len(gradient) for gradient in gradients])
         for index, gradient in zip(rows, gradients, strict=True):
             found.flatten(0, 1).index_copy_(0, index, (gradient * upstream).to(ctx.dtype))
         return found, None
+
+
+def _sampled(mask_logits: Tensor, task: Task, images: range, *, with_gradient: bool) -> tuple[Tensor, Tensor] | None:
+    """BCE and Dice of the matched masks of some images [2], and the gradient of these masks [M, h, w]; None without."""
+    matches, counts = task.matches.of(images), PointCounts.of(task.recipe)
+    if not len(matches.queries):
+        return None
+    masks = mask_logits[matches.images, matches.queries].float()
+    drawn = task.points.loss([task.samples[image] for image in images], matches.counts, counts)
+    grid, logits = choose(masks, drawn, counts)
+    wanted = task.labels.around(grid, matches.images).masks(matches.classes[:, None])
+    compared = Compared(logits, logits.sigmoid(), wanted)
+    sums = torch.stack((compared.bce().sum(), compared.dice().sum()))
+    return sums, spread(compared.slope(task.recipe), masks, grid) if with_gradient else masks[:0]
 
 
 class Compared(NamedTuple):
