@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from luma_cli.errors import BadRecipe
@@ -63,7 +63,7 @@ def choose(
 def apply(segmenter: Segmenter, choice: BatchNormChoice) -> None:
     """Make the layers what was chosen; to be called once, before the optimiser is made."""
     if choice.choice == "sync":
-        convert_sync_batchnorm(segmenter)
+        convert_sync_batchnorm(segmenter)  # type: ignore[no-untyped-call]
 
 
 def train_mode(segmenter: Segmenter, choice: BatchNormChoice) -> None:
