@@ -13,6 +13,7 @@ LAYERS = (
     "report",
     "advise",
     "train",
+    "export",
     "evaluate",
     "measure",
     "head",
@@ -26,7 +27,7 @@ LAYERS = (
     "errors",
 )
 PLAIN = {"luma_cli.head.config", "luma_cli.head.plan", "luma_cli.head.formula"}
-TORCH = {"head", "backbone", "isotropic", "measure", "data", "train", "evaluate"}
+TORCH = {"head", "backbone", "isotropic", "measure", "data", "train", "evaluate", "export"}
 
 
 def module_name(path: Path) -> str:

@@ -63,9 +63,12 @@ class Progress:
 
 
 class Countdown:
-    """How many of `total` are done and about how long the rest takes, to be called after each."""
+    """How many of `total` are done and about how long the rest takes, to be called after each. done: what they are."""
 
-    def __init__(self, file: TextIO, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, file: TextIO, total: int, clock: Callable[[], float] = time.monotonic, done: str = "counted"
+    ) -> None:
+        self._word = done
         self._file = file
         self._live = file.isatty()
         self._total = total
@@ -73,16 +76,16 @@ class Countdown:
         self._start = self._said = clock()
         self._done = 0
 
-    def __call__(self) -> None:
-        """One more is done: redraw on a terminal, else a line every ten seconds and at the end."""
-        self._done += 1
+    def __call__(self, number: int = 1) -> None:
+        """So many more are done: redraw on a terminal, else a line every ten seconds and at the end."""
+        self._done += number
         now, last = self._clock(), self._done == self._total
         if not (self._live or last or now - self._said >= _SECONDS_BETWEEN_LINES):
             return
         self._said = now
         left = (now - self._start) / self._done * (self._total - self._done)
         spent = _minutes(now - self._start)
-        text = f"luma: counted {self._done} of {self._total} in {spent}, about {_minutes(left)} left"
+        text = f"luma: {self._word} {self._done} of {self._total} in {spent}, about {_minutes(left)} left"
         end = "\n" if last or not self._live else ""
         print(("\r\x1b[2K" if self._live else "") + text, end=end, file=self._file, flush=True)
 

@@ -21,7 +21,10 @@ from luma_cli.store.rows import UNKNOWN, Origin, Row
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-VIEWS = ("profiles", "attempts", "metrics")
+VIEWS = (
+    *("profiles", "attempts", "metrics"),
+    *("runs", "run_curves", "evaluations", "class_scores", "score_costs"),
+)
 _LOAD = """
 SELECT a.attempt_id, a.fingerprint, a.status, a.reason, a.batch, d.facts, d.notes, a.started_at, a.seconds,
     c.json AS configuration, e.identity, p.json AS provenance
@@ -161,16 +164,16 @@ def _insert(db: Database, encoded: rows.Rows) -> None:
         )
         return
     parents = {
-        f"{table}_id": _key(db, table, getattr(encoded, table))
+        f"{table}_id": key_of(db, table, getattr(encoded, table))
         for table in ("configuration", "environment", "provenance")
     }
-    key = _key(db, "attempt", {**encoded.attempt, **parents})
+    key = key_of(db, "attempt", {**encoded.attempt, **parents})
     db.table("detail").insert({"attempt_id": key, **encoded.detail})
     db.table("metric").insert_all({"attempt_id": key, **row} for row in encoded.metrics)
     db.table("sample").insert_all({"attempt_id": key, "name": n, "samples": b} for n, b in encoded.samples.items())
 
 
-def _key(db: Database, table: str, row: Row) -> int:
+def key_of(db: Database, table: str, row: Row) -> int:
     """Integer key of the row of `table` with this hash, inserted if there is none. `table` is one of ours."""
     query = f"SELECT {table}_id FROM {table} WHERE hash = ?"
     if db.conn.execute(query, [row["hash"]]).fetchone() is None:

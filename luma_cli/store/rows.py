@@ -203,7 +203,7 @@ def _attempt_row(profile: Profile, origin: Origin, saved_unix_seconds: float) ->
     return {
         "fingerprint": profile.fingerprint,
         "status": profile.status,
-        "started_unix_seconds": _unix_seconds(profile.started_at, saved_unix_seconds),
+        "started_unix_seconds": unix_seconds(profile.started_at, saved_unix_seconds),
         "started_at": text(profile.started_at),
         "seconds": profile.seconds + 0.0,
         "batch": profile.batch,
@@ -255,7 +255,7 @@ def _flag(value: object) -> int | None:
     return None if value is None else int(bool(value))
 
 
-def _unix_seconds(started_at: str, otherwise: float) -> float:
+def unix_seconds(started_at: str, otherwise: float) -> float:
     """Seconds since 1970 of an ISO 8601 time, taken as UTC where it names no zone."""
     try:
         started = datetime.fromisoformat(started_at)

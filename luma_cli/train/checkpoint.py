@@ -1,0 +1,195 @@
+"""A checkpoint: all that is needed to go on as if nothing had happened, in a folder that is whole or not there.
+
+    model.safetensors   the segmenter's state dict; a layer that LUMA shares is there once, as the backbone's
+    ema.safetensors     averaged weights, if the run has them
+    optimizer.pt        state dicts of the optimiser and of the loss scale
+    random.pt           states of torch's generators, one table for each process
+    state.json          step, epoch, position in the epoch, best mIoU, ...
+    config.json         RunConfig.to_json()
+    README.md           what it is, for people
+    manifest.json       length and SHA-256 of all these; written last
+
+Order of writing as in torch.distributed.checkpoint: temporary name, fsync of every file, manifest, rename, fsync.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from luma_cli.errors import CheckpointError
+from luma_cli.store.faults import free_bytes
+from luma_cli.train import checkpoints
+from luma_cli.train.checkpoint_card import card
+from luma_cli.train.checkpoints import WRITING
+from luma_cli.train.manifest import damage, read_manifest, write_manifest
+from luma_cli.train.random_state import RandomState
+from luma_cli.train.run_config import RunConfig
+from luma_cli.train.run_folder import BEST, CONFIG, LATEST, RunFolder, read_config
+from luma_cli.train.versions import versions
+
+MODEL, EMA, OPTIMIZER, RANDOM, STATE, CARD = (
+    *("model.safetensors", "ema.safetensors", "optimizer.pt", "random.pt", "state.json", "README.md"),
+)
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointState:
+    """A training between two steps. `step` steps are done; `position` samples of epoch `epoch` have been used.
+
+    model: state dict of the bare Segmenter (not of a wrapper of DDP or torch.compile). optimizer, scaler: state dicts;
+    scaler is empty without loss scaling. random: `random_state` of every process, by rank. best_miou_percent: the best
+    validation so far. seconds: trained so far. extra: whatever else must survive, plain values.
+    """
+
+    run_id: str
+    config: RunConfig
+    step: int
+    epoch: int
+    position: int
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    ema: Mapping[str, Tensor] | None = None
+    scaler: Mapping[str, Any] = field(default_factory=dict)
+    random: tuple[RandomState, ...] = ()
+    best_miou_percent: float | None = None
+    seconds: float = 0.0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(folder: RunFolder, state: CheckpointState, *, keep: int = 2, best: bool = False) -> Path:
+    """Writes `state` as the newest checkpoint, as the best one too if `best`, and removes all but the newest `keep`.
+
+    The best one is never removed. When this returns the checkpoint is on disk. Only the holder of the run folder may
+    call it. Raises CheckpointError, with every checkpoint there was before untouched, when it cannot be written.
+    """
+    refuse_shared(state.model)
+    folder.checkpoints.mkdir(exist_ok=True)
+    checkpoints.clear(folder)
+    name = checkpoints.free_name(folder.checkpoints, state.step)
+    fresh = folder.checkpoints / f"{WRITING}{name}"
+    try:
+        fresh.mkdir()
+        _write(fresh, state, best)
+        write_manifest(fresh, state.run_id, state.step, checkpoints.next_serial(folder), best, versions())
+        _sync(fresh)
+        path = fresh.rename(folder.checkpoints / name)
+        _sync(folder.checkpoints)
+        for pointer in (LATEST, BEST) if best else (LATEST,):
+            folder.point(pointer, name)
+        checkpoints.prune(folder, keep)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise CheckpointError(_not_written(folder, state, error)) from error
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return path
+
+
+def load_checkpoint(path: Path, *, verify: bool = True) -> CheckpointState:
+    """The training that the checkpoint `path` holds, on the CPU; with `verify` every byte is checked first.
+
+    Raises CheckpointError when a file is missing, not as it was written, or of another schema.
+    """
+    manifest = read_manifest(path)
+    if verify and (why := damage(path, manifest)):
+        raise CheckpointError(f"{path} is damaged: {why}; name another checkpoint")
+    try:
+        values = json.loads((path / STATE).read_text(encoding="utf-8"))
+        if values.pop("schema") != SCHEMA:
+            raise CheckpointError(f"{path / STATE} is of another schema; use the luma that wrote it")
+        optimizer = _unpickled(path / OPTIMIZER)
+        return CheckpointState(
+            **values,
+            config=read_config(path / CONFIG),
+            model=load_file(path / MODEL),
+            ema=load_file(path / EMA) if (path / EMA).exists() else None,
+            optimizer=optimizer["optimizer"],
+            scaler=optimizer["scaler"],
+            random=tuple(_unpickled(path / RANDOM)),
+        )
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; name another checkpoint") from error
+
+
+def refuse_shared(model: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError when two names of `model` are one storage: a shared layer is saved where it belongs."""
+    seen: dict[int, str] = {}
+    for name, tensor in model.items():
+        place = tensor.untyped_storage().data_ptr() if tensor.numel() else 0
+        if place and place in seen:
+            raise CheckpointError(f"{name} and {seen[place]} are one tensor, expected each to be saved once")
+        seen[place] = name
+
+
+def _write(folder: Path, state: CheckpointState, best: bool) -> None:
+    texts = {
+        CONFIG: json.dumps(state.config.to_json(), indent=1, allow_nan=False) + "\n",
+        STATE: json.dumps(_plain(state), indent=1, allow_nan=False) + "\n",
+        CARD: card(state.run_id, state.config, state.step, state.best_miou_percent, best),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    save_file(_stored(state.model), folder / MODEL, {"format": "pt"})
+    if state.ema is not None:
+        save_file(_stored(state.ema), folder / EMA, {"format": "pt"})
+    torch.save({"optimizer": dict(state.optimizer), "scaler": dict(state.scaler)}, folder / OPTIMIZER)
+    torch.save([dict(one) for one in state.random], folder / RANDOM)
+    for path in folder.iterdir():
+        _sync(path)
+
+
+def _plain(state: CheckpointState) -> dict[str, Any]:
+    names = ("run_id", "step", "epoch", "position", "best_miou_percent", "seconds")
+    return {"schema": SCHEMA, **{name: getattr(state, name) for name in names}, "extra": dict(state.extra)}
+
+
+def _stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _unpickled(path: Path) -> Any:
+    """What torch.save wrote, if it is nothing but tensors and plain values."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _not_written(folder: RunFolder, state: CheckpointState, error: Exception) -> str:
+    """One line: torch and safetensors report a full disk in words of their own."""
+    needed = sum(tensor.nbytes for tensor in _tensors([state.model, state.ema, state.optimizer]))
+    space = f"about {needed:,} bytes needed, {free_bytes(folder.checkpoints / 'x'):,} free"
+    before = folder.pointed(LATEST)
+    kept = f"{before} is kept" if before else "there is none yet"
+    reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+    text = f"the checkpoint of step {state.step} could not be written to {folder.path} ({reason}; {space}); {kept}"
+    return f"{text}: free some space and resume with --resume {folder.path}"
+
+
+def _tensors(value: Any) -> Iterable[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _tensors(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _tensors(inner)

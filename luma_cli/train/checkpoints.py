@@ -1,0 +1,139 @@
+"""The checkpoints of a run: which there are, which are sound, which may go. No torch.
+
+A checkpoint is never replaced: one of the same step gets a name of its own, and the serial number in its manifest says
+which is newer. So there is no moment at which a kill could leave a run without the checkpoint that it had.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from luma_cli.errors import CheckpointError
+from luma_cli.train.manifest import MANIFEST, Manifest, damage, read_manifest
+from luma_cli.train.run_folder import BEST, LATEST, RunFolder
+
+_NAME = re.compile(r"step-(\d{6,})(?:-\d+)?")
+# What is being written, and what is being removed; nobody reads either.
+WRITING, GONE = ".writing-", ".gone-"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A checkpoint that cannot be used, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A checkpoint that was verified to the last byte, and newer ones that were not sound."""
+
+    path: Path
+    manifest: Manifest
+    skipped: tuple[Skipped, ...]
+
+
+def free_name(folder: Path, step: int) -> str:
+    """Name of the next checkpoint of `step` in `folder`: `step-000120`, `step-000120-2`, ..."""
+    name = f"step-{step:06d}"
+    taken = {path.name for path in folder.iterdir()}
+    return next(one for one in (name, *(f"{name}-{again}" for again in range(2, len(taken) + 3))) if one not in taken)
+
+
+def next_serial(folder: RunFolder) -> int:
+    """One more than that of any checkpoint there is."""
+    return 1 + max((manifest.serial for _, manifest in _readable(folder)), default=0)
+
+
+def latest_sound(folder: RunFolder, *, strict: bool = False) -> Sound:
+    """The newest checkpoint whose every byte is as it was written, and those that were skipped for not being so.
+
+    Raises CheckpointError when there is none, or with `strict` when one had to be skipped.
+    """
+    skipped = list(_unreadable(folder))
+    for path, manifest in sorted(_readable(folder), key=lambda pair: -pair[1].serial):
+        if why := damage(path, manifest):
+            skipped.append(Skipped(path.name, why))
+            continue
+        if skipped and strict:
+            break
+        return Sound(path, manifest, tuple(skipped))
+    reasons = "; ".join(f"{one.name}: {one.why}" for one in skipped) or "none was written yet"
+    if strict and skipped:
+        raise CheckpointError(f"{folder.path} has a damaged checkpoint ({reasons}); resume from one that you name")
+    raise CheckpointError(f"{folder.path} has no sound checkpoint ({reasons}); start a new run")
+
+
+def best(folder: RunFolder) -> Path:
+    """The best checkpoint, or the latest sound one of a run that was never validated. Raises CheckpointError."""
+    marked = [(manifest.serial, path) for path, manifest in _readable(folder) if manifest.best]
+    if not marked:
+        return latest_sound(folder).path
+    path = max(marked)[1]
+    if why := damage(path, read_manifest(path)):
+        raise CheckpointError(f"the best checkpoint {path} is damaged: {why}; use the latest one instead")
+    return path
+
+
+def names(folder: RunFolder) -> list[str]:
+    """Names of all checkpoints, sound or not, by step."""
+    return [path.name for path in _folders(folder)]
+
+
+def prune(folder: RunFolder, keep: int) -> list[str]:
+    """Removes all checkpoints but the newest `keep`, the best and those pointed to; returns the names of the removed.
+
+    Each is renamed first, so that none is ever found half removed. What cannot be read is left for a person to judge.
+    """
+    ranked = sorted(_readable(folder), key=lambda pair: -pair[1].serial)
+    marked = [path.name for path, manifest in ranked if manifest.best][:1]
+    kept = {*(path.name for path, _ in ranked[:keep]), *marked, folder.pointed(LATEST), folder.pointed(BEST)}
+    removed = [path for path, _ in ranked if path.name not in kept]
+    for path in removed:
+        gone = path.rename(path.with_name(f"{GONE}{path.name}"))
+        shutil.rmtree(gone, ignore_errors=True)
+    return [path.name for path in removed]
+
+
+def clear(folder: RunFolder) -> None:
+    """Removes what killed writers left. Only the holder of the run folder may do so."""
+    for prefix in (WRITING, GONE):
+        for left in folder.checkpoints.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether the folder `path` is a finished checkpoint."""
+    return (path / MANIFEST).is_file()
+
+
+def _folders(folder: RunFolder) -> list[Path]:
+    with suppress(FileNotFoundError):
+        found = [path for path in folder.checkpoints.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: (_step(path), len(path.name), path.name))
+    return []
+
+
+def _step(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1
+
+
+def _readable(folder: RunFolder) -> Iterator[tuple[Path, Manifest]]:
+    for path in _folders(folder):
+        with suppress(CheckpointError):
+            yield path, read_manifest(path)
+
+
+def _unreadable(folder: RunFolder) -> Iterator[Skipped]:
+    for path in _folders(folder):
+        try:
+            read_manifest(path)
+        except CheckpointError as error:
+            yield Skipped(path.name, str(error))

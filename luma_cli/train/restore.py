@@ -1,0 +1,124 @@
+"""A trained segmenter out of a run or a checkpoint: built from its configuration, filled with its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from luma_cli.errors import CheckpointError, RunError
+from luma_cli.head.segmenter import Segmenter
+from luma_cli.train import checkpoints
+from luma_cli.train.checkpoint import EMA, MODEL, STATE
+from luma_cli.train.find_run import FoundRun, find_run
+from luma_cli.train.manifest import damage, read_manifest
+from luma_cli.train.model import build_model
+from luma_cli.train.run_config import RunConfig
+from luma_cli.train.run_folder import CONFIG, read_config
+
+Which = Literal["best", "latest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A segmenter in eval mode. sha256: of the weights file, which names the checkpoint in an EvaluationRecord.
+
+    run_id is empty and step 0 for weights that came without their run.
+    """
+
+    segmenter: Segmenter
+    config: RunConfig
+    step: int
+    run_id: str
+    sha256: str
+    weights: Path
+
+
+def restore(
+    run: str,
+    which: Which = "best",
+    *,
+    database: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    ema: bool = True,
+) -> Restored:
+    """The segmenter that `run` names, see `find_run`: its best or latest checkpoint, or the very one that is named.
+
+    The averaged weights are taken where there are some, unless `ema` is off. Every byte is checked against the
+    manifest. Raises RunError for an unknown run, CheckpointError for a damaged one.
+
+    >>> restore("latest").segmenter  # doctest: +SKIP
+    """
+    found = find_run(run, database)
+    path = found.checkpoint or _chosen(found, which)
+    weights = _weights_file(path, ema)
+    config = read_config(weights.parent / CONFIG)
+    step, sha256 = _verified(weights)
+    segmenter = build_model(config)
+    fill(segmenter, _tensors(weights), weights)
+    return Restored(segmenter.to(device, dtype).eval(), config, step, found.run_id, sha256, weights)
+
+
+def fill(segmenter: torch.nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
+    """Loads `state` into `segmenter`. Raises CheckpointError unless every name and shape is the model's own."""
+    expected = {name: tuple(tensor.shape) for name, tensor in segmenter.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name in sorted(expected.keys() | given.keys()):
+        if expected.get(name) != given.get(name):
+            pair = (given.get(name, "nothing"), expected.get(name, "no such name"))
+            raise CheckpointError(f"{source} is of another model: {name} has {pair[0]}, expected {pair[1]}")
+    segmenter.load_state_dict(dict(state), strict=True)
+
+
+def _chosen(found: FoundRun, which: Which) -> Path:
+    if found.folder is None:
+        place = found.record.folder if found.record else "a folder of its own"
+        raise RunError(
+            f"run {found.run_id} has its checkpoints in {place}, which is not here; name a checkpoint's path"
+        )
+    return checkpoints.best(found.folder) if which == "best" else checkpoints.latest_sound(found.folder).path
+
+
+def _weights_file(path: Path, ema: bool) -> Path:
+    if path.is_file():
+        return path
+    averaged = path / EMA
+    return averaged if ema and averaged.is_file() else path / MODEL
+
+
+def _verified(weights: Path) -> tuple[int, str]:
+    """Step and SHA-256 of a weights file: as its checkpoint's manifest says, and true; else computed."""
+    folder = weights.parent
+    if checkpoints.is_checkpoint(folder):
+        manifest = read_manifest(folder)
+        if why := damage(folder, manifest):
+            raise CheckpointError(f"{folder} is damaged: {why}; name another checkpoint")
+        if weights.name in manifest.files:
+            return manifest.step, manifest.files[weights.name].sha256
+    if not weights.is_file():
+        raise CheckpointError(f"{weights} does not exist; expected the weights of a checkpoint")
+    with weights.open("rb") as file:
+        return _stated_step(folder), hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stated_step(folder: Path) -> int:
+    try:
+        return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _tensors(weights: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error

@@ -1,0 +1,152 @@
+"""The folder of a run: what it is, its checkpoints, which of them are the latest and the best. No torch.
+
+run.json            id of the run, version of luma that started it
+config.json         RunConfig.to_json()
+lock                held by the process that trains
+latest, best        name of a checkpoint, one line
+checkpoints/step-000120/
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from luma_cli import atomic
+from luma_cli.errors import CheckpointError, LumaError, RunError
+from luma_cli.train.run_config import SCHEMA, RunConfig
+from luma_cli.train.run_lock import LOCK, locked
+from luma_cli.version import __version__
+
+ROOT = Path("runs")
+RUN, CONFIG, CHECKPOINTS, LATEST, BEST = "run.json", "config.json", "checkpoints", "latest", "best"
+_OWN = frozenset({RUN, CONFIG, CHECKPOINTS, LATEST, BEST, LOCK})
+_STRANGE = re.compile(r"[^a-z0-9._]+")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A folder that holds the run `run_id`."""
+
+    path: Path
+    run_id: str
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / CHECKPOINTS
+
+    def config(self) -> RunConfig:
+        """What the run was started with. Raises CheckpointError when it cannot be read."""
+        return read_config(self.path / CONFIG)
+
+    def pointed(self, name: str) -> str:
+        """Name of the checkpoint that `latest` or `best` points to, empty for none."""
+        try:
+            return (self.path / name).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return ""
+
+    def point(self, name: str, checkpoint: str) -> None:
+        """Makes `latest` or `best` point to `checkpoint`. Raises OSError."""
+        atomic.write_text(self.path / name, f"{checkpoint}\n")
+
+
+def new_run_id(backbone: str, data: str, now: datetime, token: str = "") -> str:
+    """A name that says when, what and on what, and that no other run has.
+
+    >>> new_run_id("vit_b.dinov3", "ade20k", datetime(2026, 11, 21, 15, 30, 12), "3fa2")
+    '20261121-153012-vit_b.dinov3-ade20k-3fa2'
+    """
+    words = (_word(backbone), _word(Path(data).stem), token or secrets.token_hex(2))
+    return "-".join((now.strftime("%Y%m%d-%H%M%S"), *words))
+
+
+def check_free(path: Path) -> None:
+    """Raise RunError where `started` would: before anything costly is done for a run."""
+    if path.exists():
+        with locked(path):
+            _refuse_used(path)
+
+
+@contextmanager
+def started(path: Path, run_id: str, config: RunConfig) -> Iterator[RunFolder]:
+    """A new run folder at `path`, held for the length of the block.
+
+    Raises RunError when another process holds it, when it has a run already or other files, or cannot be written.
+    """
+    with locked(path):
+        _refuse_used(path)
+        try:
+            atomic.write_text(path / CONFIG, json.dumps(config.to_json(), indent=1, allow_nan=False) + "\n")
+            (path / CHECKPOINTS).mkdir(exist_ok=True)
+            # last: from here on it is a run
+            atomic.write_text(path / RUN, json.dumps({"schema": 1, "run_id": run_id, "luma": __version__}) + "\n")
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror}; name another folder with --out") from error
+        yield RunFolder(path, run_id)
+
+
+@contextmanager
+def resumed(path: Path) -> Iterator[RunFolder]:
+    """The run folder at `path`, held for the length of the block. Raises RunError as `open_run` does, or if held."""
+    folder = open_run(path)
+    with locked(path):
+        yield folder
+
+
+def open_run(path: Path) -> RunFolder:
+    """The run folder at `path`. Raises RunError when it is none."""
+    if not is_run(path):
+        raise RunError(f"{path} is not a run folder, expected one with {RUN} in it; `luma runs list` shows all runs")
+    values = _read_json(path / RUN)
+    if not isinstance(values.get("run_id"), str) or not values["run_id"]:
+        raise RunError(f"{path / RUN} names no run; restore it, or start a new run")
+    return RunFolder(path, values["run_id"])
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run was started in the folder `path`."""
+    return (path / RUN).is_file()
+
+
+def read_config(file: Path) -> RunConfig:
+    """The configuration in `file`. Raises CheckpointError when it cannot be read or is of another schema."""
+    values = _read_json(file)
+    if values.get("schema") != SCHEMA:
+        text = f"{file} has schema {values.get('schema')}, this luma knows {SCHEMA}"
+        raise CheckpointError(f"{text}; use the luma that wrote it, or `pip install -U luma-seg`")
+    try:
+        return RunConfig.from_json(values)
+    except (TypeError, ValueError, KeyError, AttributeError, LumaError) as error:
+        raise CheckpointError(f"{file} is not the configuration of a run: {error}") from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file} holds a {type(values).__name__}, expected a table")
+    return values
+
+
+def _refuse_used(path: Path) -> None:
+    if is_run(path):
+        run_id = open_run(path).run_id
+        raise RunError(f"{path} holds run {run_id}; go on with --resume {path}, or name another folder with --out")
+    if strange := sorted(child.name for child in path.iterdir() if child.name not in _OWN and child.name[0] != "."):
+        raise RunError(f"{path} holds {strange[0]}, expected a new or empty folder; name another with --out")
+
+
+def _word(text: str) -> str:
+    """`text` as a part of a file name: the last part of a path or of a hub's name."""
+    return _STRANGE.sub("-", text.rstrip("/").rpartition("/")[2].rpartition(":")[2].lower()).strip("-.") or "unnamed"
