@@ -146,7 +146,8 @@ def test_real_steps_on_the_host_leave_everything_as_it_was() -> None:
         found = find(step, 4, "cpu")
     assert found.num_images == 4
     assert all(torch.equal(value, before[name]) for name, value in segmenter.state_dict().items())
-    assert (not optimizer.state) and optimizer.param_groups[0]["lr"] == 1.0
+    assert not optimizer.state
+    assert optimizer.param_groups[0]["lr"] == 1.0
     assert all(parameter.grad is None for parameter in segmenter.parameters())
     assert not any(part.training for part in segmenter.modules())
     assert torch.equal(torch.get_rng_state(), state)

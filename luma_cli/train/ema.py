@@ -56,8 +56,8 @@ class Ema:
         shapes = {name: average.shape for name, average in self._averages.items()}
         if {name: average.shape for name, average in averages.items()} != shapes:
             raise CheckpointError(
-                f"the checkpoint averages {len(averages)} parameters, this model has {len(shapes)} that learn, or others; "
-                "resume with the backbone, head and freeze_backbone that the run was started with"
+                f"the checkpoint averages {len(averages)} parameters, this model has {len(shapes)} that learn, "
+                "or others; resume with the backbone, head and freeze_backbone that the run was started with"
             )
         self.num_updates = int(state["num_updates"])
         for name, average in self._averages.items():

@@ -1,4 +1,6 @@
-"""A backbone that does not learn: what is left is a probe of its features (arXiv 2607.00687: patches never see queries).
+"""A backbone that does not learn: what is left is a probe of its features.
+
+Under LUMA patches never see queries (arXiv 2607.00687), so a resting backbone gives the features that it came with.
 
 The FFN and the final norm that a head borrows are the backbone's and rest with it.
 """

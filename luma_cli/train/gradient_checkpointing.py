@@ -61,8 +61,8 @@ def enable(segmenter: Segmenter) -> Checkpointing:
     found = _enable(segmenter)
     if found.way == "none":
         warnings.warn(
-            f"{segmenter.backbone.spec.name}: gradient checkpointing has no effect, as no blocks of it can be run again; "
-            "a smaller --batch or --res needs less memory",
+            f"{segmenter.backbone.spec.name}: gradient checkpointing has no effect, as it has no blocks that can be run "
+            "again; a smaller --batch or --res needs less memory",
             stacklevel=2,
         )
         return found

@@ -1,7 +1,7 @@
 """AdamW over a segmenter: parameter groups by role and learning rate, and the rates of a step.
 
-EoMT's settings (arXiv 2503.19108, section 4.1): weight decay on every tensor, the backbone's rates falling from block to
-block. The FFN that the head borrows is the backbone's and stands in its groups alone.
+EoMT's settings (arXiv 2503.19108, section 4.1): weight decay on every tensor, the backbone's rates falling from block
+to block. The FFN that the head borrows is the backbone's and stands in its groups alone.
 """
 
 from __future__ import annotations

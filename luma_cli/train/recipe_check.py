@@ -118,7 +118,7 @@ def _annealing_problems(recipe: Recipe) -> Iterator[str]:
         return
     for start, end in zip(starts, ends, strict=True):
         if not 0 <= start <= end <= 1:
-            yield f"masks are annealed from {start:g} to {end:g}, expected shares of the training, 0 <= start <= end <= 1"
+            yield f"masks are annealed from {start:g} to {end:g}, expected shares with 0 <= start <= end <= 1"
 
 
 def _run_problems(recipe: Recipe, num_steps: int, num_joint: int) -> Iterator[str]:
@@ -126,8 +126,8 @@ def _run_problems(recipe: Recipe, num_steps: int, num_joint: int) -> Iterator[st
     if warmup >= num_steps:
         head, backbone = _shorter_warmups(recipe, num_steps)
         yield (
-            f"the warm-ups take {recipe.warmup_head_steps} + {recipe.warmup_backbone_steps} steps, but the training has "
-            f"{num_steps}; type --set warmup_head_steps={head} --set warmup_backbone_steps={backbone}, or train longer"
+            f"the warm-ups take {recipe.warmup_head_steps} + {recipe.warmup_backbone_steps} steps, but the training "
+            f"has {num_steps}; type --set warmup_head_steps={head} --set warmup_backbone_steps={backbone}, or train longer"
         )
     if num_joint and recipe.anneal_starts and len(recipe.anneal_starts) != num_joint:
         yield (
