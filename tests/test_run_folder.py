@@ -220,6 +220,17 @@ def test_looking_for_runs_needs_no_torch(folder):
     assert time.monotonic() - started_at < 30
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"run_id": 3}'])
+def test_one_damaged_folder_hides_no_other_run(folder, monkeypatch, tmp_path, content):
+    kept(record(folder=str(folder.path)), record("other"))
+    (folder.path / "run.json").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    assert find_run("other").run_id == "other"
+    assert find_run(RUN_ID).folder is None
+    with pytest.raises(RunError, match=r"run\.json"):
+        find_run(str(folder.path))
+
+
 def test_a_run_folder_may_move(folder, tmp_path):
     moved = folder.path.rename(tmp_path / "elsewhere")
     assert open_run(moved) == replace(folder, path=moved)
