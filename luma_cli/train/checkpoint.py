@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,10 @@ MODEL, EMA, OPTIMIZER, RANDOM, STATE, CARD = (
     *("model.safetensors", "ema.safetensors", "optimizer.pt", "random.pt", "state.json", "README.md"),
 )
 SCHEMA = 1
+_UNREADABLE = (
+    *(OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, RuntimeError),
+    *(SafetensorError, pickle.UnpicklingError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +125,9 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> CheckpointState:
             scaler=optimizer["scaler"],
             random=tuple(_unpickled(path / RANDOM)),
         )
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; name another checkpoint") from error
+    except _UNREADABLE as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"{path} cannot be read: {reason}; name another checkpoint") from error
 
 
 def refuse_shared(model: Mapping[str, Tensor]) -> None:
@@ -145,8 +151,8 @@ def _write(folder: Path, state: CheckpointState, best: bool) -> None:
     save_file(_stored(state.model), folder / MODEL, {"format": "pt"})
     if state.ema is not None:
         save_file(_stored(state.ema), folder / EMA, {"format": "pt"})
-    torch.save({"optimizer": dict(state.optimizer), "scaler": dict(state.scaler)}, folder / OPTIMIZER)
-    torch.save([dict(one) for one in state.random], folder / RANDOM)
+    _pickle({"optimizer": dict(state.optimizer), "scaler": dict(state.scaler)}, folder / OPTIMIZER)
+    _pickle([dict(one) for one in state.random], folder / RANDOM)
     for path in folder.iterdir():
         _sync(path)
 
@@ -158,6 +164,12 @@ def _plain(state: CheckpointState) -> dict[str, Any]:
 
 def _stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _pickle(values: Any, path: Path) -> None:
+    """torch.save, to a file that is closed even when the disk is full: its own stays open and keeps the space."""
+    with path.open("wb", buffering=0) as file:
+        torch.save(values, file)
 
 
 def _unpickled(path: Path) -> Any:
@@ -179,9 +191,20 @@ def _not_written(folder: RunFolder, state: CheckpointState, error: Exception) ->
     space = f"about {needed:,} bytes needed, {free_bytes(folder.checkpoints / 'x'):,} free"
     before = folder.pointed(LATEST)
     kept = f"{before} is kept" if before else "there is none yet"
-    reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-    text = f"the checkpoint of step {state.step} could not be written to {folder.path} ({reason}; {space}); {kept}"
+    text = (
+        f"the checkpoint of step {state.step} could not be written to {folder.path} ({_reason(error)}; {space}); {kept}"
+    )
     return f"{text}: free some space and resume with --resume {folder.path}"
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said: torch raises an error of its own while it handles that of the system."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__context__
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:

@@ -49,11 +49,17 @@ def find_run(text: str, database: str | Path | None = None, root: Path = run_fol
 
 
 def folder_of(record: RunRecord | None) -> RunFolder | None:
-    """The run folder of a record, None where it is not on this machine or has another run in it."""
-    if record is None or not record.folder or not run_folder.is_run(Path(record.folder)):
+    """The run folder of a record, None where it is not on this machine, cannot be read or has another run in it."""
+    folder = _readable(Path(record.folder)) if record and record.folder else None
+    return folder if folder and record and folder.run_id == record.run_id else None
+
+
+def _readable(path: Path) -> RunFolder | None:
+    """The run folder at `path`, None for another's or a damaged one: one of many must not hide the others."""
+    try:
+        return run_folder.open_run(path) if run_folder.is_run(path) else None
+    except (RunError, OSError):
         return None
-    folder = run_folder.open_run(Path(record.folder))
-    return folder if folder.run_id == record.run_id else None
 
 
 def _records(database: str | Path | None) -> list[RunRecord]:
@@ -83,8 +89,7 @@ def _by_path(path: Path, records: dict[str, RunRecord]) -> FoundRun | None:
 def _folders(root: Path) -> dict[str, RunFolder]:
     if not root.is_dir():
         return {}
-    found = (run_folder.open_run(path) for path in sorted(root.iterdir()) if run_folder.is_run(path))
-    return {folder.run_id: folder for folder in found}
+    return {folder.run_id: folder for path in sorted(root.iterdir()) if (folder := _readable(path))}
 
 
 def _newest(records: dict[str, RunRecord], folders: dict[str, RunFolder]) -> str:

@@ -70,6 +70,8 @@ def holder(folder: Path) -> Holder | None:
         handle = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    except OSError:  # another user's
+        return Holder()
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

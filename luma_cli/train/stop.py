@@ -12,7 +12,7 @@ _CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
 
 
 class StopRequests:
-    """Within its `with` block SIGTERM, SIGUSR1 and the first Ctrl-C only leave a note; a second Ctrl-C stops at once.
+    """Within its `with` block SIGTERM, SIGUSR1 and Ctrl-C only leave a note; a Ctrl-C after any of them stops at once.
 
     `requested` names the signal, empty for none; `exit_code` is 143 (SIGTERM, SIGUSR1), 130 (Ctrl-C) or 0. The handlers
     that were there before come back at the end of the block. Outside the main thread, where Python allows no handlers,
@@ -47,6 +47,6 @@ class StopRequests:
             signal.signal(one, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._signal is signal.SIGINT:
+        if number == signal.SIGINT and self._signal is not None:
             raise KeyboardInterrupt
         self._signal = signal.Signals(number)
