@@ -78,7 +78,9 @@ def test_the_same_scores_whatever_the_form_and_the_threads(place, capsys):
     first = json.loads(said(capsys, str(place / "run"), "--json", "--workers", "0"))
     weights = str(place / "run" / "checkpoints")
     checkpoint = str(next(Path(weights).glob("step-*")))
-    second = json.loads(said(capsys, checkpoint, "--json", "--workers", "3", "--batch", "4", "--root", str(place / "ade")))
+    second = json.loads(
+        said(capsys, checkpoint, "--json", "--workers", "3", "--batch", "4", "--root", str(place / "ade"))
+    )
     for name in ("miou_percent", "boundary_miou_percent", "checkpoint_sha256", "data", "classes", "protocol"):
         assert first[name] == second[name], name
     (row,) = csv.DictReader(io.StringIO(said(capsys, str(place / "run"), "--csv")))
@@ -86,7 +88,10 @@ def test_the_same_scores_whatever_the_form_and_the_threads(place, capsys):
     assert row["protocol_scales"] == "[1.0]"
     rows = list(csv.DictReader(io.StringIO(said(capsys, str(place / "run"), "--csv", "--classes"))))
     assert [each["name"] for each in rows] == [each["name"] for each in first["classes"]]
-    assert {each["iou_percent"] for each in rows if each["true_positive"] + each["false_negative"] == "00"} <= {"", "0.0"}
+    assert {each["iou_percent"] for each in rows if each["true_positive"] + each["false_negative"] == "00"} <= {
+        "",
+        "0.0",
+    }
 
 
 def test_options_move_the_number_and_are_told(place, capsys):
