@@ -135,7 +135,12 @@ def test_progress_counts_every_image_of_the_process(segmenter):
 def test_a_split_without_images_scores_nothing(segmenter):
     counts = evaluate(segmenter, DrawnSamples(()), EvalSettings(SIDE))
     record = evaluation_record(counts, DrawnSamples(()).table, resolution=SIDE, data="x", split="val", seconds=0.0)
-    assert (record.num_images, record.miou_percent, record.macs_per_image, record.windows_per_image) == (0, None, None, 0)
+    assert (record.num_images, record.miou_percent, record.macs_per_image, record.windows_per_image) == (
+        0,
+        None,
+        None,
+        0,
+    )
 
 
 def test_the_record_says_what_was_counted_and_how(segmenter, expected):

@@ -66,7 +66,7 @@ def evaluate_run(
     boundary: Annotated[bool, typer.Option("--boundary/--no-boundary", help="Boundary IoU as well.")] = True,
     weights: Annotated[Checkpoint, typer.Option("--weights", help="Which checkpoint of a run.")] = Checkpoint.best,
     batch: Annotated[int | None, typer.Option("--batch", help="Windows per pass. [default: 1, on a GPU 8]")] = None,
-    workers: Annotated[int, typer.Option("--workers", help="Threads that read files and count pixels.")] = 2,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that read files and count pixels.")] = 2,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[Format, typer.Option("--dtype", help="auto: bf16 on a GPU that has it, else fp32.")] = Format.auto,
     skip_bad: Annotated[int, typer.Option("--skip-bad", help="Unusable images that may be left out.")] = 0,

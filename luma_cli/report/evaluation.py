@@ -70,7 +70,8 @@ def _views(scales: list[float], flip: Any) -> str:
 
 
 def _skipped(record: EvaluationRecord) -> str:
-    return f"{record.num_skipped} unusable images left out" if record.num_skipped else ""
+    images = "image" if record.num_skipped == 1 else "images"
+    return f"{record.num_skipped} unusable {images} left out" if record.num_skipped else ""
 
 
 def class_table(record: EvaluationRecord) -> Table:
