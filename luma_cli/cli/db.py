@@ -6,12 +6,15 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from luma_cli.cli.options import Database, Json
 from luma_cli.errors import StoreError
+
+if TYPE_CHECKING:
+    from luma_cli.store.transfer import Merged
 
 app = typer.Typer(help="The store: one SQLite file with every number.", no_args_is_help=True)
 
@@ -28,6 +31,11 @@ class ExportView(StrEnum):
 
     profiles = "profiles"
     attempts = "attempts"
+    runs = "runs"
+    run_curves = "run_curves"
+    evaluations = "evaluations"
+    class_scores = "class_scores"
+    score_costs = "score_costs"
 
 
 @app.command()
@@ -74,7 +82,10 @@ def info(database: Database = None, as_json: Json = False) -> None:
 
 @app.command()
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT; views: profiles, attempts, metrics.")],
+    sql: Annotated[
+        str,
+        typer.Argument(help="One SELECT; docs/store.md has the views: profiles, runs, score_costs, ..."),
+    ],
     database: Database = None,
     as_json: Json = False,
 ) -> None:
@@ -131,7 +142,7 @@ def merge(
     try:
         for other in others:
             merged = take_in(db, other)
-            typer.echo(f"{merged.file}: {merged.added} added, {merged.known} known already")
+            typer.echo(f"{merged.file}: {merged.added} added, {merged.known} known already{_trained(merged)}")
     finally:
         db.close()
 
@@ -144,4 +155,12 @@ def check(database: Database = None) -> None:
     found = inspect(database)
     if found.problems:
         raise StoreError(f"{found.file}: {'; '.join(found.problems)}")
-    typer.echo(f"{found.file}: ok, schema {found.schema}, {found.attempts:,} attempts")
+    trained = f"{found.runs:,} runs, {found.evaluations:,} evaluations"
+    typer.echo(f"{found.file}: ok, schema {found.schema}, {found.attempts:,} attempts, {trained}")
+
+
+def _trained(merged: Merged) -> str:
+    """What came in besides attempts, if anything did."""
+    if not merged.runs and not merged.evaluations:
+        return ""
+    return f"; {merged.runs} runs and {merged.evaluations} evaluations taken in"

@@ -88,7 +88,8 @@ def _started(split: Split, shares: list[list[range]]) -> Iterator[dict[Connectio
             reader, writer = context.Pipe(duplex=False)
             worker: BaseProcess = context.Process(target=_work, args=(split, share, writer), daemon=True)
             workers[reader] = worker
-            worker.start()
+            with _without_interrupts():
+                worker.start()
             writer.close()
         yield workers
     finally:
@@ -100,9 +101,18 @@ def _started(split: Split, shares: list[list[range]]) -> Iterator[dict[Connectio
                 worker.close()
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process started in here never sees Ctrl-C, which goes to the whole group: the first one ends the others."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(split: Split, share: list[range], reports: Connection) -> None:
     """Body of a process: report the tally of each chunk, or the failure that ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the first process ends the others
     keep_freed_memory()
     try:
         for chunk in share:

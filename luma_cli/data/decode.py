@@ -70,9 +70,9 @@ def image_size(file: IO[bytes], where: str) -> tuple[int, int]:
 def is_rotated(data: bytes) -> bool:
     """Whether an EXIF tag asks to show the image rotated or mirrored; False for what cannot be read."""
     try:
-        with Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS) as image:
+        with _quiet(), Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS) as image:
             return image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
-    except _DAMAGE:
+    except (*_DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return False
 
 
@@ -80,11 +80,7 @@ def is_rotated(data: bytes) -> bool:
 def _opened(file: IO[bytes], where: str, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
     """The image, its header read and its size checked, before any pixel is decoded."""
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns of up to twice its own limit, which is above ours.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=formats)
-        with image:
+        with _quiet(), Image.open(file, formats=formats) as image:
             _check_header(image, where)
             yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -93,6 +89,18 @@ def _opened(file: IO[bytes], where: str, formats: tuple[str, ...]) -> Iterator[I
         raise BadSample(f"{where}: no {' or '.join(formats)} file, or a damaged one") from error
     except _DAMAGE as error:
         raise BadSample(f"{where}: damaged: {error}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's remarks, which name no file and concern what is not read, such as a damaged EXIF block.
+
+    Its warning of a decompression bomb becomes an error: up to twice its limit, which is above ours, it only warns.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def _check_header(image: ImageFile.ImageFile, where: str) -> None:

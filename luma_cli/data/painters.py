@@ -36,7 +36,7 @@ def mountain(canvas: Canvas, value: int, foot: float) -> None:
 
 def building(canvas: Canvas, value: int, foot: float, left: float) -> None:
     """A block with rows of windows that stands at `foot`."""
-    height, width = canvas.rng.uniform(0.32, 0.5), canvas.rng.uniform(0.32, 0.55)
+    height, width = canvas.rng.uniform(0.34, 0.5), canvas.rng.uniform(0.4, 0.7)
     wall = canvas.textured(tuple(canvas.rng.uniform((0.5, 0.35, 0.25), (0.85, 0.7, 0.6))), 0.2, 0.08)
     body = canvas.box(foot - height, left, height, width)
     period = canvas.rng.uniform(0.08, 0.1)
@@ -81,7 +81,7 @@ def pavement(canvas: Canvas, value: int, mask: Mask) -> None:
 
 def tree(canvas: Canvas, value: int, foot: float, x: float) -> None:
     """A trunk and a ragged dark crown with round lights."""
-    size = canvas.rng.uniform(0.16, 0.24)
+    size = canvas.rng.uniform(0.18, 0.26)
     crown_y = foot - 1.7 * size
     squares = ((canvas.y - crown_y) / size) ** 2 + ((canvas.x - x) / (0.85 * size)) ** 2
     crown = squares + 0.7 * (canvas.noise(0.06) - 0.5) < 1
@@ -91,13 +91,13 @@ def tree(canvas: Canvas, value: int, foot: float, x: float) -> None:
 
 
 def car(canvas: Canvas, value: int, foot: float, x: float) -> None:
-    """A body of any strong colour, a cabin with glass, two wheels."""
-    length = canvas.rng.uniform(0.42, 0.58)
+    """A red, orange or yellow body, a cabin with glass, two wheels."""
+    length = canvas.rng.uniform(0.52, 0.7)
     height = 0.24 * length
     base = foot - 0.12 * length
     cabin = canvas.ellipse(base - height, x, 0.24 * length, 0.3 * length)
     glass = canvas.ellipse(base - height, x, 0.17 * length, 0.23 * length)
-    paint = tuple(canvas.rng.permutation(canvas.rng.uniform((0.75, 0.05, 0.05), (1.0, 0.6, 0.3))))
+    paint = tuple(canvas.rng.uniform((0.75, 0.05, 0.02), (1.0, 0.6, 0.15)))
     canvas.paint(cabin & (canvas.y < base), canvas.textured(paint, 0.3, 0.05), value)
     canvas.paint(glass & (canvas.y < base - height), GLASS, value)
     canvas.paint(canvas.box(base - height, x - length / 2, height, length), canvas.textured(paint, 0.3, 0.05), value)
@@ -109,7 +109,7 @@ def bus(canvas: Canvas, value: int, foot: float, x: float) -> None:
     """A tall box with one row of panes, a bright stripe and wheels."""
     length = canvas.rng.uniform(0.65, 0.85)
     height, base, left = 0.5 * length, foot - 0.06 * length, x - length / 2
-    paint = tuple(canvas.rng.uniform((0.85, 0.6, 0.05), (0.98, 0.75, 0.15)))
+    paint = tuple(canvas.rng.uniform((0.05, 0.35, 0.6), (0.15, 0.5, 0.9)))
     canvas.paint(canvas.box(base - height, left, height, length), canvas.textured(paint, 0.3, 0.05), value)
     panes = canvas.box(base - 0.85 * height, left + 0.03, 0.35 * height, length - 0.06)
     canvas.paint(panes & ((canvas.x - left) % 0.14 > 0.03), (0.12, 0.16, 0.22), value)
@@ -120,8 +120,8 @@ def bus(canvas: Canvas, value: int, foot: float, x: float) -> None:
 
 def person(canvas: Canvas, value: int, foot: float, x: float) -> None:
     """Head, a striped shirt and two dark legs."""
-    height = canvas.rng.uniform(0.42, 0.6)
-    top, half = foot - height, 0.17 * height
+    height = canvas.rng.uniform(0.5, 0.68)
+    top, half = foot - height, 0.18 * height
     skin = tuple(canvas.rng.uniform((0.55, 0.38, 0.28), (0.95, 0.75, 0.62)))
     legs = canvas.box(top + 0.58 * height, x - 0.8 * half, 0.42 * height, 1.6 * half)
     canvas.paint(legs & (np.abs(canvas.x - x) > 0.12 * half), (0.13, 0.13, 0.3), value)

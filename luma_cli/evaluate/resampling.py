@@ -50,8 +50,9 @@ def resize_columns(slab: Tensor, num_columns: int) -> Tensor:
 
 
 def _taps(rows: Rows, num_source: int, num_target: int) -> tuple[Rows, Rows, NDArray[np.float32]]:
-    """Per target row the two source rows that it lies between, and the weight of the second."""
-    at = np.maximum((rows + 0.5) * (num_source / num_target) - 0.5, 0)
+    """Per target row the two source rows that it lies between, and the weight of the second; in float32 as torch."""
+    ratio, half = np.float32(num_source) / np.float32(num_target), np.float32(0.5)
+    at = np.maximum(ratio * (rows.astype(np.float32) + half) - half, np.float32(0))
     lower = np.minimum(at.astype(np.int64), num_source - 1)
     upper = np.minimum(lower + 1, num_source - 1)
-    return lower, upper, (at - lower).astype(np.float32)
+    return lower, upper, at - lower.astype(np.float32)

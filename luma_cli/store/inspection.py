@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luma_cli.errors import LumaError, StoreError
-from luma_cli.store import database, header, migrations, rows
+from luma_cli.store import database, evaluations, header, migrations, rows, runs
 from luma_cli.store.faults import translated
 from luma_cli.store.profiles import dicts, load
 from luma_cli.store.rows import Origin, Row
 
-TABLES = ("configuration", "environment", "provenance", "attempt", "detail", "metric", "sample")
+TABLES = (
+    *("configuration", "environment", "provenance", "attempt", "detail", "metric", "sample"),
+    *("run", "run_metric", "evaluation", "evaluation_class", "evaluation_image"),
+)
+_OWNERS = ("attempt", "run")
 _BY_DEVICE = """
 SELECT device_name, count(*) FROM attempt JOIN environment USING (environment_id) GROUP BY 1 ORDER BY 1
 """
@@ -27,6 +31,8 @@ class Checked:
     file: Path
     schema: int
     attempts: int
+    runs: int
+    evaluations: int
     problems: tuple[str, ...]
 
 
@@ -56,8 +62,8 @@ def check(given: str | Path | None = None) -> Checked:
         raise StoreError(f"{file} does not exist; name the database with --db FILE or LUMA_DB")
     with translated(file), closing(connection):
         found = problems(connection)
-        attempts = 0 if found else int(connection.execute("SELECT count(*) FROM attempt").fetchone()[0])
-        return Checked(file, migrations.schema(connection), attempts, tuple(found))
+        counts = {f"{table}s": 0 if found else _count(connection, table) for table in ("attempt", "run", "evaluation")}
+        return Checked(file, migrations.schema(connection), **counts, problems=tuple(found))
 
 
 def info(given: str | Path | None = None) -> Info:
@@ -67,7 +73,7 @@ def info(given: str | Path | None = None) -> Info:
     if connection is None:
         return Info(file, 0, 0, "", dict.fromkeys(TABLES, 0), {}, {}, "", "")
     with translated(file), closing(connection):
-        counts = {table: int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) for table in TABLES}
+        counts = {table: _count(connection, table) for table in TABLES}
         times = "SELECT started_at FROM attempt ORDER BY started_unix_seconds {}, hash {} LIMIT 1"
         first, last = (connection.execute(times.format(way, way)).fetchone() or ("",) for way in ("ASC", "DESC"))
         return Info(
@@ -99,7 +105,17 @@ def problems(connection: sqlite3.Connection, known: Collection[str] = ()) -> lis
     strays = [f"{row[0]} {row[1]} points to no {row[2]}" for row in connection.execute("PRAGMA foreign_key_check")]
     if strays:
         return strays
-    return [*_parents(connection), *_orphans(connection), *_attempts(connection, frozenset(known))]
+    return [
+        *_parents(connection),
+        *_orphans(connection),
+        *_attempts(connection, frozenset(known)),
+        *runs.problems(connection),
+        *evaluations.problems(connection),
+    ]
+
+
+def _count(connection: sqlite3.Connection, table: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 def _schema(connection: sqlite3.Connection) -> Iterator[str]:
@@ -115,9 +131,10 @@ def _schema(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _orphans(connection: sqlite3.Connection) -> Iterator[str]:
-    for table in ("configuration", "environment", "provenance"):
-        query = f"SELECT {table}_id FROM {table} WHERE {table}_id NOT IN (SELECT {table}_id FROM attempt)"
-        yield from (f"{table} {key} belongs to no attempt" for (key,) in connection.execute(query))
+    for table, owners in (("configuration", ["attempt"]), ("environment", _OWNERS), ("provenance", _OWNERS)):
+        unowned = " AND ".join(f"{table}_id NOT IN (SELECT {table}_id FROM {owner})" for owner in owners)
+        query = f"SELECT {table}_id FROM {table} WHERE {unowned}"
+        yield from (f"{table} {key} belongs to no {' or '.join(owners)}" for (key,) in connection.execute(query))
     query = "SELECT attempt_id FROM attempt WHERE attempt_id NOT IN (SELECT attempt_id FROM detail)"
     yield from (f"attempt {key} has no detail" for (key,) in connection.execute(query))
 

@@ -9,7 +9,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luma_cli.errors import RunError
@@ -104,8 +104,10 @@ def forget_after(db: Database, run_id: str, step: int, now: Callable[[], float] 
 def delete_run(db: Database, run_id: str) -> bool:
     """Removes a run, its curves and its evaluations; whether there was one."""
     with translated(file_of(db.conn)), transaction(db.conn):
-        known = db.conn.execute("DELETE FROM run WHERE run_id = ?", [run_id]).rowcount
-        scored = db.conn.execute("DELETE FROM evaluation WHERE run_id = ? AND run_id <> ''", [run_id]).rowcount
+        known = db.conn.execute("DELETE FROM run WHERE run_id = ?", [rows.text(run_id)]).rowcount
+        scored = db.conn.execute(
+            "DELETE FROM evaluation WHERE run_id = ? AND run_id <> ''", [rows.text(run_id)]
+        ).rowcount
         sweep(db.conn)
     return bool(known or scored)
 
@@ -145,7 +147,7 @@ def best_miou(connection: sqlite3.Connection | None) -> dict[str, float]:
 
 def curve(connection: sqlite3.Connection | None, run_id: str, name: str) -> list[tuple[int, float]]:
     """(step, value) of one metric of a run in the order of steps; empty for one that it does not have."""
-    return curves(connection, run_id, name).get(name, [])
+    return curves(connection, run_id, name).get(rows.text(name), [])
 
 
 def curves(connection: sqlite3.Connection | None, run_id: str, name: str = "") -> dict[str, list[tuple[int, float]]]:
@@ -156,14 +158,18 @@ def curves(connection: sqlite3.Connection | None, run_id: str, name: str = "") -
     query = """SELECT m.name, m.step, m.value, m.not_finite FROM run_metric m JOIN run r USING (run_key)
         WHERE r.run_id = ?1 AND ?2 IN ('', m.name) ORDER BY m.name, m.step"""
     with translated(file_of(connection)):
-        for metric, step, value, words in connection.execute(query, [run_id, rows.text(name)]):
+        for metric, step, value, words in connection.execute(query, [rows.text(run_id), rows.text(name)]):
             found.setdefault(metric, []).append((step, float(words) if words else value))
     return found
 
 
-def stored(connection: sqlite3.Connection, run_id: str) -> Row | None:
-    """The row of a run with its parents' JSON and hashes, as a check of the database reads it."""
-    return _row(connection, run_id)
+def problems(connection: sqlite3.Connection) -> Iterator[str]:
+    """Runs that are not what their hash says, one line each."""
+    for row in list(dicts(connection.execute(_LOAD + _ORDER))):
+        run_id, parents = row["run_id"], (row.pop("environment_hash"), row.pop("provenance_hash"))
+        row.pop("identity"), row.pop("provenance")
+        if run_rows.hash_of(row, *parents) != row["hash"]:
+            yield f"run {run_id} is not what its hash says"
 
 
 def _value(value: float) -> tuple[float | None, str | None]:

@@ -1,4 +1,4 @@
-"""Profiles on their way in and out: backup to a file, merge of another file, export as CSV or JSON."""
+"""What the database holds on its way in and out: backup to a file, merge of another file, export as CSV or JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +19,38 @@ from luma_cli.store.faults import translated
 from luma_cli.store.inspection import problems
 from luma_cli.store.migrations import transaction
 from luma_cli.store.profiles import columns_of
+from luma_cli.store.run_transfer import merge_runs
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
 ExportFormat = Literal["csv", "json"]
-ExportView = Literal["profiles", "attempts"]
+ExportView = Literal["profiles", "attempts", "runs", "run_curves", "evaluations", "class_scores", "score_costs"]
 
 _PARENTS = ("configuration", "environment", "provenance")
 _CHILDREN = ("detail", "metric", "sample")
+_BY_TIME = "started_unix_seconds, hash"
+# Orders that do not depend on integer keys.
+_ORDERS: Mapping[ExportView, str] = {
+    "profiles": _BY_TIME,
+    "attempts": _BY_TIME,
+    "runs": "started_unix_seconds, run_id",
+    "run_curves": "run_id, name, step",
+    "evaluations": "evaluated_unix_seconds, evaluation",
+    "class_scores": "evaluation, class_index",
+    "score_costs": "evaluation, profile",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What a merge did: attempts added and attempts that were there already."""
+    """What a merge did: attempts added and attempts that were there already; runs and evaluations that came in."""
 
     file: Path
     added: int
     known: int
+    runs: int = 0
+    evaluations: int = 0
 
 
 def backup(source: str | Path | None, target: str | Path, *, overwrite: bool = False) -> Path:
@@ -58,9 +72,10 @@ def backup(source: str | Path | None, target: str | Path, *, overwrite: bool = F
 
 
 def merge(db: Database, other: str | Path) -> Merged:
-    """Adds the attempts of the database `other` that ours lacks, all in one transaction; `other` is only read.
+    """Adds what the database `other` has and ours lacks, all in one transaction; `other` is only read.
 
     Rows are the same if their content is, so merging again adds nothing and any order of merges gives the same rows.
+    Of a run that both have, the state that is further stands.
     Raises StoreError, with nothing added, when `other` is missing, damaged or says what its hashes deny.
     """
     file, ours = database.path(other), database.file_of(db.conn)
@@ -72,7 +87,8 @@ def merge(db: Database, other: str | Path) -> Merged:
             db.conn.execute(statement, {"last": last} if ":last" in statement else {})
         added = int(db.conn.execute("SELECT count(*) FROM main.attempt WHERE attempt_id > ?", [last]).fetchone()[0])
         total = int(db.conn.execute("SELECT count(*) FROM other.attempt").fetchone()[0])
-    return Merged(file, added, total - added)
+        runs, evaluations = merge_runs(db.conn)
+    return Merged(file, added, total - added, runs, evaluations)
 
 
 def export(
@@ -86,7 +102,7 @@ def export(
         raise StoreError("there is no database yet; `luma profile NAME` makes one")
     with translated(database.file_of(connection)):
         names = [name for name in columns_of(connection, view) if name != "attempt_id"]
-        query = f"SELECT {', '.join(names)} FROM {view} ORDER BY started_unix_seconds, hash"
+        query = f"SELECT {', '.join(names)} FROM {view} ORDER BY {_ORDERS[view]}"
         found = connection.execute(query).fetchall()
     if form == "json":
         content = {"schema": 1, "rows": [dict(zip(names, row, strict=True)) for row in found]}

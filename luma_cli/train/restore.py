@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from luma_cli.errors import CheckpointError, RunError
-from luma_cli.head.segmenter import Segmenter, build
-from luma_cli.measure import imports
+from luma_cli.head.segmenter import Segmenter
 from luma_cli.train import checkpoints
 from luma_cli.train.checkpoint import EMA, MODEL, STATE
 from luma_cli.train.find_run import FoundRun, find_run
 from luma_cli.train.manifest import damage, read_manifest
+from luma_cli.train.model import build_model
 from luma_cli.train.run_config import RunConfig
 from luma_cli.train.run_folder import CONFIG, read_config
 
@@ -63,9 +63,7 @@ def restore(
     weights = _weights_file(path, ema)
     config = read_config(weights.parent / CONFIG)
     step, sha256 = _verified(weights)
-    for target in config.imports:
-        imports.load(imports.find(target))
-    segmenter = build(config.backbone, config.resolution, head=config.head, weights="random", seed=config.seed)
+    segmenter = build_model(config)
     fill(segmenter, _tensors(weights), weights)
     return Restored(segmenter.to(device, dtype).eval(), config, step, found.run_id, sha256, weights)
 

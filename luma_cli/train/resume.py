@@ -17,6 +17,7 @@ from luma_cli.train.run_config import RunConfig
 _COMPUTED = ("micro_batch", "grad_checkpoint", "compile", "imports", "skip_bad")
 # Where it is and how it is called: these may change and nothing else does.
 _CALLED = ("data_root", "recipe_changed", "recipe.name", "recipe.source", "recipe.eval_every_epochs")
+_UNCOMPARED = frozenset({"schema", "recipe_changed", "recipe.source"})
 
 
 def check_same(saved: RunConfig, asked: RunConfig) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ def _timm_name(backbone: str) -> str:
 def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Dotted name -> value by run, of everything in which the configurations (as in config.json) are not all alike."""
     flat = {run_id: dict(_flat(config)) for run_id, config in configs.items()}
-    names = list(dict.fromkeys(name for values in flat.values() for name in values if name != "schema"))
+    names = list(dict.fromkeys(name for values in flat.values() for name in values if name not in _UNCOMPARED))
     found = {name: {run_id: values.get(name) for run_id, values in flat.items()} for name in names}
     return {name: values for name, values in found.items() if len({repr(value) for value in values.values()}) > 1}
 

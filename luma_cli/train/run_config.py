@@ -19,7 +19,8 @@ class RunConfig:
     `--weights`. resolution: side of crop and evaluation window in pixels. data: name or file of the dataset card;
     data_root: where it was found; data_fingerprint: of the training split's files. recipe: with every change made to
     it; recipe_changed: names of the settings that differ from the recipe of that name. micro_batch: images per pass of
-    a process, at most. compile: mode of torch.compile or `none`.
+    a process, at most. compile: mode of torch.compile or `none`. mean, std: of the channels, that images are normalised
+    with; empty until the weights are loaded, which say them.
     """
 
     backbone: str
@@ -37,6 +38,8 @@ class RunConfig:
     grad_checkpoint: bool = False
     compile: str = "none"
     skip_bad: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a file."""

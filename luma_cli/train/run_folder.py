@@ -69,6 +69,13 @@ def new_run_id(backbone: str, data: str, now: datetime, token: str = "") -> str:
     return "-".join((now.strftime("%Y%m%d-%H%M%S"), *words))
 
 
+def check_free(path: Path) -> None:
+    """Raise RunError where `started` would: before anything costly is done for a run."""
+    if path.exists():
+        with locked(path):
+            _refuse_used(path)
+
+
 @contextmanager
 def started(path: Path, run_id: str, config: RunConfig) -> Iterator[RunFolder]:
     """A new run folder at `path`, held for the length of the block.

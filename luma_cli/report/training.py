@@ -1,0 +1,145 @@
+"""A training on stderr: one live line on a terminal, a line every half minute elsewhere. Imports no torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from luma_cli.units import gibibytes
+
+if TYPE_CHECKING:
+    from luma_cli.train.events import Evaluated, Evaluating, Event, Started, Stepped
+
+_SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BETWEEN_DRAWS = 0.2
+_SMOOTHING = 0.1  # weight of the newest step in the rate
+
+
+class TrainingProgress:
+    """Callable that takes a training's events."""
+
+    def __init__(self, file: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = Console(file=file, highlight=False, soft_wrap=True)
+        self._is_live = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._clock = clock
+        self._said = float("-inf")
+        self._rate = 0.0  # seconds per step, smoothed
+        self._last: tuple[int, float] | None = None
+
+    def __enter__(self) -> Self:
+        if self._is_live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._is_live:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        from luma_cli.train import events
+
+        match event:
+            case events.Started():
+                self._started(event)
+            case events.Stepped():
+                self._stepped(event)
+            case events.Evaluating():
+                self._evaluating(event)
+            case events.Evaluated():
+                self._evaluated(event)
+            case events.Saved():
+                self._last = None  # writing is no training
+            case events.Noted():
+                self._print(event.text)
+
+    def _started(self, event: Started) -> None:
+        self._print(f"run {event.run_id} in {event.folder}")
+        for name, value in event.facts.items():
+            self._print(f"  {name}: {value}")
+        if event.step:
+            self._print(f"  resumed at step {event.step} of {event.num_steps}")
+
+    def _stepped(self, event: Stepped) -> None:
+        now = self._clock()
+        if self._last is not None and event.step == self._last[0] + 1:
+            seconds = now - self._last[1]
+            self._rate += (seconds - self._rate) * (_SMOOTHING if self._rate else 1.0)
+        self._last = (event.step, now)
+        last = event.step == event.num_steps
+        if self._due(now, last):
+            self._status(step_line(event, self._rate), last)
+
+    def _evaluating(self, event: Evaluating) -> None:
+        if self._is_live and self._due(self._clock(), event.done == event.total):
+            self._status(f"step {event.step}: validating {event.done}/{event.total}")
+
+    def _evaluated(self, event: Evaluated) -> None:
+        self._last = None
+        self._print(evaluation_line(event))
+
+    def _due(self, now: float, last: bool) -> bool:
+        between = _SECONDS_BETWEEN_DRAWS if self._is_live else _SECONDS_BETWEEN_LINES
+        if not last and now - self._said < between:
+            return False
+        self._said = now
+        return True
+
+    def _status(self, text: str, last: bool = False) -> None:
+        if self._is_live and not last:
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        else:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(text))
+
+
+def step_line(event: Stepped, seconds_per_step: float) -> str:
+    """One step: loss and its parts, learning rate, speed, memory, time left."""
+    metrics = event.metrics
+    width = len(str(event.num_steps))
+    parts = [
+        f"step {event.step:>{width}}/{event.num_steps}",
+        f"loss {metrics['loss']:.3f} (mask {metrics['loss_bce']:.3f} dice {metrics['loss_dice']:.3f}"
+        f" class {metrics['loss_class']:.3f})",
+        f"lr {metrics['lr']:.1e}",
+        f"{event.images_per_second:.3g} img/s",
+    ]
+    if event.memory_bytes:
+        parts.append(f"{gibibytes(event.memory_bytes):.1f} GiB")
+    if seconds_per_step and event.step < event.num_steps:
+        parts.append(f"{duration(seconds_per_step * (event.num_steps - event.step))} left")
+    if event.skipped:
+        parts.append("update left out: not finite")
+    return "  ".join(parts)
+
+
+def evaluation_line(event: Evaluated) -> str:
+    """One validation: mIoU, pixel accuracy, over how many images."""
+    record = event.record
+    miou = "no labelled pixel" if record.miou_percent is None else f"mIoU {record.miou_percent:.2f}"
+    accuracy = "" if record.aacc_percent is None else f", accuracy {record.aacc_percent:.2f}"
+    best = "  (best so far)" if event.best else ""
+    return f"step {event.step}: {miou}{accuracy} on {record.num_images} {record.split} images of {record.data}{best}"
+
+
+def duration(seconds: float) -> str:
+    """Days, hours, minutes and seconds, the two largest that matter: `2d 3h`, `4h 05m`, `3m 07s`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour}h"
+    if hours:
+        return f"{hours}h {minute:02}m"
+    return f"{minutes}m {second:02}s"

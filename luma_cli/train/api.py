@@ -1,0 +1,317 @@
+"""`luma train`, from what was asked for to a finished, stopped or failed run; runs in every process of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from luma_cli.catalogue.names import resolve
+from luma_cli.data.skipped import Skipped
+from luma_cli.errors import Diverged, LumaError
+from luma_cli.head.segmenter import Segmenter
+from luma_cli.measure import devices, environment
+from luma_cli.measure.cost import cost
+from luma_cli.store.database import open_write
+from luma_cli.store.run_records import RunRecord, RunStatus
+from luma_cli.store.runs import forget_after, start_run
+from luma_cli.train import events, run_folder
+from luma_cli.train.book import Book, Records
+from luma_cli.train.checkpoint import CheckpointState
+from luma_cli.train.configure import Given
+from luma_cli.train.device import find_device, peak_bytes
+from luma_cli.train.metrics_log import MetricLog
+from luma_cli.train.model import build_model
+from luma_cli.train.outcome import Outcome
+from luma_cli.train.prepare import Prepared, prepare
+from luma_cli.train.processes import Processes, joined, started
+from luma_cli.train.random_state import restore_random_state
+from luma_cli.train.run_config import RunConfig
+from luma_cli.train.run_data import RunData, open_data
+from luma_cli.train.run_folder import RunFolder
+from luma_cli.train.session import Rhythm, Session
+from luma_cli.train.start import Start, new_start, resumed_start
+from luma_cli.train.stop import StopRequests
+from luma_cli.train.step import Trainer
+from luma_cli.train.validate import Validation
+
+_MOST_CHECKPOINT_STEPS = 1000
+_MOST_WORKERS = 8
+_TERMINATED = 143
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run is carried out; nothing here changes what it computes.
+
+    num_workers: None for as many as the CPU has cores for. checkpoint_steps: None for an epoch, at most 1000. resume:
+    the run to go on with, empty for a new one.
+    """
+
+    device: str = "auto"
+    num_workers: int | None = None
+    out: Path | None = None
+    keep: int = 2
+    checkpoint_steps: int | None = None
+    tensorboard: bool = False
+    resume: str = ""
+    database: Path | None = None
+
+
+def train_run(given: Given, settings: Settings, on_event: events.OnEvent = lambda event: None) -> Outcome:
+    """Train, in this process's part of the run. A stop by signal is no error: the outcome carries the exit code.
+
+    Raises UsageError and its kin for what was asked, DataError, WeightsError, RunError, Diverged.
+    """
+    processes = started()
+    device = find_device(settings.device, processes)
+    watcher = on_event if processes.is_first else _silent
+    with StopRequests() as stops, joined(device, processes):
+        work = make_ready(given, settings, device, processes, watcher)
+        with _kept(work, settings, watcher) as book:
+            session = _session(work, settings, book, lambda: bool(stops.requested), watcher)
+            end = _guarded(session, book)
+    code = (stops.exit_code or _TERMINATED) if end == "stopped" else 0
+    best = max((score for score in book.scores.values() if score is not None), default=None)
+    return Outcome(
+        work.start.run_id, str(work.start.folder), end, session.step, work.num_steps, best, code, processes.is_first
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A run in memory, ready for its next step."""
+
+    start: Start
+    config: RunConfig
+    data: RunData
+    num_steps: int
+    prepared: Prepared
+    macs_per_window: int | None
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer."""
+        return self.prepared.trainer
+
+
+def make_ready(
+    given: Given, settings: Settings, device: torch.device, processes: Processes, on_event: events.OnEvent
+) -> Work:
+    """Everything that can go wrong before the first step, cheapest first: settings, data, folder, weights, memory."""
+    if settings.resume:
+        note: Callable[[str], None] = lambda text: on_event(events.Noted(text))  # noqa: E731
+        start = resumed_start(given, settings.resume, settings.database, processes, note)
+    else:
+        start = new_start(given, settings.out, processes)
+    data = open_data(start.config, processes)
+    recipe = start.config.recipe
+    num_steps = recipe.steps or max(1, round(recipe.epochs * data.num_steps))
+    segmenter = _segmenter(start, processes)
+    normalisation = segmenter.backbone.normalisation
+    config = replace(
+        start.config,
+        data_root=data.root,
+        data_fingerprint=data.train.fingerprint,
+        mean=normalisation.mean,
+        std=normalisation.std,
+    )
+    macs = processes.from_first(_macs(config) if processes.is_first else None)
+    prepared = prepare(config, segmenter, num_steps, device, processes)
+    if start.state:
+        _restore(prepared.trainer, start.state)
+    weights = segmenter.backbone.weights
+    facts = {
+        **prepared.facts,
+        "macs_per_window": macs,
+        "ffn": segmenter.ffn,
+        "weights": {"source": weights.source, "sha256": weights.sha256, "conversions": list(weights.conversions)},
+        "num_train_images": len(data.train),
+        "num_val_images": len(data.val),
+        "command": sys.argv[1:],
+    }
+    return Work(start, prepared.config, data, num_steps, replace(prepared, facts=facts), macs)
+
+
+def _segmenter(start: Start, processes: Processes) -> Segmenter:
+    """The model at the start of the run, on the CPU; one process downloads, the others then find the file there."""
+    weights = "random" if start.state else start.config.weights
+    if not processes.is_first:
+        processes.wait()
+    segmenter = build_model(start.config, weights)
+    if processes.is_first:
+        processes.wait()
+    return segmenter
+
+
+def _macs(config: RunConfig) -> int | None:
+    """Multiply-adds of one window; None where they cannot be counted."""
+    try:
+        spec = resolve(config.backbone, imported=bool(config.imports))
+        return cost(spec, config.resolution, config.head, imports=config.imports).macs
+    except LumaError:
+        return None
+
+
+def _restore(trainer: Trainer, state: CheckpointState) -> None:
+    """The trainer as it was after `state.step` steps."""
+    trainer.segmenter.load_state_dict(dict(state.model))
+    trainer.optimizer.load_state_dict(dict(state.optimizer))
+    trainer.watch.resume(state.extra["watch"])
+    if trainer.scaler and state.scaler:
+        trainer.scaler.load_state_dict(dict(state.scaler))
+    if trainer.ema and state.ema is not None:
+        trainer.ema.load_state_dict({"num_updates": state.extra["ema_updates"], "averages": state.ema})
+    restore_random_state(state.random, trainer.processes.rank, trainer.device)
+
+
+@contextmanager
+def _kept(work: Work, settings: Settings, on_event: events.OnEvent) -> Iterator[Book]:
+    """The book of the run while it is open; the first process holds its folder and its row meanwhile."""
+    start, trainer = work.start, work.trainer
+    book = Book(work.config, start.run_id, trainer, work.data.num_steps, None, on_event, begun=time.monotonic())
+    if start.state:
+        book.seconds = start.state.seconds
+        book.scores = {int(step): score for step, score in start.state.extra["scores"].items()}
+    if not trainer.processes.is_first:
+        yield book
+        return
+    with ExitStack() as stack:
+        if start.state:
+            folder = stack.enter_context(run_folder.resumed(start.folder))
+        else:
+            folder = stack.enter_context(run_folder.started(start.folder, start.run_id, work.config))
+        _keep_row(work, folder, settings.database)
+        log = MetricLog(settings.database, start.run_id, work.num_steps, sink=_sink(folder, start.step, settings))
+        stack.callback(log.close)
+        book.records = Records(folder, settings.database, log, settings.keep)
+        on_event(events.Started(start.run_id, str(start.folder), start.step, work.num_steps, _shown(work)))
+        yield book
+
+
+def _keep_row(work: Work, folder: RunFolder, database: Path | None) -> None:
+    config, start = work.config, work.start
+    spec = resolve(config.backbone, imported=bool(config.imports))
+    record = RunRecord(
+        run_id=start.run_id,
+        folder=str(folder.path),
+        config=config.to_json(),
+        environment=environment.here(devices.find(work.trainer.device.type)),
+        backbone=config.backbone,
+        timm_name=spec.timm_name,
+        pretraining=spec.pretraining if config.weights == "pretrained" else "",
+        weights=config.weights,
+        resolution=config.resolution,
+        head=config.head.name,
+        dataset=work.data.train.identity,
+        recipe=config.recipe.name + ("+" if config.recipe_changed else ""),
+        seed=config.seed,
+        num_steps=work.num_steps,
+        batch=work.data.order.step_size,
+        num_processes=work.trainer.processes.num,
+        step=start.step,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        facts=work.prepared.facts,
+    )
+    with closing(open_write(database)) as db:
+        start_run(db, record)
+        forget_after(db, start.run_id, start.step)
+
+
+def _sink(folder: RunFolder, step: int, settings: Settings) -> Any:
+    if not settings.tensorboard:
+        return None
+    from luma_cli.train.tensorboard import TensorBoard
+
+    return TensorBoard(folder.path / "tensorboard", step)
+
+
+def _shown(work: Work) -> dict[str, str]:
+    """What the user is told at the start."""
+    config, facts = work.config, work.prepared.facts
+    macs = f", {work.macs_per_window / 1e9:.1f} GMACs per window" if work.macs_per_window else ""
+    changed = f" with {', '.join(config.recipe_changed)} changed" if config.recipe_changed else ""
+    unreached = facts["params_unreached"]
+    shown = {
+        "model": f"{config.backbone} + {config.head.name} at {config.resolution} px, {facts['params']:,} parameters{macs}",
+        "weights": facts["weights"]["source"],
+        "data": f"{work.data.train.identity}, {len(work.data.train):,} images, {len(work.data.val):,} to validate",
+        "recipe": f"{config.recipe.name}{changed}: {work.num_steps:,} steps of {work.data.order.step_size} images",
+        "passes": f"{facts['micro_batch']}, {facts['dtype']}, on {work.trainer.device} x {facts['num_processes']}",
+        "BatchNorm": facts["batch_norm"],
+    }
+    return shown | ({"not trained, as no loss reaches it": ", ".join(unreached)} if unreached else {})
+
+
+def _session(
+    work: Work, settings: Settings, book: Book, stops: Callable[[], bool], on_event: events.OnEvent
+) -> Session:
+    config, trainer, epoch_steps = work.config, work.trainer, work.data.num_steps
+    num_workers = default_workers(trainer) if settings.num_workers is None else settings.num_workers
+    validation = Validation(
+        trainer=trainer,
+        split=work.data.val,
+        run_id=book.run_id,
+        resolution=config.resolution,
+        macs_per_window=work.macs_per_window,
+        num_workers=num_workers,
+        stops=stops,
+        on_event=on_event,
+        skip_bad=config.skip_bad,
+    )
+    every = config.recipe.eval_every_epochs * epoch_steps
+    return Session(
+        trainer=trainer,
+        feed=lambda step: work.data.feed(step, work.num_steps, num_workers, trainer.device.type == "cuda"),
+        validate=validation,
+        keeper=book,
+        rhythm=Rhythm(
+            num_steps=work.num_steps,
+            epoch_steps=epoch_steps,
+            evaluation_steps=max(1, round(every)) if every else 0,
+            checkpoint_steps=settings.checkpoint_steps or min(epoch_steps, _MOST_CHECKPOINT_STEPS),
+        ),
+        stops=stops,
+        on_event=on_event,
+        memory_bytes=lambda: peak_bytes(trainer.device),
+        step=work.start.step,
+        saved=work.start.step,
+        step_images=work.data.order.step_size,
+        skipped=Skipped(config.skip_bad),
+        evaluated=set(book.scores),
+    )
+
+
+def default_workers(trainer: Trainer) -> int:
+    """Loading processes: none on a CPU, which computes with every core; else the cores that a process has, at most 8."""
+    if trainer.device.type == "cpu":
+        return 0
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(_MOST_WORKERS, environment.num_threads({}) // local - 1))
+
+
+def _guarded(session: Session, book: Book) -> RunStatus:
+    """Run, and keep how it ended, whatever happens."""
+    try:
+        end: RunStatus = session.run()
+        facts = {"skipped": list(session.skipped.names), "memory_bytes": session.memory_bytes()}
+        book.tell(step=session.step, status=end, facts=facts)
+    except BaseException as error:
+        status: RunStatus = "diverged" if isinstance(error, Diverged) else "failed"
+        if isinstance(error, KeyboardInterrupt):
+            status = "stopped"
+        book.tell(step=session.step, status=status, reason=str(error) or type(error).__name__)
+        raise
+    return end
+
+
+def _silent(event: events.Event) -> None:
+    """Show nothing: the first process speaks for all."""

@@ -1,0 +1,48 @@
+"""The device of a training process, and the number format of its passes."""
+
+from __future__ import annotations
+
+import torch
+
+from luma_cli.errors import UsageError
+from luma_cli.measure import host_memory
+from luma_cli.train.processes import Processes
+from luma_cli.train.recipe import Dtype
+
+_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def find_device(name: str, processes: Processes) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` means for this process: of several each takes its own GPU.
+
+    Raises UsageError for CUDA without a GPU, and for more processes on this machine than GPUs.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {name} is unknown, expected auto, cpu or cuda")
+    present = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and not present):
+        return torch.device("cpu")
+    if not present:
+        raise UsageError("--device cuda, but torch sees no GPU here; try --device cpu, or see `luma doctor`")
+    if processes.local_rank >= present:
+        raise UsageError(
+            f"process {processes.local_rank + 1} of this machine needs a GPU of its own, but {present} are here; "
+            f"start torchrun with --nproc_per_node {present}, or give --device cpu"
+        )
+    device = torch.device("cuda", processes.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def autocast_dtype(dtype: Dtype, device: torch.device) -> torch.dtype | None:
+    """The number format of the passes, None for float32. Raises UsageError where the device does not have it."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+    if dtype == "fp16" and device.type == "cpu":
+        raise UsageError("--dtype fp16 trains on a GPU alone; on the CPU use bf16 or fp32")
+    return _FORMATS.get(dtype)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory so far: of torch's allocator on a GPU, of the whole process on a CPU."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else host_memory.lifetime_peak_bytes()

@@ -1,0 +1,104 @@
+"""BCE and Dice of matched masks at sampled points, three quarters of them where the masks are least certain.
+
+EoMT, arXiv 2503.19108, section 4.1, as Mask2Former, arXiv 2112.01527, section 3.3.
+B images, K queries, M masks, P points, h w pixels of the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
+
+from luma_cli.train.matching import Matches
+from luma_cli.train.points import PointCounts, Points, choose, spread
+from luma_cli.train.recipe import Recipe
+from luma_cli.train.targets import PackedLabels
+
+
+class Task(NamedTuple):
+    """What the masks of one prediction are compared with, and where; `groups`: images that are done together."""
+
+    matches: Matches
+    labels: PackedLabels
+    points: Points
+    samples: Sequence[int]
+    groups: Sequence[range]
+    recipe: Recipe
+
+
+class MaskLoss(torch.autograd.Function):
+    """Weighted BCE and Dice of the matched masks, summed over masks.
+
+    The gradient is made on the way forward, from values that are there, and only of matched masks: [M, h, w] is kept
+    instead of points and what was computed at them. Which points are chosen has no gradient (section 3.3).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mask_logits: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+        """Mask logits [B, K, h, w] -> the weighted sum, and BCE and Dice as [2], which have no gradient."""
+        sums = torch.zeros(2, dtype=torch.float32, device=mask_logits.device)
+        gradients = []
+        for images in task.groups:
+            matches = task.matches.of(images)
+            if not len(matches.queries):
+                continue
+            masks = mask_logits[matches.images, matches.queries].float()
+            drawn = task.points.loss(
+                [task.samples[image] for image in images], matches.counts, PointCounts.of(task.recipe)
+            )
+            grid, logits = choose(masks, drawn, PointCounts.of(task.recipe))
+            wanted = task.labels.around(grid, matches.images).masks(matches.classes[:, None])
+            compared = Compared(logits, logits.sigmoid(), wanted)
+            sums += torch.stack((compared.bce().sum(), compared.dice().sum()))
+            if ctx.needs_input_grad[0]:
+                gradients.append(spread(compared.slope(task.recipe), masks, grid))
+        ctx.save_for_backward(task.matches.images, task.matches.queries, *gradients)
+        ctx.shape, ctx.dtype = mask_logits.shape, mask_logits.dtype
+        ctx.mark_non_differentiable(sums)
+        return task.recipe.bce_weight * sums[0] + task.recipe.dice_weight * sums[1], sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        """The gradients of the matched masks where they belong, zero elsewhere."""
+        images, queries, *gradients = ctx.saved_tensors
+        found = torch.zeros(ctx.shape, dtype=ctx.dtype, device=upstream.device)
+        rows = torch.split(images * ctx.shape[1] + queries, [len(each) for each in gradients]) if gradients else ()
+        for index, gradient in zip(rows, gradients, strict=True):
+            found.flatten(0, 1).index_copy_(0, index, (gradient * upstream).to(ctx.dtype))
+        return found, None
+
+
+class Compared(NamedTuple):
+    """Logits x, chances p = sigmoid(x) and masks t at points, float32 [M, P] each."""
+
+    logits: Tensor
+    chances: Tensor
+    masks: Tensor
+
+    def bce(self) -> Tensor:
+        """Binary cross-entropy, mean over points: [M]. No term is negative, so that large numbers do not cancel."""
+        above = self.logits.clamp_min(0)
+        certain = above * (1 - self.masks) + (above - self.logits) * self.masks
+        return (certain + softplus(-self.logits.abs())).mean(-1)
+
+    def dice(self) -> Tensor:
+        """1 - (2 sum(p t) + 1) / (sum p + sum t + 1): [M]."""
+        numerator, denominator = self._dice_terms()
+        return 1 - (numerator / denominator).squeeze(-1)
+
+    def slope(self, recipe: Recipe) -> Tensor:
+        """Derivative of weighted BCE + Dice by the logits: [M, P]."""
+        numerator, denominator = self._dice_terms()
+        of_bce = (self.chances - self.masks).mul_(recipe.bce_weight / self.masks.shape[-1])
+        of_dice = (numerator / denominator - 2 * self.masks).mul_(recipe.dice_weight / denominator)
+        return of_bce.add_(of_dice.mul_(self.chances).mul_(1 - self.chances))
+
+    def _dice_terms(self) -> tuple[Tensor, Tensor]:
+        numerator = 2 * (self.chances * self.masks).sum(-1, keepdim=True) + 1
+        return numerator, self.chances.sum(-1, keepdim=True) + self.masks.sum(-1, keepdim=True) + 1

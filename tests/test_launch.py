@@ -1,0 +1,38 @@
+"""`--gpus N` is torchrun with the same arguments; more GPUs than present are refused."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from luma_cli.errors import UsageError
+from luma_cli.train.launch import torchrun_command, without_gpus
+
+
+def test_the_same_arguments_run_in_n_processes():
+    command = torchrun_command(["train", "vit_b", "--gpus", "2", "--data", "ade20k"], 2, present=4)
+    assert command == [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("-m", "luma_cli", "train", "vit_b", "--data", "ade20k"),
+    ]
+
+
+@pytest.mark.parametrize("spelling", [["--gpus", "3"], ["--gpus=3"]])
+def test_the_option_is_left_out_wherever_it_stands(spelling):
+    assert without_gpus([*spelling, "train", "--seed", "3"]) == ["train", "--seed", "3"]
+    assert without_gpus(["train", "--seed", "3", *spelling]) == ["train", "--seed", "3"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "present", "words"),
+    [
+        (4, 2, "--gpus 4, but 2 CUDA device.* try --gpus 2"),
+        (1, 0, "--gpus 1, but 0 CUDA device.* leave --gpus out"),
+        (0, 2, "--gpus 0, expected at least 1"),
+        (-1, 2, "--gpus -1, expected at least 1"),
+    ],
+)
+def test_gpus_that_are_not_there_are_refused(asked, present, words):
+    with pytest.raises(UsageError, match=words):
+        torchrun_command(["train"], asked, present)

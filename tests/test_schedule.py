@@ -1,0 +1,47 @@
+"""Learning rates follow EoMT's two-stage schedule, and annealing the shares of the recipe."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luma_cli.head.annealing import MaskAnnealing
+from luma_cli.train.recipe import Recipe
+from luma_cli.train.schedule import factor, mask_annealing
+
+
+def head_rate(t: int, total: int, a: int, power: float) -> float:
+    """EoMT: t < a: t / a, else (1 - (t - a) / (T - a)) ** power."""
+    return t / a if t < a else (1 - (t - a) / (total - a)) ** power
+
+
+def backbone_rate(t: int, total: int, a: int, b: int, power: float) -> float:
+    """EoMT: 0 before a, (t - a) / b before a + b, then as the head's from there."""
+    if t < a:
+        return 0.0
+    return (t - a) / b if t < a + b else (1 - (t - a - b) / (total - a - b)) ** power
+
+
+@given(a=st.integers(0, 500), b=st.integers(0, 500), rest=st.integers(1, 1000), power=st.floats(0.1, 3), data=st.data())
+def test_equal_to_the_formula(a: int, b: int, rest: int, power: float, data: st.DataObject) -> None:
+    total = a + b + rest
+    step = data.draw(st.integers(0, total - 1))
+    recipe = Recipe(warmup_head_steps=a, warmup_backbone_steps=b, poly_power=power)
+    assert factor("head", step, total, recipe) == head_rate(step, total, a, power)
+    assert factor("backbone", step, total, recipe) == backbone_rate(step, total, a, b, power)
+
+
+def test_published_recipe_at_its_corners() -> None:
+    recipe, total = Recipe(), 39122
+    head = [factor("head", step, total, recipe) for step in (0, 250, 500, total)]
+    backbone = [factor("backbone", step, total, recipe) for step in (0, 499, 1000, 1500, total)]
+    assert head == [0, 0.5, 1, 0]
+    assert backbone == [0, 0, 0.5, 1, 0]
+
+
+def test_annealing_is_equal_phases_unless_the_recipe_says_shares() -> None:
+    assert mask_annealing(Recipe(), 600, 4) == MaskAnnealing.in_equal_phases(600, 4)
+    said = mask_annealing(Recipe(anneal_starts=(0.0, 0.25), anneal_ends=(0.5, 1.0)), 600, 2)
+    assert said == MaskAnnealing(starts=(0, 150), ends=(300, 600))
+    assert said.probabilities(300) == (0.0, pytest.approx((1 - 150 / 450) ** 0.9))
