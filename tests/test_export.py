@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from run_stand_in import weights_file as weights_file_of_a_run
 from torch import nn
 
+from luma_cli.cli.app import run
 from luma_cli.data.label_table import LabelClass, LabelTable
 from luma_cli.errors import BuildError, UsageError
 from luma_cli.export import onnx_file, traced, weights_file
@@ -191,3 +193,21 @@ class TestRefusals:
         with pytest.raises(BuildError, match=r"--format onnx needs onnxscript; try: pip install 'luma-seg\[export\]'"):
             export(segmenter(), tmp_path / "m.onnx", form)
         assert leftovers(tmp_path) == []
+
+
+class TestCommand:
+    def test_a_run_becomes_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        weights = weights_file_of_a_run(tmp_path / "run", "cityscapes", 19)
+        out = tmp_path / "m.safetensors"
+        assert run(["export", str(weights), "--format", "safetensors", "--out", str(out), "--json"]) == 0
+        said = capsys.readouterr()
+        answer = json.loads(said.out)
+        assert answer["files"] == [str(out)]
+        assert answer["facts"]["classes"][0]["name"] == "road"
+        assert [each["max_abs_difference"] for each in answer["check"]["outputs"]] == [0.0, 0.0]
+        assert "output class_logits" in said.err
+
+    @pytest.mark.parametrize("batch", ["0", "many", "²"])
+    def test_a_strange_batch(self, batch: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["export", "latest", "--batch", batch]) == 2
+        assert "expected a number from 1 on, or dynamic" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from luma_cli.advise.budgets import cost
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.evidence import Evidence, Scale
 from luma_cli.advise.measured import Conditions
+from luma_cli.advise.own_run import OwnRow
 from luma_cli.advise.predictor import Prediction
 from luma_cli.units import Budget
 
@@ -88,6 +89,7 @@ class Recommendation:
     fronts that must not be compared with `rows` or with each other. without_evidence: a few of the
     `num_without_evidence` candidates that meet every budget and have no evidence on `scale` at their size.
     conditions: what measured budgets were measured under. notes: everything a reader must know, one line each.
+    measured_here: the user's own runs, whether they stand in a ranking or not.
     """
 
     dataset: str
@@ -102,6 +104,7 @@ class Recommendation:
     without_evidence: tuple[Row, ...]
     conditions: Conditions | None
     notes: tuple[str, ...]
+    measured_here: tuple[OwnRow, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Schema 1. Numbers that are not known are null."""
@@ -119,6 +122,7 @@ class Recommendation:
                 "count": self.num_without_evidence,
                 "examples": [row.to_json(self.budgets) for row in self.without_evidence],
             },
+            "measured_here": [row.to_json() for row in self.measured_here],
             "conditions": self.conditions.to_json() if self.conditions else None,
             "notes": list(self.notes),
         }

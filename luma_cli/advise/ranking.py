@@ -89,13 +89,14 @@ def _joined(*parts: str) -> str:
 
 
 def _accuracy(found: Prediction, rows: Sequence[Evidence]) -> str:
+    here = "measured here, " if all(row.provenance == "own run" for row in rows) else ""
     miou = f"{_miou(found):.1f} mIoU"
     if len(rows) == 1:
-        return f"{miou} measured at {rows[0].size} ({rows[0].source})"
+        return f"{miou} {here.replace(',', '') or 'measured '}at {rows[0].size} ({rows[0].source})"
     sizes = " and ".join(sorted({row.size for row in rows}))
     sources = sorted({row.source for row in rows})
     spread = f"{found.low:.1f} to {found.high:.1f}, " if found.low != found.high else ""
-    return f"{miou}, mean of {len(rows)} results at {sizes} ({spread}{'; '.join(sources)})"
+    return f"{miou}, {here}mean of {len(rows)} results at {sizes} ({spread}{'; '.join(sources)})"
 
 
 def _spending(candidate: Candidate, budgets: Sequence[Budget], convention: FlopConvention) -> str:

@@ -6,12 +6,15 @@ Everything it works on is an argument; what is left out is read from the shipped
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Ranking, Recommendation, Row
 from luma_cli.advise.candidates import RESOLUTIONS, Candidate, build, check_families, num_classes, on_bench
 from luma_cli.advise.evidence import Evidence, Scale, load_reference
 from luma_cli.advise.measured import Bench, Measured
+from luma_cli.advise.own_run import OwnRun
+from luma_cli.advise.own_runs import judge, settled, with_own
 from luma_cli.advise.predictor import LookupPredictor, Predictor
 from luma_cli.advise.question import Question
 from luma_cli.advise.ranking import rank, rank_by_size, untested
@@ -37,15 +40,17 @@ def recommend(
     candidates: Sequence[Candidate] | None = None,
     evidence: Sequence[Evidence] | None = None,
     own: Sequence[Evidence] = (),
+    own_runs: Sequence[OwnRun] = (),
     measured: Sequence[Measured] = (),
     predictor: Predictor | None = None,
 ) -> Recommendation:
     """The best candidates that meet every budget, on one named scale of accuracy.
 
     budgets: as `200gflops` or parsed; a candidate must meet them all, and of several in one unit the tightest binds.
-    resolutions, families: empty for any. head: on every candidate, costs and measured rows are with it. own: the user's
-    runs, preferred to `evidence`. measured: rows that budgets in time, rate, memory or energy are held against.
-    candidates, evidence: from the shipped tables when None. predictor: a lookup in own + evidence when None.
+    resolutions, families: empty for any. head: on every candidate, costs and measured rows are with it. own: results of
+    the user's own, preferred to `evidence`. own_runs: the user's runs; comparable ones are such results, and all are in
+    the answer. measured: rows that budgets in time, rate, memory or energy are held against. candidates,
+    evidence: from the shipped tables when None. predictor: a lookup in own + evidence when None.
 
     Raises NoAnswer when nothing meets the budgets or nothing was measured that could tell; UsageError otherwise.
 
@@ -57,10 +62,13 @@ def recommend(
     num_classes(dataset)
     asked = held.tightest(parse_budget(each, convention) if isinstance(each, str) else each for each in budgets)
     question = Question(dataset, asked, tuple(resolutions), check_families(families), convention, device, head)
-    facts = [*own, *(load_reference() if evidence is None else evidence)]
+    judged = judge(own_runs, question)
+    comparable = [row.run.evidence for row in judged if not row.why_not]
+    facts = [*own, *comparable, *(load_reference() if evidence is None else evidence)]
     chooser = predictor or LookupPredictor(facts)
     shipped = candidates is None
     pool = load_candidates(dataset, resolutions, question.is_measured, head) if shipped else list(candidates or ())
+    pool = with_own(pool, judged)
     bench = question.bench(pool, measured, chooser) if question.is_measured else None
     everything = on_bench(pool, bench) if bench else pool
     eligible = question.eligible(everything)
@@ -73,7 +81,8 @@ def recommend(
         *_bench_notes(bench, dataset, device),
         *_luma_notes(facts, dataset),
     ]
-    return _answer(question, within, chooser, top, bench, notes)
+    answer = _answer(question, within, chooser, top, bench, notes)
+    return replace(answer, measured_here=settled(judged, within, everything, question))
 
 
 def load_candidates(

@@ -51,7 +51,7 @@ def predict(
 
     check_opacity(opacity)
     pictures = find_pictures(images, out, recursive)
-    demand_free(pictures, out, force)
+    demand_free(pictures, out, force, overlay=overlay, raw=raw)
     chosen = torch_device(device)
     settings = PredictSettings(
         dtype=autocast_dtype(dtype.value, chosen),

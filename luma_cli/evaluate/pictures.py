@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, compress
 from pathlib import Path
 
 from luma_cli.errors import UsageError
@@ -51,10 +52,13 @@ def find_pictures(given: Sequence[str], out: Path, recursive: bool = False) -> l
     return [Picture(path, name) for path, name in zip(found, names, strict=True)]
 
 
-def demand_free(pictures: Sequence[Picture], out: Path, overwrite: bool = False) -> None:
+def demand_free(
+    pictures: Sequence[Picture], out: Path, overwrite: bool = False, *, overlay: bool = True, raw: bool = True
+) -> None:
     """Raise UsageError when a result would replace an input, or another file unless `overwrite`."""
-    inputs = {_identity(picture.path): picture.path for picture in pictures}
-    targets = [*(file for picture in pictures for file in picture.files(out)), *legend_files(out)]
+    inputs = {_identity(picture.path) for picture in pictures}
+    results = (compress(picture.files(out), (True, overlay, raw)) for picture in pictures)
+    targets = [*chain.from_iterable(results), *legend_files(out)]
     for target in targets:
         if not os.path.lexists(target):
             continue

@@ -96,7 +96,7 @@ def predict_files(
 def write_legend(
     table: LabelTable, found: Sequence[Predicted], out: Path, title: str, **facts: Any
 ) -> tuple[Path, ...]:
-    """Write the classes of all images as picture, JSON and CSV; `facts` go into the JSON. None when all images failed."""
+    """Write the classes of all images as picture, JSON and CSV; `facts` go into the JSON. None if all failed."""
     counts = [each.pixels for each in found if each.pixels is not None]
     if not counts:
         return ()

@@ -14,6 +14,7 @@ from luma_cli.units import Budget, FlopConvention, gflops, gibibytes
 if TYPE_CHECKING:
     from luma_cli.advise.answer import Ranking, Recommendation, Row
 
+_NUM_OWN = 8
 _HEADINGS = {
     "ms": "p50 ms",
     "fps": "fps",
@@ -30,19 +31,20 @@ def print_recommendation(
     stream = file or sys.stdout
     if not stream.isatty():
         print_table(_table(answer, convention, with_why=True), stream)
-        for mark, text in _remarks(answer):
+        for mark, text in _remarks(answer, convention):
             if text:
                 print(f"# {mark}{text}", file=stream)
         return
     print_table(_table(answer, convention, with_why=False), stream)
     for row in answer.rows:
         _paragraph(f"{row.rank:2}. ", _name(row) + ": " + row.why, stream)
-    for mark, text in _remarks(answer):
+    for mark, text in _remarks(answer, convention):
         _paragraph(mark, text, stream)
 
 
-def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
-    """What qualifies the table: candidates without evidence, other scales, notes; a mark and a text each."""
+def _remarks(answer: Recommendation, convention: FlopConvention) -> Iterator[tuple[str, str]]:
+    """What qualifies the table: own runs, candidates without evidence, other scales, notes; a mark and a text each."""
+    yield from _own_lines(answer, convention)
     if answer.without_evidence:
         yield "", ""
         yield "", f"{answer.num_without_evidence} candidates within budget have no evidence on this scale, among them:"
@@ -55,6 +57,24 @@ def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
     yield "", ""
     for note in answer.notes:
         yield "* ", note
+
+
+def _own_lines(answer: Recommendation, convention: FlopConvention) -> Iterator[tuple[str, str]]:
+    """The user's own runs: what was measured, on which data, and why a run is not ranked."""
+    if not answer.measured_here:
+        return
+    yield "", ""
+    yield "", "Measured here:"
+    for row in answer.measured_here[:_NUM_OWN]:
+        run = row.run
+        cost = "" if run.macs is None else f", {number(gflops(run.macs, convention))} GFLOPs"
+        yield (
+            "  - ",
+            f"{run.backbone} at {run.resolution} px: {run.miou_percent:.1f} mIoU on {run.data} {run.split}{cost}, run "
+            f"{run.run_id}; " + (f"not ranked: {', '.join(row.why_not)}" if row.why_not else "ranked on its own scale"),
+        )
+    if (more := len(answer.measured_here) - _NUM_OWN) > 0:
+        yield "    ", f"and {more} more; --json has them all"
 
 
 def _table(answer: Recommendation, convention: FlopConvention, with_why: bool) -> Table:

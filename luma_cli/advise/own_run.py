@@ -1,0 +1,178 @@
+"""One of the user's own runs with its score, and how it stands beside an answer. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from luma_cli.advise.candidates import Candidate
+from luma_cli.advise.evidence import Evidence
+from luma_cli.head.config import HeadConfig
+from luma_cli.store.scored_runs import ScoredRun
+
+HERE = "measured here"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRun:
+    """A run with the score of its last evaluated step.
+
+    dataset, data: identities of what it was trained and evaluated on, e.g. `ade20k`, `ade20k#1a2b3c4d`. recipe: with
+    `+` where a setting was changed. usual_recipe: whether it is the shipped one of that name in every setting. head: as
+    configured. macs: multiply-adds of the segmenter on one window, params: its parameters, None when not known.
+    """
+
+    run_id: str
+    status: str
+    backbone: str
+    timm_name: str
+    pretraining: str
+    weights: str
+    resolution: int
+    head: HeadConfig
+    dataset: str
+    recipe: str
+    usual_recipe: bool
+    seed: int
+    step: int
+    data: str
+    split: str
+    single_scale: bool
+    absent: str
+    num_images: int
+    num_skipped: int
+    miou_percent: float
+    macs: int | None = None
+    params: int | None = None
+    started_at: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """The timm name without its tag; hub and folder names are kept whole."""
+        return self.timm_name if ":" in self.timm_name else self.timm_name.split(".")[0]
+
+    @property
+    def base(self) -> str:
+        """Name of the dataset whose card it was evaluated with."""
+        return self.data.partition("#")[0]
+
+    @property
+    def candidate(self) -> Candidate:
+        """The very model that was trained, for a ranking that has no card of it."""
+        return Candidate(
+            name=self.backbone,
+            timm_name=self.timm_name,
+            architecture=self.architecture,
+            resolution=self.resolution,
+            macs=self.macs,
+            params=self.params,
+            pretraining=self.pretraining,
+        )
+
+    @property
+    def evidence(self) -> Evidence:
+        """The run as one row beside published ones, on a scale that no published row is on."""
+        return Evidence(
+            id=self.run_id,
+            provenance="own run",
+            trust="primary",
+            dataset=self.base,
+            split=self.split,
+            head=self.head.name,
+            regime="fine-tuned",
+            eval="single-scale" if self.single_scale else "ms+flip",
+            backbone=self.backbone,
+            miou_percent=self.miou_percent,
+            height=self.resolution,
+            width=self.resolution,
+            recipe=HERE,
+            pretraining=self.pretraining,
+            timm=self.timm_name,
+            architecture=self.architecture,
+            in_timm="tag",
+            source=f"run {self.run_id}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRow:
+    """An own run beside an answer. why_not: why it is not ranked with the others, empty when it is on its own scale."""
+
+    run: OwnRun
+    why_not: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What the run is, what it scored, and whether it stands in a ranking."""
+        run = self.run
+        return {
+            "run_id": run.run_id,
+            "provenance": HERE,
+            "backbone": run.backbone,
+            "timm_name": run.timm_name,
+            "pretraining": run.pretraining or None,
+            "weights": run.weights,
+            "resolution": run.resolution,
+            "head": run.head.name,
+            "recipe": run.recipe,
+            "trained_on": run.dataset,
+            "evaluated_on": run.data,
+            "split": run.split,
+            "protocol": {"single_scale": run.single_scale, "absent": run.absent, "skipped": run.num_skipped},
+            "step": run.step,
+            "seed": run.seed,
+            "miou_percent": run.miou_percent,
+            "macs": run.macs,
+            "gmacs": None if run.macs is None else run.macs / 1e9,
+            "params": run.params,
+            "ranked": not self.why_not,
+            "why_not_ranked": list(self.why_not),
+        }
+
+
+def from_scored(rows: Iterable[ScoredRun]) -> list[OwnRun]:
+    """Runs as the advisor takes them, in the order of the rows."""
+    return [_own(row) for row in rows]
+
+
+def _own(row: ScoredRun) -> OwnRun:
+    config, protocol = json.loads(row.config), json.loads(row.protocol)
+    macs = (
+        None if row.macs_per_image is None or not row.windows_per_image else row.macs_per_image / row.windows_per_image
+    )
+    return OwnRun(
+        run_id=row.run_id,
+        status=row.status,
+        backbone=row.backbone,
+        timm_name=row.timm_name,
+        pretraining=row.pretraining,
+        weights=row.weights,
+        resolution=row.resolution,
+        head=HeadConfig(**config["head"]),
+        dataset=row.dataset,
+        recipe=row.recipe,
+        usual_recipe=_is_shipped(config["recipe"]),
+        seed=row.seed,
+        step=row.step,
+        data=row.data,
+        split=row.split,
+        single_scale=not protocol.get("flip") and list(protocol.get("scales", [1.0])) == [1.0],
+        absent=protocol.get("absent", "skip"),
+        num_images=row.num_images,
+        num_skipped=row.num_skipped,
+        miou_percent=row.miou_percent,
+        macs=None if macs is None else round(macs),
+        params=row.params,
+        started_at=row.started_at,
+    )
+
+
+def _is_shipped(recipe: dict[str, Any]) -> bool:
+    """Whether every setting is that of the shipped recipe of this name."""
+    from luma_cli.train.recipes import load_recipe, recipe_names
+
+    if recipe.get("name") not in recipe_names():
+        return False
+    shipped = json.loads(json.dumps(asdict(load_recipe(recipe["name"]))))
+    return all(shipped.get(name) == value for name, value in recipe.items() if name != "source")

@@ -1,0 +1,110 @@
+"""Which of the user's own runs stand in a ranking, and why the others do not.
+
+A run is comparable when nothing but the backbone, its pretraining and its resolution differs from what was asked: the
+official data, the head as it is by default, the shipped recipe of the dataset unchanged, the weights of the card, the
+usual single-scale protocol. Every other run is shown beside the answer and never mixed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+from luma_cli.advise import budgets as held
+from luma_cli.advise.candidates import Candidate, num_classes
+from luma_cli.advise.evidence import DATASET_TITLES
+from luma_cli.advise.own_run import OwnRow, OwnRun
+from luma_cli.advise.question import Question
+from luma_cli.head.config import HeadConfig
+
+_UNUSUAL = {"running": "still running", "stopped": "stopped early"}
+
+
+def judge(runs: Sequence[OwnRun], question: Question) -> list[OwnRow]:
+    """Each run that says something about the dataset, with what speaks against ranking it; budgets are not looked at.
+
+    Runs on the official files of another dataset are left out. Those on the asked one come first, best mIoU first.
+    """
+    others = DATASET_TITLES.keys() - {question.dataset}
+    rows = [OwnRow(run, tuple(_differences(run, question))) for run in runs if run.base not in others]
+    return sorted(
+        rows, key=lambda row: (row.run.base != question.dataset, -row.run.miou_percent, row.run.run_id, row.run.data)
+    )
+
+
+def with_own(pool: Sequence[Candidate], rows: Sequence[OwnRow]) -> list[Candidate]:
+    """The candidates, and the models of comparable runs that are not among them: no card, or another resolution."""
+    known = {(each.timm_name, each.resolution) for each in pool}
+    added = {}
+    for row in rows:
+        key = (row.run.timm_name, row.run.resolution)
+        if not row.why_not and key not in known:
+            family = next((each.family for each in pool if each.architecture == row.run.architecture), "unknown")
+            added[key] = replace(row.run.candidate, family=family)
+    return [*pool, *added.values()]
+
+
+def settled(
+    rows: Sequence[OwnRow], within: Collection[Candidate], pool: Sequence[Candidate], question: Question
+) -> tuple[OwnRow, ...]:
+    """The rows, a budget that a comparable run does not meet now among the reasons."""
+    kept = {(each.timm_name, each.resolution) for each in within}
+    known = {(each.timm_name, each.resolution): each for each in pool}
+    found = []
+    for row in rows:
+        key = (row.run.timm_name, row.run.resolution)
+        if not row.why_not and key not in kept:
+            row = replace(row, why_not=tuple(_unmet(known.get(key, row.run.candidate), question)))
+        found.append(row)
+    return tuple(found)
+
+
+def _differences(run: OwnRun, question: Question) -> Iterator[str]:
+    asked, head = question.dataset, HeadConfig(name=question.head, num_classes=num_classes(question.dataset))
+    if run.data != asked or run.dataset != asked:
+        yield f"trained on {run.dataset}" if run.dataset != run.data else f"data other than the official {asked}"
+    if run.split != "val":
+        yield f"split {run.split}"
+    if run.status != "finished":
+        yield _UNUSUAL.get(run.status, run.status)
+    if run.head.name != head.name:
+        yield f"head {run.head.name}"
+    elif run.head.identity() != replace(head, num_classes=run.head.num_classes).identity():
+        yield f"head {run.head.name} with other options"
+    yield from _recipe_differences(run, question)
+    if run.weights != "pretrained":
+        yield f"weights {run.weights}"
+    if not run.single_scale:
+        yield "test-time augmentation"
+    if run.absent != "skip":
+        yield f"absent classes count {run.absent}"
+    if run.num_skipped:
+        yield f"{run.num_skipped} images skipped"
+    if question.resolutions and run.resolution not in question.resolutions:
+        yield f"{run.resolution} px was not asked for"
+
+
+def _recipe_differences(run: OwnRun, question: Question) -> Iterator[str]:
+    usual = f"eomt-{question.dataset}" if run.head.name == "eomt" else question.dataset
+    if run.recipe.endswith("+"):
+        yield f"recipe {run.recipe[:-1]} changed"
+    elif run.recipe != usual:
+        yield f"recipe {run.recipe}"
+    elif not run.usual_recipe:
+        yield f"recipe {run.recipe} of another version"
+
+
+def _unmet(candidate: Candidate, question: Question) -> Iterator[str]:
+    """Why a comparable run's model is not among the candidates within budget."""
+    met = True
+    for budget in question.budgets:
+        value = held.cost(candidate, budget.kind)
+        if value is None:
+            met = False
+            yield f"its {held.TITLES[budget.kind]} is not known"
+        elif not budget.holds(value):
+            met = False
+            yield f"{held.describe(budget.kind, value, question.convention)} does not meet {budget.text}"
+    if met:
+        families = f"family {candidate.family} was not asked for" if question.families else ""
+        yield families or "its weights are not public"
