@@ -16,13 +16,14 @@ from luma_cli.store.database import open_read
 from luma_cli.store.evaluations import evaluations
 from luma_cli.store.runs import curve, load_run
 from luma_cli.train import events, step
-from luma_cli.train.api import Settings, train_run
+from luma_cli.train.api import train_run
 from luma_cli.train.checkpoint import load_checkpoint
 from luma_cli.train.checkpoints import latest_sound
 from luma_cli.train.configure import Given
 from luma_cli.train.outcome import Outcome
 from luma_cli.train.restore import restore
 from luma_cli.train.run_folder import open_run
+from luma_cli.train.work import Settings
 
 NUM_STEPS = 6
 
@@ -161,10 +162,10 @@ def test_a_run_that_leaves_the_numbers_stops_with_advice_and_keeps_the_last_good
     clip = step.Trainer._clip
 
     def poisoned(trainer: step.Trainer) -> float:
-        return float("nan") if int(trainer.optimizer.state_dict()["state"][0]["step"]) >= 2 else clip(trainer)
+        state = trainer.optimizer.state_dict()["state"]
+        return float("nan") if state and int(state[0]["step"]) >= 2 else clip(trainer)
 
-    run(given(), tmp_path / "sound")
-    monkeypatch.setattr(step.Trainer, "_clip", lambda trainer: poisoned(trainer) if trainer.optimizer.state else clip(trainer))
+    monkeypatch.setattr(step.Trainer, "_clip", poisoned)
     with pytest.raises(Diverged, match="the gradient was not finite 5 times in a row.*try --set lr"):
         run(given("steps=12"), tmp_path / "a")
     sound = latest_sound(open_run(tmp_path / "a"))

@@ -142,7 +142,8 @@ def train(
         imports=(imports,) if imports else (),
     )
     from luma_cli.report.training import TrainingProgress
-    from luma_cli.train.api import Settings, train_run
+    from luma_cli.train.api import train_run
+    from luma_cli.train.work import Settings
 
     settings = Settings(
         device=device,
@@ -162,8 +163,10 @@ def train(
             print_estimate(estimate_run(given, settings, progress), as_json)
             return
         outcome = train_run(given, settings, progress)
-    if outcome.is_first:
-        typer.echo(json.dumps(outcome.to_json(), indent=1, allow_nan=False) if as_json else outcome.summary())
+    if outcome.is_first and as_json:
+        typer.echo(json.dumps(outcome.to_json(), indent=1, allow_nan=False))
+    elif outcome.is_first:
+        typer.echo(outcome.summary(), err=outcome.exit_code != 0)
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
 

@@ -2,68 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from luma_cli.catalogue.names import resolve
 from luma_cli.data.skipped import Skipped
-from luma_cli.errors import Diverged, LumaError
-from luma_cli.head.segmenter import Segmenter
+from luma_cli.errors import Diverged
 from luma_cli.measure import devices, environment
-from luma_cli.measure.cost import cost
 from luma_cli.store.database import open_write
 from luma_cli.store.run_records import RunRecord, RunStatus
 from luma_cli.store.runs import forget_after, start_run
 from luma_cli.train import events, run_folder
 from luma_cli.train.book import Book, Records
-from luma_cli.train.checkpoint import CheckpointState
 from luma_cli.train.configure import Given
 from luma_cli.train.device import find_device, peak_bytes
 from luma_cli.train.metrics_log import MetricLog
-from luma_cli.train.model import build_model
 from luma_cli.train.outcome import Outcome
-from luma_cli.train.prepare import Prepared, prepare
-from luma_cli.train.processes import Processes, joined, started
-from luma_cli.train.random_state import restore_random_state
-from luma_cli.train.run_config import RunConfig
-from luma_cli.train.run_data import RunData, open_data
+from luma_cli.train.processes import joined, started
 from luma_cli.train.run_folder import RunFolder
-from luma_cli.train.session import Rhythm, Session
-from luma_cli.train.start import Start, new_start, resumed_start
-from luma_cli.train.step import Trainer
+from luma_cli.train.session import Session
 from luma_cli.train.stop import StopRequests
 from luma_cli.train.validate import Validation
+from luma_cli.train.work import Settings, Work, make_ready, rhythm_of, workers_of
 
-_MOST_CHECKPOINT_STEPS = 1000
-_MOST_WORKERS = 8
 _TERMINATED = 143
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a run is carried out; nothing here changes what it computes.
-
-    num_workers: None for as many as the CPU has cores for. checkpoint_steps: None for an epoch, at most 1000. resume:
-    the run to go on with, empty for a new one.
-    """
-
-    device: str = "auto"
-    num_workers: int | None = None
-    out: Path | None = None
-    keep: int = 2
-    checkpoint_steps: int | None = None
-    tensorboard: bool = False
-    resume: str = ""
-    database: Path | None = None
 
 
 def train_run(given: Given, settings: Settings, on_event: events.OnEvent = lambda event: None) -> Outcome:
@@ -84,93 +50,6 @@ def train_run(given: Given, settings: Settings, on_event: events.OnEvent = lambd
     return Outcome(
         work.start.run_id, str(work.start.folder), end, session.step, work.num_steps, best, code, processes.is_first
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A run in memory, ready for its next step."""
-
-    start: Start
-    config: RunConfig
-    data: RunData
-    num_steps: int
-    prepared: Prepared
-    macs_per_window: int | None
-
-    @property
-    def trainer(self) -> Trainer:
-        """The trainer."""
-        return self.prepared.trainer
-
-
-def make_ready(
-    given: Given, settings: Settings, device: torch.device, processes: Processes, on_event: events.OnEvent
-) -> Work:
-    """Everything that can go wrong before the first step, cheapest first: settings, data, folder, weights, memory."""
-    if settings.resume:
-        note: Callable[[str], None] = lambda text: on_event(events.Noted(text))  # noqa: E731
-        start = resumed_start(given, settings.resume, settings.database, processes, note)
-    else:
-        start = new_start(given, settings.out, processes)
-    data = open_data(start.config, processes)
-    recipe = start.config.recipe
-    num_steps = recipe.steps or max(1, round(recipe.epochs * data.num_steps))
-    segmenter = _segmenter(start, processes)
-    normalisation = segmenter.backbone.normalisation
-    config = replace(
-        start.config,
-        data_root=data.root,
-        data_fingerprint=data.train.fingerprint,
-        mean=normalisation.mean,
-        std=normalisation.std,
-    )
-    macs = processes.from_first(_macs(config) if processes.is_first else None)
-    prepared = prepare(config, segmenter, num_steps, device, processes)
-    if start.state:
-        _restore(prepared.trainer, start.state)
-    weights = segmenter.backbone.weights
-    facts = {
-        **prepared.facts,
-        "macs_per_window": macs,
-        "ffn": segmenter.ffn,
-        "weights": {"source": weights.source, "sha256": weights.sha256, "conversions": list(weights.conversions)},
-        "num_train_images": len(data.train),
-        "num_val_images": len(data.val),
-        "command": sys.argv[1:],
-    }
-    return Work(start, prepared.config, data, num_steps, replace(prepared, facts=facts), macs)
-
-
-def _segmenter(start: Start, processes: Processes) -> Segmenter:
-    """The model at the start of the run, on the CPU; one process downloads, the others then find the file there."""
-    weights = "random" if start.state else start.config.weights
-    if not processes.is_first:
-        processes.wait()
-    segmenter = build_model(start.config, weights)
-    if processes.is_first:
-        processes.wait()
-    return segmenter
-
-
-def _macs(config: RunConfig) -> int | None:
-    """Multiply-adds of one window; None where they cannot be counted."""
-    try:
-        spec = resolve(config.backbone, imported=bool(config.imports))
-        return cost(spec, config.resolution, config.head, imports=config.imports).macs
-    except LumaError:
-        return None
-
-
-def _restore(trainer: Trainer, state: CheckpointState) -> None:
-    """The trainer as it was after `state.step` steps."""
-    trainer.segmenter.load_state_dict(dict(state.model))
-    trainer.optimizer.load_state_dict(dict(state.optimizer))
-    trainer.watch.resume(state.extra["watch"])
-    if trainer.scaler and state.scaler:
-        trainer.scaler.load_state_dict(dict(state.scaler))
-    if trainer.ema and state.ema is not None:
-        trainer.ema.load_state_dict({"num_updates": state.extra["ema_updates"], "averages": state.ema})
-    restore_random_state(state.random, trainer.processes.rank, trainer.device)
 
 
 @contextmanager
@@ -283,27 +162,6 @@ def _session(
         skipped=Skipped(config.skip_bad),
         evaluated=set(book.scores),
     )
-
-
-def rhythm_of(work: Work, settings: Settings) -> Rhythm:
-    """When the run is validated and saved."""
-    epoch_steps = work.data.num_steps
-    every = work.config.recipe.eval_every_epochs * epoch_steps
-    return Rhythm(
-        num_steps=work.num_steps,
-        evaluation_steps=max(1, round(every)) if every else 0,
-        checkpoint_steps=settings.checkpoint_steps or min(epoch_steps, _MOST_CHECKPOINT_STEPS),
-    )
-
-
-def workers_of(trainer: Trainer, settings: Settings) -> int:
-    """Loading processes: as asked; else none on a CPU, which computes with every core, and on a GPU a core's each."""
-    if settings.num_workers is not None:
-        return settings.num_workers
-    if trainer.device.type == "cpu":
-        return 0
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(_MOST_WORKERS, environment.num_threads({}) // local - 1))
 
 
 def _guarded(session: Session, book: Book) -> RunStatus:

@@ -15,11 +15,11 @@ from luma_cli.errors import UsageError
 from luma_cli.evaluate.inference import predict_labels
 from luma_cli.measure import devices, environment
 from luma_cli.measure.nvml import NvmlMissing, load_nvml
-from luma_cli.train.api import Settings, Work, make_ready, rhythm_of, workers_of
 from luma_cli.train.configure import Given
 from luma_cli.train.device import find_device, peak_bytes
 from luma_cli.train.events import OnEvent
 from luma_cli.train.processes import joined, started
+from luma_cli.train.work import Settings, Work, make_ready, rhythm_of, workers_of
 
 _WARM_UP_STEPS, _STEPS, _MOST_SECONDS = 2, 10, 60.0
 _VAL_IMAGES = 4

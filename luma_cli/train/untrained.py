@@ -5,14 +5,13 @@ They are kept from training, so that processes that average gradients do not wai
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import torch
 from torch import Tensor
 
 from luma_cli.head.mask_module import Prediction
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.isotropic.experts.routed import balance_loss
+from luma_cli.measure.facts import meta_twin
 
 _BATCH = 2
 
@@ -23,7 +22,7 @@ def freeze_unreached(segmenter: Segmenter, resolution: int) -> tuple[str, ...]:
     Found by one backward pass of a copy on the meta device, which computes nothing; an EoMT head is in the state of
     its first step there, all queries masked, which needs no draws.
     """
-    copy = deepcopy(segmenter).to("meta").train()
+    copy = meta_twin(segmenter).train()
     images = torch.zeros(_BATCH, 3, resolution, resolution, device="meta")
     outputs = [part for output in copy.predictions(images) for part in _tensors(output)]
     sums = [part.float().sum() for part in (*outputs, balance_loss(copy.backbone))]

@@ -1,0 +1,43 @@
+"""A training that is killed goes on as if it had not been: the curve is the same to the last bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from drawn_data import drawn
+from killed_training import killed, losses, start
+
+from luma_cli.store.database import open_read
+from luma_cli.store.runs import load_run
+from luma_cli.train.run_folder import open_run
+
+NUM_STEPS = 40
+
+
+@pytest.mark.parametrize(("which", "num_workers"), [(signal.SIGKILL, 0), (signal.SIGTERM, 2)])
+def test_a_killed_run_has_the_curve_of_an_unbroken_one(tmp_path, which, num_workers):
+    assert killed(tmp_path / "whole", drawn(), NUM_STEPS, 0, 0, which, 0) == 0
+    killed(tmp_path / "part", drawn(), NUM_STEPS, num_workers, 2, which, seed=1)
+    assert len(losses(tmp_path / "whole")) == NUM_STEPS
+    assert losses(tmp_path / "part") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("which", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_says_how_to_go_on_and_ends(tmp_path, which, code):
+    process = start(tmp_path / "run", drawn(), 5000, 0)
+    while not list((tmp_path / "run" / "checkpoints").glob("step-*")):
+        time.sleep(0.05)
+        assert process.poll() is None, process.communicate()[1]
+    os.kill(process.pid, which)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    run_id = open_run(tmp_path / "run").run_id
+    assert f"luma train --resume {run_id}" in errors.decode()
+    record = load_run(open_read(), run_id)
+    assert record.status == "stopped"
+    assert 0 < record.step < 5000
+    assert subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, check=False).returncode == 1
