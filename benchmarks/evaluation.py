@@ -5,8 +5,8 @@
 
 Images are drawn and written as JPEG and PNG files. Evaluation: files read and decoded, resized, cut, normalised,
 forward, class scores, resized to the image, argmax, confusion matrix, boundary IoU. Alone: the same windows, normalised
-and on the device already; forward, class scores of whole windows, overlaps averaged, `interpolate` to the image. Both go
-over all images, taking turns in an order that turns; the ratio is taken within each round. Target: at most 1.25.
+and on the device already; forward, class scores of whole windows, overlaps averaged, `interpolate` to the image. Both
+go over all images, taking turns in an order that turns; the ratio is taken within each round. Target: at most 1.25.
 """
 
 from __future__ import annotations

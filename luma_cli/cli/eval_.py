@@ -14,8 +14,6 @@ import typer
 from luma_cli.cli.options import Database, Json, one_form
 
 if TYPE_CHECKING:
-    import torch
-
     from luma_cli.data.split import Split
     from luma_cli.evaluate.evaluation import EvalSettings
     from luma_cli.store.run_records import EvaluationRecord
@@ -80,13 +78,12 @@ def evaluate_run(
     The short side is resized to the run's resolution and windows slide along the long side, as EoMT evaluates.
     """
     from luma_cli.data.memory import keep_freed_memory
-    from luma_cli.evaluate.device import autocast_dtype, torch_device
+    from luma_cli.evaluate.device import torch_device
     from luma_cli.evaluate.evaluation import EvalSettings
     from luma_cli.train.restore import restore
 
     one_form(as_json, as_csv)
     chosen = torch_device(device)
-    number_format = autocast_dtype(dtype.value, chosen)
     restored = restore(run, weights.value, database=database, device=chosen)
     opened = _open(restored, data, root, split.value)
     settings = EvalSettings(
@@ -98,7 +95,7 @@ def evaluate_run(
         absent=absent.value,
     )
     keep_freed_memory()
-    record = _record(restored, opened, settings, number_format, workers)
+    record = _record(restored, opened, settings, dtype.value, workers)
     _keep(record, database)
     _print(record, _note(opened), as_json, as_csv, classes)
 
@@ -115,19 +112,18 @@ def _open(restored: Restored, data: str | None, root: Path | None, split: str) -
     return open_split(card, find_root(card, place), split)
 
 
-def _record(
-    restored: Restored, opened: Split, settings: EvalSettings, dtype: torch.dtype, workers: int
-) -> EvaluationRecord:
-    from luma_cli.evaluate.device import dtype_name
+def _record(restored: Restored, opened: Split, settings: EvalSettings, dtype: str, workers: int) -> EvaluationRecord:
+    from luma_cli.evaluate.device import autocast_dtype, dtype_name
     from luma_cli.evaluate.evaluation import evaluate
     from luma_cli.evaluate.record import evaluation_record
     from luma_cli.measure.segmenter_cost import segmenter_cost
     from luma_cli.report.image_progress import ImageProgress
 
     cost = segmenter_cost(restored.segmenter)
+    used = autocast_dtype(dtype, next(restored.segmenter.parameters()).device)
     start, now = time.perf_counter(), datetime.now(UTC)
     counts = evaluate(
-        restored.segmenter, opened, settings, dtype=dtype, num_workers=workers, on_image=ImageProgress(sys.stderr)
+        restored.segmenter, opened, settings, dtype=used, num_workers=workers, on_image=ImageProgress(sys.stderr)
     )
     for _, reason in counts.skipped:
         print(f"luma: left out: {reason}", file=sys.stderr)
@@ -140,7 +136,7 @@ def _record(
         seconds=time.perf_counter() - start,
         absent=settings.absent,
         tta=settings.tta,
-        dtype=dtype_name(dtype),
+        dtype=dtype_name(used),
         macs_per_window=cost.macs if cost.complete else None,
         run_id=restored.run_id,
         checkpoint_sha256=restored.sha256,
