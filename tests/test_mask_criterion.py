@@ -16,6 +16,7 @@ from luma_cli.errors import BuildError, DataError
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.linear import PixelLogits
 from luma_cli.head.mask_module import Prediction
+from luma_cli.train import by_image
 from luma_cli.train.criterion import LossParts, create_criterion
 from luma_cli.train.mask_criterion import MaskCriterion
 from luma_cli.train.pixel_criterion import PixelCriterion
@@ -125,6 +126,22 @@ def test_any_split_of_a_batch_gives_its_loss_and_gradient(split, ranks):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("at_once", [2, 8])
+def test_images_done_together_as_on_a_gpu_give_the_same(monkeypatch, at_once):
+    """Images with different numbers of segments, one without any."""
+    labels = label_maps(5, 24, 6, ignored=0.3)
+    labels[2] = 255
+    labels[3, :, 4:] = 255
+    found, samples = prediction(5, 4, 6, 6), [11, 5, 8, 70, 3]
+    expected = value(criterion(4, 6), [found], labels, samples)
+    monkeypatch.setattr(by_image, "_AT_ONCE_ON_CPU", at_once)
+    parts = value(criterion(4, 6), [found], labels, samples)
+    for ours, one_by_one in zip(parts, expected, strict=True):
+        torch.testing.assert_close(ours, one_by_one, rtol=1e-5, atol=1e-6)
+    for ours, one_by_one in zip(gradients(parts.total, found), gradients(expected.total, found), strict=True):
+        torch.testing.assert_close(ours, one_by_one, rtol=1e-4, atol=1e-7)
+
+
 def test_points_depend_on_step_sample_seed_and_prediction():
     labels = label_maps(1, 24, 4)
     found = prediction(1, 6, 4, 6)
@@ -166,6 +183,12 @@ def test_nothing_labelled_leaves_classes_alone():
     assert of_classes.abs().max() > 0
     assert of_masks.shape == found.mask_logits.shape
     assert not of_masks.any()
+
+
+def test_weightless_queries_without_segments_cost_nothing():
+    labels = torch.full((1, 8, 8), 255, dtype=torch.uint8)
+    recipe = Recipe(num_points=40, no_object_weight=0)
+    assert not value(criterion(3, 2, recipe), [prediction(1, 3, 2, 4)], labels, [0]).total.detach()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

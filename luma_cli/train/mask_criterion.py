@@ -27,6 +27,8 @@ from luma_cli.train.points import Points
 from luma_cli.train.recipe import Recipe
 from luma_cli.train.targets import PackedLabels, present, segments
 
+_LEAST_WEIGHT = 1e-6  # of all queries together: 0 when none has a segment and "no object" weighs nothing
+
 
 class _Batch(NamedTuple):
     """Label maps as the loss reads them; `classes`: those of each image's segments, ascending."""
@@ -102,7 +104,9 @@ class MaskCriterion:
     def _loss(self, prediction: Prediction, task: Task, totals: Tensor) -> LossParts:
         num_masks = totals[0].clamp_min(1).float()
         weighted, sums = MaskLoss.apply(prediction.mask_logits, task)
-        classes = self._classes(prediction.class_logits.float(), task.matches) / totals[1].float()
+        classes = (
+            self._classes(prediction.class_logits.float(), task.matches) / totals[1].clamp_min(_LEAST_WEIGHT).float()
+        )
         doubt = _zero_or_nan(prediction.mask_logits) + _zero_or_nan(prediction.class_logits)
         total = weighted / num_masks + self.recipe.class_weight * classes + doubt
         return LossParts(total, sums[0] / num_masks, sums[1] / num_masks, classes.detach())
