@@ -64,8 +64,10 @@ def settled(
 
 def _differences(run: OwnRun, question: Question) -> Iterator[str]:
     asked, head = question.dataset, HeadConfig(name=question.head, num_classes=num_classes(question.dataset))
-    if run.data != asked or run.dataset != asked:
-        yield f"trained on {run.dataset}" if run.dataset != run.data else f"data other than the official {asked}"
+    if run.dataset.partition("#")[0] != run.base:
+        yield f"trained on {run.dataset}"
+    elif (run.data, run.dataset) != (asked, asked):  # each split has a fingerprint of its own
+        yield f"data other than the official {asked}"
     if run.split != "val":
         yield f"split {run.split}"
     if run.status != "finished":
