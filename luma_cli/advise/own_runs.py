@@ -23,13 +23,16 @@ _UNUSUAL = {"running": "still running", "stopped": "stopped early"}
 def judge(runs: Sequence[OwnRun], question: Question) -> list[OwnRow]:
     """Each run that says something about the dataset, with what speaks against ranking it; budgets are not looked at.
 
-    Runs on the official files of another dataset are left out. Those on the asked one come first, best mIoU first.
+    Runs on the official files of another dataset are left out. Those on its official files come first, best mIoU first.
     """
     others = DATASET_TITLES.keys() - {question.dataset}
     rows = [OwnRow(run, tuple(_differences(run, question))) for run in runs if run.base not in others]
-    return sorted(
-        rows, key=lambda row: (row.run.base != question.dataset, -row.run.miou_percent, row.run.run_id, row.run.data)
-    )
+    return sorted(rows, key=lambda row: (*_distance(row.run, question.dataset), -row.run.miou_percent, row.run.run_id))
+
+
+def _distance(run: OwnRun, dataset: str) -> tuple[bool, bool]:
+    """Sort key: the official files of the dataset, then other files of it, then other datasets."""
+    return run.data != dataset, run.base != dataset
 
 
 def with_own(pool: Sequence[Candidate], rows: Sequence[OwnRow]) -> list[Candidate]:
@@ -61,8 +64,10 @@ def settled(
 
 def _differences(run: OwnRun, question: Question) -> Iterator[str]:
     asked, head = question.dataset, HeadConfig(name=question.head, num_classes=num_classes(question.dataset))
-    if run.data != asked or run.dataset != asked:
-        yield f"trained on {run.dataset}" if run.dataset != run.data else f"data other than the official {asked}"
+    if run.dataset.partition("#")[0] != run.base:
+        yield f"trained on {run.dataset}"
+    elif (run.data, run.dataset) != (asked, asked):  # each split has a fingerprint of its own
+        yield f"data other than the official {asked}"
     if run.split != "val":
         yield f"split {run.split}"
     if run.status != "finished":

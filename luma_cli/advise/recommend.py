@@ -6,14 +6,13 @@ Everything it works on is an argument; what is left out is read from the shipped
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Ranking, Recommendation, Row
 from luma_cli.advise.candidates import RESOLUTIONS, Candidate, build, check_families, num_classes, on_bench
 from luma_cli.advise.evidence import Evidence, Scale, load_reference
 from luma_cli.advise.measured import Bench, Measured
-from luma_cli.advise.own_run import OwnRun
+from luma_cli.advise.own_run import OwnRow, OwnRun
 from luma_cli.advise.own_runs import judge, settled, with_own
 from luma_cli.advise.predictor import LookupPredictor, Predictor
 from luma_cli.advise.question import Question
@@ -81,8 +80,7 @@ def recommend(
         *_bench_notes(bench, dataset, device),
         *_luma_notes(facts, dataset),
     ]
-    answer = _answer(question, within, chooser, top, bench, notes)
-    return replace(answer, measured_here=settled(judged, within, everything, question))
+    return _answer(question, within, chooser, top, bench, notes, settled(judged, within, everything, question))
 
 
 def load_candidates(
@@ -113,7 +111,9 @@ def _answer(
     top: int,
     bench: Bench | None,
     notes: Sequence[str],
+    measured_here: tuple[OwnRow, ...],
 ) -> Recommendation:
+    any_own = any(row.run.head.name == "luma" for row in measured_here)
     budgets, convention = question.budgets, question.convention
     rankings = by_preference(
         [
@@ -136,7 +136,8 @@ def _answer(
         num_without_evidence=len(rest) if best else len(within),
         without_evidence=tuple(_one_per_weights(rest)[:_NUM_UNTESTED]),
         conditions=bench.conditions if bench else None,
-        notes=(_scale_note(best, question.dataset, question.head), *notes),
+        notes=(_scale_note(best, question.dataset, question.head, any_own), *notes),
+        measured_here=measured_here,
     )
 
 
@@ -169,14 +170,15 @@ def _head_notes(question: Question) -> list[str]:
     return [f"costs are with head {question.head}; backbones that it cannot be attached to are left out"]
 
 
-def _scale_note(best: Ranking | None, dataset: str, head: HeadName) -> str:
+def _scale_note(best: Ranking | None, dataset: str, head: HeadName, any_own: bool) -> str:
     if best is None:
         return (
             f"no accuracy evidence on {dataset} for any candidate within budget; ranked by GMACs, which is no accuracy"
         )
     if best.scale.head == head:
         return f"accuracy: {best.scale.label}"
-    other = "no LUMA run seen" if head == "luma" else f"it was not measured with head {head}"
+    unseen = "own LUMA runs stand apart" if any_own else "no LUMA run seen"
+    other = unseen if head == "luma" else f"it was not measured with head {head}"
     return f"accuracy on the scale of {best.scale.label}; {other}"
 
 

@@ -1,0 +1,297 @@
+"""The user's own runs in a recommendation: ranked only when comparable, shown always, read from the store."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from advise_world import candidate, measured, result
+from store_samples import environment
+
+from luma_cli.advise import api
+from luma_cli.advise.answer import Recommendation
+from luma_cli.advise.own_run import OwnRun, from_scored
+from luma_cli.advise.recommend import recommend
+from luma_cli.cli.app import run as command
+from luma_cli.head.config import HeadConfig
+from luma_cli.report.recommendation import print_recommendation
+from luma_cli.store.database import open_read, open_write
+from luma_cli.store.evaluations import save_evaluation
+from luma_cli.store.run_records import EvaluationRecord, RunRecord
+from luma_cli.store.runs import start_run
+from luma_cli.store.scored_runs import scored_runs
+from luma_cli.train.recipes import load_recipe
+from luma_cli.train.run_config import RunConfig
+
+SMALL, BASE = candidate("vit_s.dinov3", 40), candidate("vit_b.dinov3", 120)
+PUBLISHED = [result(SMALL, 48.0, 1), result(BASE, 54.0, 2)]
+
+
+def own(miou: float = 55.0, of: Any = BASE, number: int = 1, **fields: Any) -> OwnRun:
+    """A finished run of the candidate's weights with the recipe and head as they are by default."""
+    values: dict[str, Any] = {
+        "run_id": f"run-{number}",
+        "status": "finished",
+        "backbone": of.name,
+        "timm_name": of.timm_name,
+        "pretraining": of.pretraining,
+        "weights": "pretrained",
+        "resolution": of.resolution,
+        "head": HeadConfig(),
+        "dataset": "ade20k",
+        "recipe": "ade20k",
+        "usual_recipe": True,
+        "seed": 0,
+        "step": 100,
+        "data": "ade20k",
+        "split": "val",
+        "single_scale": True,
+        "absent": "skip",
+        "num_images": 2000,
+        "num_skipped": 0,
+        "miou_percent": miou,
+        "macs": of.macs,
+        "params": of.params,
+    }
+    return OwnRun(**{**values, **fields})
+
+
+def ask(*runs: OwnRun, budgets: tuple[str, ...] = ("200gflops",), **rest: Any) -> Recommendation:
+    return recommend(budgets, candidates=[SMALL, BASE], evidence=PUBLISHED, own_runs=runs, **rest)
+
+
+def why_not(answer: Recommendation) -> list[tuple[str, ...]]:
+    return [row.why_not for row in answer.measured_here]
+
+
+class TestComparable:
+    def test_two_runs_are_preferred_to_published_figures(self) -> None:
+        answer = ask(own(55.0), own(50.0, SMALL, 2))
+        assert answer.scale
+        assert answer.scale.label == "LUMA (measured here), fine-tuned, single-scale, ADE20K val"
+        assert [row.prediction.miou_percent for row in answer.rows if row.prediction] == [55.0, 50.0]
+        assert answer.rows[0].why.startswith("55.0 mIoU measured here at 512x512 (run run-1)")
+        assert why_not(answer) == [(), ()]
+        assert answer.other_scales[0].scale.head == "upernet"
+        assert answer.notes[0].startswith("accuracy: LUMA (measured here)")
+
+    def test_one_run_decides_nothing_but_is_shown(self) -> None:
+        answer = ask(own())
+        assert answer.notes[0].endswith("own LUMA runs stand apart")
+        assert answer.scale
+        assert answer.scale.head == "upernet"
+        assert [ranking.scale.recipe for ranking in answer.other_scales] == ["measured here"]
+        assert why_not(answer) == [()]
+
+    def test_seeds_are_averaged(self) -> None:
+        answer = ask(own(54.0), own(56.0, number=2, seed=1), own(50.0, SMALL, 3))
+        assert answer.rows[0].why.startswith("55.0 mIoU, measured here, mean of 2 results at 512x512 (54.0 to 56.0, ")
+
+    def test_a_model_without_a_card_is_ranked_too(self) -> None:
+        tiny = candidate("test_vit", 1, 128)
+        answer = ask(own(55.0), own(30.0, tiny, 2))
+        assert [row.candidate.name for row in answer.rows] == ["vit_b.dinov3", "test_vit"]
+        assert answer.num_within_budget == 3
+
+    def test_never_on_the_scale_of_a_published_luma_figure(self) -> None:
+        published = [result(BASE, 58.0, 5, head="luma"), result(SMALL, 57.0, 6, head="luma")]
+        answer = recommend(
+            ["200gflops"], candidates=[SMALL, BASE], evidence=published, own_runs=[own(55.0), own(50.0, SMALL, 2)]
+        )
+        assert [row.prediction.miou_percent for row in answer.rows if row.prediction] == [55.0, 50.0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"data": "ade20k#1a2b3c4d", "dataset": "ade20k#1a2b3c4d"}, "data other than the official ade20k"),
+        ({"data": "ade20k#1a2b3c4d", "dataset": "ade20k#99999999"}, "data other than the official ade20k"),
+        ({"dataset": "ade20k#1a2b3c4d"}, "data other than the official ade20k"),
+        ({"dataset": "boats#1a2b3c4d"}, "trained on boats#1a2b3c4d"),
+        ({"recipe": "smoke"}, "recipe smoke"),
+        ({"recipe": "ade20k+"}, "recipe ade20k changed"),
+        ({"usual_recipe": False}, "recipe ade20k of another version"),
+        ({"weights": "random"}, "weights random"),
+        ({"status": "stopped"}, "stopped early"),
+        ({"status": "diverged"}, "diverged"),
+        ({"split": "train"}, "split train"),
+        ({"head": HeadConfig(name="eomt"), "recipe": "eomt-ade20k"}, "head eomt"),
+        ({"head": HeadConfig(l2=3)}, "head luma with other options"),
+        ({"single_scale": False}, "test-time augmentation"),
+        ({"absent": "zero"}, "absent classes count zero"),
+        ({"num_skipped": 3}, "3 images skipped"),
+    ],
+)
+def test_a_run_that_differs_is_shown_with_the_reason_and_never_ranked(fields: dict[str, Any], reason: str) -> None:
+    answer = ask(own(99.0, **fields), own(98.0, SMALL, 2, **fields))
+    assert why_not(answer) == [(reason,), (reason,)]
+    assert [row.prediction.miou_percent for row in answer.rows if row.prediction] == [54.0, 48.0]
+    assert all(ranking.scale.recipe != "measured here" for ranking in answer.other_scales)
+
+
+class TestQuestion:
+    def test_a_size_that_was_not_asked_for(self) -> None:
+        answer = ask(own(of=candidate("vit_b.dinov3", 120, 384)), resolutions=[512])
+        assert why_not(answer) == [("384 px was not asked for",)]
+
+    def test_over_the_budget(self) -> None:
+        answer = ask(own(), budgets=("100gflops",))
+        assert why_not(answer) == [("120 GFLOPs does not meet 100gflops",)]
+
+    def test_a_budget_that_only_a_measurement_answers(self) -> None:
+        rows = [measured(SMALL.timm_name)]
+        assert why_not(ask(own(), budgets=("20ms",), measured=rows)) == [("its latency is not known",)]
+
+    def test_a_family_that_was_not_asked_for(self) -> None:
+        tiny = candidate("test_vit", 1, 128)
+        assert why_not(ask(own(of=tiny), families=["isotropic"])) == [("family unknown was not asked for",)]
+
+    def test_another_head_makes_its_runs_comparable(self) -> None:
+        eomt = {"head": HeadConfig(name="eomt"), "recipe": "eomt-ade20k"}
+        answer = ask(own(55.0, **eomt), own(50.0, SMALL, 2, **eomt), head="eomt")
+        assert answer.scale
+        assert (answer.scale.head, answer.scale.recipe) == ("eomt", "measured here")
+
+    def test_official_runs_on_another_dataset_say_nothing(self) -> None:
+        assert ask(own(data="cityscapes", dataset="cityscapes")).measured_here == ()
+
+    def test_runs_on_data_of_the_users_own_come_last(self) -> None:
+        answer = ask(own(90.0, data="boats#12345678", dataset="boats#12345678"), own(20.0, number=2))
+        assert [row.run.run_id for row in answer.measured_here] == ["run-2", "run-1"]
+
+
+def keep(
+    database: Path, run_id: str, scores: dict[int, float | None], *, data: str = "ade20k#1a2b3c4d", **fields: Any
+) -> None:
+    """A run of test_vit and its validations by step, as training keeps them."""
+    config = RunConfig("test_vit", 128, HeadConfig(), "ade20k", load_recipe("smoke"), weights="random")
+    values: dict[str, Any] = {
+        "run_id": run_id,
+        "folder": "",
+        "config": config.to_json(),
+        "environment": environment(),
+        "backbone": "test_vit",
+        "timm_name": "test_vit.r160_in1k",
+        "pretraining": "",
+        "weights": "random",
+        "resolution": 128,
+        "head": "luma",
+        "dataset": data,
+        "recipe": "smoke",
+        "seed": 0,
+        "num_steps": 400,
+        "batch": 16,
+        "status": "finished",
+        "step": 400,
+        "started_at": "2026-11-21T15:00:00+00:00",
+        "facts": {"params": 600_000},
+    }
+    with closing(open_write(database)) as db:
+        start_run(db, RunRecord(**{**values, **fields}))
+        for step, miou in scores.items():
+            save_evaluation(db, evaluation(run_id, step, miou, data))
+
+
+def evaluation(run_id: str, step: int, miou: float | None, data: str) -> EvaluationRecord:
+    protocol = {"window": 128, "scales": [1.0], "flip": False, "absent": "skip", "dtype": "float32"}
+    return EvaluationRecord(
+        run_id=run_id,
+        checkpoint_sha256="",
+        step=step,
+        data=data,
+        split="val",
+        resolution=128,
+        protocol=protocol,
+        num_images=10,
+        num_skipped=0,
+        num_windows=20,
+        num_classes=150,
+        num_present=9,
+        miou_percent=miou,
+        macc_percent=None,
+        aacc_percent=None,
+        boundary_miou_percent=None,
+        windows_per_image=2.0,
+        macs_per_image=1.5e9,
+        seconds=1.0,
+        evaluated_at=f"2026-11-21T15:00:{step % 60:02}+00:00",
+    )
+
+
+class TestStore:
+    def test_a_run_counts_what_its_last_step_scored(self, tmp_path: Path) -> None:
+        keep(tmp_path / "a.db", "run-1", {100: 80.0, 400: 76.3, 200: 70.0})
+        with closing(open_read(tmp_path / "a.db")) as connection:  # type: ignore[type-var]
+            (found,) = from_scored(scored_runs(connection))
+        assert (found.miou_percent, found.step) == (76.3, 400)
+        assert (found.macs, found.params) == (750_000_000, 600_000)
+        assert found.usual_recipe
+        assert found.single_scale
+
+    def test_without_a_score_there_is_no_row(self, tmp_path: Path) -> None:
+        keep(tmp_path / "a.db", "run-1", {400: None})
+        keep(tmp_path / "a.db", "run-2", {})
+        assert api.recommend("200gflops", database=tmp_path / "a.db").measured_here == ()
+
+    @pytest.mark.parametrize(("changed", "usual"), [({}, True), ({"lr": 0.5}, False), ({"source": "mine"}, True)])
+    def test_the_shipped_recipe_is_known_by_its_settings(
+        self, changed: dict[str, Any], usual: bool, tmp_path: Path
+    ) -> None:
+        config = RunConfig("test_vit", 128, HeadConfig(), "ade20k", load_recipe("ade20k")).to_json()
+        config["recipe"] = json.loads(json.dumps({**asdict(load_recipe("ade20k")), **changed}))
+        keep(tmp_path / "a.db", "run-1", {400: 70.0}, config=config, recipe="ade20k")
+        with closing(open_read(tmp_path / "a.db")) as connection:  # type: ignore[type-var]
+            assert [each.usual_recipe for each in from_scored(scored_runs(connection))] == [usual]
+
+    def test_a_damaged_store_is_a_note_unless_a_budget_needs_it(self, tmp_path: Path) -> None:
+        (tmp_path / "a.db").write_bytes(b"not a database" * 100)
+        answer = api.recommend("200gflops", database=tmp_path / "a.db")
+        assert answer.rows
+        assert answer.notes[-1].startswith("own runs were not read: ")
+        assert command(["recommend", "--budget", "20ms", "--db", str(tmp_path / "a.db")]) == 1
+
+    def test_json_and_text_of_a_backbone_without_card(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        keep(tmp_path / "a.db", "20261121-153012-test_vit-ade20k-3fa2", {400: 76.3})
+        given = ["recommend", "--budget", "200gflops", "--db", str(tmp_path / "a.db")]
+        assert command([*given, "--json"]) == 0
+        (row,) = json.loads(capsys.readouterr().out)["measured_here"]
+        assert (row["run_id"], row["provenance"]) == ("20261121-153012-test_vit-ade20k-3fa2", "measured here")
+        assert (row["miou_percent"], row["evaluated_on"], row["gmacs"]) == (76.3, "ade20k#1a2b3c4d", 0.75)
+        assert row["ranked"] is False
+        assert row["why_not_ranked"] == ["data other than the official ade20k", "recipe smoke", "weights random"]
+        assert command(given) == 0
+        assert "Measured here:" in capsys.readouterr().out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_part_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    screen = Terminal()
+    drawn = own(76.3, candidate("test_vit", 0.75, 128), data="ade20k#1a2b3c4d", dataset="ade20k#1a2b3c4d")
+    print_recommendation(ask(drawn, own(number=2)), file=screen)
+    text = screen.getvalue()
+    part = text[text.index("Measured here:") :].split("\n\n")[0]
+    assert part == (
+        "Measured here:\n"
+        "  - vit_b.dinov3 at 512 px: 55.0 mIoU on ade20k val, 120.0 GFLOPs, run run-2;\n"
+        "    ranked on its own scale\n"
+        "  - test_vit at 128 px: 76.3 mIoU on ade20k#1a2b3c4d val, 0.75 GFLOPs, run\n"
+        "    run-1; not ranked: data other than the official ade20k"
+    )
+
+
+def test_many_runs_are_cut_short_in_text_alone() -> None:
+    answer = ask(*(own(number=number, recipe="smoke") for number in range(12)))
+    screen = io.StringIO()
+    print_recommendation(answer, file=screen)
+    assert "and 4 more; --json has them all" in screen.getvalue()
+    assert len(answer.to_json()["measured_here"]) == 12
