@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from luma_cli.catalogue.names import resolve
+from luma_cli.data.memory import keep_freed_memory
 from luma_cli.data.skipped import Skipped
 from luma_cli.errors import Diverged
 from luma_cli.measure import devices, environment
@@ -37,6 +38,7 @@ def train_run(given: Given, settings: Settings, on_event: events.OnEvent = lambd
 
     Raises UsageError and its kin for what was asked, DataError, WeightsError, RunError, Diverged.
     """
+    keep_freed_memory()
     processes = started()
     device = find_device(settings.device, processes)
     watcher = on_event if processes.is_first else _silent
@@ -56,10 +58,14 @@ def train_run(given: Given, settings: Settings, on_event: events.OnEvent = lambd
 def _kept(work: Work, settings: Settings, on_event: events.OnEvent) -> Iterator[Book]:
     """The book of the run while it is open; the first process holds its folder and its row meanwhile."""
     start, trainer = work.start, work.trainer
-    book = Book(work.config, start.run_id, trainer, work.data.num_steps, None, on_event, begun=time.monotonic())
+    skipped = Skipped(work.config.skip_bad)
+    book = Book(
+        work.config, start.run_id, trainer, work.data.num_steps, None, on_event, skipped, begun=time.monotonic()
+    )
     if start.state:
         book.seconds = start.state.seconds
         book.scores = {int(step): score for step, score in start.state.extra["scores"].items()}
+        skipped.add(start.state.extra["skipped"])
     if not trainer.processes.is_first:
         yield book
         return
@@ -159,7 +165,7 @@ def _session(
         step=work.start.step,
         saved=work.start.step,
         step_images=work.data.order.step_size,
-        skipped=Skipped(config.skip_bad),
+        skipped=book.skipped,
         evaluated=set(book.scores),
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from luma_cli.data.skipped import Skipped
 from luma_cli.store.database import open_write
 from luma_cli.store.evaluations import save_evaluation
 from luma_cli.store.run_records import EvaluationRecord, RunStatus
@@ -34,7 +35,8 @@ class Records:
 
 @dataclass(slots=True)
 class Book:
-    """Keeps a run. records: None in all processes but the first. scores: mIoU in percent by validated step.
+    """Keeps a run. records: None in all processes but the first. scores: mIoU in percent by validated step. skipped: bad samples
+    met so far.
 
     seconds: trained before this session. begun: when this session began, by `clock`.
     """
@@ -45,6 +47,7 @@ class Book:
     epoch_steps: int
     records: Records | None
     on_event: events.OnEvent
+    skipped: Skipped
     seconds: float = 0.0
     scores: dict[int, float | None] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
@@ -116,6 +119,7 @@ class Book:
             extra={
                 "watch": trainer.watch.state(),
                 "scores": {str(key): value for key, value in self.scores.items()},
+                "skipped": list(self.skipped.names),
                 "ema_updates": trainer.ema.num_updates if trainer.ema else 0,
             },
         )

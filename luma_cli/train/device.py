@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 
 from luma_cli.errors import UsageError
+from luma_cli.evaluate.device import autocast_dtype as evaluation_dtype
 from luma_cli.measure import host_memory
 from luma_cli.train.processes import Processes
 from luma_cli.train.recipe import Dtype
-
-_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def find_device(name: str, processes: Processes) -> torch.device:
@@ -35,12 +34,11 @@ def find_device(name: str, processes: Processes) -> torch.device:
 
 
 def autocast_dtype(dtype: Dtype, device: torch.device) -> torch.dtype | None:
-    """The number format of the passes, None for float32. Raises UsageError where the device does not have it."""
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+    """The number format of the passes, None for float32. Raises UsageError where the device does not train in it."""
     if dtype == "fp16" and device.type == "cpu":
         raise UsageError("--dtype fp16 trains on a GPU alone; on the CPU use bf16 or fp32")
-    return _FORMATS.get(dtype)
+    found = evaluation_dtype(dtype, device)
+    return None if found == torch.float32 else found
 
 
 def peak_bytes(device: torch.device) -> int:
