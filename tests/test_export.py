@@ -38,7 +38,7 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ["luma", "linear"])
 def test_torch_export_takes_any_batch_and_says_what_it_needs(head: HeadName, tmp_path: Path) -> None:
     made = export(segmenter(head), tmp_path / "m.pt2", "torch-export", batch=0, classes=TABLE, run_id="run-1", step=7)
     assert all(each.relative < 1e-6 and each.scale > 0 for each in made.agreements)

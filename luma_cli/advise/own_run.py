@@ -120,6 +120,8 @@ class OwnRow:
             "evaluated_on": run.data,
             "split": run.split,
             "protocol": {"single_scale": run.single_scale, "absent": run.absent, "skipped": run.num_skipped},
+            "num_images": run.num_images,
+            "started_at": run.started_at or None,
             "step": run.step,
             "seed": run.seed,
             "miou_percent": run.miou_percent,
