@@ -132,7 +132,12 @@ SELECT
     r.num_steps,
     coalesce(
         (SELECT max(m.value) FROM run_metric m WHERE m.run_key = r.run_key AND m.name = 'val/miou_percent'),
-        (SELECT max(e.miou_percent) FROM evaluation e WHERE e.run_id = r.run_id AND e.data = r.dataset)
+        (
+            SELECT max(e.miou_percent)
+            FROM evaluation e
+            WHERE e.run_id = r.run_id -- on the same dataset; the splits of an unofficial one differ behind the #
+                AND substr(e.data, 1, instr(e.data || '#', '#')) = substr(r.dataset, 1, instr(r.dataset || '#', '#'))
+        )
     ) AS best_miou_percent,
     json_extract(r.facts, '$.params') AS params,
     json_extract(r.facts, '$.macs') AS macs,

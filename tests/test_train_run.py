@@ -90,9 +90,9 @@ def test_a_run_keeps_its_curve_its_checkpoint_its_scores_and_what_it_was(tmp_pat
     assert record.dataset.startswith("ade20k#")
     assert record.recipe == "smoke+"
     assert record.facts["params"] == sum(each.numel() for each in restore("latest").segmenter.parameters())
-    assert record.facts["macs_per_window"] > 0
+    assert record.facts["macs"] > 0
     assert score.num_images == len(score.images) == 3
-    assert score.macs_per_image == pytest.approx(record.facts["macs_per_window"] * score.windows_per_image)
+    assert score.macs_per_image == pytest.approx(record.facts["macs"] * score.windows_per_image)
     assert score.miou_percent == outcome.best_miou_percent
     assert [type(event) for event in seen].count(events.Evaluated) == 1
     assert json.loads((tmp_path / "a" / "config.json").read_text())["data_fingerprint"]

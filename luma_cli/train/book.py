@@ -35,10 +35,10 @@ class Records:
 
 @dataclass(slots=True)
 class Book:
-    """Keeps a run. records: None in all processes but the first. scores: mIoU in percent by validated step. skipped: bad samples
-    met so far.
+    """Keeps a run. records: None in all processes but the first.
 
-    seconds: trained before this session. begun: when this session began, by `clock`.
+    scores: mIoU in percent by validated step. skipped: bad samples met so far. seconds: trained before this session.
+    begun: when this session began, by `clock`.
     """
 
     config: RunConfig

@@ -93,7 +93,7 @@ def make_ready(
     weights = segmenter.backbone.weights
     facts = {
         **prepared.facts,
-        "macs_per_window": macs,
+        "macs": macs,
         "ffn": segmenter.ffn,
         "weights": {"source": weights.source, "sha256": weights.sha256, "conversions": list(weights.conversions)},
         "num_train_images": len(data.train),
