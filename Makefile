@@ -35,6 +35,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/moe.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/train.py
 
 gpu: $(VENV)/dev
 	$(BIN)/python benchmarks/gpu.py
