@@ -12,6 +12,7 @@ from luma_cli.errors import BadRecipe
 from luma_cli.head.config import HeadConfig, HeadName
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.train.batch_norm import BatchNormChoice, apply, batch_norms, choose, train_mode
+from luma_cli.train.gradient_checkpointing import enable
 from luma_cli.train.recipe import BatchNorm
 
 SMALL = HeadConfig(num_queries=5, num_classes=3)
@@ -110,3 +111,13 @@ def test_synchronised_ones_are_put_where_the_ffn_finds_them() -> None:
     assert set(segmenter.state_dict()) == names
     assert any(isinstance(norm, nn.SyncBatchNorm) for norm in segmenter.backbone.ffn.batch_norms())
     assert segmenter.eval()(torch.randn(1, 3, 64, 64)).mask_logits.shape == (1, 5, 16, 16)
+
+
+def test_synchronised_ones_count_once_where_activations_are_forgotten_and_keep_the_optimiser_s_parameters() -> None:
+    segmenter = made("test_resnet")
+    parameters = list(map(id, segmenter.parameters()))
+    enable(segmenter)
+    apply(segmenter, BatchNormChoice("sync", ""))
+    norms = list(batch_norms(segmenter.backbone))
+    assert all(isinstance(norm, nn.SyncBatchNorm) and "forward" in vars(norm) for norm in norms)
+    assert list(map(id, segmenter.parameters())) == parameters

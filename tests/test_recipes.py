@@ -9,7 +9,7 @@ import pytest
 
 from luma_cli.errors import BadRecipe
 from luma_cli.train.recipe import Recipe
-from luma_cli.train.recipes import check, load_recipe, recipe_names, with_changes
+from luma_cli.train.recipes import SETTINGS, check, folder, load_recipe, recipe_names, with_changes
 
 NAMES = ["ade20k", "cityscapes", "eomt-ade20k", "eomt-cityscapes", "smoke"]
 
@@ -141,3 +141,8 @@ def test_annealing_must_match_the_joint_blocks() -> None:
     check(recipe, 40000)
     with pytest.raises(BadRecipe, match="4 anneal_starts and anneal_ends, but the head has 5 joint blocks"):
         check(recipe, 40000, num_joint=5)
+
+
+def test_every_setting_is_told_in_the_docs() -> None:
+    text = (folder().parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert [name for name in SETTINGS if f"`{name}`" not in text] == []

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from timm.layers.norm_act import convert_sync_batchnorm
-from torch import nn
+from torch import Tensor, nn
 
 from luma_cli.errors import BadRecipe
 from luma_cli.head.segmenter import Segmenter
@@ -61,9 +62,37 @@ def choose(
 
 
 def apply(segmenter: Segmenter, choice: BatchNormChoice) -> None:
-    """Make the layers what was chosen; to be called once, before the optimiser is made."""
-    if choice.choice == "sync":
-        convert_sync_batchnorm(segmenter)  # type: ignore[no-untyped-call]
+    """Make the layers what was chosen. New layers take over the parameters, so an optimiser made before keeps them."""
+    if choice.choice != "sync":
+        return
+    once = any(_counts_once(norm) for norm in batch_norms(segmenter.backbone))
+    convert_sync_batchnorm(segmenter)  # type: ignore[no-untyped-call]
+    if once:
+        for norm in batch_norms(segmenter.backbone):
+            count_once(norm)
+
+
+def count_once(norm: nn.Module) -> None:
+    """Let a BatchNorm that is run again in the backward leave its statistics alone: they have seen these images."""
+    forward = norm.forward
+
+    def counting_once(images: Tensor) -> Tensor:
+        # torch.compile makes a pure function of the forward, of which only one run is kept.
+        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:  # not inside a backward
+            return forward(images)  # type: ignore[no-any-return]
+        before = [buffer.clone() for buffer in norm.buffers(recurse=False)]
+        try:
+            return forward(images)  # type: ignore[no-any-return]
+        finally:
+            with torch.no_grad():
+                for buffer, value in zip(norm.buffers(recurse=False), before, strict=True):
+                    buffer.copy_(value)
+
+    norm.forward = counting_once
+
+
+def _counts_once(norm: nn.Module) -> bool:
+    return "forward" in vars(norm)
 
 
 def train_mode(segmenter: Segmenter, choice: BatchNormChoice) -> None:

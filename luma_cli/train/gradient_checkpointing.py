@@ -23,7 +23,7 @@ from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.joint import joint_blocks
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.segmenter import Segmenter
-from luma_cli.train.batch_norm import batch_norms
+from luma_cli.train.batch_norm import batch_norms, count_once
 from luma_cli.train.layers import blocks_by_class
 
 WORTH = 0.9  # of the bytes kept without: more than this is as good as no checkpointing
@@ -55,19 +55,18 @@ class _Checkpointed(Protocol):
 def enable(segmenter: Segmenter) -> Checkpointing:
     """Let the backbone of `segmenter`, joint blocks included, forget activations; gradients stay as they were.
 
-    To be called after `batch_norm.apply`, and before compilation and DistributedDataParallel. Warns, and changes
-    nothing, where it cannot.
+    To be called before compilation and DistributedDataParallel. Warns, and changes nothing, where it cannot.
     """
     found = _enable(segmenter)
     if found.way == "none":
         warnings.warn(
-            f"{segmenter.backbone.spec.name}: gradient checkpointing has no effect, as it has no blocks that can be run "
-            "again; a smaller --batch or --res needs less memory",
+            f"{segmenter.backbone.spec.name}: gradient checkpointing has no effect, as it has no blocks that can be "
+            "run again; a smaller --batch or --res needs less memory",
             stacklevel=2,
         )
         return found
     for norm in batch_norms(segmenter.backbone):
-        _count_once(norm)
+        count_once(norm)
     return found
 
 
@@ -123,25 +122,6 @@ def _wrap(block: nn.Module) -> None:
         return checkpoint(forward, *inputs, use_reentrant=False, **named)
 
     block.forward = forgetful
-
-
-def _count_once(norm: nn.Module) -> None:
-    """Let a BatchNorm that is run again in the backward leave its statistics alone: they have seen these images."""
-    forward = norm.forward
-
-    def counting_once(images: Tensor) -> Tensor:
-        # torch.compile makes a pure function of the forward, of which only one run is kept.
-        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:  # not inside a backward
-            return forward(images)  # type: ignore[no-any-return]
-        before = [buffer.clone() for buffer in norm.buffers(recurse=False)]
-        try:
-            return forward(images)  # type: ignore[no-any-return]
-        finally:
-            with torch.no_grad():
-                for buffer, value in zip(norm.buffers(recurse=False), before, strict=True):
-                    buffer.copy_(value)
-
-    norm.forward = counting_once
 
 
 @torch.enable_grad()

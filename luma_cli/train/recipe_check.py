@@ -127,7 +127,7 @@ def _run_problems(recipe: Recipe, num_steps: int, num_joint: int) -> Iterator[st
         head, backbone = _shorter_warmups(recipe, num_steps)
         yield (
             f"the warm-ups take {recipe.warmup_head_steps} + {recipe.warmup_backbone_steps} steps, but the training "
-            f"has {num_steps}; type --set warmup_head_steps={head} --set warmup_backbone_steps={backbone}, or train longer"
+            f"has {num_steps}; type --set warmup_head_steps={head} --set warmup_backbone_steps={backbone}, or add steps"
         )
     if num_joint and recipe.anneal_starts and len(recipe.anneal_starts) != num_joint:
         yield (

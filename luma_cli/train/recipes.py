@@ -20,7 +20,7 @@ from luma_cli.train.recipe_check import NAMES, TYPES, check, problems, refuse
 __all__ = ["check", "load_recipe", "recipe_names", "with_changes"]
 
 _SUFFIX = ".toml"
-_SETTINGS = tuple(name for name in NAMES if name not in ("name", "source"))
+SETTINGS = tuple(name for name in NAMES if name not in ("name", "source"))
 _TRUTHS = {"true": True, "false": False}
 
 
@@ -101,7 +101,7 @@ def with_changes(recipe: Recipe, changes: Sequence[str]) -> tuple[Recipe, tuple[
         name, equals, text = (part.strip() for part in change.partition("="))
         if not equals:
             found.append(f"{change!r} is no change; type --set {name or 'lr'}=VALUE")
-        elif name not in _SETTINGS:
+        elif name not in SETTINGS:
             found.append(_unknown_setting(name))
         else:
             values[name] = _value(name, text)
@@ -112,11 +112,11 @@ def with_changes(recipe: Recipe, changes: Sequence[str]) -> tuple[Recipe, tuple[
 
 def different(recipe: Recipe, changed: Recipe) -> tuple[str, ...]:
     """Names of the settings in which two recipes differ."""
-    return tuple(name for name in _SETTINGS if getattr(recipe, name) != getattr(changed, name))
+    return tuple(name for name in SETTINGS if getattr(recipe, name) != getattr(changed, name))
 
 
 def _unknown_setting(name: str) -> str:
-    near = nearest(name, _SETTINGS, 1)
+    near = nearest(name, SETTINGS, 1)
     return f"unknown setting {name!r}; " + (f"did you mean {near[0]!r}?" if near else "docs/recipes.md lists them")
 
 
