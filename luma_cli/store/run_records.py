@@ -75,7 +75,8 @@ class EvaluationRecord:
 
     run_id: empty for a checkpoint without a run. step: of the checkpoint. data: as in RunRecord.dataset. protocol:
     everything that moves the number (window, resize, tta, absent, dtype). num_present: classes present in ground truth
-    or prediction, over which mIoU is the mean; macc_percent is over those in the ground truth. macs_per_image: multiply-adds of the average image, windows included.
+    or prediction, over which mIoU is the mean; macc_percent is over those in the ground truth. macs_per_image:
+    multiply-adds of the average image, windows included.
     """
 
     run_id: str
