@@ -258,6 +258,7 @@ def gpu_tests(bench: Bench) -> Iterator[Check]:
         "-m",
         "gpu",
         str(ROOT / "tests" / "test_gpu.py"),
+        str(ROOT / "tests" / "test_gpu_training.py"),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     last = (done.stdout.strip().splitlines() or ["no output"])[-1].strip()
@@ -268,12 +269,13 @@ def gpu_tests(bench: Bench) -> Iterator[Check]:
 
 
 def other_benchmarks(bench: Bench) -> Iterator[Check]:
-    """The benchmarks of heads, of ways to compute the head, and of experts, each in a process of its own."""
+    """The benchmarks of heads, of ways to compute the head, of experts and of training, each in a process of its own."""
     on = ["--device", bench.device]
     commands: dict[str, list[str]] = {
         "heads.py": [*on, "--sizes", "s", "b", "--pairs", "7", "--dtype", "bfloat16"] if bench.judges else ["--quick"],
         "head_paths.py": on if bench.judges else ["--width", "64", "--resolution", "64", "--pairs", "3"],
         "moe.py": on if bench.judges else ["--size", "tiny", "--pairs", "3", "--batch", "1"],
+        "train.py": [*on, "--size", "b", "--res", "512", "--batch", "16"] if bench.judges else ["--quick"],
     }
     for name, options in commands.items():
         command = [sys.executable, str(ROOT / "benchmarks" / name), *options]
