@@ -269,7 +269,7 @@ def gpu_tests(bench: Bench) -> Iterator[Check]:
 
 
 def other_benchmarks(bench: Bench) -> Iterator[Check]:
-    """The benchmarks of heads, of ways to compute the head, of experts and of training, each in a process of its own."""
+    """The benchmarks of heads, ways to compute the head, experts and training, each in a process of its own."""
     on = ["--device", bench.device]
     commands: dict[str, list[str]] = {
         "heads.py": [*on, "--sizes", "s", "b", "--pairs", "7", "--dtype", "bfloat16"] if bench.judges else ["--quick"],
