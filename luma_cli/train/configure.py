@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.data.card import load_card
+from luma_cli.data.card import DatasetCard, load_card
 from luma_cli.errors import UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.train.recipe import Recipe
@@ -60,12 +61,12 @@ def new_config(given: Given, num_processes: int = 1) -> RunConfig:
         backbone=spec.name,
         resolution=given.resolution or DEFAULT_RESOLUTION,
         head=head,
-        data=given.data,
+        data=_lasting_name(card, given.data),
         recipe=recipe,
         weights=given.weights or default_weights(spec),
         seed=given.seed or 0,
         data_root=given.root or "",
-        imports=given.imports,
+        imports=tuple(str(Path(each).absolute()) if each.endswith(".py") else each for each in given.imports),
         recipe_changed=changed,
         micro_batch=micro_batch(recipe.batch, given.accumulate, num_processes),
         grad_checkpoint=bool(given.grad_checkpoint),
@@ -78,11 +79,13 @@ def resumed_config(given: Given, saved: RunConfig) -> RunConfig:
     """`saved` with everything that was said again on top of it, to be compared with it."""
     wanted: dict[str, Any] = {
         name: getattr(given, name)
-        for name in ("weights", "seed", "grad_checkpoint", "compile", "skip_bad", "resolution", "data")
+        for name in ("weights", "seed", "grad_checkpoint", "compile", "skip_bad", "resolution")
         if getattr(given, name) is not None
     }
     if given.backbone is not None:
         wanted["backbone"] = resolve(given.backbone, imported=bool(given.imports or saved.imports)).name
+    if given.data is not None:
+        wanted["data"] = _lasting_name(load_card(given.data), given.data)
     if given.root is not None:
         wanted["data_root"] = given.root
     if given.head:
@@ -91,6 +94,11 @@ def resumed_config(given: Given, saved: RunConfig) -> RunConfig:
         base = load_recipe(given.recipe) if given.recipe else saved.recipe
         wanted["recipe"] = with_changes(base, given.changes)[0]
     return replace(saved, **wanted)
+
+
+def _lasting_name(card: DatasetCard, given: str) -> str:
+    """The name of a shipped card, the absolute path of another: what finds it from any folder."""
+    return card.name if card.shipped else str(Path(given).expanduser().absolute())
 
 
 def chosen_recipe(given: Given, dataset: str, head: str) -> tuple[Recipe, tuple[str, ...]]:
