@@ -144,10 +144,9 @@ def rhythm_of(work: Work, settings: Settings) -> Rhythm:
 
 
 def workers_of(trainer: Trainer, settings: Settings) -> int:
-    """Loading processes: as asked; else none on a CPU, which computes with every core, and on a GPU a core's each."""
+    """Loading processes: as asked; else one beside a CPU that computes, and beside a GPU one per core, at most 8."""
     if settings.num_workers is not None:
         return settings.num_workers
-    if trainer.device.type == "cpu":
-        return 0
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(_MOST_WORKERS, environment.num_threads({}) // local - 1))
+    cores = environment.num_threads({}) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    most = 1 if trainer.device.type == "cpu" else _MOST_WORKERS
+    return max(0, min(most, cores - 1))
