@@ -22,6 +22,8 @@ LUMA = [sys.executable, "-P", "-m", "luma_cli"]
 COMMANDS = (
     "", "list", "show", "cost", "profile", "recommend", "doctor",
     "data", "data list", "data check", "data sample",
+    "train", "eval", "predict", "export",
+    "runs", "runs list", "runs show", "runs compare", "runs rm",
     "db", "db path", "db info", "db query", "db export", "db backup", "db merge", "db check",
 )  # fmt: skip
 CLOSING = """## Environment variables

@@ -48,7 +48,9 @@ Dataset = Annotated[
 ]
 RootFolder = Annotated[
     Path | None,
-    typer.Option("--root", help="Folder with the archives or the extracted files. [default: $LUMA_DATA or luma.toml]"),
+    typer.Option(
+        "--root", help="Folder with the archives or the extracted files. \\[default: $LUMA_DATA or luma.toml]"
+    ),
 ]
 
 

@@ -54,8 +54,10 @@ def evaluate_run(
     run: Annotated[
         str, typer.Argument(help="Run id, the start of one, latest, run folder, checkpoint or weights file.")
     ],
-    data: Annotated[str | None, typer.Option("--data", help="Dataset: name or TOML file. [default: the run's]")] = None,
-    root: Annotated[Path | None, typer.Option("--root", help="Where the dataset is. [default: $LUMA_DATA]")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Dataset: name or TOML file. \\[default: the run's]")
+    ] = None,
+    root: Annotated[Path | None, typer.Option("--root", help="Where the dataset is. \\[default: $LUMA_DATA]")] = None,
     split: Annotated[SplitName, typer.Option("--split", help="Split to evaluate on.")] = SplitName.val,
     tta: Annotated[bool, typer.Option("--tta", help="Average six scales, each with and without a flip.")] = False,
     absent: Annotated[
@@ -63,7 +65,7 @@ def evaluate_run(
     ] = AbsentClass.skip,
     boundary: Annotated[bool, typer.Option("--boundary/--no-boundary", help="Boundary IoU as well.")] = True,
     weights: Annotated[Checkpoint, typer.Option("--weights", help="Which checkpoint of a run.")] = Checkpoint.best,
-    batch: Annotated[int | None, typer.Option("--batch", help="Windows per pass. [default: 1, on a GPU 8]")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Windows per pass. \\[default: 1, on a GPU 8]")] = None,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that read files and count pixels.")] = 2,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[Format, typer.Option("--dtype", help="auto: bf16 on a GPU that has it, else fp32.")] = Format.auto,

@@ -29,11 +29,11 @@ def export_run(
     ],
     form: Annotated[ExportFormat, typer.Option("--format", help="Kind of file.")] = ExportFormat.onnx,
     out: Annotated[
-        Path | None, typer.Option("--out", help="File to write. [default: RUN and the suffix, here]")
+        Path | None, typer.Option("--out", help="File to write. \\[default: RUN and the suffix, here]")
     ] = None,
     batch: Annotated[str, typer.Option("--batch", help="Images per call: a number, or dynamic for any.")] = "1",
     resolution: Annotated[
-        int | None, typer.Option("--res", help="Side of the input in pixels. [default: the run's]")
+        int | None, typer.Option("--res", help="Side of the input in pixels. \\[default: the run's]")
     ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Class scores per pixel in place of the logits.")] = False,
     weights: Annotated[Checkpoint, typer.Option("--weights", help="Which checkpoint of a run.")] = Checkpoint.best,

@@ -132,7 +132,7 @@ Names = Annotated[
 Resolutions = Annotated[
     list[int] | None, typer.Option("--res", help="Side of the square input in pixels; several may follow.")
 ]
-Database = Annotated[Path | None, typer.Option("--db", help="Database file. [default: $LUMA_DB or the data folder]")]
+Database = Annotated[Path | None, typer.Option("--db", help="Database file. \\[default: $LUMA_DB or the data folder]")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, schema 1.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV with timm's column names.")]
 Flops = Annotated[Convention, typer.Option("--flop-convention", help="FLOPs per multiply-add, in display and budgets.")]

@@ -30,7 +30,7 @@ def predict(
     force: Annotated[bool, typer.Option("--force", help="Replace results that exist; never an input.")] = False,
     weights: Annotated[Checkpoint, typer.Option("--weights", help="Which checkpoint of a run.")] = Checkpoint.best,
     tta: Annotated[bool, typer.Option("--tta", help="Average six scales, each with and without a flip.")] = False,
-    batch: Annotated[int | None, typer.Option("--batch", help="Windows per pass. [default: 1, on a GPU 8]")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Windows per pass. \\[default: 1, on a GPU 8]")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[Format, typer.Option("--dtype", help="auto: bf16 on a GPU that has it, else fp32.")] = Format.auto,
     as_json: Json = False,

@@ -45,21 +45,22 @@ def train(
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="ade20k, cityscapes or a dataset FILE.toml.")] = None,
     root: Annotated[
-        str | None, typer.Option("--root", help="Folder with the archives or files. [default: $LUMA_DATA or luma.toml]")
+        str | None,
+        typer.Option("--root", help="Folder with the archives or files. \\[default: $LUMA_DATA or luma.toml]"),
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option("--res", help="Side of crop and window in pixels. [default: 512]")
+        int | None, typer.Option("--res", help="Side of crop and window in pixels. \\[default: 512]")
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
             "--weights",
             help="pretrained (downloaded as needed), random, FILE, local-dir:FOLDER, hf-hub:OWNER/REPO."
-            " [default: the card's pretraining; random for test_* alone]",
+            " \\[default: the card's pretraining; random for test_* alone]",
         ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="Name or FILE.toml. [default: the dataset's own for this head]")
+        str | None, typer.Option("--recipe", help="Name or FILE.toml. \\[default: the dataset's own for this head]")
     ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe, e.g. lr=2e-4; may repeat.")
@@ -67,10 +68,10 @@ def train(
     epochs: Annotated[float | None, typer.Option("--epochs", help="As --set epochs=.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="As --set steps=, instead of epochs.")] = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", help="Images per step over all GPUs and passes. [default: 16]")
+        int | None, typer.Option("--batch", help="Images per step over all GPUs and passes. \\[default: 16]")
     ] = None,
     accumulate: Annotated[
-        int | None, typer.Option("--accumulate", help="Passes per step. [default: as few as fit into memory]")
+        int | None, typer.Option("--accumulate", help="Passes per step. \\[default: as few as fit into memory]")
     ] = None,
     dtype: Annotated[
         TrainDtype | None, typer.Option("--dtype", help="Number format of the passes; auto: bf16 where the GPU has it.")
@@ -83,27 +84,28 @@ def train(
     ema: Annotated[
         float | None, typer.Option("--ema", help="Decay of averaged weights, e.g. 0.9998, which are then evaluated.")
     ] = None,
-    head: Annotated[Head | None, typer.Option("--head", help="Head that is trained. [default: luma]")] = None,
+    head: Annotated[Head | None, typer.Option("--head", help="Head that is trained. \\[default: luma]")] = None,
     queries: Queries = None,
     l2: L2 = None,
     tap: TapSide = None,
     prefix: Prefix = None,
     ffn: FfnChoice = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Of weights, order, augmentation and draws. [default: 0]")
+        int | None, typer.Option("--seed", help="Of weights, order, augmentation and draws. \\[default: 0]")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes that load images, per GPU. [default: by the CPU cores]")
+        int | None, typer.Option("--workers", help="Processes that load images, per GPU. \\[default: by the CPU cores]")
     ] = None,
     skip_bad: Annotated[
-        int | None, typer.Option("--skip-bad", help="Bad files to leave out and count before giving up. [default: 0]")
+        int | None, typer.Option("--skip-bad", help="Bad files to leave out and count before giving up. \\[default: 0]")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of this machine to train on, by torchrun.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The run's folder. [default: runs/RUN]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run's folder. \\[default: runs/RUN]")] = None,
     keep: Annotated[int, typer.Option("--keep", help="Checkpoints that are kept besides the best.")] = 2,
     checkpoint_steps: Annotated[
-        int | None, typer.Option("--checkpoint-steps", help="Steps between checkpoints. [default: epoch, at most 1000]")
+        int | None,
+        typer.Option("--checkpoint-steps", help="Steps between checkpoints. \\[default: epoch, at most 1000]"),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="TensorBoard files too (extra: log).")] = False,
     resume: Annotated[str | None, typer.Option("--resume", help="RUN, its folder, or latest: go on with it.")] = None,
