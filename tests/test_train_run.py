@@ -158,6 +158,22 @@ def test_a_frozen_backbone_does_not_move(tmp_path):
     assert not any(name.startswith("backbone.") for name in moved)
 
 
+@pytest.mark.parametrize(("backbone", "freeze"), [("test_vit", "true"), ("test_resnet", "false")])
+def test_averaged_weights_are_a_whole_model(tmp_path, backbone, freeze):
+    """Of a backbone with buffers or that rests, parameters that learn are but a part of it."""
+    asked = given("ema_decay=0.9", f"freeze_backbone={freeze}", backbone=backbone, resolution=96)
+    with pytest.raises(Crash):
+        run(asked, tmp_path / "a", crash_at(4))
+    run(Given(), tmp_path / "a", resume=str(tmp_path / "a"))
+    averaged, last = restore(str(tmp_path / "a")), restore(str(tmp_path / "a"), ema=False)
+    assert averaged.weights.name == "ema.safetensors"
+    found, own = averaged.segmenter.state_dict(), last.segmenter.state_dict()
+    assert list(found) == list(own)
+    learning = {name for name, _ in last.segmenter.head.named_parameters(prefix="head")}
+    assert any(not torch.equal(found[name], own[name]) for name in learning)
+    assert all(torch.equal(found[name], own[name]) for name, _ in last.segmenter.named_buffers())
+
+
 def test_a_run_that_leaves_the_numbers_stops_with_advice_and_keeps_the_last_good_state(tmp_path, monkeypatch):
     clip = step.Trainer._clip
 

@@ -111,7 +111,7 @@ class Book:
             position=in_epoch * self.config.recipe.batch,
             model=trainer.segmenter.state_dict(),
             optimizer=trainer.optimizer.state_dict(),
-            ema=trainer.ema.state_dict()["averages"] if trainer.ema else None,
+            ema=trainer.ema.weights(trainer.segmenter) if trainer.ema else None,
             scaler=trainer.scaler.state_dict() if trainer.scaler else {},
             random=randoms,  # type: ignore[arg-type]
             best_miou_percent=max(scored, default=None),
