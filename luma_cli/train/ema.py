@@ -61,8 +61,8 @@ class Ema:
         shapes = {name: average.shape for name, average in self._averages.items()}
         if {name: average.shape for name, average in averages.items()} != shapes:
             raise CheckpointError(
-                f"the checkpoint averages {len(averages)} of the {len(shapes)} parameters that learn, "
-                "or others; resume with the backbone, head and freeze_backbone that the run was started with"
+                "the checkpoint averages another model, or other parameters of it; resume with the backbone, head and "
+                "freeze_backbone that the run was started with"
             )
         self.num_updates = int(state["num_updates"])
         for name, average in self._averages.items():
