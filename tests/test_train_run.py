@@ -215,6 +215,37 @@ def test_a_run_does_not_go_on_as_another_one(tmp_path, fields, words):
         run(Given(**fields), tmp_path / "a", resume=str(tmp_path / "a"))
 
 
+def test_how_it_is_computed_may_change_and_then_does(tmp_path):
+    with pytest.raises(Crash):
+        run(given(), tmp_path / "a", crash_at(2))
+    notes: list[events.Event] = []
+    asked = Given(accumulate=2, grad_checkpoint=True, skip_bad=3, changes=("eval_every_epochs=1",))
+    done = run(asked, tmp_path / "b", notes.append, resume=str(tmp_path / "a"))
+    told = [event.text for event in notes if isinstance(event, events.Noted)]
+    assert any("micro_batch was 4 and is 2" in text for text in told)
+    assert any("--out" in text and "no effect" in text for text in told)
+    config = load_checkpoint(latest_sound(open_run(tmp_path / "a")).path).config
+    assert (config.micro_batch, config.grad_checkpoint, config.skip_bad) == (2, True, 3)
+    with closing(open_read()) as connection:
+        record = load_run(connection, done.run_id)
+        assert [each.step for each in evaluations(connection, done.run_id)] == [3, 6]
+    assert record.facts["micro_batch"] == "2 x 2 images"
+    assert record.facts["activations"].startswith("timm")
+    assert record.facts["weights"]["source"] == "random"
+
+
+def test_fewer_images_than_the_batch_are_one_pass_and_batch_norm_knows(tmp_path):
+    seen: list[events.Event] = []
+    asked = given("batch=16", backbone="test_resnet", resolution=96, root=str(drawn(num_images=8)), head={})
+    run(asked, tmp_path / "a", seen.append)
+    facts = next(event.facts for event in seen if isinstance(event, events.Started))
+    assert facts["passes"].startswith("1 x 7 images")
+    assert facts["BatchNorm"] == "frozen: fewer than 8 images in a pass (7)"
+    assert [event.text[:19] for event in seen if isinstance(event, events.Noted)] == ["7 samples, fewer th"]
+    state = load_checkpoint(latest_sound(open_run(tmp_path / "a")).path)
+    assert (state.epoch, state.position) == (6, 0)
+
+
 def test_other_data_under_the_same_name_is_refused(tmp_path):
     with pytest.raises(Crash):
         run(given(), tmp_path / "a", crash_at(2))

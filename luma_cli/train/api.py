@@ -59,9 +59,7 @@ def _kept(work: Work, settings: Settings, on_event: events.OnEvent) -> Iterator[
     """The book of the run while it is open; the first process holds its folder and its row meanwhile."""
     start, trainer = work.start, work.trainer
     skipped = Skipped(work.config.skip_bad)
-    book = Book(
-        work.config, start.run_id, trainer, work.data.num_steps, None, on_event, skipped, begun=time.monotonic()
-    )
+    book = Book(work.config, start.run_id, trainer, work.data.order, None, on_event, skipped, begun=time.monotonic())
     if start.state:
         book.seconds = start.state.seconds
         book.scores = {int(step): score for step, score in start.state.extra["scores"].items()}
@@ -128,12 +126,14 @@ def _shown(work: Work) -> dict[str, str]:
     params = f"{facts['params']:,} parameters"
     shown = {
         "model": f"{config.backbone} + {config.head.name} at {config.resolution} px, {params}{macs}",
-        "weights": facts["weights"]["source"],
+        "weights": f"those of step {work.start.step:,}" if work.start.state else facts["weights"]["source"],
         "data": f"{work.data.train.identity}, {len(work.data.train):,} images, {len(work.data.val):,} to validate",
         "recipe": f"{config.recipe.name}{changed}: {work.num_steps:,} steps of {work.data.order.step_size} images",
         "passes": f"{facts['micro_batch']}, {facts['dtype']}, on {work.trainer.device} x {facts['num_processes']}",
         "BatchNorm": facts["batch_norm"],
     }
+    if config.grad_checkpoint:
+        shown["activations"] = facts["activations"]
     return shown | ({"not trained, as no loss reaches it": ", ".join(unreached)} if unreached else {})
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from luma_cli.data.order import StepOrder
 from luma_cli.data.skipped import Skipped
 from luma_cli.store.database import open_write
 from luma_cli.store.evaluations import save_evaluation
@@ -44,7 +45,7 @@ class Book:
     config: RunConfig
     run_id: str
     trainer: Trainer
-    epoch_steps: int
+    order: StepOrder
     records: Records | None
     on_event: events.OnEvent
     skipped: Skipped
@@ -101,14 +102,14 @@ class Book:
 
     def _state(self, step: int, randoms: tuple[dict[str, object], ...]) -> CheckpointState:
         trainer = self.trainer
-        epoch, in_epoch = divmod(step, self.epoch_steps)
+        epoch, in_epoch = divmod(step, self.order.steps_per_epoch)
         scored = [miou for miou in self.scores.values() if miou is not None]
         return CheckpointState(
             run_id=self.run_id,
             config=self.config,
             step=step,
             epoch=epoch,
-            position=in_epoch * self.config.recipe.batch,
+            position=in_epoch * self.order.step_size,
             model=trainer.segmenter.state_dict(),
             optimizer=trainer.optimizer.state_dict(),
             ema=trainer.ema.weights(trainer.segmenter) if trainer.ema else None,
