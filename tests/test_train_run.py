@@ -11,7 +11,7 @@ import pytest
 import torch
 from drawn_data import drawn
 
-from luma_cli.errors import BadRecipe, CheckpointError, DataError, Diverged, RunError, UsageError
+from luma_cli.errors import BadRecipe, CheckpointError, DataError, Diverged, RunError, StoreError, UsageError
 from luma_cli.store.database import open_read
 from luma_cli.store.evaluations import evaluations
 from luma_cli.store.runs import curve, load_run
@@ -282,6 +282,37 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(tmp_pa
     notes: list[events.Event] = []
     assert run(given(), tmp_path / "a", notes.append).status == "finished"
     assert [note.text for note in notes if isinstance(note, events.Noted)] == ["no checkpoint: no space left on device"]
+
+
+def test_the_numbers_up_to_a_checkpoint_are_kept_before_it(tmp_path, monkeypatch):
+    """Else a kill in between would leave a gap that no resumed run fills."""
+    from luma_cli.train import book
+
+    save, kept = book.save_checkpoint, []
+
+    def watched(folder, state, **options):
+        kept.append(losses(state.run_id)[-1][0] == state.step)
+        return save(folder, state, **options)
+
+    monkeypatch.setattr(book, "save_checkpoint", watched)
+    run(given(), tmp_path / "a")
+    assert kept == [True] * NUM_STEPS
+
+
+def test_a_store_that_fails_too_does_not_hide_why_a_run_ended(tmp_path, monkeypatch):
+    from luma_cli.train import book, metrics_log
+
+    def full(*arguments, **options):
+        raise StoreError("database or disk is full")
+
+    def crash(event: events.Event) -> None:
+        if isinstance(event, events.Stepped):
+            monkeypatch.setattr(book, "open_write", full)
+            monkeypatch.setattr(metrics_log, "open_write", full)
+            raise Crash
+
+    with pytest.raises(Crash):
+        run(given(), tmp_path / "a", crash)
 
 
 def test_the_last_checkpoint_must_be_written(tmp_path, monkeypatch):

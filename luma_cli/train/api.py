@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from luma_cli.catalogue.names import resolve
 from luma_cli.data.memory import keep_freed_memory
 from luma_cli.data.skipped import Skipped
-from luma_cli.errors import Diverged
+from luma_cli.errors import Diverged, StoreError
 from luma_cli.measure import devices, environment
 from luma_cli.store.database import open_write
 from luma_cli.store.run_records import RunRecord, RunStatus
@@ -74,10 +75,16 @@ def _kept(work: Work, settings: Settings, on_event: events.OnEvent) -> Iterator[
             folder = stack.enter_context(run_folder.started(start.folder, start.run_id, work.config))
         _keep_row(work, folder, settings.database)
         log = MetricLog(settings.database, start.run_id, work.num_steps, sink=_sink(folder, start.step, settings))
-        stack.callback(log.close)
+        stack.push(partial(_end, log))
         book.records = Records(folder, settings.database, log, settings.keep)
         on_event(events.Started(start.run_id, str(start.folder), start.step, work.num_steps, _shown(work)))
         yield book
+
+
+def _end(log: MetricLog, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    """Write the last numbers. Raises StoreError, unless the run ends by an error of its own."""
+    with suppress(StoreError) if error else nullcontext():
+        log.close()
 
 
 def _keep_row(work: Work, folder: RunFolder, database: Path | None) -> None:
@@ -180,7 +187,8 @@ def _guarded(session: Session, book: Book) -> RunStatus:
         status: RunStatus = "diverged" if isinstance(error, Diverged) else "failed"
         if isinstance(error, KeyboardInterrupt):
             status = "stopped"
-        book.tell(step=session.step, status=status, reason=str(error) or type(error).__name__)
+        with suppress(StoreError):  # a full disk fails both, and what came first is what is told
+            book.tell(step=session.step, status=status, reason=str(error) or type(error).__name__)
         raise
     return end
 
