@@ -89,5 +89,5 @@ def test_a_resumed_average_goes_on_bit_for_bit() -> None:
 
 
 def test_another_model_s_average_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="averages 2 parameters"):
+    with pytest.raises(CheckpointError, match="averages another model"):
         Ema(nn.Linear(2, 3), 0.9).load_state_dict(Ema(one(1.0), 0.9).state_dict())

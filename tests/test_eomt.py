@@ -8,6 +8,7 @@ import pytest
 import torch
 from head_stand_in import images
 from joint_backbones import KINDS, shared
+from torch._dynamo.testing import CompileCounter
 
 from luma_cli.backbone.joint import TokenSequence
 from luma_cli.errors import BuildError, UsageError
@@ -240,3 +241,15 @@ def test_doublings_follow_the_patch_side(stride, blocks):
 def test_a_refused_backbone_is_refused_when_built():
     with pytest.raises(BuildError, match="attend within windows; use --head luma"):
         build("swin_t", 224, head="eomt", device="meta")
+
+
+def test_annealing_does_not_compile_at_every_step():
+    model = segmenter().train()
+    counter = CompileCounter()
+    compiled = torch.compile(model.predictions, backend=counter)
+    draws = torch.rand(2, 2, 6)
+    for probability in (0.9, 0.6, 0.3):
+        model.head.anneal((probability, probability))
+        with torch.no_grad():
+            close(compiled(images(), draws)[-1], model.predictions(images(), draws)[-1])
+    assert counter.frame_count == 1

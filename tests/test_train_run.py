@@ -11,7 +11,7 @@ import pytest
 import torch
 from drawn_data import drawn
 
-from luma_cli.errors import BadRecipe, CheckpointError, DataError, Diverged, RunError, UsageError
+from luma_cli.errors import BadRecipe, CheckpointError, DataError, Diverged, RunError, StoreError, UsageError
 from luma_cli.store.database import open_read
 from luma_cli.store.evaluations import evaluations
 from luma_cli.store.runs import curve, load_run
@@ -158,6 +158,22 @@ def test_a_frozen_backbone_does_not_move(tmp_path):
     assert not any(name.startswith("backbone.") for name in moved)
 
 
+@pytest.mark.parametrize(("backbone", "freeze"), [("test_vit", "true"), ("test_resnet", "false")])
+def test_averaged_weights_are_a_whole_model(tmp_path, backbone, freeze):
+    """Of a backbone with buffers or that rests, parameters that learn are but a part of it."""
+    asked = given("ema_decay=0.9", f"freeze_backbone={freeze}", backbone=backbone, resolution=96)
+    with pytest.raises(Crash):
+        run(asked, tmp_path / "a", crash_at(4))
+    run(Given(), tmp_path / "a", resume=str(tmp_path / "a"))
+    averaged, last = restore(str(tmp_path / "a")), restore(str(tmp_path / "a"), ema=False)
+    assert averaged.weights.name == "ema.safetensors"
+    found, own = averaged.segmenter.state_dict(), last.segmenter.state_dict()
+    assert list(found) == list(own)
+    learning = {name for name, _ in last.segmenter.head.named_parameters(prefix="head")}
+    assert any(not torch.equal(found[name], own[name]) for name in learning)
+    assert all(torch.equal(found[name], own[name]) for name, _ in last.segmenter.named_buffers())
+
+
 def test_a_run_that_leaves_the_numbers_stops_with_advice_and_keeps_the_last_good_state(tmp_path, monkeypatch):
     clip = step.Trainer._clip
 
@@ -199,6 +215,37 @@ def test_a_run_does_not_go_on_as_another_one(tmp_path, fields, words):
         run(Given(**fields), tmp_path / "a", resume=str(tmp_path / "a"))
 
 
+def test_how_it_is_computed_may_change_and_then_does(tmp_path):
+    with pytest.raises(Crash):
+        run(given(), tmp_path / "a", crash_at(2))
+    notes: list[events.Event] = []
+    asked = Given(accumulate=2, grad_checkpoint=True, skip_bad=3, changes=("eval_every_epochs=1",))
+    done = run(asked, tmp_path / "b", notes.append, resume=str(tmp_path / "a"))
+    told = [event.text for event in notes if isinstance(event, events.Noted)]
+    assert any("micro_batch was 4 and is 2" in text for text in told)
+    assert any("--out" in text and "no effect" in text for text in told)
+    config = load_checkpoint(latest_sound(open_run(tmp_path / "a")).path).config
+    assert (config.micro_batch, config.grad_checkpoint, config.skip_bad) == (2, True, 3)
+    with closing(open_read()) as connection:
+        record = load_run(connection, done.run_id)
+        assert [each.step for each in evaluations(connection, done.run_id)] == [3, 6]
+    assert record.facts["micro_batch"] == "2 x 2 images"
+    assert record.facts["activations"].startswith("timm")
+    assert record.facts["weights"]["source"] == "random"
+
+
+def test_fewer_images_than_the_batch_are_one_pass_and_batch_norm_knows(tmp_path):
+    seen: list[events.Event] = []
+    asked = given("batch=16", backbone="test_resnet", resolution=96, root=str(drawn(num_images=8)), head={})
+    run(asked, tmp_path / "a", seen.append)
+    facts = next(event.facts for event in seen if isinstance(event, events.Started))
+    assert facts["passes"].startswith("1 x 7 images")
+    assert facts["BatchNorm"] == "frozen: fewer than 8 images in a pass (7)"
+    assert [event.text[:19] for event in seen if isinstance(event, events.Noted)] == ["7 samples, fewer th"]
+    state = load_checkpoint(latest_sound(open_run(tmp_path / "a")).path)
+    assert (state.epoch, state.position) == (6, 0)
+
+
 def test_other_data_under_the_same_name_is_refused(tmp_path):
     with pytest.raises(Crash):
         run(given(), tmp_path / "a", crash_at(2))
@@ -235,6 +282,37 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(tmp_pa
     notes: list[events.Event] = []
     assert run(given(), tmp_path / "a", notes.append).status == "finished"
     assert [note.text for note in notes if isinstance(note, events.Noted)] == ["no checkpoint: no space left on device"]
+
+
+def test_the_numbers_up_to_a_checkpoint_are_kept_before_it(tmp_path, monkeypatch):
+    """Else a kill in between would leave a gap that no resumed run fills."""
+    from luma_cli.train import book
+
+    save, kept = book.save_checkpoint, []
+
+    def watched(folder, state, **options):
+        kept.append(losses(state.run_id)[-1][0] == state.step)
+        return save(folder, state, **options)
+
+    monkeypatch.setattr(book, "save_checkpoint", watched)
+    run(given(), tmp_path / "a")
+    assert kept == [True] * NUM_STEPS
+
+
+def test_a_store_that_fails_too_does_not_hide_why_a_run_ended(tmp_path, monkeypatch):
+    from luma_cli.train import book, metrics_log
+
+    def full(*arguments, **options):
+        raise StoreError("database or disk is full")
+
+    def crash(event: events.Event) -> None:
+        if isinstance(event, events.Stepped):
+            monkeypatch.setattr(book, "open_write", full)
+            monkeypatch.setattr(metrics_log, "open_write", full)
+            raise Crash
+
+    with pytest.raises(Crash):
+        run(given(), tmp_path / "a", crash)
 
 
 def test_the_last_checkpoint_must_be_written(tmp_path, monkeypatch):

@@ -121,9 +121,9 @@ def train(
     A run can be stopped at any time, by Ctrl-C, SIGTERM or SIGUSR1, and goes on with `--resume` as if it had not been.
     """
     if gpus is not None:
-        from luma_cli.train.launch import become_torchrun
+        from luma_cli.train.launch import run_torchrun
 
-        become_torchrun(sys.argv[1:], gpus)
+        raise typer.Exit(run_torchrun(sys.argv[1:], gpus))
     from luma_cli.train.configure import Given
 
     spelled = _changes(epochs=epochs, steps=steps, batch=batch, ema_decay=ema, dtype=dtype and dtype.value)

@@ -7,7 +7,9 @@ Queries see patches and patches see queries: unlike under LUMA, the features are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -20,6 +22,8 @@ from luma_cli.head.config import HeadConfig
 from luma_cli.head.joint_plan import EomtPlan
 from luma_cli.head.mask_module import MaskModule, Prediction
 
+_Kind = Literal["all", "drawn", "none"]  # which queries are masked in a joint block
+
 
 class EomtHead(MaskModule):
     """Queries, and the mask module that predicts from them and the patches after (in training also before) each block.
@@ -27,19 +31,25 @@ class EomtHead(MaskModule):
     Holds no parameter of the backbone, which comes with every call. A backbone without a final norm gets a fresh one,
     shared by queries and patches as its own would be.
     `mask_probabilities`, one per joint block and 1 at first, is what `MaskAnnealing` says for the current step; it is
-    no part of the state dict, as the step decides it.
+    no part of the state dict, as the step decides it. A compiled head reads it as a tensor, and is compiled again only
+    when a block begins or ends to be annealed.
     """
+
+    mask_thresholds: Tensor
 
     def __init__(self, plan: EomtPlan, config: HeadConfig) -> None:
         super().__init__(plan.width, config.num_classes, plan.num_scale_blocks)
         self.plan = plan
         self.queries = nn.Embedding(config.num_queries, plan.width)
         self.norm = None if plan.shares_final_norm else nn.LayerNorm(plan.width, eps=NORM_EPS)
-        self.mask_probabilities: tuple[float, ...] = (1.0,) * plan.num_joint
+        self.register_buffer("mask_thresholds", torch.ones(plan.num_joint), persistent=False)
+        self.anneal((1.0,) * plan.num_joint)
 
     def anneal(self, probabilities: Sequence[float]) -> None:
         """Set the probabilities that a query is masked, one per joint block. Raises UsageError."""
         self.mask_probabilities = check_probabilities(probabilities, self.plan.num_joint)
+        self._kinds = tuple(_kind(probability) for probability in self.mask_probabilities)
+        self.mask_thresholds.copy_(torch.tensor(self.mask_probabilities))
 
     def read(self, backbone: Backbone, images: Tensor) -> TokenSequence:
         """What the head takes from the backbone: the tokens of images [B, 3, H, W] before the joint blocks."""
@@ -62,12 +72,18 @@ class EomtHead(MaskModule):
         """
         joined = add_queries(sequence, self.queries.weight, num_prefix_tokens(backbone))
         found = []
-        for number, probability in enumerate(self.mask_probabilities):
+        for number, kind in enumerate(self._kinds):
             found.append(self._predict(joined, mask_size, backbone))
-            drawn = None if draws is None else draws[:, number]
-            mask = self._mask(found[-1].mask_logits, joined, num_prefix_tokens(backbone), probability, drawn)
+            spared = self._spared(number, draws) if kind == "drawn" else None
+            mask = self._mask(found[-1].mask_logits, joined, num_prefix_tokens(backbone), kind, spared)
             joined = run_joint_block(backbone, joined, number, mask)
         return (*found, self._predict(joined, mask_size, backbone))
+
+    def _spared(self, number: int, draws: Tensor | None) -> Tensor:
+        """Boolean [B, K, 1]: which queries of which images go unmasked in a joint block, by numbers [B, J, K]."""
+        if draws is None:
+            raise UsageError("masks are annealed, some queries by chance: pass numbers [B, J, K] to draw by")
+        return draws[:, number, :, None] >= self.mask_thresholds[number]
 
     def _predict(self, joined: TokenSequence, mask_size: tuple[int, int], backbone: Backbone) -> Prediction:
         """Class and mask logits of the tokens [B, T, D] after the final norm."""
@@ -81,19 +97,21 @@ class EomtHead(MaskModule):
         mask_logits: Tensor,
         joined: TokenSequence,
         num_prefix: int,
-        probability: float,
-        draws: Tensor | None,
+        kind: _Kind,
+        spared: Tensor | None,
     ) -> Tensor | None:
         """Boolean [B, 1, T, T]: a masked query sees the patches of its own mask, all else sees all. None: no mask.
 
+        spared: boolean [B, K, 1], queries that are not masked.
+
         No row is ever empty, as queries and prefix tokens stay in sight of every query.
         """
-        if probability == 0:
+        if kind == "none":
             return None
         resized = interpolate(mask_logits.detach(), joined.grid, mode="bilinear", align_corners=False)
         allowed = resized.flatten(2) > 0
-        if probability < 1:
-            allowed = allowed | _spared(probability, draws)
+        if spared is not None:
+            allowed = allowed | spared
         batch, num_queries, num_patches = allowed.shape
         num_tokens = num_prefix + num_queries + num_patches
         mask = allowed.new_ones(batch, 1, num_tokens, num_tokens)
@@ -101,8 +119,7 @@ class EomtHead(MaskModule):
         return mask
 
 
-def _spared(probability: float, draws: Tensor | None) -> Tensor:
-    """Boolean [B, K, 1]: which queries of which images go unmasked, each with 1 - `probability`, by numbers [B, K]."""
-    if draws is None:
-        raise UsageError(f"masks are annealed (probability {probability:.3g}): pass numbers [B, J, K] to draw by")
-    return draws[..., None] >= probability
+def _kind(probability: float) -> _Kind:
+    if probability in (0, 1):
+        return "all" if probability else "none"
+    return "drawn"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from luma_cli.catalogue.names import resolve
 from luma_cli.data.memory import keep_freed_memory
 from luma_cli.data.skipped import Skipped
-from luma_cli.errors import Diverged
+from luma_cli.errors import Diverged, StoreError
 from luma_cli.measure import devices, environment
 from luma_cli.store.database import open_write
 from luma_cli.store.run_records import RunRecord, RunStatus
@@ -59,9 +60,7 @@ def _kept(work: Work, settings: Settings, on_event: events.OnEvent) -> Iterator[
     """The book of the run while it is open; the first process holds its folder and its row meanwhile."""
     start, trainer = work.start, work.trainer
     skipped = Skipped(work.config.skip_bad)
-    book = Book(
-        work.config, start.run_id, trainer, work.data.num_steps, None, on_event, skipped, begun=time.monotonic()
-    )
+    book = Book(work.config, start.run_id, trainer, work.data.order, None, on_event, skipped, begun=time.monotonic())
     if start.state:
         book.seconds = start.state.seconds
         book.scores = {int(step): score for step, score in start.state.extra["scores"].items()}
@@ -76,10 +75,16 @@ def _kept(work: Work, settings: Settings, on_event: events.OnEvent) -> Iterator[
             folder = stack.enter_context(run_folder.started(start.folder, start.run_id, work.config))
         _keep_row(work, folder, settings.database)
         log = MetricLog(settings.database, start.run_id, work.num_steps, sink=_sink(folder, start.step, settings))
-        stack.callback(log.close)
+        stack.push(partial(_end, log))
         book.records = Records(folder, settings.database, log, settings.keep)
         on_event(events.Started(start.run_id, str(start.folder), start.step, work.num_steps, _shown(work)))
         yield book
+
+
+def _end(log: MetricLog, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    """Write the last numbers. Raises StoreError, unless the run ends by an error of its own."""
+    with suppress(StoreError) if error else nullcontext():
+        log.close()
 
 
 def _keep_row(work: Work, folder: RunFolder, database: Path | None) -> None:
@@ -128,12 +133,14 @@ def _shown(work: Work) -> dict[str, str]:
     params = f"{facts['params']:,} parameters"
     shown = {
         "model": f"{config.backbone} + {config.head.name} at {config.resolution} px, {params}{macs}",
-        "weights": facts["weights"]["source"],
+        "weights": f"those of step {work.start.step:,}" if work.start.state else facts["weights"]["source"],
         "data": f"{work.data.train.identity}, {len(work.data.train):,} images, {len(work.data.val):,} to validate",
         "recipe": f"{config.recipe.name}{changed}: {work.num_steps:,} steps of {work.data.order.step_size} images",
         "passes": f"{facts['micro_batch']}, {facts['dtype']}, on {work.trainer.device} x {facts['num_processes']}",
         "BatchNorm": facts["batch_norm"],
     }
+    if config.grad_checkpoint:
+        shown["activations"] = facts["activations"]
     return shown | ({"not trained, as no loss reaches it": ", ".join(unreached)} if unreached else {})
 
 
@@ -180,7 +187,8 @@ def _guarded(session: Session, book: Book) -> RunStatus:
         status: RunStatus = "diverged" if isinstance(error, Diverged) else "failed"
         if isinstance(error, KeyboardInterrupt):
             status = "stopped"
-        book.tell(step=session.step, status=status, reason=str(error) or type(error).__name__)
+        with suppress(StoreError):  # a full disk fails both, and what came first is what is told
+            book.tell(step=session.step, status=status, reason=str(error) or type(error).__name__)
         raise
     return end
 

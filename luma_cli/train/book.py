@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from luma_cli.data.order import StepOrder
 from luma_cli.data.skipped import Skipped
+from luma_cli.errors import StoreError
 from luma_cli.store.database import open_write
 from luma_cli.store.evaluations import save_evaluation
 from luma_cli.store.run_records import EvaluationRecord, RunStatus
@@ -44,7 +46,7 @@ class Book:
     config: RunConfig
     run_id: str
     trainer: Trainer
-    epoch_steps: int
+    order: StepOrder
     records: Records | None
     on_event: events.OnEvent
     skipped: Skipped
@@ -71,13 +73,19 @@ class Book:
         return best
 
     def checkpoint(self, step: int, *, best: bool) -> None:
-        """Keep the whole state after `step` steps.
+        """Keep the whole state after `step` steps, and before it the numbers that it will go on from.
 
-        Raises CheckpointError when it cannot be written, and StoreError, after it was, when the numbers cannot.
+        Raises CheckpointError when it cannot be written, StoreError, after it was, when the numbers cannot, DataError
+        when all processes together have met too many bad samples.
         """
-        randoms = self.trainer.processes.from_all(random_state(self.trainer.device))
+        processes = self.trainer.processes
+        randoms = processes.from_all(random_state(self.trainer.device))
+        for names in processes.from_all(self.skipped.names):
+            self.skipped.add(names)
         if self.records is None:
             return
+        with suppress(StoreError):  # the rows wait, and are tried again below
+            self.records.log.flush()
         path = save_checkpoint(
             self.records.folder, self._state(step, tuple(randoms)), keep=self.records.keep, best=best
         )
@@ -101,17 +109,17 @@ class Book:
 
     def _state(self, step: int, randoms: tuple[dict[str, object], ...]) -> CheckpointState:
         trainer = self.trainer
-        epoch, in_epoch = divmod(step, self.epoch_steps)
+        epoch, in_epoch = divmod(step, self.order.steps_per_epoch)
         scored = [miou for miou in self.scores.values() if miou is not None]
         return CheckpointState(
             run_id=self.run_id,
             config=self.config,
             step=step,
             epoch=epoch,
-            position=in_epoch * self.config.recipe.batch,
+            position=in_epoch * self.order.step_size,
             model=trainer.segmenter.state_dict(),
             optimizer=trainer.optimizer.state_dict(),
-            ema=trainer.ema.state_dict()["averages"] if trainer.ema else None,
+            ema=trainer.ema.weights(trainer.segmenter) if trainer.ema else None,
             scaler=trainer.scaler.state_dict() if trainer.scaler else {},
             random=randoms,  # type: ignore[arg-type]
             best_miou_percent=max(scored, default=None),

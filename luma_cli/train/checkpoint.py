@@ -1,7 +1,7 @@
 """A checkpoint: all that is needed to go on as if nothing had happened, in a folder that is whole or not there.
 
     model.safetensors   the segmenter's state dict; a layer that LUMA shares is there once, as the backbone's
-    ema.safetensors     averaged weights, if the run has them
+    ema.safetensors     the same with averaged weights, if the run has them
     optimizer.pt        state dicts of the optimiser and of the loss scale
     random.pt           states of torch's generators, one table for each process
     state.json          step, epoch, position in the epoch, best mIoU, ...
@@ -53,9 +53,10 @@ _UNREADABLE = (
 class CheckpointState:
     """A training between two steps. `step` steps are done; `position` samples of epoch `epoch` have been used.
 
-    model: state dict of the bare Segmenter (not of a wrapper of DDP or torch.compile). optimizer, scaler: state dicts;
-    scaler is empty without loss scaling. random: `random_state` of every process, by rank. best_miou_percent: the best
-    validation so far. seconds: trained so far. extra: whatever else must survive, plain values.
+    model: state dict of the bare Segmenter (not of a wrapper of DDP or torch.compile); ema: the same with averages in
+    the place of what learns. optimizer, scaler: state dicts; scaler is empty without loss scaling. random:
+    `random_state` of every process, by rank. best_miou_percent: the best validation so far. seconds: trained so far.
+    extra: whatever else must survive, plain values.
     """
 
     run_id: str

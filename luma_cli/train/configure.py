@@ -75,8 +75,8 @@ def new_config(given: Given, num_processes: int = 1) -> RunConfig:
     )
 
 
-def resumed_config(given: Given, saved: RunConfig) -> RunConfig:
-    """`saved` with everything that was said again on top of it, to be compared with it."""
+def resumed_config(given: Given, saved: RunConfig, num_processes: int = 1) -> RunConfig:
+    """`saved` with everything that was said again on top of it, to be compared with it. Raises UsageError."""
     wanted: dict[str, Any] = {
         name: getattr(given, name)
         for name in ("weights", "seed", "grad_checkpoint", "compile", "skip_bad", "resolution")
@@ -88,6 +88,10 @@ def resumed_config(given: Given, saved: RunConfig) -> RunConfig:
         wanted["data"] = _lasting_name(load_card(given.data), given.data)
     if given.root is not None:
         wanted["data_root"] = given.root
+    if given.imports:
+        wanted["imports"] = given.imports
+    if given.accumulate is not None:
+        wanted["micro_batch"] = micro_batch(saved.recipe.batch, given.accumulate, num_processes)
     if given.head:
         wanted["head"] = replace(saved.head, **given.head)
     if given.recipe or given.changes:

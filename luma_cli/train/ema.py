@@ -46,18 +46,23 @@ class Ema:
         finally:
             _copy(own, module)
 
+    def weights(self, module: nn.Module) -> dict[str, Tensor]:
+        """The state dict of `module` with the averages in the place of what learns: a model that can be loaded."""
+        return {**module.state_dict(), **self._averages}
+
     def state_dict(self) -> dict[str, Any]:
         """`num_updates`, and `averages` by parameter name."""
         return {"num_updates": self.num_updates, "averages": dict(self._averages)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Raises CheckpointError where it is of another model."""
-        averages = state["averages"]
+        """Go on from a state, of which parameters that rest are left out. Raises CheckpointError for another model."""
+        given = state["averages"]
+        averages = {name: given[name] for name in self._averages if name in given}
         shapes = {name: average.shape for name, average in self._averages.items()}
         if {name: average.shape for name, average in averages.items()} != shapes:
             raise CheckpointError(
-                f"the checkpoint averages {len(averages)} parameters, this model has {len(shapes)} that learn, "
-                "or others; resume with the backbone, head and freeze_backbone that the run was started with"
+                "the checkpoint averages another model, or other parameters of it; resume with the backbone, head and "
+                "freeze_backbone that the run was started with"
             )
         self.num_updates = int(state["num_updates"])
         for name, average in self._averages.items():

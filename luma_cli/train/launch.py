@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from types import FrameType
 
 from luma_cli.errors import UsageError
 from luma_cli.measure.devices import visible
 from luma_cli.measure.nvml import NvmlMissing, load_nvml
+from luma_cli.train.stop import CODES
+
+_HANDED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # torchrun's own, and the one that SLURM sends
 
 
 def num_gpus_here(variables: Mapping[str, str] = os.environ) -> int:
@@ -31,7 +36,7 @@ def torchrun_command(arguments: Sequence[str], num_gpus: int, present: int) -> l
         remedy = f"try --gpus {present}" if present else "leave --gpus out to train on the CPU"
         raise UsageError(f"--gpus {num_gpus}, but {present} CUDA device(s) are here; {remedy}")
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_gpus}"]
-    return [*start, "-m", "luma_cli", *without_gpus(arguments)]
+    return [*start, f"--signals-to-handle={_HANDED_ON}", "-m", "luma_cli", *without_gpus(arguments)]
 
 
 def without_gpus(arguments: Sequence[str]) -> list[str]:
@@ -49,9 +54,33 @@ def without_gpus(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def become_torchrun(arguments: Sequence[str], num_gpus: int) -> NoReturn:
-    """Replace this process by torchrun, which then gets the signals that were meant for us."""
+def run_torchrun(arguments: Sequence[str], num_gpus: int) -> int:
+    """Run `luma` with `arguments` under torchrun to its end; the exit code that one process would have had."""
     command = torchrun_command(arguments, num_gpus, num_gpus_here())
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(command[0], command)
+    return handing_on(command)
+
+
+def handing_on(command: Sequence[str]) -> int:
+    """Run `command`, which gets the signals that are meant for us, each once; its exit code, or that of a stop.
+
+    torchrun ends with 1 after any signal, whether its processes have saved or not.
+    """
+    got: list[int] = []
+    # A session of its own: a Ctrl-C at the terminal would reach it twice, and the second one stops at once.
+    process = subprocess.Popen(command, start_new_session=True)
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        got.append(number)
+        process.send_signal(number)
+
+    before = {one: signal.signal(one, hand_on) for one in (*CODES, signal.SIGHUP)}
+    try:
+        code = process.wait()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    if code and got:
+        return CODES.get(signal.Signals(got[0]), 128 + got[0])
+    return code if code >= 0 else 128 - code

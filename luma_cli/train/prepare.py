@@ -19,6 +19,7 @@ from luma_cli.train.device import autocast_dtype
 from luma_cli.train.divergence import Watch
 from luma_cli.train.ema import Ema
 from luma_cli.train.freezing import freeze_backbone
+from luma_cli.train.micro_batch import MicroBatch
 from luma_cli.train.optimiser import create_optimizer
 from luma_cli.train.processes import Processes
 from luma_cli.train.recipes import check
@@ -43,9 +44,14 @@ class Prepared:
 
 
 def prepare(
-    config: RunConfig, segmenter: Segmenter, num_steps: int, device: torch.device, processes: Processes
+    config: RunConfig,
+    segmenter: Segmenter,
+    num_steps: int,
+    device: torch.device,
+    processes: Processes,
+    step_images: int | None = None,
 ) -> Prepared:
-    """A trainer of `segmenter` on `device`, which it is moved to.
+    """A trainer of `segmenter` on `device`, which it is moved to. step_images: fewer than the recipe's batch, if so.
 
     Raises BadRecipe for a recipe that does not fit the number of steps, RunError where no image fits into memory.
     """
@@ -56,10 +62,9 @@ def prepare(
         freeze_backbone(segmenter)
     unreached = freeze_unreached(segmenter, config.resolution)
     segmenter.to(device)
-    if config.grad_checkpoint:
-        gradient_checkpointing.enable(segmenter)
+    forgotten = str(gradient_checkpointing.enable(segmenter)) if config.grad_checkpoint else "all kept"
     autocast = autocast_dtype(recipe.dtype, device)
-    share = -(-recipe.batch // processes.num)
+    share = -(-(step_images or recipe.batch) // processes.num)
     trainer = Trainer(
         model=Supervised(segmenter).to(device),
         segmenter=segmenter,
@@ -68,7 +73,7 @@ def prepare(
         recipe=recipe,
         num_steps=num_steps,
         seed=config.seed,
-        micro_batch=config.micro_batch or share,
+        micro_batch=min(config.micro_batch or share, share),
         device=device,
         processes=Processes(),
         watch=Watch(half_precision=autocast == torch.float16),
@@ -77,11 +82,11 @@ def prepare(
         ema=Ema(segmenter, recipe.ema_decay) if recipe.ema_decay else None,
         annealing=mask_annealing(recipe, num_steps, num_joint) if num_joint else None,
     )
-    passes = "as asked for"
+    passes = MicroBatch(trainer.micro_batch, -(-share // trainer.micro_batch))
     if not config.micro_batch:
         found = find_micro_batch(trainer, config, share)
         trainer.micro_batch = min(processes.from_all(found.num_images))
-        passes = str(found)
+        passes = MicroBatch(trainer.micro_batch, -(-share // trainer.micro_batch), found.tried)
     norms = batch_norm.choose(
         segmenter,
         recipe.batch_norm,
@@ -98,7 +103,8 @@ def prepare(
         "params": sum(parameter.numel() for parameter in segmenter.parameters()),
         "params_trained": learning,
         "params_unreached": list(unreached),
-        "micro_batch": passes,
+        "micro_batch": str(passes),
+        "activations": forgotten,
         "batch_norm": str(norms),
         "dtype": str(autocast or torch.float32).removeprefix("torch."),
         "num_processes": processes.num,
@@ -106,7 +112,7 @@ def prepare(
     return Prepared(trainer, replace(config, micro_batch=trainer.micro_batch), facts)
 
 
-def find_micro_batch(trainer: Trainer, config: RunConfig, share: int) -> micro_batch.MicroBatch:
+def find_micro_batch(trainer: Trainer, config: RunConfig, share: int) -> MicroBatch:
     """The most images of a pass, found by steps that do not count. Raises RunError where not even one fits."""
     rehearsed = replace(trainer, watch=Watch(half_precision=True), ema=None, scaler=None, micro_batch=share)
 

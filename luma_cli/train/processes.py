@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,6 +45,12 @@ class Processes:
         carried = [value if self.is_first else None]
         dist.broadcast_object_list(carried)
         return carried[0]
+
+    def take_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the first one's values of these tensors, in place."""
+        if self.num > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def from_all(self, value: Any) -> list[Any]:
         """What every process passed, by rank."""

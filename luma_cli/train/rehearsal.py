@@ -24,7 +24,8 @@ def rehearsal(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[N
     before = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
     modes = [(part, part.training) for part in module.modules()]
     rates = [group["lr"] for group in optimizer.param_groups]
-    with torch.random.fork_rng():
+    gpus = {tensor.device for tensor in tensors if tensor.is_cuda}  # those of other processes are left alone
+    with torch.random.fork_rng(devices=list(gpus)):
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ No torch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from luma_cli.catalogue.names import resolve
@@ -17,6 +17,7 @@ from luma_cli.train.run_config import RunConfig
 _COMPUTED = ("micro_batch", "grad_checkpoint", "compile", "imports", "skip_bad")
 # Where it is and how it is called: these may change and nothing else does.
 _CALLED = ("data_root", "recipe_changed", "recipe.name", "recipe.source", "recipe.eval_every_epochs")
+_TAKEN_OVER = ("data_root", *_COMPUTED)
 _UNCOMPARED = frozenset({"schema", "recipe_changed", "recipe.source"})
 
 
@@ -32,6 +33,12 @@ def check_same(saved: RunConfig, asked: RunConfig) -> tuple[str, ...]:
         text = f"this run cannot go on as asked: {'; '.join(refused)}"
         raise RunError(f"{text}; leave out what differs, or start a new run without --resume")
     return tuple(_told(name, pair) for name, pair in differences.items())
+
+
+def with_changes_allowed(saved: RunConfig, asked: RunConfig) -> RunConfig:
+    """`saved` with what may change as `asked` has it; names stay those of the start. To be used after `check_same`."""
+    recipe = replace(saved.recipe, eval_every_epochs=asked.recipe.eval_every_epochs)
+    return replace(saved, recipe=recipe, **{name: getattr(asked, name) for name in _TAKEN_OVER})
 
 
 def _told(name: str, pair: tuple[Any, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from luma_cli.train.configure import Given, new_config, resumed_config
 from luma_cli.train.find_run import find_run
 from luma_cli.train.manifest import read_manifest
 from luma_cli.train.processes import Processes
-from luma_cli.train.resume import check_same
+from luma_cli.train.resume import check_same, with_changes_allowed
 from luma_cli.train.run_config import RunConfig
 from luma_cli.train.versions import changed_versions, versions
 
@@ -64,8 +64,8 @@ def resumed_start(given: Given, run: str, database: Path | None, processes: Proc
             note(f"left out checkpoint {skipped.name}: {skipped.why}")
     path = Path(processes.from_first(str(path)))
     state = load_checkpoint(path, verify=found.checkpoint is not None)
-    config = resumed_config(given, state.config)
+    config = resumed_config(given, state.config, processes.num)
     for change in (*check_same(state.config, config), *changed_versions(read_manifest(path).versions, versions())):
         note(f"not equal to the last bit: {change}")
-    config = replace(state.config, data_root=config.data_root)
+    config = with_changes_allowed(state.config, config)
     return Start(found.folder.run_id, found.folder.path, config, state)

@@ -131,10 +131,11 @@ class Trainer:
         return float(nn.utils.clip_grad_norm_(trained, self.recipe.clip_norm or math.inf))
 
     def _update(self, wanted: bool) -> None:
-        if self.scaler:
-            self.scaler.step(self.optimizer)  # leaves a gradient out that is not finite, and lowers its scale
-            self.scaler.update()
+        if wanted and self.scaler:
+            self.scaler.step(self.optimizer)
         elif wanted:
             self.optimizer.step()
+        if self.scaler:
+            self.scaler.update()  # lowers the scale after a gradient that was not finite
         if wanted and self.ema is not None:
             self.ema.update(self.segmenter)

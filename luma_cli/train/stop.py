@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 # SIGUSR1 is what SLURM sends ahead of a preemption when told to: `sbatch --signal=USR1@120`.
-_CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
+CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
 
 
 class StopRequests:
@@ -31,12 +31,12 @@ class StopRequests:
     @property
     def exit_code(self) -> int:
         """What the process is to exit with after it has saved."""
-        return 0 if self._signal is None else _CODES[self._signal]
+        return 0 if self._signal is None else CODES[self._signal]
 
     def __enter__(self) -> StopRequests:
         """Installs the handlers."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {one: signal.signal(one, self._note) for one in _CODES}
+            self._before = {one: signal.signal(one, self._note) for one in CODES}
         return self
 
     def __exit__(

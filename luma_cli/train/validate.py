@@ -16,6 +16,7 @@ from luma_cli.evaluate.evaluation import EvalSettings, check_skipped, evaluate
 from luma_cli.evaluate.record import evaluation_record
 from luma_cli.store.run_records import EvaluationRecord
 from luma_cli.train import events
+from luma_cli.train.batch_norm import batch_norms
 from luma_cli.train.step import Trainer
 
 
@@ -44,6 +45,8 @@ class Validation:
         """
         start = time.perf_counter()
         processes = self.trainer.processes
+        norms = batch_norms(self.trainer.segmenter)  # each process counts its own statistics, the first one's are kept
+        processes.take_first(buffer for norm in norms for buffer in norm.buffers(recurse=False))
         found = processes.from_all(self._counts(step))
         counts = [each for each in found if each is not None]
         if len(counts) < len(found):

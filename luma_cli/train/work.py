@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,11 +70,18 @@ def make_ready(
 ) -> Work:
     """Everything that can go wrong before the first step, cheapest first: settings, data, folder, weights, memory."""
     if settings.resume:
-        note: Callable[[str], None] = lambda text: on_event(events.Noted(text))  # noqa: E731
+
+        def note(text: str) -> None:
+            on_event(events.Noted(text))
+
         start = resumed_start(given, settings.resume, settings.database, processes, note)
+        if settings.out and settings.out.expanduser().absolute() != start.folder.absolute():
+            note(f"--out {settings.out} has no effect: a resumed run stays in {start.folder}")
     else:
         start = new_start(given, settings.out, processes)
     data = open_data(start.config, processes)
+    if data.order.shrunk:
+        on_event(events.Noted(data.order.shrunk))
     recipe = start.config.recipe
     num_steps = recipe.steps or max(1, round(recipe.epochs * data.num_steps))
     segmenter = _segmenter(start, processes)
@@ -87,15 +94,14 @@ def make_ready(
         std=normalisation.std,
     )
     macs = _macs(segmenter)
-    prepared = prepare(config, segmenter, num_steps, device, processes)
+    prepared = prepare(config, segmenter, num_steps, device, processes, data.order.step_size)
     if start.state:
         _restore(prepared.trainer, start.state)
-    weights = segmenter.backbone.weights
     facts = {
         **prepared.facts,
+        **({} if start.state else _origin(segmenter)),
         "macs": macs,
         "ffn": segmenter.ffn,
-        "weights": {"source": weights.source, "sha256": weights.sha256, "conversions": list(weights.conversions)},
         "num_train_images": len(data.train),
         "num_val_images": len(data.val),
         "command": sys.argv[1:],
@@ -112,6 +118,12 @@ def _segmenter(start: Start, processes: Processes) -> Segmenter:
     if processes.is_first:
         processes.wait()
     return segmenter
+
+
+def _origin(segmenter: Segmenter) -> dict[str, Any]:
+    """Where the weights that a run begins with came from; a resumed one's have it in the store."""
+    weights = segmenter.backbone.weights
+    return {"weights": {"source": weights.source, "sha256": weights.sha256, "conversions": list(weights.conversions)}}
 
 
 def _macs(segmenter: Segmenter) -> int | None:
