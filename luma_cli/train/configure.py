@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from luma_cli.catalogue.names import resolve
@@ -60,12 +61,12 @@ def new_config(given: Given, num_processes: int = 1) -> RunConfig:
         backbone=spec.name,
         resolution=given.resolution or DEFAULT_RESOLUTION,
         head=head,
-        data=given.data,
+        data=_absolute(given.data, ".toml"),
         recipe=recipe,
         weights=given.weights or default_weights(spec),
         seed=given.seed or 0,
         data_root=given.root or "",
-        imports=given.imports,
+        imports=tuple(_absolute(target, ".py") for target in given.imports),
         recipe_changed=changed,
         micro_batch=micro_batch(recipe.batch, given.accumulate, num_processes),
         grad_checkpoint=bool(given.grad_checkpoint),
@@ -81,12 +82,14 @@ def resumed_config(given: Given, saved: RunConfig, num_processes: int = 1) -> Ru
         for name in ("weights", "seed", "grad_checkpoint", "compile", "skip_bad", "resolution", "data")
         if getattr(given, name) is not None
     }
+    if given.data is not None:
+        wanted["data"] = _absolute(given.data, ".toml")
     if given.backbone is not None:
         wanted["backbone"] = resolve(given.backbone, imported=bool(given.imports or saved.imports)).name
     if given.root is not None:
         wanted["data_root"] = given.root
     if given.imports:
-        wanted["imports"] = given.imports
+        wanted["imports"] = tuple(_absolute(target, ".py") for target in given.imports)
     if given.accumulate is not None:
         wanted["micro_batch"] = micro_batch(saved.recipe.batch, given.accumulate, num_processes)
     if given.head:
@@ -95,6 +98,11 @@ def resumed_config(given: Given, saved: RunConfig, num_processes: int = 1) -> Ru
         base = load_recipe(given.recipe) if given.recipe else saved.recipe
         wanted["recipe"] = with_changes(base, given.changes)[0]
     return replace(saved, **wanted)
+
+
+def _absolute(target: str, suffix: str) -> str:
+    """A file by its whole path, so that the run is found from other folders as well; names as they are."""
+    return str(Path(target).expanduser().absolute()) if target.endswith(suffix) else target
 
 
 def chosen_recipe(given: Given, dataset: str, head: str) -> tuple[Recipe, tuple[str, ...]]:
