@@ -99,3 +99,15 @@ def test_what_is_said_again_at_resuming_is_compared():
     asked = resumed_config(Given(head={"num_queries": 60}, resolution=640), saved)
     assert (asked.head.num_queries, asked.resolution) == (60, 640)
     assert asked.head.num_classes == 150
+
+
+def test_files_are_kept_by_their_whole_path_and_names_as_they_are(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    saved = new_config(Given(backbone="test_vit", data="ade20k", imports=("mine.py", "package.module")))
+    assert saved.imports == (str(tmp_path / "mine.py"), "package.module")
+    assert saved.data == "ade20k"
+    monkeypatch.chdir("/")
+    assert resumed_config(Given(), saved) == saved
+    moved = resumed_config(Given(imports=("elsewhere.py",)), saved)
+    assert moved.imports == ("/elsewhere.py",)

@@ -9,7 +9,7 @@ from typing import Any
 
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.data.card import DatasetCard, load_card
+from luma_cli.data.card import load_card
 from luma_cli.errors import UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.train.recipe import Recipe
@@ -61,12 +61,12 @@ def new_config(given: Given, num_processes: int = 1) -> RunConfig:
         backbone=spec.name,
         resolution=given.resolution or DEFAULT_RESOLUTION,
         head=head,
-        data=_lasting_name(card, given.data),
+        data=_absolute(given.data, ".toml"),
         recipe=recipe,
         weights=given.weights or default_weights(spec),
         seed=given.seed or 0,
         data_root=given.root or "",
-        imports=tuple(str(Path(each).absolute()) if each.endswith(".py") else each for each in given.imports),
+        imports=tuple(_absolute(target, ".py") for target in given.imports),
         recipe_changed=changed,
         micro_batch=micro_batch(recipe.batch, given.accumulate, num_processes),
         grad_checkpoint=bool(given.grad_checkpoint),
@@ -82,14 +82,14 @@ def resumed_config(given: Given, saved: RunConfig, num_processes: int = 1) -> Ru
         for name in ("weights", "seed", "grad_checkpoint", "compile", "skip_bad", "resolution")
         if getattr(given, name) is not None
     }
+    if given.data is not None:
+        wanted["data"] = _absolute(given.data, ".toml")
     if given.backbone is not None:
         wanted["backbone"] = resolve(given.backbone, imported=bool(given.imports or saved.imports)).name
-    if given.data is not None:
-        wanted["data"] = _lasting_name(load_card(given.data), given.data)
     if given.root is not None:
         wanted["data_root"] = given.root
     if given.imports:
-        wanted["imports"] = given.imports
+        wanted["imports"] = tuple(_absolute(target, ".py") for target in given.imports)
     if given.accumulate is not None:
         wanted["micro_batch"] = micro_batch(saved.recipe.batch, given.accumulate, num_processes)
     if given.head:
@@ -100,9 +100,9 @@ def resumed_config(given: Given, saved: RunConfig, num_processes: int = 1) -> Ru
     return replace(saved, **wanted)
 
 
-def _lasting_name(card: DatasetCard, given: str) -> str:
-    """The name of a shipped card, the absolute path of another: what finds it from any folder."""
-    return card.name if card.shipped else str(Path(given).expanduser().absolute())
+def _absolute(target: str, suffix: str) -> str:
+    """A file by its whole path, so that the run is found from other folders as well; names as they are."""
+    return str(Path(target).expanduser().absolute()) if target.endswith(suffix) else target
 
 
 def chosen_recipe(given: Given, dataset: str, head: str) -> tuple[Recipe, tuple[str, ...]]:
