@@ -77,8 +77,9 @@ def prepare(
         ema=Ema(segmenter, recipe.ema_decay) if recipe.ema_decay else None,
         annealing=mask_annealing(recipe, num_steps, num_joint) if num_joint else None,
     )
-    passes = "as asked for"
-    if not config.micro_batch:
+    if config.micro_batch:
+        passes = f"{-(-share // config.micro_batch)} x {config.micro_batch} images"
+    else:
         found = find_micro_batch(trainer, config, share)
         trainer.micro_batch = min(processes.from_all(found.num_images))
         passes = str(found)

@@ -6,7 +6,7 @@ No torch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from luma_cli.catalogue.names import resolve
@@ -32,6 +32,13 @@ def check_same(saved: RunConfig, asked: RunConfig) -> tuple[str, ...]:
         text = f"this run cannot go on as asked: {'; '.join(refused)}"
         raise RunError(f"{text}; leave out what differs, or start a new run without --resume")
     return tuple(_told(name, pair) for name, pair in differences.items())
+
+
+def continued(saved: RunConfig, asked: RunConfig) -> RunConfig:
+    """`saved` with what may change between its sessions, as asked for now; `check_same` has refused all else."""
+    carried_out = {name: getattr(asked, name) for name in (*_COMPUTED, "data_root")}
+    recipe = replace(saved.recipe, eval_every_epochs=asked.recipe.eval_every_epochs)
+    return replace(saved, recipe=recipe, **carried_out)
 
 
 def _told(name: str, pair: tuple[Any, Any]) -> str:

@@ -15,7 +15,7 @@ from luma_cli.measure import environment
 from luma_cli.measure.segmenter_cost import segmenter_cost
 from luma_cli.train import events
 from luma_cli.train.checkpoint import CheckpointState
-from luma_cli.train.configure import Given
+from luma_cli.train.configure import Given, at_least
 from luma_cli.train.model import build_model
 from luma_cli.train.prepare import Prepared, prepare
 from luma_cli.train.processes import Processes
@@ -47,6 +47,12 @@ class Settings:
     resume: str = ""
     database: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a number out of range."""
+        at_least("--workers", self.num_workers, 0)
+        at_least("--keep", self.keep, 1)
+        at_least("--checkpoint-steps", self.checkpoint_steps, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -71,7 +77,7 @@ def make_ready(
     """Everything that can go wrong before the first step, cheapest first: settings, data, folder, weights, memory."""
     if settings.resume:
         note: Callable[[str], None] = lambda text: on_event(events.Noted(text))  # noqa: E731
-        start = resumed_start(given, settings.resume, settings.database, processes, note)
+        start = resumed_start(given, settings.resume, settings.out, settings.database, processes, note)
     else:
         start = new_start(given, settings.out, processes)
     data = open_data(start.config, processes)
