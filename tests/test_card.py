@@ -143,7 +143,7 @@ def test_images_and_labels_that_cannot_be_told_apart(tmp_path: Path) -> None:
 def test_unknown_names_and_files(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="did you mean 'cityscapes'"):
         load_card("citiscapes")
-    with pytest.raises(UnknownName, match="expected one of ade20k, cityscapes"):
+    with pytest.raises(UnknownName, match="expected ade20k or cityscapes; a dataset of your own"):
         load_card("coco")
     with pytest.raises(BadCard, match="no such file"):
         load_card("missing.toml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +232,14 @@ class TestStore:
         assert (found.macs, found.params) == (750_000_000, 600_000)
         assert found.usual_recipe
         assert found.single_scale
+
+    def test_an_evaluation_with_boundaries_is_no_second_score(self, tmp_path: Path) -> None:
+        keep(tmp_path / "a.db", "run-1", {400: 76.3})
+        again = evaluation("run-1", 400, 76.3, "ade20k#1a2b3c4d")
+        protocol = {**again.protocol, "boundary_ratio": 0.02}
+        with closing(open_write(tmp_path / "a.db")) as db:
+            save_evaluation(db, replace(again, protocol=protocol, evaluated_at="2026-11-21T16:00:00+00:00"))
+        assert len(api.recommend("200gflops", database=tmp_path / "a.db").measured_here) == 1
 
     def test_without_a_score_there_is_no_row(self, tmp_path: Path) -> None:
         keep(tmp_path / "a.db", "run-1", {400: None})

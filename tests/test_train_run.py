@@ -19,9 +19,10 @@ from luma_cli.train import events, step
 from luma_cli.train.api import train_run
 from luma_cli.train.checkpoint import load_checkpoint
 from luma_cli.train.checkpoints import latest_sound
-from luma_cli.train.configure import Given
+from luma_cli.train.configure import Given, resumed_config
 from luma_cli.train.outcome import Outcome
 from luma_cli.train.restore import restore
+from luma_cli.train.resume import continued
 from luma_cli.train.run_folder import open_run
 from luma_cli.train.work import Settings
 
@@ -344,3 +345,44 @@ def test_mistakes_are_told_before_anything_is_made(tmp_path, asked, kind, words)
         run(asked, tmp_path / "a")
     assert not (tmp_path / "a").exists()
     assert open_read() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "words"),
+    [
+        (Given, {"resolution": 0}, "--res is 0, expected 1 or more"),
+        (Given, {"seed": -1}, "--seed is -1, expected 0 or more"),
+        (Given, {"skip_bad": -1}, "--skip-bad is -1, expected 0 or more"),
+        (Settings, {"num_workers": -1}, "--workers is -1, expected 0 or more"),
+        (Settings, {"keep": 0}, "--keep is 0, expected 1 or more"),
+        (Settings, {"checkpoint_steps": 0}, "--checkpoint-steps is 0, expected 1 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(kind, fields, words):
+    with pytest.raises(UsageError, match=words):
+        kind(**fields)
+
+
+def test_a_resumed_run_is_carried_out_as_asked_now_and_keeps_its_place(tmp_path, monkeypatch):
+    first = run(given(), tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    again = Given(skip_bad=2, accumulate=2, changes=("eval_every_epochs=3",))
+    notes: list[events.Event] = []
+    train_run(again, Settings(device="cpu", resume="a"), notes.append)
+    told = [note.text for note in notes if isinstance(note, events.Noted)]
+    assert any("skip_bad was 0 and is 2" in text for text in told)
+    with closing(open_read()) as connection:
+        kept = load_run(connection, first.run_id)
+    assert kept is not None
+    assert kept.folder == str(tmp_path / "a")
+    assert kept.facts["micro_batch"] == "2 x 2 images"
+    saved = open_run(tmp_path / "a").config()
+    now = continued(saved, resumed_config(again, saved))
+    assert (now.skip_bad, now.micro_batch, now.recipe.eval_every_epochs) == (2, 2, 3)
+    assert replace(now, skip_bad=0, micro_batch=saved.micro_batch, recipe=saved.recipe) == saved
+
+
+def test_a_resumed_run_does_not_move_to_another_folder(tmp_path):
+    first = run(given(), tmp_path / "a")
+    with pytest.raises(UsageError, match=f"is not the folder of run {first.run_id}"):
+        train_run(Given(), Settings(device="cpu", resume=str(tmp_path / "a"), out=tmp_path / "b"))

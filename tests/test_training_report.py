@@ -47,6 +47,12 @@ def test_a_step_in_one_line():
     )
 
 
+def test_a_narrow_terminal_shows_less_of_the_loss_and_still_the_time_left():
+    assert step_line(stepped(7), 2.0, 80) == "step   7/100  loss 12.346  lr 1.0e-04  31.2 img/s  3.0 GiB  3m 06s left"
+    assert step_line(stepped(7), 2.0, 64) == "step   7/100  loss 12.346  31.2 img/s  3.0 GiB  3m 06s left"
+    assert step_line(stepped(7), 2.0, 200) == step_line(stepped(7), 2.0)
+
+
 def test_a_step_that_was_left_out_says_so():
     assert step_line(stepped(100, skipped=True), 2.0).endswith("3.0 GiB  update left out: not finite")
 

@@ -90,8 +90,8 @@ def load_card(name_or_file: str | Path) -> DatasetCard:
     if isinstance(name_or_file, Path) or text.endswith(".toml") or "/" in text:
         return read_card(Path(text).expanduser().absolute())
     near = nearest(text, card_names(), 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(card_names())}"
-    raise UnknownName(f"no dataset {text!r}; {hint} A dataset of your own is a file: {text}.toml (docs/data.md)")
+    hint = f"did you mean {near[0]!r}?" if near else f"expected {' or '.join(card_names())}"
+    raise UnknownName(f"no dataset {text!r}; {hint}; a dataset of your own is a file, e.g. {text}.toml (docs/data.md)")
 
 
 def read_card(path: Path, shipped: bool = False) -> DatasetCard:

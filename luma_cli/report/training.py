@@ -77,7 +77,7 @@ class TrainingProgress:
         self._last = (event.step, now)
         last = event.step == event.num_steps
         if self._due(now, last):
-            self._status(step_line(event, self._rate), last)
+            self._status(step_line(event, self._rate, self._console.width if self._is_live else None), last)
 
     def _evaluating(self, event: Evaluating) -> None:
         if self._is_live and self._due(self._clock(), event.done == event.total):
@@ -104,24 +104,26 @@ class TrainingProgress:
         self._console.print(Text(text))
 
 
-def step_line(event: Stepped, seconds_per_step: float) -> str:
-    """One step: loss and its parts, learning rate, speed, memory, time left."""
+def step_line(event: Stepped, seconds_per_step: float, columns: int | None = None) -> str:
+    """One step: loss and its parts, learning rate, speed, memory, time left.
+
+    With fewer `columns` than that takes the parts of the loss are left out, and then the learning rate.
+    """
     metrics = event.metrics
-    width = len(str(event.num_steps))
-    parts = [
-        f"step {event.step:>{width}}/{event.num_steps}",
-        f"loss {metrics['loss']:.3f} (mask {metrics['loss_bce']:.3f} dice {metrics['loss_dice']:.3f}"
-        f" class {metrics['loss_class']:.3f})",
-        f"lr {metrics['lr']:.1e}",
-        f"{event.images_per_second:.3g} img/s",
-    ]
+    step = f"step {event.step:>{len(str(event.num_steps))}}/{event.num_steps}"
+    loss = f"loss {metrics['loss']:.3f}"
+    parts = f" (mask {metrics['loss_bce']:.3f} dice {metrics['loss_dice']:.3f} class {metrics['loss_class']:.3f})"
+    rate = f"lr {metrics['lr']:.1e}"
+    rest = [f"{event.images_per_second:.3g} img/s"]
     if event.memory_bytes:
-        parts.append(f"{gibibytes(event.memory_bytes):.1f} GiB")
+        rest.append(f"{gibibytes(event.memory_bytes):.1f} GiB")
     if seconds_per_step and event.step < event.num_steps:
-        parts.append(f"{duration(seconds_per_step * (event.num_steps - event.step))} left")
+        rest.append(f"{duration(seconds_per_step * (event.num_steps - event.step))} left")
     if event.skipped:
-        parts.append("update left out: not finite")
-    return "  ".join(parts)
+        rest.append("update left out: not finite")
+    shorter = ([loss + parts, rate], [loss, rate], [loss])
+    lines = ["  ".join([step, *some, *rest]) for some in shorter]
+    return next((line for line in lines if columns is None or len(line) <= columns), lines[-1])
 
 
 def evaluation_line(event: Evaluated) -> str:

@@ -9,7 +9,7 @@ from luma_cli.store.database import file_of
 from luma_cli.store.faults import translated
 
 # Of several evaluations of a run under one protocol the one after most steps, and of these the latest: no step is
-# picked by the split that it is judged on.
+# picked by the split that it is judged on. Whether boundaries were scored too does not touch the mIoU.
 _QUERY = """
 SELECT r.run_id, r.status, r.backbone, r.timm_name, r.pretraining, r.weights, r.resolution, r.head, r.dataset, r.recipe,
     r.seed, r.config, json_extract(r.facts, '$.params'), r.started_at, e.step, e.data, e.split, e.resolution,
@@ -17,7 +17,8 @@ SELECT r.run_id, r.status, r.backbone, r.timm_name, r.pretraining, r.weights, r.
 FROM evaluation e JOIN run r USING (run_id)
 WHERE e.miou_percent IS NOT NULL AND e.evaluation_id = (
     SELECT l.evaluation_id FROM evaluation l
-    WHERE l.run_id = e.run_id AND l.data = e.data AND l.split = e.split AND l.protocol = e.protocol
+    WHERE l.run_id = e.run_id AND l.data = e.data AND l.split = e.split
+        AND json_remove(l.protocol, '$.boundary_ratio') = json_remove(e.protocol, '$.boundary_ratio')
     ORDER BY l.step DESC, l.evaluated_unix_seconds DESC, l.hash DESC LIMIT 1
 )
 ORDER BY r.started_unix_seconds, r.run_id, e.data, e.split, e.protocol

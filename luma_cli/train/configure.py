@@ -44,6 +44,18 @@ class Given:
     skip_bad: int | None = None
     imports: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a number out of range."""
+        at_least("--res", self.resolution, 1)
+        at_least("--seed", self.seed, 0)
+        at_least("--skip-bad", self.skip_bad, 0)
+
+
+def at_least(option: str, value: int | None, least: int) -> None:
+    """Refuse a smaller number, with UsageError; None is one that was not given."""
+    if value is not None and value < least:
+        raise UsageError(f"{option} is {value}, expected {least} or more")
+
 
 def new_config(given: Given, num_processes: int = 1) -> RunConfig:
     """The configuration of a new run. Raises UsageError, UnknownName, BadCard, BadRecipe."""
@@ -97,6 +109,8 @@ def resumed_config(given: Given, saved: RunConfig, num_processes: int = 1) -> Ru
     if given.recipe or given.changes:
         base = load_recipe(given.recipe) if given.recipe else saved.recipe
         wanted["recipe"] = with_changes(base, given.changes)[0]
+    if given.accumulate is not None:
+        wanted["micro_batch"] = micro_batch(saved.recipe.batch, given.accumulate, num_processes)
     return replace(saved, **wanted)
 
 

@@ -35,10 +35,11 @@ def check_same(saved: RunConfig, asked: RunConfig) -> tuple[str, ...]:
     return tuple(_told(name, pair) for name, pair in differences.items())
 
 
-def with_changes_allowed(saved: RunConfig, asked: RunConfig) -> RunConfig:
-    """`saved` with what may change as `asked` has it; names stay those of the start. To be used after `check_same`."""
+def continued(saved: RunConfig, asked: RunConfig) -> RunConfig:
+    """`saved` with what may change between its sessions, as asked for now; `check_same` has refused all else."""
+    carried_out = {name: getattr(asked, name) for name in _TAKEN_OVER}
     recipe = replace(saved.recipe, eval_every_epochs=asked.recipe.eval_every_epochs)
-    return replace(saved, recipe=recipe, **{name: getattr(asked, name) for name in _TAKEN_OVER})
+    return replace(saved, recipe=recipe, **carried_out)
 
 
 def _told(name: str, pair: tuple[Any, Any]) -> str:

@@ -109,7 +109,7 @@ def open_run(path: Path) -> RunFolder:
     values = _read_json(path / RUN)
     if not isinstance(values.get("run_id"), str) or not values["run_id"]:
         raise RunError(f"{path / RUN} names no run; restore it, or start a new run")
-    return RunFolder(path, values["run_id"])
+    return RunFolder(path.absolute(), values["run_id"])
 
 
 def is_run(path: Path) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from luma_cli.errors import RunError
+from luma_cli.errors import RunError, UsageError
 from luma_cli.train import run_folder
 from luma_cli.train.checkpoint import CheckpointState, load_checkpoint
 from luma_cli.train.checkpoints import latest_sound
@@ -15,7 +15,7 @@ from luma_cli.train.configure import Given, new_config, resumed_config
 from luma_cli.train.find_run import find_run
 from luma_cli.train.manifest import read_manifest
 from luma_cli.train.processes import Processes
-from luma_cli.train.resume import check_same, with_changes_allowed
+from luma_cli.train.resume import check_same, continued
 from luma_cli.train.run_config import RunConfig
 from luma_cli.train.versions import changed_versions, versions
 
@@ -47,12 +47,17 @@ def new_start(given: Given, out: Path | None, processes: Processes) -> Start:
     return Start(run_id, folder, config)
 
 
-def resumed_start(given: Given, run: str, database: Path | None, processes: Processes, note: Note) -> Start:
+def resumed_start(
+    given: Given, run: str, out: Path | None, database: Path | None, processes: Processes, note: Note
+) -> Start:
     """The run that `run` names, at its newest sound checkpoint, or at the one that `run` is the path of.
 
-    Raises RunError where there is none, or where something is asked for that the run was not started with.
+    Raises RunError where there is none, or where something is asked for that the run was not started with; UsageError
+    for another folder.
     """
     found = find_run(run, database)
+    if found.folder and out and out.expanduser().absolute() != found.folder.path.absolute():
+        raise UsageError(f"--out {out} is not the folder of run {found.run_id}, which stays; leave --out out")
     if found.folder is None:
         where = f", its folder was {found.record.folder}" if found.record and found.record.folder else ""
         raise RunError(f"run {found.run_id or run} is not on this machine{where}; give the path of its folder")
@@ -67,5 +72,4 @@ def resumed_start(given: Given, run: str, database: Path | None, processes: Proc
     config = resumed_config(given, state.config, processes.num)
     for change in (*check_same(state.config, config), *changed_versions(read_manifest(path).versions, versions())):
         note(f"not equal to the last bit: {change}")
-    config = with_changes_allowed(state.config, config)
-    return Start(found.folder.run_id, found.folder.path, config, state)
+    return Start(found.folder.run_id, found.folder.path, continued(state.config, config), state)

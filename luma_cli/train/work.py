@@ -15,7 +15,7 @@ from luma_cli.measure import environment
 from luma_cli.measure.segmenter_cost import segmenter_cost
 from luma_cli.train import events
 from luma_cli.train.checkpoint import CheckpointState
-from luma_cli.train.configure import Given
+from luma_cli.train.configure import Given, at_least
 from luma_cli.train.model import build_model
 from luma_cli.train.prepare import Prepared, prepare
 from luma_cli.train.processes import Processes
@@ -47,6 +47,12 @@ class Settings:
     resume: str = ""
     database: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a number out of range."""
+        at_least("--workers", self.num_workers, 0)
+        at_least("--keep", self.keep, 1)
+        at_least("--checkpoint-steps", self.checkpoint_steps, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -74,9 +80,7 @@ def make_ready(
         def note(text: str) -> None:
             on_event(events.Noted(text))
 
-        start = resumed_start(given, settings.resume, settings.database, processes, note)
-        if settings.out and settings.out.expanduser().absolute() != start.folder.absolute():
-            note(f"--out {settings.out} has no effect: a resumed run stays in {start.folder}")
+        start = resumed_start(given, settings.resume, settings.out, settings.database, processes, note)
     else:
         start = new_start(given, settings.out, processes)
     data = open_data(start.config, processes)
