@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -386,3 +388,15 @@ def test_a_resumed_run_does_not_move_to_another_folder(tmp_path):
     first = run(given(), tmp_path / "a")
     with pytest.raises(UsageError, match=f"is not the folder of run {first.run_id}"):
         train_run(Given(), Settings(device="cpu", resume=str(tmp_path / "a"), out=tmp_path / "b"))
+
+
+def test_a_run_that_is_stopped_before_its_first_step_goes_on(tmp_path):
+    def stop(event: events.Event) -> None:
+        if isinstance(event, events.Started):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = run(given(), tmp_path / "a", stop)
+    assert (stopped.status, stopped.step, stopped.exit_code) == ("stopped", 0, 143)
+    ended = train_run(Given(), Settings(device="cpu", resume=str(tmp_path / "a")))
+    assert (ended.status, ended.step) == ("finished", NUM_STEPS)
+    assert losses(ended.run_id) == losses(run(given(), tmp_path / "b").run_id)

@@ -86,7 +86,7 @@ class Session:
                     return "finished"
                 if not self._trained(feed):
                     break
-        if self.saved != self.step:
+        if self.saved != self.step or not self.step:  # before the first step too: the run can then be resumed
             self.keeper.checkpoint(self.step, best=False)
         return "stopped"
 
