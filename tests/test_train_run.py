@@ -206,7 +206,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
     [
         ({"backbone": "test_convnext"}, "backbone was 'test_vit.*and is 'test_convnext"),
         ({"resolution": 96}, "resolution was 64 and is 96"),
-        ({"changes": ("lr=0.5",)}, "recipe.lr was 0.001 and is 0.5"),
+        ({"changes": ("lr=0.5",)}, "recipe.lr was 0.006 and is 0.5"),
         ({"head": {"num_queries": 9}}, "head.num_queries was 12 and is 9"),
         ({"seed": 3}, "seed was 0 and is 3"),
     ],
