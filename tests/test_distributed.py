@@ -78,7 +78,7 @@ def test_two_processes_give_the_curve_and_the_scores_of_one(tmp_path, head):
 
 def test_all_processes_validate_the_model_that_is_kept(tmp_path):
     """BatchNorms count statistics in every process; the first one's are those of the checkpoint."""
-    more = ("--res", "96", "--steps", "9", "--set", "batch_norm=train", "--set", "lr=0.01")
+    more = ("--res", "96", "--steps", "9", "--accumulate", "4", "--set", "batch_norm=train", "--set", "lr=0.01")
     wanted = ["test_resnet" if part == "test_vit" else part for part in arguments(tmp_path / "run", *more)]
     process = start(2, wanted)
     _, errors = process.communicate(timeout=120)
