@@ -13,10 +13,15 @@ from pathlib import Path
 import pytest
 from drawn_data import drawn
 
+from luma_cli.data.card import load_card
+from luma_cli.data.locate import find_root
+from luma_cli.data.split import open_split
+from luma_cli.evaluate.evaluation import EvalSettings, evaluate
 from luma_cli.store.database import open_read
 from luma_cli.store.evaluations import evaluations
 from luma_cli.store.runs import curve
 from luma_cli.train.checkpoints import latest_sound
+from luma_cli.train.restore import restore
 from luma_cli.train.run_folder import open_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +74,23 @@ def test_two_processes_give_the_curve_and_the_scores_of_one(tmp_path, head):
     assert [image.name for image in one.images] == [image.name for image in two.images]
     assert two.num_windows == one.num_windows
     assert two.miou_percent == pytest.approx(one.miou_percent, abs=0.5)
+
+
+def test_all_processes_validate_the_model_that_is_kept(tmp_path):
+    """BatchNorms count statistics in every process; the first one's are those of the checkpoint."""
+    more = ("--res", "96", "--steps", "9", "--accumulate", "4", "--set", "batch_norm=train", "--set", "lr=0.01")
+    wanted = ["test_resnet" if part == "test_vit" else part for part in arguments(tmp_path / "run", *more)]
+    process = start(2, wanted)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    found = restore(str(tmp_path / "run"))
+    card = load_card("ade20k")
+    split = open_split(card, find_root(card, str(drawn())), "val")
+    alone = evaluate(found.segmenter, split, EvalSettings(96))
+    with closing(open_read()) as connection:
+        (kept,) = evaluations(connection, found.run_id)
+    assert kept.aacc_percent > 0
+    assert alone.confusion.diagonal().sum() / alone.confusion.sum() * 100 == pytest.approx(kept.aacc_percent, abs=1e-6)
 
 
 def test_when_one_process_dies_all_end_and_the_checkpoint_is_whole(tmp_path):
