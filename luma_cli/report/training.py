@@ -105,7 +105,7 @@ class TrainingProgress:
     def _clear(self) -> None:
         """Take the live line away: what it says is over."""
         if self._is_live:
-            self._live.update(Text(""))
+            self._live.update(Text(""), refresh=True)
 
     def _print(self, text: str) -> None:
         self._console.print(Text(text))
