@@ -85,6 +85,7 @@ class TrainingProgress:
 
     def _evaluated(self, event: Evaluated) -> None:
         self._last = None
+        self._clear()
         self._print(evaluation_line(event))
 
     def _due(self, now: float, last: bool) -> bool:
@@ -98,7 +99,13 @@ class TrainingProgress:
         if self._is_live and not last:
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
         else:
+            self._clear()
             self._print(text)
+
+    def _clear(self) -> None:
+        """Take the live line away: what it says is over."""
+        if self._is_live:
+            self._live.update(Text(""), refresh=True)
 
     def _print(self, text: str) -> None:
         self._console.print(Text(text))
