@@ -36,3 +36,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"a test tried to connect to {address}")
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def memory_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that runs inside the test process leaves its allocator alone: other tests there measure memory."""
+    monkeypatch.setattr("luma_cli.data.memory.keep_freed_memory", lambda: None)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from luma_cli.catalogue.names import resolve
-from luma_cli.data.memory import keep_freed_memory
 from luma_cli.data.skipped import Skipped
 from luma_cli.errors import Diverged, StoreError
 from luma_cli.measure import devices, environment
@@ -39,7 +38,6 @@ def train_run(given: Given, settings: Settings, on_event: events.OnEvent = lambd
 
     Raises UsageError and its kin for what was asked, DataError, WeightsError, RunError, Diverged.
     """
-    keep_freed_memory()
     processes = started()
     device = find_device(settings.device, processes)
     watcher = on_event if processes.is_first else _silent
