@@ -146,6 +146,13 @@ def test_an_evaluation_comes_back_as_it_was_kept_and_is_kept_once(db, tmp_path):
     sound(tmp_path / "luma.db")
 
 
+def test_evaluations_of_one_second_come_in_the_order_of_their_steps(db):
+    kept = [evaluation(step=step, evaluated_at="2026-11-20T10:00:00Z") for step in range(1, 9)]
+    for one in reversed(kept):
+        save_evaluation(db, one)
+    assert [found.step for found in evaluations(db.conn, RUN_ID)] == list(range(1, 9))
+
+
 @pytest.mark.parametrize("name", ["miou_percent", "seconds", "macs_per_image"])
 def test_an_evaluation_with_a_number_that_is_none_is_refused(db, name):
     with pytest.raises(StoreError, match=f"{name} is nan, expected a finite number"):

@@ -73,14 +73,15 @@ def evaluations(
 ) -> list[EvaluationRecord]:
     """Evaluations, oldest first: of a run, of data (an identity as in RunRecord.dataset) and of a split, or of all.
 
-    Without `classes` or `images` they carry none, which spares reading them.
+    Those of one second come in the order of their steps. Without `classes` or `images` they carry none, which spares
+    reading them.
     """
     if connection is None:
         return []
     given = {"run_id": run_id, "data": data, "split": split}
     where = " AND ".join(f"{name} = ?" for name, value in given.items() if value is not None) or "1"
     values = [rows.text(value) for value in given.values() if value is not None]
-    query = f"SELECT * FROM evaluation WHERE {where} ORDER BY evaluated_unix_seconds, hash"
+    query = f"SELECT * FROM evaluation WHERE {where} ORDER BY evaluated_unix_seconds, step, hash"
     with translated(file_of(connection)):
         return [decode(connection, row, classes, images) for row in list(dicts(connection.execute(query, values)))]
 
