@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.evidence import Evidence
 from luma_cli.advise.recommend import recommend
 from luma_cli.errors import BadBudget, NoAnswer, UsageError
+from luma_cli.evidence.evidence import Evidence
 
 SMALL, BASE, LARGE = candidate("vit_s.dinov3", 40), candidate("vit_b.dinov3", 120), candidate("vit_l.dinov3", 390)
 CONV = candidate("convnext_b.supervised_in21k", 110, family="convolutional")

@@ -15,9 +15,9 @@ from store_samples import environment
 
 from luma_cli.advise import api
 from luma_cli.advise.answer import Recommendation
-from luma_cli.advise.own_run import OwnRun, from_scored
 from luma_cli.advise.recommend import recommend
 from luma_cli.cli.app import run as command
+from luma_cli.evidence.own_run import OwnRun, from_scored
 from luma_cli.head.config import HeadConfig
 from luma_cli.report.recommendation import print_recommendation
 from luma_cli.store.database import open_read, open_write

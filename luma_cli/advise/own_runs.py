@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from luma_cli.advise import budgets as held
 from luma_cli.advise.candidates import Candidate, num_classes
-from luma_cli.advise.evidence import DATASET_TITLES
-from luma_cli.advise.own_run import OwnRow, OwnRun
 from luma_cli.advise.question import Question
+from luma_cli.evidence.evidence import DATASET_TITLES
+from luma_cli.evidence.own_run import OwnRow, OwnRun
 from luma_cli.head.config import HeadConfig
 
 _UNUSUAL = {"running": "still running", "stopped": "stopped early"}
@@ -43,8 +43,21 @@ def with_own(pool: Sequence[Candidate], rows: Sequence[OwnRow]) -> list[Candidat
         key = (row.run.timm_name, row.run.resolution)
         if not row.why_not and key not in known:
             family = next((each.family for each in pool if each.architecture == row.run.architecture), "unknown")
-            added[key] = replace(row.run.candidate, family=family)
+            added[key] = replace(candidate_of(row.run), family=family)
     return [*pool, *added.values()]
+
+
+def candidate_of(run: OwnRun) -> Candidate:
+    """The very model that was trained, for a ranking that has no card of it."""
+    return Candidate(
+        name=run.backbone,
+        timm_name=run.timm_name,
+        architecture=run.architecture,
+        resolution=run.resolution,
+        macs=run.macs,
+        params=run.params,
+        pretraining=run.pretraining,
+    )
 
 
 def settled(
@@ -57,7 +70,7 @@ def settled(
     for row in rows:
         key = (row.run.timm_name, row.run.resolution)
         if not row.why_not and key not in kept:
-            row = replace(row, why_not=tuple(_unmet(known.get(key, row.run.candidate), question)))
+            row = replace(row, why_not=tuple(_unmet(known.get(key, candidate_of(row.run)), question)))
         found.append(row)
     return tuple(found)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.evidence import Evidence, Scale, Trust
+from luma_cli.evidence.evidence import Evidence, Scale, Trust
 
 # Preference between scales, nearest to LUMA first: arXiv 2607.00687 reports that LUMA matches EoMT.
 OWN_RUNS, PUBLISHED_LUMA, EOMT, FINE_TUNED, FINE_TUNED_MULTI_SCALE, FROZEN = range(6)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Ranking, Row
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.evidence import Evidence, Scale
 from luma_cli.advise.front import on_front
 from luma_cli.advise.predictor import Prediction, Predictor
+from luma_cli.evidence.evidence import Evidence, Scale
 from luma_cli.units import Budget, FlopConvention
 
 # About the spread between seeds of one recipe on these datasets: differences below it decide nothing.

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from luma_cli.advise import cleaning
-from luma_cli.advise.evidence import COLUMNS, Evidence, load_reference, read_evidence, to_row
-from luma_cli.advise.reference import clean, main, read_flags, write
 from luma_cli.catalogue.index import TimmIndex, load_index
 from luma_cli.catalogue.pretraining import load_objectives, objective_of
 from luma_cli.errors import BadCard
+from luma_cli.evidence import cleaning
+from luma_cli.evidence.evidence import COLUMNS, Evidence, load_reference, read_evidence, to_row
+from luma_cli.evidence.reference import clean, main, read_flags, write
 
 RAW_HEADER = (
     "dataset,split,backbone,family,pretraining,pretraining_data,resolution,eval,head,miou,params_m,gflops,fps,hardware,"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from luma_cli.advise.evidence import Regime, Trust
+from luma_cli.evidence.evidence import Regime, Trust
 
 OTHER = "other"
 # Objectives as printed that are plainly one of `models/pretraining.toml`. Derived ones (`dinov2 + depth-anything`,

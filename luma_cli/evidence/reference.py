@@ -1,6 +1,6 @@
 """Imports the transcribed table of published results into `profiles/reference/`.
 
-    python -m luma_cli.advise.reference TABLE.csv FLAGS.csv profiles/reference/segmentation_results.csv
+    python -m luma_cli.evidence.reference TABLE.csv FLAGS.csv profiles/reference/segmentation_results.csv
 
 TABLE is the transcription, FLAGS the list of suspicions about its rows. Every suspicion is handled by kind: exact
 duplicates are dropped, known slips corrected, doubtful figures kept and marked, the rest noted beside the row.
@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from luma_cli.advise import cleaning
-from luma_cli.advise.evidence import COLUMNS, Evidence, to_row
 from luma_cli.catalogue.index import TimmIndex, load_index
 from luma_cli.catalogue.pretraining import objective_of
+from luma_cli.evidence import cleaning
+from luma_cli.evidence.evidence import COLUMNS, Evidence, to_row
 
 Flags = Mapping[int, Sequence[tuple[str, str]]]
 
@@ -162,7 +162,7 @@ def write(path: Path, evidence: Sequence[Evidence]) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Imports the table named on the command line; prints what was kept, merged and doubted to stderr."""
     if len(arguments) != 3:
-        print("usage: python -m luma_cli.advise.reference TABLE.csv FLAGS.csv OUT.csv", file=sys.stderr)
+        print("usage: python -m luma_cli.evidence.reference TABLE.csv FLAGS.csv OUT.csv", file=sys.stderr)
         return 2
     with Path(arguments[0]).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.evidence import Evidence
+from luma_cli.evidence.evidence import Evidence
 from luma_cli.head.config import HeadConfig
 from luma_cli.store.scored_runs import ScoredRun
 
@@ -57,19 +56,6 @@ class OwnRun:
     def base(self) -> str:
         """Name of the dataset whose card it was evaluated with."""
         return self.data.partition("#")[0]
-
-    @property
-    def candidate(self) -> Candidate:
-        """The very model that was trained, for a ranking that has no card of it."""
-        return Candidate(
-            name=self.backbone,
-            timm_name=self.timm_name,
-            architecture=self.architecture,
-            resolution=self.resolution,
-            macs=self.macs,
-            params=self.params,
-            pretraining=self.pretraining,
-        )
 
     @property
     def evidence(self) -> Evidence:
