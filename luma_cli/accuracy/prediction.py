@@ -54,7 +54,7 @@ class Support:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """mIoU of one subject in percent: posterior median, central intervals of 50, 80 and 90 percent, and standard deviation.
+    """mIoU of one subject in percent: posterior median, central 50, 80 and 90 % intervals, standard deviation.
 
     The intervals are of one training run (seed noise included). extrapolated: outside the hull of the evidence in size
     and tokens, or of a family, objective or dataset without evidence; reason says which, and is empty otherwise.
@@ -95,7 +95,7 @@ class AccuracyModel(Protocol):
         ...
 
     def draws(self, subjects: Sequence[Subject], num_draws: int = 2000, seed: int = 0) -> Draws:
-        """Joint posterior draws [num_draws, subjects] of the expected mIoU (no seed noise): shared effects correlate."""
+        """Joint posterior draws [num_draws, subjects] of the expected mIoU, no seed noise; shared effects correlate."""
         ...
 
     def effects(self, subject: Subject) -> list[Effect]:
