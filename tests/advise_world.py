@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.measured import Conditions, Measured
 from luma_cli.evidence.evidence import Evidence
+from luma_cli.speed.measured import Conditions, Measured
 
 
 def candidate(name: str, gmacs: float | None = 10.0, resolution: int = 512, **fields: Any) -> Candidate:

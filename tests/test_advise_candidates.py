@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from luma_cli.advise import budgets as held
 from luma_cli.advise.candidates import build, on_bench
-from luma_cli.advise.measured import Measured, choose, from_measurements
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, NoAnswer, UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.formula import head_macs, head_params
+from luma_cli.speed.measured import Measured, choose, from_measurements
 from luma_cli.store import database
 from luma_cli.store.measurements import measurements
 from luma_cli.store.profiles import save

@@ -12,10 +12,10 @@ from advise_world import measured
 
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.candidates import RESOLUTIONS, Candidate
-from luma_cli.advise.measured import Measured
 from luma_cli.advise.recommend import load_candidates, recommend
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.errors import BadResolution, NoAnswer
+from luma_cli.speed.measured import Measured
 
 pytestmark = pytest.mark.skipif(not load_costs(), reason="the cost table has not been generated yet")
 

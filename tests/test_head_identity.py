@@ -11,9 +11,9 @@ import pytest
 from advise_world import measured as row
 from store_samples import profile
 
-from luma_cli.advise.measured import choose, from_measurements
 from luma_cli.errors import NoAnswer
 from luma_cli.head.config import HeadConfig
+from luma_cli.speed.measured import choose, from_measurements
 from luma_cli.store import database
 from luma_cli.store.inspection import check
 from luma_cli.store.measurements import measurements

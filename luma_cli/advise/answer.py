@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from luma_cli.advise.budgets import cost
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.measured import Conditions
 from luma_cli.advise.predictor import Prediction
 from luma_cli.evidence.evidence import Evidence, Scale
 from luma_cli.evidence.own_run import OwnRow
+from luma_cli.speed.measured import Conditions
 from luma_cli.units import Budget
 
 RankedBy = Literal["miou_percent", "macs"]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.budgets import MEASURED
-from luma_cli.advise.measured import Measured, from_measurements
 from luma_cli.advise.recommend import recommend as answer
 from luma_cli.errors import StoreError
 from luma_cli.evidence.own_run import OwnRun, from_scored
 from luma_cli.head.config import HeadName
+from luma_cli.speed.measured import Measured, from_measurements
 from luma_cli.store import database as files
 from luma_cli.store.measurements import measurements
 from luma_cli.store.scored_runs import scored_runs

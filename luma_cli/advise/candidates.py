@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from luma_cli.advise.measured import Bench, Measured
 from luma_cli.catalogue.spec import BackboneSpec, Family
 from luma_cli.errors import BadResolution, BuildError, UsageError
 from luma_cli.head.config import HeadConfig, HeadName
+from luma_cli.speed.measured import Bench, Measured
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from luma_cli.advise import budgets as held
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.measured import Bench, Measured, choose
 from luma_cli.advise.predictor import Predictor
 from luma_cli.advise.ranking import rank
 from luma_cli.advise.scales import by_preference
 from luma_cli.errors import NoAnswer
 from luma_cli.head.config import HeadName
+from luma_cli.speed.measured import Bench, Measured, choose
 from luma_cli.units import Budget, FlopConvention
 
 # Enough to span sizes, few enough to be profiled over a coffee.

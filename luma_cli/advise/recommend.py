@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Ranking, Recommendation, Row
 from luma_cli.advise.candidates import RESOLUTIONS, Candidate, build, check_families, num_classes, on_bench
-from luma_cli.advise.measured import Bench, Measured
 from luma_cli.advise.own_runs import judge, settled, with_own
 from luma_cli.advise.predictor import LookupPredictor, Predictor
 from luma_cli.advise.question import Question
@@ -20,6 +19,7 @@ from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence, Scale, load_reference
 from luma_cli.evidence.own_run import OwnRow, OwnRun
 from luma_cli.head.config import HeadName
+from luma_cli.speed.measured import Bench, Measured
 from luma_cli.units import Budget, FlopConvention, convention_caption, parse_budget
 
 _ASKED = -1  # before every other preference

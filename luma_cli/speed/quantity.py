@@ -1,0 +1,55 @@
+"""One cost of a segmenter on a device, with where it comes from and how sure it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from luma_cli.units import BudgetKind
+
+Origin = Literal["exact", "measured", "shipped", "predicted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is timed: one segmenter, batch conditions aside.
+
+    macs, activations, params: of backbone and head together, None when not known. resolution: side in pixels.
+    """
+
+    architecture: str
+    resolution: int
+    family: str = "unknown"
+    macs: int | None = None
+    activations: int | None = None
+    params: int | None = None
+    head: str = "luma"
+    num_classes: int = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A cost in the kind's own unit (`units.BudgetKind`) with its central 80 % interval.
+
+    origin: `exact` (counted), `measured` (on this device), `shipped` (measured elsewhere by us or timm on this very
+    device model), `predicted`. low, high: equal to value when exact. note: one line a reader must know, e.g.
+    `extrapolated: nothing at 512 px or more with a head was measured here`.
+    """
+
+    kind: BudgetKind
+    value: float
+    low: float
+    high: float
+    origin: Origin
+    extrapolated: bool = False
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields as every command prints them."""
+        return {
+            "value": self.value,
+            "interval_80": [self.low, self.high],
+            "source": self.origin,
+            "extrapolated": self.extrapolated,
+            "note": self.note or None,
+        }
