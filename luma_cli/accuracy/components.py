@@ -50,8 +50,11 @@ class Components:
         return levels[observations.noise_of] * observations.noise_factor
 
     def noise(self, name: str) -> float:
-        """Noise of one `dataset, regime`; that of fine-tuning on ADE20K where nothing was learned."""
-        return self.noises.get(name, self.noises.get("ade20k, fine-tuned", USUAL_NOISE))
+        """Noise of one `dataset, regime`; the largest known of that regime where nothing was learned."""
+        if name in self.noises:
+            return self.noises[name]
+        regime = name.rpartition(", ")[2]
+        return max((sd for other, sd in self.noises.items() if other.endswith(f", {regime}")), default=USUAL_NOISE)
 
 
 def initial(datasets: Sequence[str] = ()) -> Components:
