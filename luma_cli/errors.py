@@ -17,6 +17,7 @@ LumaError                  one line on stderr, exit 1
 │   └── CheckpointError    a checkpoint is missing, damaged or of another model
 ├── Diverged               training left the finite numbers; the last good state is kept
 └── NoAnswer               nothing meets the budget, or no evidence
+    └── NothingMeasured    a budget in time, memory or energy on a device of which nothing is known
 """
 
 
@@ -90,3 +91,7 @@ class Diverged(LumaError):
 
 class NoAnswer(LumaError):
     """Nothing meets the budget, or there is no evidence to answer from."""
+
+
+class NothingMeasured(NoAnswer):
+    """A budget in time, memory or energy on a device of which nothing is known; one measurement would tell."""
