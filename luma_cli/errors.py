@@ -94,4 +94,13 @@ class NoAnswer(LumaError):
 
 
 class NothingMeasured(NoAnswer):
-    """A budget in time, memory or energy on a device of which nothing is known; one measurement would tell."""
+    """A budget in time, memory or energy on a device of which nothing is known.
+
+    name, resolution: what to measure first, because it tells most about all others.
+    """
+
+    def __init__(self, message: str, name: str, resolution: int) -> None:
+        """The message for the user, and the backbone and size in pixels of the first measurement."""
+        super().__init__(message)
+        self.name = name
+        self.resolution = resolution

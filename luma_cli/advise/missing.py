@@ -25,7 +25,9 @@ def check_known(question: Question, pool: Sequence[Priced], speed: Speed | None)
         reason = speed.why(kind) if speed is not None else f"nothing is known of {held.TITLES[kind]}"
         raise NothingMeasured(
             f"{asked} cannot be answered: {reason}; run: {command(question)}, or name a device whose figures ship, "
-            "e.g. --device 'RTX 4090'"
+            "e.g. --device 'RTX 4090'",
+            ANCHOR,
+            resolution(question),
         )
 
 

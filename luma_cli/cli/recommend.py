@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
@@ -67,6 +66,7 @@ def recommend(
     published results and your own runs. Exit code 1 when nothing can be recommended.
     """
     from luma_cli.advise.api import recommend as answer
+    from luma_cli.cli.measure_shortlist import Session
     from luma_cli.report.recommendation import print_recommendation
 
     ask: Callable[..., Recommendation] = partial(
@@ -83,14 +83,17 @@ def recommend(
         convention=convention.value,
         database=database,
     )
+    session = Session(ask, dataset.value, head.value, device, database)
     if measure:
-        _measure_first(ask, database)
-    found = ask(top=top, with_reasons=why)
+        session.measure()
+    found = session.first(top=top, with_reasons=why, may_ask=not (measure or as_json))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
     else:
         print_recommendation(found)
-        if not measure and _offers(ask) and _measure_first(ask, database):
-            print_recommendation(ask(top=top, with_reasons=why))
+        if not measure and session.offers():
+            session.measure()
+            found = ask(top=top, with_reasons=why)
+            print_recommendation(found)
     if not found.rows:
         raise typer.Exit(_UNANSWERED)
