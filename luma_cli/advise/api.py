@@ -18,7 +18,9 @@ from luma_cli.advise.question import Objective, Question, check_names
 from luma_cli.advise.recommend import recommend as answer
 from luma_cli.errors import StoreError
 from luma_cli.evidence.evidence import Evidence, load_reference
+from luma_cli.evidence.own_rows import own_rows
 from luma_cli.evidence.own_run import OwnRun, from_scored
+from luma_cli.evidence.table import load_evidence
 from luma_cli.head.config import HeadName
 from luma_cli.speed.measured import Measured, from_measurements
 from luma_cli.speed.model import SpeedModel
@@ -52,7 +54,7 @@ def recommend(
     that was measured, or one that ships; the only measured one when None. database: the store with the user's own runs
     and measurements; $LUMA_DB or the data folder when None. A store that cannot be read is only an error where a budget
     needs it; else a note says so. with_reasons: effects and nearest evidence for each row. fit: learns accuracy from
-    the published results and the comparable own runs. Raises NoAnswer, UsageError, StoreError.
+    published and imported results and finished own runs on official data. Raises NoAnswer, UsageError, StoreError.
 
     >>> recommend("200gflops").rows[0].candidate.macs <= 200e9  # doctest: +SKIP
     True
@@ -73,9 +75,9 @@ def recommend(
     num_classes(dataset)
     pool = shipped.load(dataset, resolutions, question.is_timed, head)
     check_names(question, pool)
-    runs, problem = _own_runs(database)
+    facts, runs, problem = _known(database)
     judged = judge(runs, question)
-    evidence = [*(row.run.evidence for row in judged if not row.why_not), *load_reference()]
+    evidence = [*facts, *own_rows(runs)]
     pool = with_own(pool, judged)
     speed = SpeedModel.load(measured_rows(database), device, head=head) if question.is_timed else None
     if speed is not None:
@@ -105,16 +107,17 @@ def _device_notes(question: Question, speed: SpeedModel | None) -> list[str]:
     return notes
 
 
-def _own_runs(database: Path | None) -> tuple[list[OwnRun], str]:
-    """The user's runs with scores, and why they could not be read."""
+def _known(database: Path | None) -> tuple[list[Evidence], list[OwnRun], str]:
+    """Shipped and imported results, the user's runs with scores, and why the store's could not be read."""
     try:
         connection = files.open_read(database)
         if connection is None:
-            return [], ""
+            return load_reference(), [], ""
         with closing(connection):
-            return from_scored(scored_runs(connection)), ""
+            runs = from_scored(scored_runs(connection))
+        return load_evidence(database, own=False), runs, ""
     except StoreError as error:
-        return [], f"own runs were not read: {error}"
+        return load_reference(), [], f"own runs and imported results were not read: {error}"
 
 
 def measured_rows(database: Path | None = None) -> list[Measured]:
