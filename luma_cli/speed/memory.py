@@ -40,14 +40,13 @@ class Size:
     activations: float
 
 
-def predict(bench: Bench, workloads: Sequence[Workload]) -> list[Quantity | None]:
-    """Peak bytes at batch 1; None for a segmenter whose parameters or activations nobody counted.
+def predict(bench: Bench, workloads: Sequence[Workload], dtype: str) -> list[Quantity | None]:
+    """Peak bytes at batch 1 with weights in `dtype`; None for a segmenter whose parameters or activations nobody counted.
 
     What was measured on the bench moves share and base, also where heads and environments differ.
     """
     import numpy as np
 
-    dtype = bench.conditions.dtype if bench.conditions else "float32"
     sizes = [size_of(each, dtype) for each in workloads]
     known = [size for size in sizes if size is not None]
     seen = _evidence(bench, dtype)
@@ -62,7 +61,7 @@ def predict(bench: Bench, workloads: Sequence[Workload]) -> list[Quantity | None
     numbers = iter(zip(value.tolist(), low.tolist(), high.tolist(), strict=True))
     largest = max((row.resolution for row in _rows(bench)), default=0)
     return [
-        None if size is None else _quantity(next(numbers), each, len(seen[0]), largest, bench)
+        None if size is None else _quantity(next(numbers), each, len(seen[0]), largest, _place(bench, dtype))
         for each, size in zip(workloads, sizes, strict=True)
     ]
 
@@ -89,14 +88,17 @@ def activations_of(workload: Workload) -> int | None:
 
 
 def _quantity(
-    numbers: tuple[float, float, float], workload: Workload, num_rows: int, largest: int, bench: Bench
+    numbers: tuple[float, float, float], workload: Workload, num_rows: int, largest: int, place: str
 ) -> Quantity:
     value, low, high = numbers
     extrapolated = workload.head != "none" and workload.resolution >= LARGE_SIDE > largest
-    notes = [] if num_rows else [f"no memory was measured on {bench.device_name or 'any device'}: weights and counts alone"]
-    notes += [] if bench.conditions else ["float32 weights assumed"]
+    notes = [] if num_rows else [f"no memory was measured on {place}: from weights and counts alone"]
     notes += [f"extrapolated: nothing at {LARGE_SIDE} px or more was measured here"] if extrapolated and num_rows else []
     return Quantity("bytes", value, low, high, "predicted", extrapolated or not num_rows, "; ".join(notes))
+
+
+def _place(bench: Bench, dtype: str) -> str:
+    return f"{bench.device_name or 'any device'}{'' if bench.conditions else f', {dtype} weights assumed'}"
 
 
 def _rows(bench: Bench) -> list[Measured]:

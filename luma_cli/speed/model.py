@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # time of one image at batch 1: milliseconds, 80 % interval and middle. An assumption; any measured latency replaces it.
 _SHIPPED_CLASSES = (("cuda half", "none"), ("cuda half", "default"), ("cpu fp32", "default"))
 _LAUNCH_MS = (0.0, 6.0, 20.0)
+_NOTHING = "nothing was measured on this device"
+_RELATED_ONLY = "measured here only with another head, or before driver, torch or power limit changed"
 _MACS_OR_PARAMS = ("macs", "params")
 
 
@@ -122,13 +124,20 @@ class SpeedModel:
         spread = times.spread_of(time_kind, found)
         return anchor.choose(found.reference.points(free), free, num, seen, spread) if free else []
 
+    @property
+    def _dtype(self) -> str:
+        """Number format of the weights: the measured one, else that of timm's table."""
+        if self.bench.conditions:
+            return self.bench.conditions.dtype
+        return "bfloat16" if self.speed_class and self.speed_class[0].endswith("half") else "float32"
+
     def _measured(self, kind: BudgetKind) -> dict[tuple[str, int, str, int], Quantity]:
         found = ((key_of_row(row), quantity_of(kind, row)) for row in self.bench.rows)
         return {key: quantity for key, quantity in found if quantity is not None}
 
     def _predicted(self, kind: BudgetKind, workloads: Sequence[Workload]) -> list[Quantity | None]:
         if kind == "bytes":
-            return memory.predict(self.bench, workloads)
+            return memory.predict(self.bench, workloads, self._dtype)
         found = self.lineup
         if found is None:
             return [None] * len(workloads)
@@ -177,7 +186,7 @@ class SpeedModel:
         return "shipped" if is_shipped and found.reference.has_at(workload) else "predicted"
 
     def _note(self, workload: Workload, extrapolated: bool, found: Lineup, seen: Evidence) -> str:
-        notes = [] if seen.num_here else ["nothing was measured on this device in its present state"]
+        notes = [] if seen.num_here else [_RELATED_ONLY if seen.num_related else _NOTHING]
         if extrapolated:
             notes.append(f"extrapolated: nothing at {times.LARGE_SIDE} px or more with a head was measured here")
         if not found.reference.has(workload):
