@@ -103,7 +103,9 @@ def _device_notes(question: Question, speed: SpeedModel | None) -> list[str]:
     if bench.num_older:
         notes.append(f"{bench.num_older} rows of this device are from another environment: evidence, not answers")
     if bench.num_left_out:
-        notes.append(f"{bench.num_left_out} rows measured under other conditions, flagged or since repeated are left out")
+        notes.append(
+            f"{bench.num_left_out} rows measured under other conditions, flagged or since repeated are left out"
+        )
     return notes
 
 

@@ -21,7 +21,9 @@ def check_known(question: Question, pool: Sequence[Priced], speed: Speed | None)
     for kind in question.kinds:
         if kind in held.EXACT or not pool or any(kind in each.costs for each in pool):
             continue
-        asked = next((budget.text for budget in question.budgets if budget.kind == kind), f"--objective {question.objective}")
+        asked = next(
+            (budget.text for budget in question.budgets if budget.kind == kind), f"--objective {question.objective}"
+        )
         reason = speed.why(kind) if speed is not None else f"nothing is known of {held.TITLES[kind]}"
         raise NothingMeasured(
             f"{asked} cannot be answered: {reason}; run: {command(question)}, or name a device whose figures ship, "

@@ -208,9 +208,7 @@ def _chooser_notes(chooser: Chooser | None) -> list[str]:
 def _notes(question: Question, pool: Sequence[Priced]) -> list[str]:
     notes = []
     if question.head != "luma":
-        notes.append(
-            f"costs are with head {question.head}; backbones that it cannot be attached to are left out"
-        )
+        notes.append(f"costs are with head {question.head}; backbones that it cannot be attached to are left out")
     if "macs" in question.kinds:
         notes.append(f"{convention_caption(question.convention)}; whole segmenter on one square crop")
     for kind in question.kinds:

@@ -45,4 +45,6 @@ def _room(priced: Priced, budget: Budget) -> str:
     if left < 0:
         return f"may not meet {budget.text}"
     surely = "" if held.worst(priced.costs[budget.kind], budget.is_floor) == priced.cost(budget.kind) else "surely "
-    return f"{surely}{left:.0%} {'above' if budget.is_floor else 'of'} {budget.text}{'' if budget.is_floor else ' left'}"
+    return (
+        f"{surely}{left:.0%} {'above' if budget.is_floor else 'of'} {budget.text}{'' if budget.is_floor else ' left'}"
+    )

@@ -16,6 +16,7 @@ from luma_cli.cli import (
     data,
     db,
     doctor,
+    estimate,
     eval_,
     evidence,
     export,
@@ -44,6 +45,7 @@ app.command("show")(show.show)
 app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)
+app.command("estimate")(estimate.estimate)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
