@@ -71,6 +71,20 @@ class Observations:
         """Effect -> its number."""
         return {key: index for index, key in enumerate(self.keys)}
 
+    @cached_property
+    def terms(self) -> list[tuple[NDArray[np.intp], Vector]]:
+        """Every row's sum [n]: numbers of its effects and their values."""
+        import numpy as np
+
+        if not self.columns:
+            return [(np.zeros(0, dtype=np.intp), np.zeros(0))] * len(self)
+        rows = np.concatenate([column.rows for column in self.columns])
+        values = np.concatenate([column.values for column in self.columns])
+        numbers = np.repeat(np.arange(len(self.columns)), [len(column.rows) for column in self.columns])
+        order = np.argsort(rows, kind="stable")
+        bounds = np.searchsorted(rows[order], np.arange(1, len(self)))
+        return list(zip(np.split(numbers[order], bounds), np.split(values[order], bounds), strict=True))
+
 
 def usable(row: Evidence) -> bool:
     """Whether a row informs the model.
