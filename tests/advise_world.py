@@ -14,6 +14,7 @@ from luma_cli.accuracy.prediction import Effect, Prediction, Support
 from luma_cli.accuracy.subject import Subject
 from luma_cli.advise.candidates import Candidate
 from luma_cli.evidence.evidence import Evidence
+from luma_cli.speed.anchor import Anchor
 from luma_cli.speed.measured import Conditions, Measured
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.units import BudgetKind
@@ -160,3 +161,6 @@ class TableSpeed:
 
     def why(self, kind: BudgetKind) -> str:
         return f"{kind} was not measured on any device"
+
+    def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> list[Anchor]:
+        return [Anchor(each, 2.0, 1.1) for each in workloads[:num]]

@@ -98,13 +98,7 @@ def recommend(
 def _device_notes(question: Question, speed: SpeedModel | None) -> list[str]:
     if speed is None:
         return [f"device {question.device} is not used: nothing asked depends on it"] if question.device else []
-    bench = speed.bench
-    notes = [f"measured on {bench.conditions.label}; batch-1 eager latency"] if bench.conditions else []
-    if bench.num_older:
-        notes.append(f"{bench.num_older} rows of this device are from another environment: evidence, not answers")
-    if bench.num_left_out:
-        notes.append(f"{bench.num_left_out} rows measured under other conditions, flagged or since repeated are left out")
-    return notes
+    return [speed.basis]
 
 
 def _known(database: Path | None) -> tuple[list[Evidence], list[OwnRun], str]:

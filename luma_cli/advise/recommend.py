@@ -57,7 +57,8 @@ def recommend(
     priced = price(eligible, question.kinds, speed, question.head, num_classes(question.dataset))
     within, may_exceed = _affordable(question, priced)
     if not within and not may_exceed:
-        check_known(question, priced, speed)
+        if speed is not None:
+            check_known(question, priced, speed)
         raise NoAnswer(unmet(question, priced))
     desk = _Desk(question, model, {row.id: row for row in evidence} if with_reasons else {}, with_reasons)
     judged = desk.judge(within)
