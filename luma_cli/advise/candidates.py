@@ -95,30 +95,40 @@ def build(
     if missing:
         sizes = ", ".join(map(str, sorted(known)))
         raise BadResolution(f"no cost is known at {missing[0]} px; recommend answers at --res {sizes}")
-    known_costs = [
-        (spec, costs[spec.architecture, resolution])
-        for spec in specs
-        for resolution in resolutions
-        if (spec.architecture, resolution) in costs
-    ]
-    return [each for spec, facts in known_costs if (each := _candidate(spec, facts, config)) is not None]
+    priced: dict[tuple[str, int], tuple[int, int] | None] = {}
+    found = []
+    for spec in specs:
+        for resolution in resolutions:
+            key = spec.architecture, resolution
+            facts = costs.get(key)
+            if facts is None:
+                continue
+            if key not in priced:
+                priced[key] = _head_cost(facts, config)
+            extra = priced[key]
+            if extra is not None:
+                found.append(_candidate(spec, facts, *extra))
+    return found
 
 
-def _candidate(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig) -> Candidate | None:
-    """The candidate; None where this backbone does not take the head."""
+def _head_cost(facts: BackboneFacts, head: HeadConfig) -> tuple[int, int] | None:
+    """Multiply-adds and parameters of the head; None where this backbone does not take it."""
     from luma_cli.head.formula import head_macs, head_params
 
     try:
-        macs, params = head_macs(facts, head), head_params(facts, head)
+        return head_macs(facts, head), head_params(facts, head)
     except BuildError:
         return None
+
+
+def _candidate(spec: BackboneSpec, facts: BackboneFacts, head_macs: int, head_params: int) -> Candidate:
     return Candidate(
         name=spec.name,
         timm_name=spec.timm_name,
         architecture=spec.architecture,
         resolution=facts.resolution,
-        macs=facts.macs + macs if facts.complete else None,
-        params=facts.params + params,
+        macs=facts.macs + head_macs if facts.complete else None,
+        params=facts.params + head_params,
         backbone_params=facts.params,
         activations=facts.activations if facts.complete else None,
         family=spec.family,

@@ -19,6 +19,10 @@ class Speed(Protocol):
         """The cost of each workload in the kind's own unit; None where it cannot be told."""
         ...
 
+    def why(self, kind: BudgetKind) -> str:
+        """Why nothing is known of a kind; empty when something is."""
+        ...
+
 
 def workload(candidate: Candidate, head: str, num_classes: int) -> Workload:
     """What is timed of a candidate."""

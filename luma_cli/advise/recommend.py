@@ -15,6 +15,7 @@ from luma_cli.advise.answer import Aside, Price, Reasons, Recommendation, Row
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate, num_classes
 from luma_cli.advise.chooser import Chooser
+from luma_cli.advise.missing import check_known
 from luma_cli.advise.own_runs import settled
 from luma_cli.advise.pricing import Speed, price
 from luma_cli.advise.question import Question, unmet
@@ -55,6 +56,7 @@ def recommend(
     priced = price(eligible, question.kinds, speed, question.head, num_classes(question.dataset))
     within, may_exceed = _affordable(question, priced)
     if not within and not may_exceed:
+        check_known(question, priced, speed)
         raise NoAnswer(unmet(question, priced))
     desk = _Desk(question, model, {row.id: row for row in evidence} if with_reasons else {}, with_reasons)
     supported, unsupported = desk.split(within)
