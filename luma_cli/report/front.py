@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
-from luma_cli.advise.budgets import TITLES, amount, describe, unit
+from luma_cli.advise.budgets import TITLES, amount, describe
 from luma_cli.advise.hypervolume import REFERENCE_COST, REFERENCE_MIOU
 from luma_cli.report.table import Table, columns, number, print_table
+from luma_cli.units import BudgetKind, gflops, gibibytes
 
 if TYPE_CHECKING:
     from luma_cli.advise.learned_front import FrontRow, LearnedFront, OwnDistance
     from luma_cli.speed.quantity import Quantity
 
 _NUM_OWN = 8
+_HEADINGS: Mapping[BudgetKind, str] = {
+    "macs": "GFLOPs",
+    "params": "M params",
+    "ms": "ms",
+    "images_per_second": "img/s",
+    "bytes": "GiB",
+    "joules": "J/img",
+}
 
 
 def print_front(front: LearnedFront, file: TextIO | None = None) -> None:
@@ -37,7 +46,6 @@ def print_front(front: LearnedFront, file: TextIO | None = None) -> None:
 
 
 def _table(front: LearnedFront) -> Table:
-    heading = unit(front.kind)
     origins = {row.priced.costs[front.kind].origin for row in front.rows}
     source = ["from"] if len(origins) > 1 else []
     rows = [
@@ -55,9 +63,9 @@ def _table(front: LearnedFront) -> Table:
         for row in front.rows
     ]
     return Table(
-        columns("backbone", "px>", *source, f"{heading}>", "mIoU>", "80 %>", "P>", "per 2x>", "reached>"),
+        columns("backbone", "px>", *source, f"{_HEADINGS[front.kind]}>", "mIoU>", "80 %>", "P>", "per 2x>", "reached>"),
         tuple(rows),
-        title=f"{front.question.dataset}: the learned front over {TITLES[front.kind]}, {front.num_candidates} candidates",
+        title=f"{front.question.dataset}: learned front over {TITLES[front.kind]}, {front.num_candidates} candidates",
         caption=_caption(front, origins),
     )
 
@@ -115,16 +123,19 @@ def _bend(front: LearnedFront) -> str:
 
 def _covered(front: LearnedFront) -> str:
     area = front.hypervolume
-    reference = describe(front.kind, _own_unit(front), front.question.convention)
+    reference = f"{_reference(front):,.0f} {_HEADINGS[front.kind]}"
     return (
         f"Hypervolume {area.mean:.0f} mIoU points x doublings (80 %: {area.low:.0f} to {area.high:.0f}), "
         f"up to {reference} and {REFERENCE_MIOU:g} mIoU."
     )
 
 
-def _own_unit(front: LearnedFront) -> float:
-    """The reference in the kind's own unit; that of a rate is one, whichever way it is counted."""
-    return REFERENCE_COST[front.kind]
+def _reference(front: LearnedFront) -> float:
+    """The reference cost as the table counts; a rate of one is one, whichever way it is counted."""
+    cost = REFERENCE_COST[front.kind]
+    if front.kind == "bytes":
+        return gibibytes(cost)
+    return gflops(cost, front.question.convention) if front.kind == "macs" else cost / (1e6 if front.kind == "params" else 1)
 
 
 def _said(front: LearnedFront, row: FrontRow) -> str:
