@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from luma_cli.errors import UsageError
 from luma_cli.speed.measured import Conditions, Measured
@@ -109,8 +109,6 @@ def bench_of(
     if not sound:
         return Bench(device or "", num_left_out=len(found))
     conditions = _conditions(sound, head, environment)
-    if conditions is None:
-        return Bench(names[0], num_left_out=len(found))
     rows = _latest(row for row in sound if row.conditions == conditions)
     others = [row for row in sound if row.conditions != conditions and _is_related(row.conditions, conditions)]
     related = _latest(others)
@@ -123,15 +121,18 @@ def is_device(conditions: Conditions, device: str) -> bool:
     return wanted.split(":")[0] == conditions.device.lower() or wanted in conditions.device_name.lower()
 
 
-def _conditions(rows: Sequence[Measured], head: str, environment: str | None) -> Conditions | None:
-    """The conditions that answer: of this head if it was measured, in the environment, with most models."""
+def _conditions(rows: Sequence[Measured], head: str, environment: str | None) -> Conditions:
+    """The conditions that answer: of this head if it was measured, in the environment, with most models.
+
+    Where nothing was measured with the head or in the environment, no row has them, and all rows are evidence.
+    """
     present = rows[-1].conditions.environment if environment is None else environment
     here = [row for row in rows if row.conditions.environment == present] or list(rows)
     asked = [row for row in here if row.conditions.head == head] or here
-    counts = Counter({row.conditions: 0 for row in asked})
-    counts.update(row.conditions for row in asked)
+    counts = Counter(row.conditions for row in asked)
     latest = {row.conditions: row.started_at for row in asked}
-    return max(counts, key=lambda each: (counts[each], latest[each], each), default=None)
+    best = max(counts, key=lambda each: (counts[each], latest[each], each))
+    return replace(best, head=head, environment=present)
 
 
 def _is_related(one: Conditions, other: Conditions) -> bool:

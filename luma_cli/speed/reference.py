@@ -97,6 +97,11 @@ class Reference:
         """Whether the table has this network, at whatever size."""
         return workload.architecture in self.by_name or stem_of(workload.architecture) in self.by_stem
 
+    def has_at(self, workload: Workload) -> bool:
+        """Whether it has this very classifier at this size."""
+        rows = (self.rows[index] for index in self.by_name.get(workload.architecture, ()))
+        return any(row.resolution == workload.resolution for row in rows)
+
     def family_of(self, architecture: str) -> str:
         """timm's family of that name, by the table's networks or by the beginning of the name; empty if none."""
         stem = stem_of(architecture)
