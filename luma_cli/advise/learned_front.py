@@ -32,7 +32,7 @@ class FrontRow:
     """One candidate on the envelope, or likely on the front.
 
     on_front: its chance. attained: mIoU that the front reaches at its cost, one for each of `attainment.LEVELS`.
-    per_doubling: mIoU points that each doubling of cost gains on the way from the row before; None for the first.
+    per_doubling: mIoU points that the envelope gains up to twice this cost; None for the last.
     """
 
     priced: Priced

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
-from luma_cli.advise.budgets import TITLES, amount, describe
+from luma_cli.advise.budgets import TITLES, amount
 from luma_cli.advise.hypervolume import REFERENCE_COST, REFERENCE_MIOU
 from luma_cli.report.table import Table, columns, number, print_table
 from luma_cli.units import BudgetKind, gflops, gibibytes
@@ -63,7 +63,9 @@ def _table(front: LearnedFront) -> Table:
         for row in front.rows
     ]
     return Table(
-        columns("backbone", "px>", *source, f"{_HEADINGS[front.kind]}>", "mIoU>", "80 %>", "P>", "per 2x>", "reached>"),
+        columns(
+            "backbone", "px>", *source, f"{_HEADINGS[front.kind]}>", "mIoU>", "80 %>", "P>", "next 2x>", "reached>"
+        ),
         tuple(rows),
         title=f"{front.question.dataset}: learned front over {TITLES[front.kind]}, {front.num_candidates} candidates",
         caption=_caption(front, origins),
@@ -73,7 +75,7 @@ def _table(front: LearnedFront) -> Table:
 def _caption(front: LearnedFront, origins: set[str]) -> str:
     lines = [
         f"mIoU in percent as predicted for one run, {front.scale_note}, with the central 80 % interval",
-        f"P: chance to be on the front. per 2x: mIoU for each doubling of {TITLES[front.kind]} since the row above",
+        f"P: chance to be on the front. next 2x: mIoU points that twice the {TITLES[front.kind]} would add",
         "reached: mIoU that the front has at this cost with 90/50/10 % probability",
     ]
     if len(origins) == 1:
@@ -84,8 +86,13 @@ def _caption(front: LearnedFront, origins: set[str]) -> str:
 
 
 def _cost(front: LearnedFront, quantity: Quantity) -> str:
-    said = amount(front.kind, quantity.value, front.question.convention)
+    said = _amount(front, quantity)
     return said if quantity.origin in ("exact", "measured") else f"~{said}"
+
+
+def _amount(front: LearnedFront, quantity: Quantity) -> str:
+    said = amount(front.kind, quantity.value, front.question.convention)
+    return f"{float(said):,.0f}" if "e" in said else said
 
 
 def _ends(ends: tuple[float, float]) -> str:
@@ -118,7 +125,7 @@ def _bend(front: LearnedFront) -> str:
     if front.knee is None:
         return "Knee: none, the front has fewer than three points or is straight."
     voted, candidate = front.knee
-    return f"Knee at {candidate.label} in {voted.share:.0%} of draws; no other place has as many."
+    return f"Knee at {candidate.label} in {voted.share:.0%} of draws."
 
 
 def _covered(front: LearnedFront) -> str:
@@ -135,7 +142,11 @@ def _reference(front: LearnedFront) -> float:
     cost = REFERENCE_COST[front.kind]
     if front.kind == "bytes":
         return gibibytes(cost)
-    return gflops(cost, front.question.convention) if front.kind == "macs" else cost / (1e6 if front.kind == "params" else 1)
+    return (
+        gflops(cost, front.question.convention)
+        if front.kind == "macs"
+        else cost / (1e6 if front.kind == "params" else 1)
+    )
 
 
 def _said(front: LearnedFront, row: FrontRow) -> str:
@@ -147,7 +158,7 @@ def _said(front: LearnedFront, row: FrontRow) -> str:
 
 def _distance(front: LearnedFront, each: OwnDistance) -> str:
     run = each.row.run
-    cost = describe(front.kind, each.priced.costs[front.kind].value, front.question.convention)
+    cost = f"{_amount(front, each.priced.costs[front.kind])} {_HEADINGS[front.kind]}"
     said = f"{run.backbone} at {run.resolution} px: {run.miou_percent:.1f} mIoU, {cost}, run {run.run_id}"
     if each.by is None or each.below is None:
         return f"{said}; cheaper than all that is on the front"
