@@ -26,7 +26,7 @@ def test_variances_are_those_of_gaussian_conditioning() -> None:
     gain = full[:, seen] @ np.linalg.inv(full[np.ix_(seen, seen)] + noise**2 * np.eye(2))
     after = full - gain @ full[seen]
     assert believer.variance == pytest.approx(np.diag(after), abs=1e-9)
-    assert believer.covariance(0) == pytest.approx(after[0], abs=1e-9)
+    assert believer.covariance([0], range(6))[0] == pytest.approx(after[0], abs=1e-9)
     assert believer.mean == pytest.approx(draws.mean(axis=0))
 
 
