@@ -19,7 +19,9 @@ from luma_cli.advise.question import Question, check_names
 from luma_cli.advise.set_apart import set_apart
 from luma_cli.errors import StoreError
 from luma_cli.evidence.evidence import Evidence, load_reference
+from luma_cli.evidence.own_rows import own_rows
 from luma_cli.evidence.own_run import OwnRow, OwnRun, from_scored
+from luma_cli.evidence.table import load_evidence
 from luma_cli.speed.measured import Measured, from_measurements
 from luma_cli.speed.model import SpeedModel
 from luma_cli.store import database as files
@@ -34,14 +36,16 @@ Fit = Callable[[Sequence[Evidence]], AccuracyModel]
 class Setting:
     """Everything that is known when a question is asked.
 
-    pool: candidates that pass the question's filters, with their costs. own: the user's runs as judged. speed: of the
-    device, None where no cost that was asked for depends on one. notes: what a reader must know about all this.
+    pool: candidates that pass the question's filters, with their costs. own: the user's runs as judged. evidence: what
+    the model has learned from. speed: of the device, None where no cost that was asked for depends on one. notes: what
+    a reader must know about all this.
     """
 
     question: Question
     pool: tuple[Priced, ...]
     own: tuple[OwnRow, ...]
     model: AccuracyModel
+    evidence: tuple[Evidence, ...] = ()
     speed: SpeedModel | None = None
     notes: tuple[str, ...] = ()
 
@@ -71,27 +75,28 @@ def load(
     check_names(question, pool)
     measured = measured_rows(database) if is_timed else []
     speed = SpeedModel.load(measured, question.device, head=question.head) if is_timed else None
-    runs, problem = own_runs(database)
+    facts, runs, problem = known(database)
     own = judge(runs, question)
     pool = with_own(pool, own)
     if speed is not None:
         pool = with_measured(pool, speed.bench.rows, question.head)
-    evidence = [*(row.run.evidence for row in own if not row.why_not), *load_reference()]
+    evidence = (*facts, *own_rows(runs))
     priced = price(question.eligible(pool), asked, speed, question.head, classes)
     notes = [*_cost_notes(question, asked, speed, measured), *filter(None, [problem])]
-    return Setting(question, tuple(priced), tuple(own), fit(evidence), speed, tuple(notes))
+    return Setting(question, tuple(priced), tuple(own), fit(evidence), evidence, speed, tuple(notes))
 
 
-def own_runs(database: Path | None) -> tuple[list[OwnRun], str]:
-    """The user's runs with scores, and why they could not be read."""
+def known(database: Path | None) -> tuple[list[Evidence], list[OwnRun], str]:
+    """Shipped and imported results, the user's runs with scores, and why the store's could not be read."""
     try:
         connection = files.open_read(database)
         if connection is None:
-            return [], ""
+            return load_reference(), [], ""
         with closing(connection):
-            return from_scored(scored_runs(connection)), ""
+            runs = from_scored(scored_runs(connection))
+        return load_evidence(database, own=False), runs, ""
     except StoreError as error:
-        return [], f"own runs were not read: {error}"
+        return load_reference(), [], f"own runs and imported results were not read: {error}"
 
 
 def measured_rows(database: Path | None) -> list[Measured]:

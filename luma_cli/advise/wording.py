@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from luma_cli.accuracy.prediction import Prediction
 from luma_cli.advise import budgets as held
+from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.question import Question
 from luma_cli.units import Budget
@@ -17,7 +18,7 @@ def why(question: Question, priced: Priced, prediction: Prediction, *more: str) 
 
 def compared(question: Question, priced: Priced, miou: float, first: Priced, first_miou: float, tie: bool) -> str:
     """How far from the first row's mIoU, and for what part of its cost on the front's axis."""
-    mine, theirs = question.axis_cost(priced), question.axis_cost(first)
+    mine, theirs = place(priced, question.axis), place(first, question.axis)
     ahead = miou - first_miou
     gap = f"{abs(ahead):.1f} mIoU {'above' if ahead > 0 else 'behind'} the first"
     price = f"at {mine / theirs:.2g}x its {held.TITLES[_ceiling(question)]}" if mine == mine and theirs > 0 else ""
