@@ -69,8 +69,7 @@ class TestOrder:
         assert names(answer) == ["vit_b.dinov3", "convnext_b.supervised_in21k", "vit_s.dinov3"]
         assert answer.rows[0].why == "3 other-head facts; 120 GFLOPs exact, 40% of 200gflops left"
         assert answer.rows[2].why == (
-            "3 other-head facts; 40 GFLOPs exact, 80% of 200gflops left; "
-            "6.0 mIoU behind the first at 0.33x its GFLOPs"
+            "3 other-head facts; 40 GFLOPs exact, 80% of 200gflops left; 6.0 mIoU behind the first at 0.33x its GFLOPs"
         )
         assert (answer.rows[0].best, answer.rows[0].on_front) == (1.0, 1.0)
         assert (answer.num_ties, answer.num_ranked, answer.num_within_budget) == (0, 3, 3)

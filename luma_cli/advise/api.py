@@ -1,4 +1,4 @@
-"""`recommend` in one call: the shipped tables, the user's own runs and measurements, and the model learned from them."""
+"""`recommend` in one call: the shipped tables, the user's runs and measurements, and the model learned from them."""
 
 from __future__ import annotations
 

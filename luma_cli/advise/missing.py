@@ -44,7 +44,7 @@ def _anchor(question: Question, pool: Sequence[Priced], speed: Speed, kind: Budg
     modest = [each.candidate for each in sized if (each.candidate.macs or 0) <= _MODEST_MACS]
     names = {each.architecture: each for each in reversed(modest or [each.candidate for each in sized])}
     loads = [workload(each, question.head, num_classes(question.dataset)) for each in names.values()]
-    (anchor,) = speed.anchors(loads, 1, kind) or [None]
+    anchor = next(iter(speed.anchors(loads, 1, kind)), None)
     return names[anchor.workload.architecture] if anchor else next(iter(names.values()))
 
 

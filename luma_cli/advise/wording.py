@@ -1,4 +1,4 @@
-"""The one line that says why a candidate stands where it does: evidence, costs with origin and slack, and comparison."""
+"""The one line that says why a candidate stands where it does: evidence, costs with origin and slack, comparison."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from luma_cli.advise import budgets as held
 from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.question import Question
-from luma_cli.units import Budget
+from luma_cli.units import FLOORS, Budget, BudgetKind
 
 
 def why(question: Question, priced: Priced, prediction: Prediction, *more: str) -> str:
@@ -25,9 +25,9 @@ def compared(question: Question, priced: Priced, miou: float, first: Priced, fir
     return " ".join(filter(None, ("ties with the first," if tie else "", gap, price)))
 
 
-def _ceiling(question: Question) -> str:
-    """The kind of the axis, of a frame rate the time behind it: ratios of costs are said of what is better small."""
-    return {"fps": "ms", "images_per_second": "ms"}.get(question.axis, question.axis)
+def _ceiling(question: Question) -> BudgetKind:
+    """The kind of the axis, of a rate the time behind it: ratios of costs are said of what is better small."""
+    return "ms" if question.axis in FLOORS else question.axis
 
 
 def _spending(question: Question, priced: Priced) -> list[str]:
@@ -46,4 +46,4 @@ def _room(priced: Priced, budget: Budget) -> str:
     if left < 0:
         return f"may not meet {budget.text}"
     surely = "" if held.worst(priced.costs[budget.kind], budget.is_floor) == priced.cost(budget.kind) else "surely "
-    return f"{surely}{left:.0%} {'above' if budget.is_floor else 'of'} {budget.text}{'' if budget.is_floor else ' left'}"
+    return f"{surely}{left:.0%} above {budget.text}" if budget.is_floor else f"{surely}{left:.0%} of {budget.text} left"

@@ -11,7 +11,22 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli import cost, data, db, doctor, eval_, export, front, list_, predict, profile, recommend, runs, show, train
+from luma_cli.cli import (
+    cost,
+    data,
+    db,
+    doctor,
+    eval_,
+    export,
+    front,
+    list_,
+    predict,
+    profile,
+    recommend,
+    runs,
+    show,
+    train,
+)
 from luma_cli.cli.command import ManyValued
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
