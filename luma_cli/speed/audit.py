@@ -43,7 +43,8 @@ class Error:
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """One setting predicted from other devices. anchor: the classifier that was measured first. errors: by number of
-    measurements. has_class: whether a setting of its class is left when its device is left out."""
+    measurements. has_class: whether a setting of its class is left when its device is left out.
+    """
 
     setting: str
     anchor: str
@@ -54,7 +55,8 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class SpeedAudit:
     """transfers: per setting. pooled: over all predictions for settings with a class. upsizing: by setting, of sizes
-    from 512 px when nothing above 383 px was seen; networks that the table has smaller, and those that it has not."""
+    from 512 px when nothing above 383 px was seen; networks that the table has smaller, and those that it has not.
+    """
 
     transfers: tuple[Transfer, ...]
     pooled: dict[int, Error]

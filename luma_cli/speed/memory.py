@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from luma_cli.speed.features import Floats
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Before any measurement: an inference process takes 0.2 to 0.9 GiB (CUDA context or interpreter), and between a hundredth
-# and all of the activations are alive at once.
+# Before any measurement: a process takes 0.2 to 0.9 GiB (CUDA context or interpreter), and a hundredth to all of the
+# activations are alive at once.
 _BASE_BYTES, _BASE_SD = 0.55 * 2**30, 0.25 * 2**30
 _SHARE, _SHARE_SD = 0.3, 0.3
 _NOISE, _LEAST_NOISE_BYTES = 0.06, 32 * 2**20
@@ -41,7 +41,7 @@ class Size:
 
 
 def predict(bench: Bench, workloads: Sequence[Workload], dtype: str) -> list[Quantity | None]:
-    """Peak bytes at batch 1 with weights in `dtype`; None for a segmenter whose parameters or activations nobody counted.
+    """Peak bytes at batch 1 with weights in `dtype`; None where parameters or activations were never counted.
 
     What was measured on the bench moves share and base, also where heads and environments differ.
     """
@@ -93,7 +93,9 @@ def _quantity(
     value, low, high = numbers
     extrapolated = workload.head != "none" and workload.resolution >= LARGE_SIDE > largest
     notes = [] if num_rows else [f"no memory was measured on {place}: from weights and counts alone"]
-    notes += [f"extrapolated: nothing at {LARGE_SIDE} px or more was measured here"] if extrapolated and num_rows else []
+    notes += (
+        [f"extrapolated: nothing at {LARGE_SIDE} px or more was measured here"] if extrapolated and num_rows else []
+    )
     return Quantity("bytes", value, low, high, "predicted", extrapolated or not num_rows, "; ".join(notes))
 
 
