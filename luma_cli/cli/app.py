@@ -11,7 +11,23 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli import cost, data, db, doctor, eval_, export, front, list_, predict, profile, recommend, runs, show, train
+from luma_cli.cli import (
+    cost,
+    data,
+    db,
+    doctor,
+    eval_,
+    export,
+    front,
+    list_,
+    next_,
+    predict,
+    profile,
+    recommend,
+    runs,
+    show,
+    train,
+)
 from luma_cli.cli.command import ManyValued
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
@@ -30,6 +46,7 @@ app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)
 app.command("front", cls=ManyValued)(front.front)
+app.command("next", cls=ManyValued)(next_.next_)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
