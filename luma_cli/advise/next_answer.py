@@ -16,9 +16,8 @@ from luma_cli.advise import budgets as held
 from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import TITLES, Priced
 from luma_cli.advise.design import most_narrowing, series_of
-from luma_cli.advise.drawn_front import Floats
 from luma_cli.advise.learned_front import has_evidence
-from luma_cli.advise.next_run import Bench, NextRun, Prospect, Purpose, command, rival
+from luma_cli.advise.next_run import LEAST_REGRET, Bench, NextRun, Prospect, Purpose, command, rival
 from luma_cli.advise.question import Question, unmet
 from luma_cli.advise.setting import Fit, Setting, load
 from luma_cli.advise.subjects import subject
@@ -26,7 +25,7 @@ from luma_cli.advise.training_cost import num_images_seen, training_cost, usual_
 from luma_cli.errors import NoAnswer, UsageError
 
 # Of the usual schedule. Fine-tuned with a linear head for short, checkpoints rank much as they do with larger heads
-# (Kerssies, de Geus, Dubbelman: How to Benchmark Vision Foundation Models for Semantic Segmentation?, arXiv 2404.12172).
+# (Kerssies, de Geus, Dubbelman: How to Benchmark Vision Foundation Models for Semantic Segmentation, arXiv 2404.12172).
 PROXY_SHARE = 1 / 8
 # A first run without any evidence: about the size of a ViT-B at 512 px.
 _MODEST_MACS = 150e9
@@ -125,8 +124,12 @@ class _Planner:
 
     def plan(self, top: int) -> NextRuns:
         known = any(has_evidence(each) for each in self.predictions)
-        bench = Bench(self._places(), self.draws, self.question.axis, self.within if self.question.budgets else None)
+        bench = self._bench(under_budget=bool(self.question.budgets))
         batch = self._batch(bench, top) if known else self._first()
+        is_settled = not batch and bench.is_under_budget
+        if is_settled:
+            bench = self._bench(under_budget=False)
+            batch = self._batch(bench, top)
         proxies = self._proxies(batch[0]) if batch else ()
         return NextRuns(
             question=self.question,
@@ -136,11 +139,12 @@ class _Planner:
             exponents=self._exponents(),
             hours=self.limit if self.in_hours else None,
             scale_note=self.setting.model.scale_note,
-            notes=(*self._notes(known, batch), *self.setting.notes),
+            notes=(*self._notes(known, batch, is_settled), *self.setting.notes),
         )
 
-    def _places(self) -> Floats:
-        return np.array([place(each, self.question.axis) for each in self.pool])
+    def _bench(self, under_budget: bool) -> Bench:
+        places = np.array([place(each, self.question.axis) for each in self.pool])
+        return Bench(places, self.draws, self.question.axis, self.within if under_budget else None)
 
     def _affords(self, prospect: Prospect) -> bool:
         return self.limit is None or not self.in_hours or prospect.cost.value <= self.limit
@@ -149,18 +153,20 @@ class _Planner:
         runs = list(self.prospects)
         limit = self.limit if self.limit is not None and self.in_hours else math.inf
         picks = bench.pick(runs, [self.prospects[run].cost.value for run in runs], limit, top)
-        purpose: Purpose = "budget" if self.question.budgets else "front"
+        purpose: Purpose = "budget" if bench.is_under_budget else "front"
         return tuple(
             replace(
-                self._run(self.prospects[pick.index], purpose, self._why(pick.gain, self.predictions[pick.index])),
+                self._run(
+                    self.prospects[pick.index], purpose, self._why(purpose, pick.gain, self.predictions[pick.index])
+                ),
                 gain=pick.gain,
                 gain_unit=bench.gain_unit,
             )
             for pick in picks
         )
 
-    def _why(self, gain: float, prediction: Prediction) -> str:
-        if self.question.budgets:
+    def _why(self, purpose: Purpose, gain: float, prediction: Prediction) -> str:
+        if purpose == "budget":
             said = f"expected to save {gain:.2f} mIoU of regret under {_asked(self.question)}"
         else:
             said = f"expected to lift the front by {gain:.2f} mIoU points x doublings of {TITLES[self.question.axis]}"
@@ -220,11 +226,14 @@ class _Planner:
         return self._run(prospect, "exponents", why)
 
     def _ranked_by(self, bench: Bench) -> str:
-        goal = f"regret saved under {_asked(self.question)}" if self.question.budgets else "hypervolume gained"
+        goal = f"regret saved under {_asked(self.question)}" if bench.is_under_budget else "hypervolume gained"
         return f"expected {goal} ({bench.gain_unit}) per {'GPU-hour' if self.in_hours else 'training PFLOP'}"
 
-    def _notes(self, known: bool, batch: Sequence[NextRun]) -> list[str]:
+    def _notes(self, known: bool, batch: Sequence[NextRun], is_settled: bool) -> list[str]:
         notes = []
+        if is_settled:
+            asked = f"what is recommended under {_asked(self.question)}"
+            notes.append(f"no run is expected to better {asked} by {LEAST_REGRET:g} mIoU; ranked by the front instead")
         if not self.in_hours:
             limit = f"; --budget-hours {self.limit:g} is not applied" if self.limit is not None else ""
             notes.append(f"no GPU-hours are known on this device: ranked by the multiply-adds of training{limit}")

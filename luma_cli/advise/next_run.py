@@ -24,9 +24,11 @@ from luma_cli.advise.training_cost import TrainingCost
 from luma_cli.units import BudgetKind
 
 Purpose = Literal["front", "budget", "first", "proxy", "exponents"]
-# Of what the most promising run that can be paid promises; less is not proposed, however cheap. Without it gain per cost
-# would always name the smallest model: prices span a factor of thousands, gains of ten.
+# Of what the most promising run that can be paid promises; less is not proposed, however cheap. Without it gain per
+# cost would always name the smallest model: prices span a factor of thousands, gains of ten.
 LEAST_PROMISE = 0.5
+# Points of mIoU below which no run is said to change a recommendation.
+LEAST_REGRET = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +102,19 @@ class Bench:
         self._places, self._kind, self._within = places, kind, within
         means = draws.mean(axis=0)
         members = [i for i, kept in enumerate(on_front([(at,) for at in places.tolist()], means.tolist())) if kept]
-        self.believer = Believer(centred(draws, members), TIE_MIOU)
+        # What is common to all cancels in a regret by itself.
+        self.believer = Believer(draws if within else centred(draws, members), TIE_MIOU)
         self._front = steps(places, means, REFERENCE_COST[kind])
+
+    @property
+    def is_under_budget(self) -> bool:
+        """Whether gains are of the recommendation under a budget; else of the front."""
+        return self._within is not None
 
     @property
     def gain_unit(self) -> str:
         """What gains are counted in."""
-        return "mIoU points of regret" if self._within is not None else "mIoU points x doublings"
+        return "mIoU points of regret" if self.is_under_budget else "mIoU points x doublings"
 
     def gains(self, runs: Sequence[int]) -> Floats:
         """What each of the runs, indices of candidates, is expected to add."""
@@ -123,7 +131,7 @@ class Bench:
         while len(picks) < count:
             left = [run for run in left if price[run] <= limit]
             gains = self.gains(left).tolist() if left else []
-            floor = LEAST_PROMISE * max(gains, default=0.0)
+            floor = max(LEAST_PROMISE * max(gains, default=0.0), LEAST_REGRET if self.is_under_budget else 0.0)
             worth = [
                 (gain / price[run], -run, gain) for run, gain in zip(left, gains, strict=True) if gain >= floor > 0
             ]
