@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike
 
 from luma_cli.advise.drawn_front import Floats
 
+# Correlations of independent candidates have a standard deviation of 1 / sqrt(draws); below this many they are noise.
+CHANCE_SDS = 3.0
+
 
 class Believer:
     """Means and variances of C candidates from joint draws [S, C], updated for each run that is believed."""
@@ -25,6 +28,9 @@ class Believer:
         self._noise = noise_sd
         self._updates: list[Floats] = []
         self.variance: Floats = np.asarray((self._centred**2).sum(axis=0) / (len(values) - 1), dtype=np.float64)
+        self._sd: Floats = self.sd
+        # Correlations that so many draws show by chance alone.
+        self._chance = CHANCE_SDS / np.sqrt(len(values))
 
     @property
     def sd(self) -> Floats:
@@ -35,6 +41,7 @@ class Believer:
         """Between candidates [R, J], given what is believed. rows, columns: indices."""
         one, other = np.asarray(rows, dtype=np.intp), np.asarray(columns, dtype=np.intp)
         found = self._centred[:, one].T @ self._centred[:, other] / (len(self._centred) - 1)
+        found[np.abs(found) < self._chance * np.outer(self._sd[one], self._sd[other])] = 0.0
         for update in self._updates:
             found = found - np.outer(update[one], update[other])
         return np.asarray(found, dtype=np.float64)

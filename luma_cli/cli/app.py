@@ -20,6 +20,7 @@ from luma_cli.cli import (
     export,
     front,
     list_,
+    next_,
     predict,
     profile,
     recommend,
@@ -45,6 +46,7 @@ app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)
 app.command("front", cls=ManyValued)(front.front)
+app.command("next", cls=ManyValued)(next_.next_)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
@@ -72,7 +72,7 @@ def _table(front: LearnedFront) -> Table:
     )
 
 
-def _caption(front: LearnedFront, origins: set[str]) -> str:
+def _caption(front: LearnedFront, origins: Collection[str]) -> str:
     lines = [
         f"mIoU in percent as predicted for one run, {front.scale_note}, with the central 80 % interval",
         f"P: chance to be on the front. next 2x: mIoU points that twice the {TITLES[front.kind]} would add",
@@ -150,7 +150,7 @@ def _reference(front: LearnedFront) -> float:
 
 
 def _said(front: LearnedFront, row: FrontRow) -> str:
-    cost = describe(front.kind, row.priced.costs[front.kind].value, front.question.convention)
+    cost = f"{_amount(front, row.priced.costs[front.kind])} {_HEADINGS[front.kind]}"
     return (
         f"{row.candidate.label}: {row.prediction.miou_percent:.1f} mIoU ({_ends(row.prediction.interval_80)}), {cost}"
     )
