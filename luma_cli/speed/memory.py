@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Before any measurement: a process takes 0.2 to 0.9 GiB (CUDA context or interpreter), and a hundredth to all of the
 # activations are alive at once.
-_BASE_BYTES, _BASE_SD = 0.55 * 2**30, 0.25 * 2**30
-_SHARE, _SHARE_SD = 0.3, 0.3
+_BASE_BYTES, _BASE_SD = 0.6 * 2**30, 0.3 * 2**30
+_SHARE, _SHARE_SD = 0.4, 0.3
 _NOISE, _LEAST_NOISE_BYTES = 0.06, 32 * 2**20
 _QUERIES, _MASK_STRIDE = 100, 4
 _MOST_ROWS = 500

@@ -163,7 +163,7 @@ class SpeedModel:
         return training.predict(jobs, self.runs, self.lineup, forward, self.device_name)
 
     def _measured(self, kind: BudgetKind) -> dict[tuple[str, int, str, int], Quantity]:
-        found = ((key_of_row(row), quantity_of(kind, row)) for row in self.bench.rows)
+        found = ((key_of_row(row), quantity_of(kind, row)) for row in self.bench.answering)
         return {key: quantity for key, quantity in found if quantity is not None}
 
     def _predicted(self, kind: BudgetKind, workloads: Sequence[Workload]) -> list[Quantity | None]:

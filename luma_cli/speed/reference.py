@@ -40,10 +40,11 @@ _LAW_SD, _LAW_ONLY_SD, _NO_FAMILY = 0.25, 0.22, 1.6
 class Reference:
     """The shipped times of a class, as logs. own: whether they are the device's own, so that their level counts too.
 
-    rows: r classifiers. base: (r,) log ms. contrasts: (r, k) by how much each differs. law: coefficients over 1,
-    s and s squared of log ms per multiply-add; s is `sizes`, (r,) log multiply-adds per pixel. residuals: (r,) of it.
-    size_sd: see `_SIZE_SD`. law_sd: the residuals' spread for a network that the table does not have. intensities: (r,) log multiply-adds per activation.
-    disagreements: (r,) variance between the settings that stays with the row. by_*: indices of rows.
+    rows: r classifiers. base: (r,) log ms. contrasts: (r, k) by how much each differs. law: coefficients over 1, s and
+    s squared of log ms per multiply-add; s is `sizes`, (r,) log multiply-adds per pixel. residuals: (r,) of the law.
+    law_sd: their spread for a network that the table does not have. size_sd: see `_SIZE_SD`. intensities: (r,) log
+    multiply-adds per activation. disagreements: (r,) variance between the settings that stays with the row. by_name,
+    by_stem, by_family: indices of rows.
     """
 
     settings: tuple[Setting, ...]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from luma_cli.speed.bench import Z80
 from luma_cli.speed.quantity import Origin, Quantity, Workload
-from luma_cli.speed.transfer import LogNormal, Points, posterior
+from luma_cli.speed.transfer import SHIPPED, LogNormal, Points, posterior
 from luma_cli.train.recipe import Recipe
 from luma_cli.train.recipes import load_recipe
 
@@ -140,7 +140,7 @@ def _from_runs(jobs: Sequence[Job | None], runs: Sequence[TrainedRun], lineup: L
     import numpy as np
 
     wider = {name: max(getattr(lineup.spread, name), _MODEL_SD) for name in ("family", "stem", "size")}
-    spread = replace(lineup.spread, scale=3.0, noise=_RUN_NOISE, **wider)
+    spread = replace(lineup.spread, scale=SHIPPED.scale, noise=_RUN_NOISE, **wider)
     seen = lineup.reference.points([run.workload for run in runs])
     asked = [job for job in jobs if job is not None]
     targets: Points = lineup.reference.points([job.workload for job in asked])

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Standard deviations in log time. scale: of the device. size, intensity, side: per unit of log. family, stem: of
-    effects shared by them. contrast: of the weight of each direction in which shipped settings differ. head: of all
-    segmenters with one head. environment: of all rows of an older one. noise: of one measurement.
+    """Standard deviations in log time.
+
+    scale: of the device, as good as unknown. size, intensity, side: per unit of log. family, stem: of effects shared by
+    them. contrast: of the weight of each direction in which shipped settings differ. head: of all segmenters with one
+    head. environment: of all rows of an older one. noise: of one measurement.
     """
 
-    scale: float = 3.0
+    scale: float = 100.0
     size: float = 0.02
     intensity: float = 0.065
     side: float = 0.025
