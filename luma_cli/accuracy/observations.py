@@ -38,14 +38,15 @@ class Column:
 class Observations:
     """`n` observed log errors with `p` effects.
 
-    subjects: n. log_error: n, without CENTRE and what the prior expects. noise_of: n indices into `noises`.
-    noise_factor: n. keys: p pairs of group and level; columns: p. usual_data: objective -> pretraining data of most of
-    its rows.
+    subjects: n. log_error: n, without CENTRE and what the prior expects, `expected` [n]. noise_of: n indices into
+    `noises`. noise_factor: n. keys: p pairs of group and level; columns: p. usual_data: objective -> pretraining data
+    of most of its rows.
     """
 
     ids: tuple[str, ...]
     subjects: tuple[Subject, ...]
     log_error: Vector
+    expected: Vector
     noises: tuple[str, ...]
     noise_of: NDArray[np.intp]
     noise_factor: Vector
@@ -56,6 +57,12 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.subjects)
+
+    def percent(self, log_error: Vector) -> Vector:
+        """The mIoU of every row [n] if its log error were `log_error`."""
+        import numpy as np
+
+        return np.asarray(100 - np.exp(log_error + CENTRE + self.expected), dtype=np.float64)
 
     @cached_property
     def position(self) -> Mapping[tuple[str, str], int]:
@@ -76,12 +83,14 @@ def observe(rows: Sequence[Evidence], sensitivity: Mapping[str, float]) -> Obser
     subjects = tuple(subject_of_row(row) for row in used)
     usual = usual_data(subjects)
     found = [features(subject, usual, sensitivity) for subject in subjects]
+    expected = np.array(_expected(found))
     keys, columns = _columns(found)
     noises = tuple(sorted({noise_name(subject) for subject in subjects}))
     return Observations(
         ids=tuple(row.id for row in used),
         subjects=subjects,
-        log_error=np.log(100 - np.array([row.miou_percent for row in used])) - CENTRE - np.array(_expected(found)),
+        log_error=np.log(100 - np.array([row.miou_percent for row in used])) - CENTRE - expected,
+        expected=expected,
         noises=noises,
         noise_of=np.array([noises.index(noise_name(subject)) for subject in subjects], dtype=np.intp),
         noise_factor=np.array([(DOUBT_FACTOR if row.doubtful else 1.0) / row.seeds**0.5 for row in used]),
