@@ -21,7 +21,7 @@ variance components as shipped. Every figure is about rows that the fit did not 
 
 What is left out together: all rows of one backbone (its name as published), of one architecture, one series (Swin,
 ConvNeXt, plain ViT ...), one pretraining objective, one source, one head, or one dataset and crop. A label that holds
-more than half of a dataset's rows is not left out: hardly anything would remain to predict from (`n of m` rows).
+more than two thirds of a dataset's rows is not left out: hardly anything would remain to predict from (`n of m` rows).
 
 A baseline of less regret than the model decides in its place, and `luma recommend` says so.
 """

@@ -127,7 +127,8 @@ def token_features(subject: Subject, sensitivity: Mapping[str, float]) -> list[F
     ratio = subject.height * subject.width / USUAL_PIXELS.get(dataset, 512 * 512)
     terms = [Feature("tokens", "all", math.log(ratio)), Feature("tokens x dataset", dataset, math.log(ratio))]
     if ratio < 1:
-        terms.append(Feature("low resolution", dataset, (ratio**-TOKEN_EXPONENT - 1) / TOKEN_EXPONENT))
+        level = f"{dataset}, {subject.regime}"
+        terms.append(Feature("low resolution", level, (ratio**-TOKEN_EXPONENT - 1) / TOKEN_EXPONENT))
     return _scaled(terms, dataset, sensitivity)
 
 
