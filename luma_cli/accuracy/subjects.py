@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from luma_cli.accuracy.backbones import Backbone, recognise
-from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.subject import HERE, Subject
 from luma_cli.catalogue.pretraining import load_objectives, objective_of
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval, Evidence, Regime
@@ -51,6 +51,8 @@ def subject_of(
 
 def subject_of_row(row: Evidence) -> Subject:
     """The segmenter that a row of evidence is about."""
+    if row.provenance == "own run":
+        return _subject_of_own(row)
     iterations = _ITERATIONS.match(row.schedule)
     return replace(
         _bare(row.dataset, row.backbone, None),
@@ -66,6 +68,26 @@ def subject_of_row(row: Evidence) -> Subject:
         eval=row.eval,
         iterations=int(iterations[1]) if iterations else None,
         source=row.source,
+    )
+
+
+def _subject_of_own(row: Evidence) -> Subject:
+    """An own run as a candidate is written, so that it speaks about that very candidate.
+
+    The usual recipe is no recipe of its own and its length the usual one; whatever was changed is a recipe with a
+    length, because a short trial must not move what is said of full trainings.
+    """
+    name = row.timm or row.backbone
+    changed = row.recipe.removeprefix(HERE).removeprefix(": ")
+    return replace(
+        _bare(row.dataset, name, None),
+        pretraining=row.pretraining or objective_of(name) or "other",
+        height=row.height,
+        width=row.width,
+        head=row.head,
+        recipe=f"{changed}, {row.schedule}" if changed else "",
+        regime=row.regime,
+        eval=row.eval,
     )
 
 
