@@ -115,6 +115,18 @@ def _has(names: Sequence[str]) -> Floats:
     return np.array([bool(name) for name in names], dtype=float)
 
 
+def log_evidence(measured: Points, log_ms: Floats, spread: Spread) -> float:
+    """Log density of the measurements before they were made; 0 for none."""
+    import numpy as np
+
+    if not len(measured):
+        return 0.0
+    gram = covariance(measured, measured, spread) + np.diag(measured.variance + spread.noise**2)
+    off = log_ms - measured.base
+    _, determinant = np.linalg.slogdet(gram)
+    return float(-(off @ np.linalg.solve(gram, off) + determinant) / 2)
+
+
 def posterior(targets: Points, measured: Points, log_ms: Floats, spread: Spread) -> LogNormal:
     """Log time of the targets given the measurements `log_ms` (m,); the prior where m is 0.
 
