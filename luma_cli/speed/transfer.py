@@ -5,7 +5,8 @@
 
 Every term but the noise is Normal(0, spread squared) before anything was measured, so few measurements move the shared
 scale and many also the family and the architecture (partial pooling). The spreads of `SHIPPED` are moments of the
-differences between the shipped GPUs of one class; leaving any GPU out changes them by less than 0.015.
+differences between pairs of shipped GPUs of one class; leaving one GPU out changes them by less than 0.01, but for
+the intensity without the RTX 3090 (0.03).
 Shapes: n targets, m measurements, k shipped settings.
 """
 
