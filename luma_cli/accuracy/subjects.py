@@ -11,6 +11,7 @@ from luma_cli.catalogue.pretraining import load_objectives, objective_of
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval, Evidence, Regime
 
+_MORE_CLASSES = re.compile(r"2[12]k")
 _ITERATIONS = re.compile(r"(\d+) iters")
 
 
@@ -88,11 +89,13 @@ def _bare(dataset: str, name: str, params: float | None) -> Subject:
 def _objective(text: str, data: str, name: str) -> str:
     """The objective of our list that the words mean, else the one of the tag, else `other`."""
     lower = text.strip().lower()
-    if lower in load_objectives():
-        return lower
-    named = {alias: each.name for each in load_objectives().values() for alias in each.aliases}
+    named = {alias: each.name for each in load_objectives().values() for alias in (each.name, *each.aliases)}
     if lower in named:
         return named[lower]
-    if lower:
-        return cleaning.objective(lower, data, name)
-    return objective_of(name) or "other"
+    found = cleaning.objective(lower, data, name) if lower else "other"
+    tagged = (objective_of(name) or "other") if "." in name else "other"
+    if found != "other" or tagged != "other":
+        return found if found != "other" else tagged
+    if lower.startswith("supervised"):
+        return "supervised_in21k" if _MORE_CLASSES.search(f"{lower} {data} {name}".lower()) else "supervised_in1k"
+    return "other"
