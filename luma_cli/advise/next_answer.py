@@ -144,7 +144,18 @@ class _Planner:
 
     def _bench(self, under_budget: bool) -> Bench:
         places = np.array([place(each, self.question.axis) for each in self.pool])
-        return Bench(places, self.draws, self.question.axis, self.within if under_budget else None)
+        return Bench(places, self.draws, self._reference(), self.within if under_budget else None)
+
+    def _reference(self) -> float:
+        """Where the front ends: at the budget on its axis, else at twice the dearest run that can be paid.
+
+        With an end far beyond them all the dearest candidate alone would gain from its distance.
+        """
+        limits = [budget for budget in self.question.budgets if budget.kind == self.question.axis]
+        if limits:
+            return 1 / limits[0].limit if limits[0].is_floor else limits[0].limit
+        places = [place(each.priced, self.question.axis) for each in self.prospects.values() if self._affords(each)]
+        return 2 * max(places, default=1.0)
 
     def _affords(self, prospect: Prospect) -> bool:
         return self.limit is None or not self.in_hours or prospect.cost.value <= self.limit

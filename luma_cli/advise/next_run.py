@@ -16,8 +16,6 @@ from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.drawn_front import Floats
 from luma_cli.advise.ehvi import expected_hypervolume_improvement, steps
-from luma_cli.advise.front import on_front
-from luma_cli.advise.hypervolume import REFERENCE_COST
 from luma_cli.advise.information import value_of_information
 from luma_cli.advise.ties import TIE_MIOU
 from luma_cli.advise.training_cost import TrainingCost
@@ -27,6 +25,8 @@ Purpose = Literal["front", "budget", "first", "proxy", "exponents"]
 # Of what the most promising run that can be paid promises; less is not proposed, however cheap. Without it gain per
 # cost would always name the smallest model: prices span a factor of thousands, gains of ten.
 LEAST_PROMISE = 0.5
+# Of what the most promising run promised before any was chosen; a batch ends where the rest promises less.
+LEAST_OF_FIRST = 0.02
 # Points of mIoU below which no run is said to change a recommendation.
 LEAST_REGRET = 0.01
 
@@ -85,26 +85,34 @@ class Pick:
     gain: float
 
 
-def centred(draws: Floats, members: Sequence[int]) -> Floats:
-    """The draws [S, C] less what the members of the front have in common in each draw, around the same means.
+def centred(draws: Floats) -> Floats:
+    """The draws [S, C] less what all candidates have in common in each draw, around the same means.
 
-    The level that all share (how LUMA compares to other heads, say) moves the whole front and no choice on it.
+    The level that all share (how LUMA compares to other heads, say) moves the whole front and no choice on it. It is
+    estimated by the mean of all, shrunk by the part of that mean's variance that is shared and not chance.
     """
-    common = draws[:, list(members)].mean(axis=1, keepdims=True)
-    return np.asarray(draws - common + common.mean(), dtype=np.float64)
+    num = draws.shape[1]
+    level = draws.mean(axis=1)
+    if num < 2 or level.var() == 0:
+        return draws
+    covariance = (num * level.var() - draws.var(axis=0).mean()) / (num - 1)
+    shared = float(np.clip(covariance / level.var(), 0.0, 1.0))
+    return np.asarray(draws - shared * (level - level.mean())[:, np.newaxis], dtype=np.float64)
 
 
 class Bench:
     """The prospects with the joint posterior of all candidates: what each run adds, given those believed done."""
 
-    def __init__(self, places: Floats, draws: Floats, kind: BudgetKind, within: Sequence[bool] | None = None) -> None:
-        """places: [C] on the axis. draws: [S, C] of mIoU. within: whether a budget is met, None without a budget."""
-        self._places, self._kind, self._within = places, kind, within
+    def __init__(self, places: Floats, draws: Floats, reference: float, within: Sequence[bool] | None = None) -> None:
+        """places: [C] on the axis. draws: [S, C] of mIoU. within: whether a budget is met, None without a budget.
+
+        reference: the largest cost that counts for the hypervolume.
+        """
+        self._places, self._within = places, within
         means = draws.mean(axis=0)
-        members = [i for i, kept in enumerate(on_front([(at,) for at in places.tolist()], means.tolist())) if kept]
         # What is common to all cancels in a regret by itself.
-        self.believer = Believer(draws if within else centred(draws, members), TIE_MIOU)
-        self._front = steps(places, means, REFERENCE_COST[kind])
+        self.believer = Believer(draws if within else centred(draws), TIE_MIOU)
+        self._front = steps(places, means, reference)
 
     @property
     def is_under_budget(self) -> bool:
@@ -127,11 +135,13 @@ class Bench:
     def pick(self, runs: Sequence[int], costs: Sequence[float], limit: float, count: int) -> list[Pick]:
         """Up to `count` of the runs, most gain per cost first, that cost no more than the limit together."""
         price = dict(zip(runs, costs, strict=True))
-        left, picks = list(price), list[Pick]()
+        left, picks, least = list(price), list[Pick](), LEAST_REGRET if self.is_under_budget else 0.0
         while len(picks) < count:
             left = [run for run in left if price[run] <= limit]
             gains = self.gains(left).tolist() if left else []
-            floor = max(LEAST_PROMISE * max(gains, default=0.0), LEAST_REGRET if self.is_under_budget else 0.0)
+            most = max(gains, default=0.0)
+            least = least if picks else max(least, LEAST_OF_FIRST * most)
+            floor = max(LEAST_PROMISE * most, least)
             worth = [
                 (gain / price[run], -run, gain) for run, gain in zip(left, gains, strict=True) if gain >= floor > 0
             ]

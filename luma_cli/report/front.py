@@ -31,7 +31,7 @@ _HEADINGS: Mapping[BudgetKind, str] = {
 def print_front(front: LearnedFront, file: TextIO | None = None) -> None:
     """Print the front to `file` (default stdout): a table, and remarks under it."""
     stream = file or sys.stdout
-    print_table(_table(front), stream)
+    print_table(front_table(front), stream)
     for mark, text in _remarks(front):
         if stream.isatty():
             width = max(40, get_terminal_size((80, 24)).columns - 1)
@@ -45,7 +45,8 @@ def print_front(front: LearnedFront, file: TextIO | None = None) -> None:
             print(f"# {mark}{text}", file=stream)
 
 
-def _table(front: LearnedFront) -> Table:
+def front_table(front: LearnedFront) -> Table:
+    """The rows of the front; a column for the origin of costs where there are several."""
     origins = {row.priced.costs[front.kind].origin for row in front.rows}
     source = ["from"] if len(origins) > 1 else []
     rows = [
