@@ -127,7 +127,7 @@ def test_json_has_no_nan_and_text_fits_80_columns() -> None:
     print_front(found, plain)
     assert "# Knee at vit_s" in plain.getvalue()
     assert "2.0 below the front (vit_s" in plain.getvalue()
-    assert "10,000 GFLOPs and 0 mIoU" in plain.getvalue()
+    assert "up to 10,000 GFLOPs, from 37.4 mIoU up" in plain.getvalue()
 
 
 def test_costs_of_several_origins_say_where_each_comes_from() -> None:

@@ -14,6 +14,7 @@ from luma_cli.advise.axis import place
 from luma_cli.advise.believer import Believer
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
+from luma_cli.advise.chances import best_chance
 from luma_cli.advise.drawn_front import Floats
 from luma_cli.advise.ehvi import expected_hypervolume_improvement, steps
 from luma_cli.advise.information import value_of_information
@@ -79,10 +80,14 @@ class NextRun:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """The place of a prospect in the list, and what it is expected to add given the picks before it."""
+    """A candidate by its place in the list, and what its run is expected to add given the picks before it.
+
+    tells_of: the candidate whose mean it moves most, by its chance to be the best.
+    """
 
     index: int
     gain: float
+    tells_of: int
 
 
 def centred(draws: Floats) -> Floats:
@@ -103,16 +108,18 @@ def centred(draws: Floats) -> Floats:
 class Bench:
     """The prospects with the joint posterior of all candidates: what each run adds, given those believed done."""
 
-    def __init__(self, places: Floats, draws: Floats, reference: float, within: Sequence[bool] | None = None) -> None:
+    def __init__(
+        self, places: Floats, draws: Floats, reference: tuple[float, float], within: Sequence[bool] | None = None
+    ) -> None:
         """places: [C] on the axis. draws: [S, C] of mIoU. within: whether a budget is met, None without a budget.
 
-        reference: the largest cost that counts for the hypervolume.
+        reference: the largest cost and the least mIoU that count for the hypervolume.
         """
-        self._places, self._within = places, within
+        self._places, self._draws, self._within = places, draws, within
         means = draws.mean(axis=0)
         # What is common to all cancels in a regret by itself.
         self.believer = Believer(draws if within else centred(draws), TIE_MIOU)
-        self._front = steps(places, means, reference)
+        self._front = steps(places, means, *reference)
 
     @property
     def is_under_budget(self) -> bool:
@@ -132,6 +139,13 @@ class Bench:
         mean, sd = self.believer.mean[at], self.believer.sd[at]
         return expected_hypervolume_improvement(self._places[at], mean, sd, self._front)
 
+    def tells_of(self, run: int) -> int:
+        """Whose mean a run of this candidate moves most, of those that could be recommended, by their chance."""
+        chance = best_chance(self._draws, self._within)
+        contenders = np.flatnonzero(chance > 0)
+        moved = np.abs(self.believer.shifts([run], contenders)[0]) * chance[contenders]
+        return int(contenders[moved.argmax()]) if len(contenders) and moved.max() > 0 else run
+
     def pick(self, runs: Sequence[int], costs: Sequence[float], limit: float, count: int) -> list[Pick]:
         """Up to `count` of the runs, most gain per cost first, that cost no more than the limit together."""
         price = dict(zip(runs, costs, strict=True))
@@ -148,7 +162,7 @@ class Bench:
             if not worth:
                 break
             _, negative, gain = max(worth)
-            picks.append(Pick(-negative, gain))
+            picks.append(Pick(-negative, gain, self.tells_of(-negative)))
             self.believer.believe(-negative)
             limit -= price[-negative]
             left.remove(-negative)
@@ -171,9 +185,10 @@ def rival(first: Prospect, prospects: Sequence[Prospect], kind: BudgetKind, reac
 def command(candidate: Candidate, dataset: str, recipe: str, head: str, epochs: int | None = None) -> str:
     """The `luma train` line of a run: official dataset, resolution, recipe by name, head.
 
-    >>> from luma_cli.advise.candidates import Candidate
-    >>> command(Candidate("vit_s.dinov3", "t", "a", 512, None, None), "ade20k", "ade20k", "luma")
-    'luma train vit_s.dinov3 --data ade20k --res 512 --recipe ade20k --head luma'
+        >>> from luma_cli.advise.candidates import Candidate
+    from luma_cli.advise.chances import best_chance
+        >>> command(Candidate("vit_s.dinov3", "t", "a", 512, None, None), "ade20k", "ade20k", "luma")
+        'luma train vit_s.dinov3 --data ade20k --res 512 --recipe ade20k --head luma'
     """
     words = ["luma", "train", candidate.name, "--data", dataset, "--res", str(candidate.resolution)]
     words += ["--recipe", recipe, "--head", head]
