@@ -16,6 +16,7 @@ from luma_cli.advise.candidates import Candidate
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_run import OwnRun
 from luma_cli.head.config import HeadConfig
+from luma_cli.speed.anchor import Anchor
 from luma_cli.speed.measured import Conditions, Measured
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.units import BudgetKind
@@ -155,10 +156,10 @@ class TableModel:
     def _predict(self, subject: Subject) -> Prediction:
         known = subject.backbone in self.table
         miou, sd = self.table.get(subject.backbone, (50.0, 5.0))
-        ends = [(miou - z * sd, miou + z * sd) for z in (0.6745, 1.2816, 1.6449)]
+        half, most, nearly_all = ((miou - z * sd, miou + z * sd) for z in (0.6745, 1.2816, 1.6449))
         support = Support(0, 0, self.num_facts if known else 0, self.ids)
         reason = "" if known else f"no evidence about {subject.architecture}"
-        return Prediction(miou, *ends, sd, support, not known, reason)
+        return Prediction(miou, half, most, nearly_all, sd, support, not known, reason)
 
     def draws(self, subjects: Sequence[Subject], num_draws: int = 2000, seed: int = 0) -> Draws:
         columns = []
@@ -191,3 +192,6 @@ class TableSpeed:
 
     def why(self, kind: BudgetKind) -> str:
         return f"{kind} was not measured on any device"
+
+    def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> list[Anchor]:
+        return [Anchor(each, 2.0, 1.1) for each in workloads[:num]]

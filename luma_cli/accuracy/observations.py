@@ -38,9 +38,9 @@ class Column:
 class Observations:
     """`n` observed log errors with `p` effects.
 
-    subjects: n. log_error: n, without CENTRE and what the prior expects, `expected` [n]. noise_of: n indices into `noises`.
-    noise_factor: n. keys: p pairs of group and level; columns: p. usual_data: objective -> pretraining data of most of
-    its rows.
+    subjects: n. log_error: n, without CENTRE and what the prior expects, `expected` [n]. noise_of: n indices into
+    `noises`. noise_factor: n. keys: p pairs of group and level; columns: p. usual_data: objective -> pretraining data
+    of most of its rows.
     """
 
     ids: tuple[str, ...]

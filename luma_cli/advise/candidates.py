@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, BuildError, NoAnswer, UsageError
 from luma_cli.head.config import HeadConfig, HeadName
-from luma_cli.speed.measured import Measured
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
+    from luma_cli.speed.measured import Measured
 
 RESOLUTIONS = (224, 384, 512, 640, 768, 1024)
 NUM_CLASSES: Mapping[str, int] = {"ade20k": 150, "cityscapes": 19}
@@ -142,7 +142,7 @@ def _candidate(spec: BackboneSpec, facts: BackboneFacts, head_macs: int, head_pa
 def load(
     dataset: str, resolutions: Sequence[int] = (), any_resolution: bool = False, head: HeadName = "luma"
 ) -> list[Candidate]:
-    """Every card, pretraining and resolution of the shipped tables that takes the head, without public weights too.
+    """Every card, pretraining with public weights and resolution of the shipped tables that takes the head.
 
     any_resolution: sizes that the cost table lacks are no error, because measured rows bring their own counts. Raises
     NoAnswer without a cost table.
@@ -157,7 +157,7 @@ def load(
     if any_resolution:
         known = {resolution for _, resolution in costs}
         sizes = tuple(size for size in sizes if size in known) or RESOLUTIONS
-    return build(candidates(), costs, dataset, sizes, head)
+    return build([spec for spec in candidates() if spec.public_weights], costs, dataset, sizes, head)
 
 
 def with_measured(candidates: Sequence[Candidate], measured: Iterable[Measured], head: str) -> list[Candidate]:

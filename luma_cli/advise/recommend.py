@@ -5,19 +5,22 @@ Everything it works on is an argument. Imports no torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from luma_cli.accuracy.prediction import AccuracyModel, Prediction
 from luma_cli.accuracy.subject import Subject
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Aside, Price, Reasons, Recommendation, Row
+from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import Priced
-from luma_cli.advise.candidates import Candidate, num_classes
+from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.chooser import Chooser
-from luma_cli.advise.missing import check_known
+from luma_cli.advise.learned_front import has_evidence
 from luma_cli.advise.own_runs import settled
-from luma_cli.advise.pricing import Speed, price
+from luma_cli.advise.pricing import Speed
 from luma_cli.advise.question import Question, unmet
 from luma_cli.advise.ranking import Order, Ranked, order
 from luma_cli.advise.subjects import subject
@@ -25,14 +28,16 @@ from luma_cli.advise.wording import compared, why
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_run import OwnRow
-from luma_cli.units import Budget, convention_caption
+from luma_cli.units import Budget
 
 _NUM_ASIDE, _NUM_NEAREST = 3, 5
+# Chances are then within 0.016 (one standard error) of what more draws would say.
+NUM_DRAWS = 1000
 
 
 def recommend(
     question: Question,
-    candidates: Sequence[Candidate],
+    pool: Iterable[Priced],
     model: AccuracyModel,
     *,
     evidence: Iterable[Evidence] = (),
@@ -44,7 +49,8 @@ def recommend(
 ) -> Recommendation:
     """The candidates that surely meet every budget, best first by the question's objective.
 
-    model: of accuracy, fitted to `evidence`, whose rows it names in its reasons. own: the user's own runs as judged,
+    pool: candidates with the question's kinds of cost. model: of accuracy, fitted to `evidence`, whose rows it names in
+    its reasons. own: the user's own runs as judged,
     shown beside the answer. speed: where a cost depends on a device. chooser: a baseline that decides in the model's
     place. Equal questions have equal answers, whatever the order of the candidates.
 
@@ -52,14 +58,17 @@ def recommend(
     """
     if top < 1:
         raise UsageError(f"top is {top}, expected at least 1")
-    eligible = question.eligible(candidates)
-    priced = price(eligible, question.kinds, speed, question.head, num_classes(question.dataset))
+    priced = sorted(pool, key=lambda each: each.candidate.key)
     within, may_exceed = _affordable(question, priced)
     if not within and not may_exceed:
-        check_known(question, priced, speed)
+        if speed is not None:
+            from luma_cli.advise.missing import check_known
+
+            check_known(question, priced, speed)
         raise NoAnswer(unmet(question, priced))
     desk = _Desk(question, model, {row.id: row for row in evidence} if with_reasons else {}, with_reasons)
-    supported, unsupported = desk.split(within)
+    judged = desk.judge(within)
+    supported = [each for each in judged if has_evidence(each.prediction)]
     found = desk.rank(supported, chooser)
     rows = desk.rows(found.rows[:top])
     binding = held.binding(found.rows[0].priced, question.budgets) if found.rows else None
@@ -74,15 +83,16 @@ def recommend(
         binding=binding,
         price=desk.price(priced, found.rows, binding) if binding and question.objective == "miou" else None,
         may_exceed=desk.aside(may_exceed),
-        unsupported=desk.aside(unsupported),
+        unsupported=desk.aside([each.priced for each in judged if not has_evidence(each.prediction)]),
         notes=(*_chooser_notes(chooser), *_notes(question, priced)),
+        next_run=desk.next_run(judged, own) if judged else "",
         measured_here=settled(own, within, priced, question),
     )
 
 
 def _affordable(question: Question, pool: Iterable[Priced]) -> tuple[list[Priced], list[Priced]]:
     """What surely meets every budget, and what may exceed one; both with a known cost on the front's axis."""
-    known = [each for each in pool if question.axis_cost(each) == question.axis_cost(each)]
+    known = [each for each in pool if not math.isnan(place(each, question.axis))]
     standings = [(held.standing(each, question.budgets), each) for each in known]
     return (
         [each for standing, each in standings if standing == "within"],
@@ -92,31 +102,35 @@ def _affordable(question: Question, pool: Iterable[Priced]) -> tuple[list[Priced
 
 @dataclass(frozen=True, slots=True)
 class _Desk:
-    """A question and the model that answers it."""
+    """A question and the model that answers it; what was predicted once is kept by checkpoint and size."""
 
     question: Question
     model: AccuracyModel
     evidence: Mapping[str, Evidence]
     with_reasons: bool
+    kept: dict[tuple[str, int], tuple[Subject, Prediction]] = field(default_factory=dict)
 
-    def subjects(self, pool: Iterable[Priced]) -> list[Subject]:
-        return [subject(each.candidate, self.question.dataset, self.question.head) for each in pool]
+    def judge(self, pool: Iterable[Priced]) -> list[_Judged]:
+        """The pool with subjects and predictions, in order."""
+        candidates = [each.candidate for each in pool]
+        new = {_key(each): each for each in candidates if _key(each) not in self.kept}
+        subjects = [subject(each, self.question.dataset, self.question.head) for each in new.values()]
+        predictions = self.model.predict(subjects) if subjects else []
+        self.kept.update(zip(new, zip(subjects, predictions, strict=True), strict=True))
+        return [_Judged(each, *self.kept[_key(each.candidate)]) for each in pool]
 
-    def split(self, pool: Sequence[Priced]) -> tuple[list[tuple[Priced, Prediction]], list[Priced]]:
-        """Candidates that evidence speaks of, with their predictions, and those of which none does."""
-        pairs = list(zip(pool, self.model.predict(self.subjects(pool)), strict=True))
-        return (
-            [pair for pair in pairs if _is_supported(pair[1])],
-            [each for each, prediction in pairs if not _is_supported(prediction)],
-        )
-
-    def rank(self, pairs: Sequence[tuple[Priced, Prediction]], chooser: Chooser | None) -> Order:
-        """The supported candidates in order; nothing without any."""
-        if not pairs:
+    def rank(self, pool: Sequence[_Judged], chooser: Chooser | None) -> Order:
+        """The candidates in order; nothing without any."""
+        if not pool:
             return Order((), 0)
-        pool, subjects = [each for each, _ in pairs], self.subjects(each for each, _ in pairs)
-        scores = chooser.scores(subjects, [each.cost("macs") for each in pool]) if chooser else None
-        return order(self.question, pool, [found for _, found in pairs], self.model.draws(subjects), scores)
+        subjects, macs = [each.subject for each in pool], [each.priced.cost("macs") for each in pool]
+        return order(
+            self.question,
+            [each.priced for each in pool],
+            [each.prediction for each in pool],
+            self.model.draws(subjects, NUM_DRAWS),
+            chooser.scores(subjects, macs) if chooser else None,
+        )
 
     def rows(self, ranked: Sequence[Ranked]) -> tuple[Row, ...]:
         """The rows with what is to be said of each."""
@@ -141,42 +155,60 @@ class _Desk:
         return (compared(self.question, row.priced, mious[0], first.priced, mious[1], row.tie),)
 
     def _reasons(self, row: Ranked) -> Reasons:
-        (asked,) = self.subjects([row.priced])
+        (judged,) = self.judge([row.priced])
         nearest = [self.evidence[each] for each in row.prediction.support.ids if each in self.evidence]
-        return Reasons(tuple(self.model.effects(asked)), tuple(nearest[:_NUM_NEAREST]))
+        return Reasons(tuple(self.model.effects(judged.subject)), tuple(nearest[:_NUM_NEAREST]))
 
     def aside(self, pool: Sequence[Priced]) -> Aside:
         """How many there are, and the highest predictions among them, one size of each checkpoint."""
-        pairs = zip(pool, self.model.predict(self.subjects(pool)) if pool else (), strict=True)
-        ordered = sorted(pairs, key=lambda pair: (-pair[1].miou_percent, pair[0].candidate.key))
-        first = {each.candidate.timm_name: (each, found) for each, found in reversed(ordered)}
-        best = sorted(first.values(), key=lambda pair: (-pair[1].miou_percent, pair[0].candidate.key))
+        ordered = sorted(self.judge(pool), key=lambda each: (-each.miou, each.priced.candidate.key))
+        first: dict[str, _Judged] = {}
+        for each in ordered:
+            first.setdefault(each.priced.candidate.timm_name, each)
         rows = [
-            Row(index + 1, each, found, why(self.question, each, found))
-            for index, (each, found) in enumerate(best[:_NUM_ASIDE])
+            Row(index + 1, each.priced, each.prediction, why(self.question, each.priced, each.prediction))
+            for index, each in enumerate(list(first.values())[:_NUM_ASIDE])
         ]
         return Aside(len(pool), tuple(rows))
 
     def price(self, pool: Sequence[Priced], ranked: Sequence[Ranked], binding: Budget) -> Price | None:
         """What the best under twice the binding budget is predicted to gain over the best under the budget itself."""
         doubled = held.relaxed(binding)
-        looser = replace(
-            self.question, budgets=tuple(doubled if each is binding else each for each in self.question.budgets)
-        )
-        best = max(ranked, key=lambda row: row.prediction.miou_percent)
-        wider, _ = self.split(_affordable(looser, pool)[0])
-        if not wider:
+        budgets = tuple(doubled if each is binding else each for each in self.question.budgets)
+        looser = replace(self.question, budgets=budgets)
+        (best,) = self.judge([max(ranked, key=lambda row: row.prediction.miou_percent).priced])
+        wider = [each for each in self.judge(_affordable(looser, pool)[0]) if has_evidence(each.prediction)]
+        then = max(wider, key=lambda each: (each.miou, each.priced is best.priced), default=None)
+        if then is None:
             return None
-        then, found = max(wider, key=lambda pair: (pair[1].miou_percent, pair[0] is best.priced))
-        pair = self.model.draws(self.subjects([best.priced, then]))
-        gain = sorted((pair[:, 1] - pair[:, 0]).tolist())
+        drawn = self.model.draws([best.subject, then.subject], NUM_DRAWS)
+        gain = sorted((drawn[:, 1] - drawn[:, 0]).tolist())
         ends = gain[len(gain) // 10], gain[len(gain) - 1 - len(gain) // 10]
-        return Price(doubled, then.candidate, found.miou_percent - best.prediction.miou_percent, ends)
+        return Price(doubled, then.priced.candidate, then.miou - best.miou, ends)
 
 
-def _is_supported(prediction: Prediction) -> bool:
-    support = prediction.support
-    return support.own_runs + support.published_luma + support.other_heads > 0
+    def next_run(self, pool: Sequence[_Judged], own: Sequence[OwnRow]) -> str:
+        """The run that is worth most for this answer."""
+        from luma_cli.advise.worth import worthiest
+
+        trained = frozenset((row.run.timm_name, row.run.resolution) for row in own if not row.why_not)
+        return worthiest(self.question, [tuple(each) for each in pool], self.model, trained)
+
+
+class _Judged(NamedTuple):
+    """A candidate with what is predicted of it."""
+
+    priced: Priced
+    subject: Subject
+    prediction: Prediction
+
+    @property
+    def miou(self) -> float:
+        return self.prediction.miou_percent
+
+
+def _key(candidate: Candidate) -> tuple[str, int]:
+    return candidate.timm_name, candidate.resolution
 
 
 def _chooser_notes(chooser: Chooser | None) -> list[str]:
@@ -186,11 +218,7 @@ def _chooser_notes(chooser: Chooser | None) -> list[str]:
 def _notes(question: Question, pool: Sequence[Priced]) -> list[str]:
     notes = []
     if question.head != "luma":
-        notes.append(
-            f"costs are with head {question.head}; backbones that it cannot be attached to are left out"
-        )
-    if "macs" in question.kinds:
-        notes.append(f"{convention_caption(question.convention)}; whole segmenter on one square crop")
+        notes.append(f"costs are with head {question.head}; backbones that it cannot be attached to are left out")
     for kind in question.kinds:
         uncounted = sum(kind not in each.costs for each in pool)
         if uncounted:

@@ -37,7 +37,8 @@ def recommend(
     objective: Annotated[Objective, typer.Option("--objective", help="What is wanted most.")] = Objective.miou,
     resolutions: Resolutions = None,
     family: Annotated[
-        list[str] | None, typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe; may repeat.")
+        list[str] | None,
+        typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe; may repeat."),
     ] = None,
     pretraining: Annotated[
         list[str] | None, typer.Option("--pretraining", help="Objective, e.g. dinov3; may repeat.")
@@ -49,7 +50,9 @@ def recommend(
     head: HeadName = Head.luma,
     device: Annotated[
         str | None,
-        typer.Option("--device", help="Device of time, memory and energy: cpu, cuda or part of its name, e.g. 'RTX 4090'."),
+        typer.Option(
+            "--device", help="Device of time, memory and energy: cpu, cuda or part of its name, e.g. 'RTX 4090'."
+        ),
     ] = None,
     why: Annotated[bool, typer.Option("--why", help="Each effect in mIoU points, and the nearest evidence.")] = False,
     measure: Annotated[

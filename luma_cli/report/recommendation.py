@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
@@ -13,6 +14,7 @@ from luma_cli.units import BudgetKind, FlopConvention, gflops
 
 if TYPE_CHECKING:
     from luma_cli.advise.answer import Aside, Price, Recommendation, Row
+    from luma_cli.evidence.evidence import Evidence
     from luma_cli.speed.quantity import Quantity
 
 _NUM_OWN = 8
@@ -151,12 +153,15 @@ def _reasons(answer: Recommendation) -> Iterator[tuple[str, str]]:
         for effect in row.reasons.effects:
             yield "    ", f"{effect.points:+6.2f} +- {effect.sd_points:.2f}  {effect.name}"
         for found in row.reasons.evidence:
-            doubt = f"; doubtful: {found.doubtful}" if found.doubtful else ""
-            source = found.source if not found.url or found.url in found.source else f"{found.source}, {found.url}"
-            yield (
-                "  - ",
-                f"{found.miou_percent:g} mIoU {found.backbone} at {found.size}, {found.scale.label} ({source}){doubt}",
-            )
+            yield "  - ", _result(found)
+
+
+def _result(found: Evidence) -> str:
+    """One result of the evidence with its protocol and its source."""
+    doubt = f"; doubtful: {found.doubtful}" if found.doubtful else ""
+    source = found.source if not found.url or found.url in found.source else f"{found.source}, {found.url}"
+    scale = replace(found.scale, recipe=found.recipe).label  # a frozen probe's scale repeats its source
+    return f"{found.miou_percent:g} mIoU {found.backbone} at {found.size}, {scale} ({source}){doubt}"
 
 
 def _aside(answer: Recommendation, aside: Aside, what: str) -> Iterator[tuple[str, str]]:
@@ -174,7 +179,7 @@ def _aside(answer: Recommendation, aside: Aside, what: str) -> Iterator[tuple[st
 
 
 def _own_lines(answer: Recommendation) -> Iterator[tuple[str, str]]:
-    """The user's own runs: what was measured, on which data, and why a run is no evidence."""
+    """The user's own runs: what was measured, on which data, and why a run says nothing directly."""
     if not answer.measured_here:
         return
     yield "", ""
@@ -185,7 +190,7 @@ def _own_lines(answer: Recommendation) -> Iterator[tuple[str, str]]:
         yield (
             "  - ",
             f"{run.backbone} at {run.resolution} px: {run.miou_percent:.1f} mIoU on {run.data} {run.split}{cost}, run "
-            f"{run.run_id}; " + (f"not ranked: {', '.join(row.why_not)}" if row.why_not else "ranked with the others"),
+            f"{run.run_id}; " + (f"set apart: {', '.join(row.why_not)}" if row.why_not else "evidence for this answer"),
         )
     if (more := len(answer.measured_here) - _NUM_OWN) > 0:
         yield "    ", f"and {more} more; --json has them all"

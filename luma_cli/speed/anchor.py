@@ -20,7 +20,8 @@ _MOST_CANDIDATES = 600
 @dataclass(frozen=True, slots=True)
 class Anchor:
     """A segmenter worth measuring. factor_before, factor_after: what times are uncertain by, as a factor, on average
-    over all candidates and in 80 % of cases (1.1: within 10 %)."""
+    over all candidates and in 80 % of cases (1.1: within 10 %).
+    """
 
     workload: Workload
     factor_before: float
@@ -46,7 +47,9 @@ def choose(
 
     measured: what was measured already. The choice is greedy; ties go to the earlier candidate.
     """
-    kept = sorted({round(i * len(points) / _MOST_CANDIDATES) for i in range(_MOST_CANDIDATES)} & set(range(len(points))))
+    kept = sorted(
+        {round(i * len(points) / _MOST_CANDIDATES) for i in range(_MOST_CANDIDATES)} & set(range(len(points)))
+    )
     indices = list(range(len(points))) if len(points) <= _MOST_CANDIDATES else kept
     chosen = indices_to_measure(points[indices], num, measured, spread)
     return [Anchor(workloads[indices[index]], _factor(before), _factor(after)) for index, before, after in chosen]

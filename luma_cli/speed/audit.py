@@ -43,7 +43,8 @@ class Error:
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """One setting predicted from other devices. anchor: the classifier that was measured first. errors: by number of
-    measurements. has_class: whether a setting of its class is left when its device is left out."""
+    measurements. has_class: whether a setting of its class is left when its device is left out.
+    """
 
     setting: str
     anchor: str
@@ -54,11 +55,12 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class SpeedAudit:
     """transfers: per setting. pooled: over all predictions for settings with a class. upsizing: by setting, of sizes
-    from 512 px when nothing above 383 px was seen; networks that the table has smaller, and those that it has not."""
+    from 512 px when nothing above 383 px was seen; networks that the table has smaller, and those that it has not.
+    """
 
     transfers: tuple[Transfer, ...]
     pooled: dict[int, Error]
-    upsizing: dict[str, tuple[Error, Error]]
+    upsizing: dict[str, tuple[Error | None, Error | None]]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -103,7 +105,7 @@ def _residuals(others: Lineup, rows: Sequence[Classifier], log_ms: Floats) -> tu
     return found, order[0]
 
 
-def _upsizing(table: Table, setting: Setting) -> tuple[Error, Error]:
+def _upsizing(table: Table, setting: Setting) -> tuple[Error | None, Error | None]:
     """Errors at large sizes on a device whose small sizes are known: networks known smaller, and unknown ones."""
     import numpy as np
 
@@ -113,7 +115,9 @@ def _upsizing(table: Table, setting: Setting) -> tuple[Error, Error]:
     points = reference.points([workload_of(rows[index]) for index in large])
     residuals = np.stack([log_ms[large] - points.base, np.sqrt(points.variance + 0.02**2)])
     known = np.array([reference.has(workload_of(rows[index])) for index in large], dtype=bool)
-    return _error(residuals[:, known]), _error(residuals[:, ~known])
+    kept = [residuals[:, known], residuals[:, ~known]]
+    one, other = (_error(each) if each.shape[1] else None for each in kept)
+    return one, other
 
 
 def _rows(table: Table, setting: Setting) -> tuple[list[Classifier], Floats]:
@@ -133,8 +137,6 @@ def _error(residuals: Floats) -> Error:
     """residuals: (2, n), those of log time and their standard deviations."""
     import numpy as np
 
-    if not residuals.shape[1]:
-        return Error(0, *[float("nan")] * 4)
     z = np.abs(residuals[0] / residuals[1])
     percent = 100 * float(np.expm1(np.median(np.abs(residuals[0]))))
     inside = [float((z <= bound).mean()) for bound in (_Z80, _Z90)]
@@ -155,8 +157,12 @@ def lines(found: SpeedAudit) -> list[str]:
     text += ["Seen below 384 px only, asked from 512 px, on the same device:", ""]
     text += ["| device | networks seen smaller | networks not seen |", "|---|--:|--:|"]
     for name, errors in found.upsizing.items():
-        text.append(f"| {name} | {' | '.join(f'{_cell(each)}, n = {each.num}' for each in errors)} |")
+        text.append(f"| {name} | {' | '.join(map(_upsized, errors))} |")
     return text
+
+
+def _upsized(error: Error | None) -> str:
+    return "none" if error is None else f"{_cell(error)}, n = {error.num}"
 
 
 def _cell(error: Error) -> str:

@@ -8,7 +8,7 @@ or come from an older environment (driver, torch, power limit) are evidence with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from luma_cli.errors import UsageError
@@ -46,14 +46,14 @@ class Bench:
         """Whether the row is from another environment than the one that answers."""
         return self.conditions is not None and row.conditions.environment != self.conditions.environment
 
-    def measured(self, kind: BudgetKind, workload: Workload) -> Quantity | None:
-        """The measured quantity of exactly this segmenter, None where there is none."""
-        row = next((each for each in self.rows if self.is_of(each, workload)), None)
-        return None if row is None else quantity_of(kind, row)
-
-    def is_of(self, row: Measured, workload: Workload) -> bool:
-        """Whether the row measured this segmenter: architecture, size, head and number of classes are equal."""
-        return key_of_row(row) == key_of(workload)
+    @property
+    def answering(self) -> Iterator[Measured]:
+        """Rows that answer for their own segmenter: `rows`, and those that differ in the number of classes alone."""
+        yield from self.rows
+        for row in self.related:
+            same = self.conditions and replace(row.conditions, num_classes=self.conditions.num_classes)
+            if same == self.conditions:
+                yield row
 
 
 def key_of(workload: Workload) -> tuple[str, int, str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ _CENTRES = (4.5, 12.0, 245.0)
 @dataclass(frozen=True, slots=True)
 class Features:
     """Of n segmenters. macs, activations: counts of timm's classifier, to which the head adds multiply-adds. side:
-    pixels. families, stems: names by which effects are shared; segmenters with an empty one share nothing."""
+    pixels. families, stems: names by which effects are shared; segmenters with an empty one share nothing.
+    """
 
     macs: Floats
     activations: Floats
@@ -34,7 +36,8 @@ class Features:
 
     def slopes(self) -> Floats:
         """(n, 3): log size (mean of the logs of multiply-adds and activations), log intensity (their ratio), log side;
-        zero at the centre of the shipped table."""
+        zero at the centre of the shipped table.
+        """
         import numpy as np
 
         gmacs, activations, side = _CENTRES
@@ -50,10 +53,11 @@ class Features:
         return Features(self.macs[at], self.activations[at], self.side[at], families, stems)
 
     def __len__(self) -> int:
-        """n."""
+        """How many."""
         return len(self.stems)
 
 
+@cache
 def stem_of(architecture: str) -> str:
     """The architecture without the size it was made for: the same network, counted anew at each size.
 
@@ -70,4 +74,5 @@ def same(one: Sequence[str], other: Sequence[str]) -> Floats:
     codes = {name: number for number, name in enumerate(dict.fromkeys([*one, *other])) if name}
     left = np.array([codes.get(name, -1) for name in one])
     right = np.array([codes.get(name, -2) for name in other])
-    return (left[:, None] == right[None, :]).astype(float)
+    equal: Floats = (left[:, None] == right[None, :]).astype(float)
+    return equal

@@ -13,7 +13,7 @@ from functools import cache
 from luma_cli.speed import shipped
 from luma_cli.speed.measured import Conditions
 from luma_cli.speed.reference import Reference, reference_of
-from luma_cli.speed.shipped import Setting, Table
+from luma_cli.speed.shipped import Table
 from luma_cli.speed.transfer import SHIPPED, Spread
 
 # Spreads where no setting of the class ships: moments of the laws of the eight shipped settings about their mean.
@@ -25,7 +25,8 @@ _OWN_SCALE = 0.1
 
 _WORDS = re.compile(r"[^\s()@/]+")
 # Words of a device's full name that do not make it another model.
-_IDLE = frozenset("nvidia geforce amd intel r tm core cpu graphics blackwell workstation edition generation".split())
+_IDLE = frozenset(("nvidia", "geforce", "amd", "intel", "r", "tm", "core", "cpu", "graphics"))
+_EDITIONS = frozenset(("blackwell", "workstation", "edition", "generation"))
 _CLOCK = re.compile(r"[\d.]+ghz")
 
 
@@ -58,7 +59,7 @@ def shipped_name(device: str, table: Table | None = None) -> str:
 
 def _words(name: str) -> frozenset[str]:
     words = _WORDS.findall(name.lower())
-    return frozenset(word for word in words if word not in _IDLE and not _CLOCK.fullmatch(word))
+    return frozenset(word for word in words if word not in _IDLE | _EDITIONS and not _CLOCK.fullmatch(word))
 
 
 @cache
@@ -77,7 +78,9 @@ def lineup_in(table: Table, speed_class: tuple[str, str], device: str = "", with
         return Lineup(reference_of(table, own, own=True), spread, True, f"timm's throughput of {device}")
     if of_class:
         names = sorted({each.device_name for each in of_class})
-        return Lineup(reference_of(table, of_class, own=False), SHIPPED, False, f"timm's throughput of {', '.join(names)}")
+        return Lineup(
+            reference_of(table, of_class, own=False), SHIPPED, False, f"timm's throughput of {', '.join(names)}"
+        )
     kind = speed_class[0].split()[0]
     others = [each for each in settings if each.speed_class[0].split()[0] == kind] or settings
     law = reference_of(table, others, own=False).law_only()

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from luma_cli.speed.features import Floats
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Before any measurement: an inference process takes 0.2 to 0.9 GiB (CUDA context or interpreter), and between a hundredth
-# and all of the activations are alive at once.
-_BASE_BYTES, _BASE_SD = 0.55 * 2**30, 0.25 * 2**30
-_SHARE, _SHARE_SD = 0.3, 0.3
+# Before any measurement: a process takes 0.2 to 0.9 GiB (CUDA context or interpreter), and a hundredth to all of the
+# activations are alive at once.
+_BASE_BYTES, _BASE_SD = 0.6 * 2**30, 0.3 * 2**30
+_SHARE, _SHARE_SD = 0.4, 0.3
 _NOISE, _LEAST_NOISE_BYTES = 0.06, 32 * 2**20
 _QUERIES, _MASK_STRIDE = 100, 4
 _MOST_ROWS = 500
@@ -40,14 +40,13 @@ class Size:
     activations: float
 
 
-def predict(bench: Bench, workloads: Sequence[Workload]) -> list[Quantity | None]:
-    """Peak bytes at batch 1; None for a segmenter whose parameters or activations nobody counted.
+def predict(bench: Bench, workloads: Sequence[Workload], dtype: str) -> list[Quantity | None]:
+    """Peak bytes at batch 1 with weights in `dtype`; None where parameters or activations were never counted.
 
     What was measured on the bench moves share and base, also where heads and environments differ.
     """
     import numpy as np
 
-    dtype = bench.conditions.dtype if bench.conditions else "float32"
     sizes = [size_of(each, dtype) for each in workloads]
     known = [size for size in sizes if size is not None]
     seen = _evidence(bench, dtype)
@@ -62,7 +61,7 @@ def predict(bench: Bench, workloads: Sequence[Workload]) -> list[Quantity | None
     numbers = iter(zip(value.tolist(), low.tolist(), high.tolist(), strict=True))
     largest = max((row.resolution for row in _rows(bench)), default=0)
     return [
-        None if size is None else _quantity(next(numbers), each, len(seen[0]), largest, bench)
+        None if size is None else _quantity(next(numbers), each, len(seen[0]), largest, _place(bench, dtype))
         for each, size in zip(workloads, sizes, strict=True)
     ]
 
@@ -89,14 +88,19 @@ def activations_of(workload: Workload) -> int | None:
 
 
 def _quantity(
-    numbers: tuple[float, float, float], workload: Workload, num_rows: int, largest: int, bench: Bench
+    numbers: tuple[float, float, float], workload: Workload, num_rows: int, largest: int, place: str
 ) -> Quantity:
     value, low, high = numbers
     extrapolated = workload.head != "none" and workload.resolution >= LARGE_SIDE > largest
-    notes = [] if num_rows else [f"no memory was measured on {bench.device_name or 'any device'}: weights and counts alone"]
-    notes += [] if bench.conditions else ["float32 weights assumed"]
-    notes += [f"extrapolated: nothing at {LARGE_SIDE} px or more was measured here"] if extrapolated and num_rows else []
+    notes = [] if num_rows else [f"no memory was measured on {place}: from weights and counts alone"]
+    notes += (
+        [f"extrapolated: nothing at {LARGE_SIDE} px or more was measured here"] if extrapolated and num_rows else []
+    )
     return Quantity("bytes", value, low, high, "predicted", extrapolated or not num_rows, "; ".join(notes))
+
+
+def _place(bench: Bench, dtype: str) -> str:
+    return f"{bench.device_name or 'any device'}{'' if bench.conditions else f', {dtype} weights assumed'}"
 
 
 def _rows(bench: Bench) -> list[Measured]:

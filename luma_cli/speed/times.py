@@ -49,7 +49,9 @@ def evidence(kind: TimeKind, bench: Bench, lineup: Lineup) -> Evidence:
     points = lineup.reference.points([workload_of(row) for row in rows], environments=environments)
     variance = np.array([_own_variance(kind, row, bench) for row in rows])
     log_ms = np.log(np.array([milliseconds(kind, row) for row in rows], dtype=float))
-    noisy = Points(points.features, points.base, points.variance + variance, points.contrasts, points.heads, environments)
+    noisy = Points(
+        points.features, points.base, points.variance + variance, points.contrasts, points.heads, environments
+    )
     return Evidence(noisy, log_ms, len(here), len(related))
 
 

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Standard deviations in log time. scale: of the device. size, intensity, side: per unit of log. family, stem: of an
-    effect shared by them. contrast: of the weight of each direction in which shipped settings differ. head: of all
-    segmenters with one head. environment: of all rows of an older one. noise: of one measurement."""
+    """Standard deviations in log time.
 
-    scale: float = 3.0
+    scale: of the device, as good as unknown. size, intensity, side: per unit of log. family, stem: of effects shared by
+    them. contrast: of the weight of each direction in which shipped settings differ. head: of all segmenters with one
+    head. environment: of all rows of an older one. noise: of one measurement.
+    """
+
+    scale: float = 100.0
     size: float = 0.02
     intensity: float = 0.065
     side: float = 0.025
@@ -47,7 +50,8 @@ SHIPPED = Spread()
 class Points:
     """What the model knows of n segmenters before any measurement. base: reference log milliseconds. variance: of what
     each one alone adds to it. contrasts: (n, k) by how much each shipped setting differs from the reference. heads,
-    environments: names; an empty environment is the present one, which has no effect."""
+    environments: names; an empty environment is the present one, which has no effect.
+    """
 
     features: Features
     base: Floats
@@ -62,12 +66,10 @@ class Points:
 
         at = np.asarray(index, dtype=int)
         heads, environments = [self.heads[i] for i in at], [self.environments[i] for i in at]
-        return Points(
-            self.features[index], self.base[at], self.variance[at], self.contrasts[at], heads, environments
-        )
+        return Points(self.features[index], self.base[at], self.variance[at], self.contrasts[at], heads, environments)
 
     def __len__(self) -> int:
-        """n."""
+        """How many."""
         return len(self.heads)
 
 
