@@ -157,9 +157,12 @@ class SpeedModel:
     def training(self, jobs: Sequence[Job | None]) -> list[Quantity | None]:
         """GPU-hours of trainings on this device (`training.job_of`); None where no run and no forward time tells."""
         loads = [job.workload for job in jobs if job is not None]
-        rates = iter(self.quantities("images_per_second", loads))
-        latencies = iter(self.quantities("ms", loads) if self.bench.rows else [None] * len(loads))
-        forward = [None if job is None else _rate(next(rates), next(latencies)) for job in jobs]
+        rates = self.quantities("images_per_second", loads)
+        if self.bench.rows and None in rates:
+            latencies = self.quantities("ms", loads)
+            rates = [_rate(rate, latency) for rate, latency in zip(rates, latencies, strict=True)]
+        left = iter(rates)
+        forward = [None if job is None else next(left) for job in jobs]
         return training.predict(jobs, self.runs, self.lineup, forward, self.device_name)
 
     def _measured(self, kind: BudgetKind) -> dict[tuple[str, int, str, int], Quantity]:
@@ -199,7 +202,7 @@ class SpeedModel:
     def _said(
         self, kind: TimeKind, workloads: Sequence[Workload], found: Lineup, seen: Evidence
     ) -> tuple[LogNormal, Points, list[bool]]:
-        extrapolated = [times.is_extrapolated(each, self.bench) for each in workloads]
+        extrapolated = times.extrapolated(workloads, self.bench)
         points = found.reference.points(workloads)
         return times.predict(kind, points, seen, found, extrapolated), points, extrapolated
 

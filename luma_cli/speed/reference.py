@@ -88,6 +88,13 @@ class Reference:
             environments or [""] * len(workloads),
         )
 
+    @property
+    def middle(self) -> float:
+        """Log ms of the median classifier."""
+        import numpy as np
+
+        return float(np.median(self.base))
+
     def law_only(self) -> Reference:
         """Without the times of any network: for devices whose class has none."""
         import numpy as np
