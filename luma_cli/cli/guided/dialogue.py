@@ -17,7 +17,10 @@ ANY_LICENCE, COMMERCIAL = "any", "commercial"
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """All that was replied. device: empty for none. budgets: as `--budget` takes them. commercial: such licences only."""
+    """All that was replied.
+
+    device: empty for none. budgets: as `--budget` takes them. commercial: whether only such licences will do.
+    """
 
     dataset: str
     device: str

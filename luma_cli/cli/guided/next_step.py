@@ -19,13 +19,9 @@ def menu(rows: tuple[Row, ...], answers: Answers, place: Place) -> Question:
     """What to do next. Profiling is offered where the device of the question is in this machine, or none was named."""
     here = local_device(answers, place)
     top = min(NUM_PROFILED, len(rows))
-    choices = [
-        Choice("why", "show why: what is known about one of them"),
-        *([Choice("profile", f"profile the top {top} on this machine ({here})")] if here else []),
-        Choice("train", "train one of them"),
-        Choice("save", "save the answer to a file"),
-    ]
-    return Question("What next?", tuple(choices))
+    profile = Choice("profile", f"profile the top {top} on this machine ({here})")
+    of_rows = [Choice("why", "show why"), *([profile] if here else []), Choice("train", "train one of them")]
+    return Question("What next?", (*(of_rows if rows else ()), Choice("save", "save the answer to a file")))
 
 
 def local_device(answers: Answers, place: Place) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from luma_cli.cli.guided import next_step
@@ -52,7 +54,7 @@ def _answer(ask: Ask, dialogue: Dialogue) -> Dialogue | Move:
     try:
         found = recommendation(answers)
     except (NoAnswer, UsageError) as error:
-        print(f"\nNo answer: {error}\n")
+        _say(f"No answer: {error}")
         return dialogue.before_limits()
     from luma_cli.report.recommendation import print_recommendation
 
@@ -115,10 +117,15 @@ def _save(ask: Ask, found: Recommendation, answers: Answers, place: Place) -> Re
         path = Path(reply.strip()).expanduser()
         try:
             write_text(path, json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
-            print(f"saved to {path}, as {spelled([*recommend_arguments(answers), '--json'])} prints it")
+            _say(f"saved to {path}, as the same command with --json prints it")
         except OSError as error:
-            print(f"not saved: {path}: {error.strerror}; choose another file")
+            _say(f"not saved: {path}: {error.strerror}; choose another file")
     return reply
+
+
+def _say(text: str) -> None:
+    """A wrapped paragraph with empty lines around it."""
+    print(f"\n{textwrap.fill(text, max(40, get_terminal_size().columns - 1), break_on_hyphens=False)}\n")
 
 
 def run_luma(arguments: Sequence[str]) -> int:
