@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from luma_cli.cli.guided.dialogue import Answers, Dialogue
+from luma_cli.cli.guided.licence import DEMANDS
 from luma_cli.cli.guided.place import DeviceHere, Place
 from luma_cli.cli.guided.question import Move, Question
 from luma_cli.errors import BadBudget
@@ -33,12 +34,12 @@ def values(dialogue: Dialogue) -> list[str]:
 def test_replies_become_answers() -> None:
     said = after("cityscapes", "NVIDIA H200", "time", "20", "memory", "8 GB", "nothing", "commercial")
     assert said.question() is None
-    assert said.answers() == Answers("cityscapes", "NVIDIA H200", ("20ms", "8GB"), commercial=True)
+    assert said.answers() == Answers("cityscapes", "NVIDIA H200", ("20ms", "8GB"), DEMANDS["commercial"])
 
 
 def test_nothing_binds() -> None:
     said = after("ade20k", "none", "nothing", "any")
-    assert said.answers() == Answers("ade20k", "", (), commercial=False)
+    assert said.answers() == Answers("ade20k", "", ())
 
 
 def test_without_a_device_only_what_is_counted_can_bind() -> None:

@@ -12,7 +12,8 @@ def recommend_arguments(answers: Answers) -> list[str]:
     """`luma recommend` with the same answer."""
     budgets = [part for budget in answers.budgets for part in ("--budget", budget)]
     device = ["--device", answers.device] if answers.device else []
-    return ["recommend", "--dataset", answers.dataset, *budgets, *device]
+    licences = [part for licence in answers.licences for part in ("--license", licence)]
+    return ["recommend", "--dataset", answers.dataset, *budgets, *device, *licences]
 
 
 def profile_arguments(chosen: Sequence[tuple[str, int]], device: str) -> list[list[str]]:

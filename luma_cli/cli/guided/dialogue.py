@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from luma_cli.cli.guided.licence import DEMANDS, LABELS
 from luma_cli.cli.guided.limit import LIMITS
 from luma_cli.cli.guided.place import Place
 from luma_cli.cli.guided.question import Choice, Question
@@ -12,20 +13,19 @@ from luma_cli.cli.guided.question import Choice, Question
 Topic = Literal["dataset", "device", "limit", "amount", "licence"]
 NO_DEVICE = "none"
 NOTHING = "nothing"
-ANY_LICENCE, COMMERCIAL = "any", "commercial"
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
     """All that was replied.
 
-    device: empty for none. budgets: as `--budget` takes them. commercial: whether only such licences will do.
+    device: empty for none. budgets: as `--budget` takes them. licences: that will do, empty for any.
     """
 
     dataset: str
     device: str
     budgets: tuple[str, ...]
-    commercial: bool
+    licences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Dialogue:
             dataset=self._last("dataset"),
             device="" if device == NO_DEVICE else device,
             budgets=tuple(value for topic, value in self.replies if topic == "amount"),
-            commercial=self._last("licence") == COMMERCIAL,
+            licences=DEMANDS[self._last("licence")],
         )
 
     def _last(self, topic: Topic) -> str:
@@ -125,5 +125,5 @@ class Dialogue:
         return Question(f"How much, for example {limit.example}?", problem=limit.problem)
 
     def _licence(self) -> Question:
-        choices = (Choice(ANY_LICENCE, "any licence"), Choice(COMMERCIAL, "commercial use allowed"))
-        return Question("Which licences of the weights will do?", choices)
+        choices = tuple(Choice(demand, LABELS[demand]) for demand in DEMANDS)
+        return Question("Which licence?", choices)
