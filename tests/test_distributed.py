@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from drawn_data import drawn
-from several_processes import run_together
+from forked_luma import run_together
 
 from luma_cli.data.card import load_card
 from luma_cli.data.locate import find_root
