@@ -11,7 +11,22 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli import cost, data, db, doctor, eval_, export, list_, predict, profile, recommend, runs, show, train
+from luma_cli.cli import (
+    cost,
+    data,
+    db,
+    doctor,
+    eval_,
+    evidence,
+    export,
+    list_,
+    predict,
+    profile,
+    recommend,
+    runs,
+    show,
+    train,
+)
 from luma_cli.cli.command import ManyValued
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
@@ -36,6 +51,7 @@ app.add_typer(runs.app, name="runs")
 app.command("eval")(eval_.evaluate_run)
 app.command("predict")(predict.predict)
 app.command("export")(export.export_run)
+app.add_typer(evidence.app, name="evidence")
 app.add_typer(db.app, name="db")
 
 _INTERRUPTED = 130
