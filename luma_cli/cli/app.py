@@ -19,7 +19,9 @@ from luma_cli.cli import (
     eval_,
     evidence,
     export,
+    front,
     list_,
+    next_,
     predict,
     profile,
     recommend,
@@ -44,6 +46,8 @@ app.command("show")(show.show)
 app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)
+app.command("front", cls=ManyValued)(front.front)
+app.command("next", cls=ManyValued)(next_.next_)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
@@ -56,7 +60,7 @@ app.add_typer(db.app, name="db")
 
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
-_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "doctor", "train"})
+_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "front", "next", "doctor", "train"})
 
 
 def _print_version(wanted: bool) -> None:
