@@ -19,7 +19,6 @@ from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.chooser import Chooser
 from luma_cli.advise.learned_front import has_evidence
-from luma_cli.advise.missing import check_known
 from luma_cli.advise.own_runs import settled
 from luma_cli.advise.pricing import Speed
 from luma_cli.advise.question import Question, unmet
@@ -32,6 +31,8 @@ from luma_cli.evidence.own_run import OwnRow
 from luma_cli.units import Budget
 
 _NUM_ASIDE, _NUM_NEAREST = 3, 5
+# Chances are then within 0.016 (one standard error) of what more draws would say.
+NUM_DRAWS = 1000
 
 
 def recommend(
@@ -61,6 +62,8 @@ def recommend(
     within, may_exceed = _affordable(question, priced)
     if not within and not may_exceed:
         if speed is not None:
+            from luma_cli.advise.missing import check_known
+
             check_known(question, priced, speed)
         raise NoAnswer(unmet(question, priced))
     desk = _Desk(question, model, {row.id: row for row in evidence} if with_reasons else {}, with_reasons)
@@ -82,6 +85,7 @@ def recommend(
         may_exceed=desk.aside(may_exceed),
         unsupported=desk.aside([each.priced for each in judged if not has_evidence(each.prediction)]),
         notes=(*_chooser_notes(chooser), *_notes(question, priced)),
+        next_run=desk.next_run(judged, own) if judged else "",
         measured_here=settled(own, within, priced, question),
     )
 
@@ -124,7 +128,7 @@ class _Desk:
             self.question,
             [each.priced for each in pool],
             [each.prediction for each in pool],
-            self.model.draws(subjects),
+            self.model.draws(subjects, NUM_DRAWS),
             chooser.scores(subjects, macs) if chooser else None,
         )
 
@@ -177,10 +181,18 @@ class _Desk:
         then = max(wider, key=lambda each: (each.miou, each.priced is best.priced), default=None)
         if then is None:
             return None
-        drawn = self.model.draws([best.subject, then.subject])
+        drawn = self.model.draws([best.subject, then.subject], NUM_DRAWS)
         gain = sorted((drawn[:, 1] - drawn[:, 0]).tolist())
         ends = gain[len(gain) // 10], gain[len(gain) - 1 - len(gain) // 10]
         return Price(doubled, then.priced.candidate, then.miou - best.miou, ends)
+
+
+    def next_run(self, pool: Sequence[_Judged], own: Sequence[OwnRow]) -> str:
+        """The run that is worth most for this answer."""
+        from luma_cli.advise.worth import worthiest
+
+        trained = frozenset((row.run.timm_name, row.run.resolution) for row in own if not row.why_not)
+        return worthiest(self.question, [tuple(each) for each in pool], self.model, trained)
 
 
 class _Judged(NamedTuple):

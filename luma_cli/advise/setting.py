@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from luma_cli.accuracy.model import load_model
 from luma_cli.accuracy.prediction import AccuracyModel
@@ -16,18 +17,17 @@ from luma_cli.advise.candidates import num_classes, with_measured
 from luma_cli.advise.own_runs import judge, with_own
 from luma_cli.advise.pricing import price
 from luma_cli.advise.question import Question, check_names
-from luma_cli.advise.set_apart import set_apart
 from luma_cli.errors import StoreError
 from luma_cli.evidence.evidence import Evidence, load_reference
 from luma_cli.evidence.own_rows import own_rows
 from luma_cli.evidence.own_run import OwnRow, OwnRun, from_scored
 from luma_cli.evidence.table import load_evidence
-from luma_cli.speed.measured import Measured, from_measurements
-from luma_cli.speed.model import SpeedModel
 from luma_cli.store import database as files
-from luma_cli.store.measurements import measurements
 from luma_cli.store.scored_runs import scored_runs
 from luma_cli.units import BudgetKind, convention_caption
+
+if TYPE_CHECKING:
+    from luma_cli.speed.model import SpeedModel
 
 Fit = Callable[[Sequence[Evidence]], AccuracyModel]
 
@@ -73,8 +73,7 @@ def load(
     is_timed = not held.EXACT.issuperset(asked)
     pool = shipped.load(question.dataset, question.resolutions, is_timed, question.head)
     check_names(question, pool)
-    measured = measured_rows(database) if is_timed else []
-    speed = SpeedModel.load(measured, question.device, head=question.head) if is_timed else None
+    speed, device_notes = _speed(question, asked, database) if is_timed else (None, [])
     facts, runs, problem = known(database)
     own = judge(runs, question)
     pool = with_own(pool, own)
@@ -82,8 +81,16 @@ def load(
         pool = with_measured(pool, speed.bench.rows, question.head)
     evidence = (*facts, *own_rows(runs))
     priced = price(question.eligible(pool), asked, speed, question.head, classes)
-    notes = [*_cost_notes(question, asked, speed, measured), *filter(None, [problem])]
+    notes = [*_notes(question, asked, is_timed), *device_notes, *filter(None, [problem])]
     return Setting(question, tuple(priced), tuple(own), fit(evidence), evidence, speed, tuple(notes))
+
+
+def _speed(
+    question: Question, kinds: Sequence[BudgetKind], database: Path | None
+) -> tuple[SpeedModel, list[str]]:
+    from luma_cli.advise.device import load_speed  # what only depends on counts must not wait for it
+
+    return load_speed(question, kinds, database)
 
 
 def known(database: Path | None) -> tuple[list[Evidence], list[OwnRun], str]:
@@ -99,26 +106,10 @@ def known(database: Path | None) -> tuple[list[Evidence], list[OwnRun], str]:
         return load_reference(), [], f"own runs and imported results were not read: {error}"
 
 
-def measured_rows(database: Path | None) -> list[Measured]:
-    """Every measured row of the store; none when there is no store yet."""
-    connection = files.open_read(database)
-    if connection is None:
-        return []
-    with closing(connection):
-        return from_measurements(measurements(connection))
-
-
-def _cost_notes(
-    question: Question, kinds: Sequence[BudgetKind], speed: SpeedModel | None, measured: Sequence[Measured]
-) -> list[str]:
-    notes = (
-        [f"{convention_caption(question.convention)}; whole segmenter on one square crop"] if "macs" in kinds else []
-    )
-    if speed is None:
-        return (
-            [*notes, f"device {question.device} is not used: nothing asked depends on it"] if question.device else notes
-        )
-    conditions = speed.bench.conditions
-    notes += [f"one set of conditions: {conditions.label}"] if conditions else []
-    notes += [why for kind in kinds if kind not in held.EXACT and (why := speed.why(kind))]
-    return notes + set_apart(measured, speed.bench)
+def _notes(question: Question, kinds: Sequence[BudgetKind], is_timed: bool) -> list[str]:
+    notes = []
+    if "macs" in kinds:
+        notes.append(f"{convention_caption(question.convention)}; whole segmenter on one square crop")
+    if question.device and not is_timed:
+        notes.append(f"device {question.device} is not used: nothing asked depends on it")
+    return notes
