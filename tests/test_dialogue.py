@@ -34,7 +34,7 @@ def values(dialogue: Dialogue) -> list[str]:
 def test_replies_become_answers() -> None:
     said = after("cityscapes", "NVIDIA H200", "time", "20", "memory", "8 GB", "nothing", "commercial")
     assert said.question() is None
-    assert said.answers() == Answers("cityscapes", "NVIDIA H200", ("20ms", "8GB"), DEMANDS["commercial"])
+    assert said.answers() == Answers("cityscapes", "NVIDIA H200", ("20ms", "8GB"), DEMANDS["commercial"], "latency")
 
 
 def test_nothing_binds() -> None:

@@ -11,9 +11,17 @@ from luma_cli.cli.guided.dialogue import Answers
 def recommend_arguments(answers: Answers) -> list[str]:
     """`luma recommend` with the same answer."""
     budgets = [part for budget in answers.budgets for part in ("--budget", budget)]
+    return ["recommend", "--dataset", answers.dataset, *budgets, *_filters(answers)]
+
+
+def front_arguments(answers: Answers) -> list[str]:
+    """`luma front` over what is limited first."""
+    return ["front", "--x", answers.axis, "--dataset", answers.dataset, *_filters(answers)]
+
+
+def _filters(answers: Answers) -> list[str]:
     device = ["--device", answers.device] if answers.device else []
-    licences = [part for licence in answers.licences for part in ("--license", licence)]
-    return ["recommend", "--dataset", answers.dataset, *budgets, *device, *licences]
+    return [*device, *(part for licence in answers.licences for part in ("--license", licence))]
 
 
 def profile_arguments(chosen: Sequence[tuple[str, int]], device: str) -> list[list[str]]:

@@ -19,13 +19,15 @@ NOTHING = "nothing"
 class Answers:
     """All that was replied.
 
-    device: empty for none. budgets: as `--budget` takes them. licences: that will do, empty for any.
+    device: empty for none. budgets: as `--budget` takes them. licences: that will do, empty for any. axis: of the
+    front, as `luma front --x` takes it: what the first budget limits.
     """
 
     dataset: str
     device: str
     budgets: tuple[str, ...]
     licences: tuple[str, ...] = ()
+    axis: str = "gflops"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,9 @@ class Dialogue:
             device="" if device == NO_DEVICE else device,
             budgets=tuple(value for topic, value in self.replies if topic == "amount"),
             licences=DEMANDS[self._last("licence")],
+            axis=next(
+                (LIMITS[key].axis for topic, key in self.replies if topic == "limit" and key in LIMITS), "gflops"
+            ),
         )
 
     def _last(self, topic: Topic) -> str:

@@ -16,7 +16,8 @@ class Limit:
     """One kind of limit.
 
     label: as a list shows it. quantity: as a sentence names it. kinds: of the budgets that state it. unit: of a bare
-    number. example: a usual amount. on_device: whether it means nothing without a device.
+    number. example: a usual amount. axis: of `luma front --x`.
+    on_device: whether it means nothing without a device.
     """
 
     key: str
@@ -25,6 +26,7 @@ class Limit:
     kinds: tuple[BudgetKind, ...]
     unit: str
     example: str
+    axis: str
     on_device: bool
 
     def budget(self, typed: str) -> str:
@@ -55,19 +57,17 @@ class Limit:
 LIMITS: dict[str, Limit] = {
     each.key: each
     for each in (
-        Limit("compute", "GFLOPs of one image", "GFLOPs", ("macs",), "gflops", "200gflops", False),
-        Limit("time", "time per image (ms), or frames per second", "time", ("ms", "fps"), "ms", "20ms or 50fps", True),
+        Limit("compute", "GFLOPs of one image", "GFLOPs", ("macs",), "gflops", "200gflops", "gflops", False),
         Limit(
-            "throughput",
-            "images per second, many at once",
-            "throughput",
-            ("images_per_second",),
-            "img/s",
-            "500img/s",
-            True,
+            "time", "time per image (ms), or frames per second", "time", ("ms", "fps"), "ms", "20ms or 50fps",
+            "latency", True,
         ),
-        Limit("memory", "memory (GiB)", "memory", ("bytes",), "GiB", "8GiB", True),
-        Limit("params", "parameters (millions)", "parameters", ("params",), "Mparams", "100Mparams", False),
-        Limit("energy", "energy per image (J)", "energy", ("joules",), "J", "2J", True),
+        Limit(
+            "throughput", "images per second, many at once", "throughput", ("images_per_second",), "img/s", "500img/s",
+            "throughput", True,
+        ),
+        Limit("memory", "memory (GiB)", "memory", ("bytes",), "GiB", "8GiB", "memory", True),
+        Limit("params", "parameters (millions)", "parameters", ("params",), "Mparams", "100Mparams", "params", False),
+        Limit("energy", "energy per image (J)", "energy", ("joules",), "J", "2J", "energy", True),
     )
-}
+}  # fmt: skip

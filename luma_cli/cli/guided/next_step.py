@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,18 +11,29 @@ from luma_cli.cli.guided.place import Place
 from luma_cli.cli.guided.question import Choice, Question
 
 if TYPE_CHECKING:
-    from luma_cli.advise.answer import Row
+    from luma_cli.advise.answer import Recommendation
+    from luma_cli.advise.candidates import Candidate
 
 NUM_PROFILED = 3
 
 
-def menu(rows: tuple[Row, ...], answers: Answers, place: Place) -> Question:
-    """What to do next. Profiling is offered where the device of the question is in this machine, or none was named."""
+def menu(found: Recommendation, answers: Answers, place: Place) -> Question:
+    """What to do next with what was found, and on this machine."""
     here = local_device(answers, place)
-    top = min(NUM_PROFILED, len(rows))
-    profile = Choice("profile", f"profile the top {top} on this machine ({here})")
-    of_rows = [Choice("why", "show why"), *([profile] if here else []), Choice("train", "train one of them")]
-    return Question("What next?", (*(of_rows if rows else ()), Choice("save", "save the answer to a file")))
+    promising = to_profile(found)
+    choices = [Choice("why", "show why")] if found.rows else []
+    if here and promising:
+        choices.append(Choice("profile", f"profile the top {len(promising)} on this machine ({here})"))
+    if found.rows:
+        choices.append(Choice("train", "train one of them"))
+    return Question("What next?", (*choices, Choice("save", "save the answer to a file")))
+
+
+def to_profile(found: Recommendation) -> list[Candidate]:
+    """The top three of the answer; what may exceed a budget, where nothing surely meets it."""
+    if not found.rows:
+        return [row.candidate for row in found.may_exceed.rows[:NUM_PROFILED]]
+    return [row.candidate for row in found.rows[:NUM_PROFILED]]
 
 
 def local_device(answers: Answers, place: Place) -> str:
@@ -31,15 +43,20 @@ def local_device(answers: Answers, place: Place) -> str:
     return next((each.local for each in place.devices if each.local), "")
 
 
-def which(rows: tuple[Row, ...]) -> Question:
-    """Which row of the answer, by its place in it."""
-    labels = [f"{row.candidate.name} at {row.candidate.resolution} px" for row in rows]
+def which(candidates: Sequence[Candidate]) -> Question:
+    """Which of them, by its place."""
+    labels = [f"{each.name} at {each.resolution} px" for each in candidates]
     return Question("Which one?", tuple(Choice(str(index), label) for index, label in enumerate(labels)))
 
 
 def start_training() -> Question:
     """Whether to start what the rehearsal showed."""
     return Question("Start this training now?", (Choice("no", "no"), Choice("yes", "yes, start")))
+
+
+def measure_first(name: str) -> Question:
+    """Whether to measure the backbone that tells most about an unknown device."""
+    return Question(f"Measure {name} here now?", (Choice("yes", "yes"), Choice("no", "no: change the limits")))
 
 
 def file_name(dataset: str) -> Question:

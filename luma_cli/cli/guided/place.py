@@ -36,10 +36,10 @@ class Place:
 
 
 def find_place() -> Place:
-    """The datasets with evidence; the GPUs and the CPU here, then devices of the store."""
+    """The datasets with evidence; the GPUs and the CPU here, then devices of the store and of timm's shipped table."""
     from luma_cli.advise.candidates import NUM_CLASSES
 
-    found = [*gpus_here(), cpu_here(), *measured_before()]
+    found = [*gpus_here(), cpu_here(), *measured_before(), *shipped()]
     first: dict[str, DeviceHere] = {}
     for each in found:
         first.setdefault(each.name, each)
@@ -64,6 +64,13 @@ def cpu_here() -> DeviceHere:
     from luma_cli.measure.environment import cpu_name
 
     return DeviceHere(cpu_name(), "CPU here", "cpu")
+
+
+def shipped() -> list[DeviceHere]:
+    """Devices of timm's throughput table, from which times elsewhere are predicted."""
+    from luma_cli.speed.shipped import load
+
+    return [DeviceHere(name, "timm's speeds") for name in dict.fromkeys(each.device_name for each in load().settings)]
 
 
 def measured_before() -> Iterable[DeviceHere]:
