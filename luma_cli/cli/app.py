@@ -80,9 +80,25 @@ def luma(
 ) -> None:
     """Which backbone, which pretraining, which resolution? Evidence for segmentation."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        _start(context)
     elif context.invoked_subcommand in _NAMES_BACKBONES:
         _announce_index()
+
+
+def _start(context: typer.Context) -> None:
+    """`luma` alone: questions on a terminal, the help anywhere else."""
+    from luma_cli.cli.guided import terminal
+
+    if not terminal.can_ask():
+        typer.echo(context.get_help())
+    elif not terminal.is_installed():
+        typer.echo(context.get_help())
+        print(f"luma: {terminal.MISSING}", file=sys.stderr)
+    else:
+        from luma_cli.cli.guided.session import guide
+
+        _announce_index()
+        raise typer.Exit(guide())
 
 
 def _announce_index() -> None:
