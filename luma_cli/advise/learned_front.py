@@ -103,6 +103,11 @@ class LearnedFront:
     scale_note: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def reference_miou(self) -> float:
+        """The least mIoU that counts for the hypervolume."""
+        return REFERENCE_MIOU.get(self.question.dataset, 0.0)
+
     def to_json(self) -> dict[str, Any]:
         """Schema 1; mIoU in percent, costs in the unit of their kind."""
         return {
@@ -118,7 +123,7 @@ class LearnedFront:
                 "mean": self.hypervolume.mean,
                 "interval_80": [self.hypervolume.low, self.hypervolume.high],
                 "unit": "mIoU points x doublings of cost",
-                "reference": {"cost": REFERENCE_COST[self.kind], "miou": REFERENCE_MIOU},
+                "reference": {"cost": REFERENCE_COST[self.kind], "miou": self.reference_miou},
             },
             "own_runs": [each.to_json(self.kind) for each in self.own],
             "notes": list(self.notes),
@@ -154,7 +159,7 @@ def learned_front(
         rows=rows,
         likely=_likely(envelope, chosen, predictions, places, chance, band),
         knee=None if voted is None else (voted, chosen[voted.index].candidate),
-        hypervolume=hypervolume(places, draws, REFERENCE_COST[kind]),
+        hypervolume=hypervolume(places, draws, REFERENCE_COST[kind], REFERENCE_MIOU.get(question.dataset, 0.0)),
         own=own_distances(own, placed, rows, kind),
         num_candidates=len(chosen),
         scale_note=model.scale_note,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING
 
@@ -70,9 +71,14 @@ def job_of(workload: Workload, recipe: Recipe | None = None, num_train_images: i
         if workload.num_classes not in _USUAL:
             return None
         name, num_train_images = _USUAL[workload.num_classes]
-        recipe = load_recipe(name)
+        recipe = _usual_recipe(name)
     steps = recipe.steps or max(1, round(recipe.epochs * (num_train_images // recipe.batch)))
     return Job(workload, steps * recipe.batch)
+
+
+@cache
+def _usual_recipe(name: str) -> Recipe:
+    return load_recipe(name)
 
 
 def trained_runs(records: Iterable[RunRecord]) -> list[TrainedRun]:
