@@ -11,7 +11,22 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli import cost, data, db, doctor, eval_, export, list_, predict, profile, recommend, runs, show, train
+from luma_cli.cli import (
+    cost,
+    data,
+    db,
+    doctor,
+    eval_,
+    export,
+    findings,
+    list_,
+    predict,
+    profile,
+    recommend,
+    runs,
+    show,
+    train,
+)
 from luma_cli.cli.command import ManyValued
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
@@ -29,6 +44,7 @@ app.command("show")(show.show)
 app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)
+app.command("findings", cls=ManyValued)(findings.findings)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")

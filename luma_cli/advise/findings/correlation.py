@@ -85,7 +85,9 @@ def outliers(samples: Sequence[Sample]) -> list[tuple[str, float]]:
     residual = dy - dx * float(dx @ dy) / spread
     scale = _MAD_TO_SD * float(np.median(np.abs(residual)))
     names = dict.fromkeys(sample.name for sample in samples)
-    means = {name: float(np.mean([r for s, r in zip(samples, residual, strict=True) if s.name == name])) for name in names}
+    means = {
+        name: float(np.mean([r for s, r in zip(samples, residual, strict=True) if s.name == name])) for name in names
+    }
     far = [(name, mean) for name, mean in means.items() if abs(mean) > OUTLIER * scale > 0]
     return sorted(far, key=lambda item: (-abs(item[1]), item[0]))
 

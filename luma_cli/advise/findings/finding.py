@@ -11,6 +11,16 @@ CONTRADICTED: Verdict = "contradicted"
 UNDECIDED: Verdict = "not enough evidence"
 
 
+def one_line(text: str) -> str:
+    """Text of several source lines as one line."""
+    return " ".join(text.split())
+
+
+def counted(number: int, one: str) -> str:
+    """A number of things: `1 source`, `3 sources`."""
+    return f"{number} {one}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """An estimate and its central 90 % interval, both ends None where there is too little to resample."""
@@ -62,7 +72,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Row:
-    """One piece of evidence behind a claim: its id (`ref-0123`, a run, a profile), what it says, where it comes from."""
+    """One piece of evidence behind a claim: its id (`ref-0123`, a run, a profile), what it says, its source."""
 
     id: str
     says: str

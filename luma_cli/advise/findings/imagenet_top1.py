@@ -1,7 +1,8 @@
 """Claim: ImageNet top-1 does not predict mIoU (arXiv 2607.00687, findings).
 
-The project page gives r of about 0.78 on ADE20K and 0.71 on Cityscapes across architectures, and low (ADE20K) to negative
-(Cityscapes) values across pretraining objectives. So the claim is about objectives; architectures are shown beside it.
+The project page gives r of about 0.78 on ADE20K and 0.71 on Cityscapes across architectures, and low (ADE20K) to
+negative (Cityscapes) values across pretraining objectives. So the claim is about objectives; architectures are shown
+beside it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,17 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from luma_cli.advise.findings.correlation import Sample, freedom, outliers, partial_pearson, pearson, spearman
 from luma_cli.advise.findings.evidence_rows import rows_of
-from luma_cli.advise.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Figure, Finding, Interval, Verdict
+from luma_cli.advise.findings.finding import (
+    CONTRADICTED,
+    SUPPORTED,
+    UNDECIDED,
+    Figure,
+    Finding,
+    Interval,
+    Verdict,
+    counted,
+    one_line,
+)
 from luma_cli.advise.findings.scores import Score, scores
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
 
@@ -23,12 +34,14 @@ LIMIT = 0.7
 FEWEST_FREEDOM = 8
 FEWEST_PUBLISHERS = 4
 FEWEST_OBJECTIVES = 4
-RULE = (
-    "Pearson r within head, protocol and crop, between top-1 of the exact checkpoint and its fine-tuned mIoU, one figure "
-    "per checkpoint and table, sources resampled. Across objectives the architecture is fixed, across architectures the "
-    f"objective and its data are. Supported when the 90 % interval across objectives lies below {LIMIT} (half of the "
-    f"variance), contradicted when above. Needs {FEWEST_OBJECTIVES} objectives, {FEWEST_PUBLISHERS} sources and "
-    f"{FEWEST_FREEDOM} figures beyond one per group."
+RULE = one_line(
+    f"""
+    Pearson r within head, protocol and crop, between top-1 of the exact checkpoint and its fine-tuned mIoU, one
+    figure per checkpoint and table, sources resampled. Across objectives the architecture is fixed, across
+    architectures the objective and its data are. Supported when the 90 % interval across objectives lies below
+    {LIMIT} (half of the variance), contradicted when above. Needs {FEWEST_OBJECTIVES} objectives,
+    {FEWEST_PUBLISHERS} sources and {FEWEST_FREEDOM} figures beyond one per group.
+    """
 )
 PAPER_R = {"ade20k": 0.78, "cityscapes": 0.71}
 _MOST_NAMED = 5
@@ -66,7 +79,7 @@ def _samples(
     fixed: Callable[[Score], Hashable],
     varied: Callable[[Score], Hashable],
 ) -> list[Sample]:
-    """Scores in groups that vary in what is asked; head, protocol and crop fixed, the tables of all sources together."""
+    """Scores in groups that vary in what is asked; head, protocol and crop fixed, all tables together."""
     groups: dict[Hashable, list[Score]] = defaultdict(list)
     for score in found:
         groups[score.cell[0], score.cell[1], fixed(score)].append(score)
@@ -90,10 +103,12 @@ def _missing(samples: Sequence[Sample], found: Sequence[Score]) -> str:
     objective = {score.weights: score.objective for score in found}
     objectives = len({objective[sample.name] for sample in samples})
     sources = len({sample.cluster for sample in samples})
-    enough = (
-        freedom(samples) >= FEWEST_FREEDOM and sources >= FEWEST_PUBLISHERS and objectives >= FEWEST_OBJECTIVES
+    enough = freedom(samples) >= FEWEST_FREEDOM and sources >= FEWEST_PUBLISHERS and objectives >= FEWEST_OBJECTIVES
+    return (
+        ""
+        if enough
+        else f"{counted(len(samples), 'figure')} of {counted(objectives, 'objective')} from {counted(sources, 'source')}"
     )
-    return "" if enough else f"{len(samples)} figures of {objectives} objectives from {sources} sources"
 
 
 def _verdict(r: Interval | None, missing: str) -> Verdict:
@@ -115,7 +130,7 @@ def _because(verdict: Verdict, missing: str, title: str) -> str:
 
 def _figures(samples: Sequence[Sample], where: str, missing: str) -> tuple[Figure, Figure]:
     groups, sources = len({each.group for each in samples}), len({each.cluster for each in samples})
-    counts = f"{len(samples)} figures, {groups} groups, {sources} sources"
+    counts = f"{counted(len(samples), 'figure')}, {counted(groups, 'group')}, {counted(sources, 'source')}"
     decides = "across objectives" in where
     why = missing or "no group of two"
     return (

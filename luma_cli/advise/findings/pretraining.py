@@ -1,8 +1,8 @@
 """Claim: the pretraining objective moves mIoU more than the architecture does (arXiv 2607.00687, findings).
 
-The estimator is one of matched pairs: two objectives on one architecture, against two architectures of similar size with
-one objective, always within one published table, so that head, protocol, crop and schedule are equal. It does not use
-the accuracy model, whose variance components answer the same question another way.
+The estimator is one of matched pairs: two objectives on one architecture, against two architectures of similar size
+with one objective, always within one published table, so that head, protocol, crop and schedule are equal. It does not
+use the accuracy model, whose variance components answer the same question another way.
 """
 
 from __future__ import annotations
@@ -10,8 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from luma_cli.advise.findings.evidence_rows import rows_of
-from luma_cli.advise.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Figure, Finding, Interval, Verdict
+from luma_cli.advise.findings.finding import (
+    CONTRADICTED,
+    SUPPORTED,
+    UNDECIDED,
+    Figure,
+    Finding,
+    Interval,
+    Verdict,
+    counted,
+    one_line,
+)
 from luma_cli.advise.findings.pairs import (
+    SIZE_TOLERANCE,
     Pair,
     architecture_pairs,
     gap_ratio,
@@ -27,12 +38,15 @@ FEWEST_PAIRS = 8
 FEWEST_PUBLISHERS = 4
 NAME = "pretraining"
 CLAIM = "The pretraining objective moves mIoU more than the architecture does."
-RULE = (
-    "Typical gap (root mean square, mIoU points) between two objectives on one architecture, over that between two "
-    "architectures of similar size (parameters within 1.3x) with one objective; both within one table, so head, "
-    "protocol, crop and schedule are equal. Supported when the 90 % interval of the ratio, sources resampled, lies above "
-    "1 for fine-tuned heads, contradicted when below 1. Needs 8 pairs of each kind from 4 sources each. Frozen probes "
-    "are shown apart and do not decide: LUMA is fine-tuned."
+RULE = one_line(
+    f"""
+    Typical gap (root mean square, mIoU points) between two objectives on one architecture, over that between
+    two architectures of similar size (parameters within {SIZE_TOLERANCE}x) with one objective; both within one
+    table, so head, protocol, crop and schedule are equal. Supported when the 90 % interval of the ratio,
+    sources resampled, lies above 1 for fine-tuned heads, contradicted when below 1. Needs {FEWEST_PAIRS} pairs
+    of each kind from {FEWEST_PUBLISHERS} sources each. Frozen probes are shown apart and do not decide: LUMA is
+    fine-tuned.
+    """
 )
 
 
@@ -72,7 +86,7 @@ def _kinds(rows: Sequence[Evidence], regime: str) -> tuple[list[Pair], list[Pair
 def _ratio(objectives: Sequence[Pair], architectures: Sequence[Pair]) -> tuple[Interval | None, str]:
     """The ratio of gaps, and what is missing before it may decide."""
     missing = [
-        f"{len(pairs)} pairs of {kind} from {publishers(pairs)} sources"
+        f"{counted(len(pairs), 'pair')} of {kind} from {counted(publishers(pairs), 'source')}"
         for pairs, kind in ((objectives, "objectives"), (architectures, "architectures"))
         if len(pairs) < FEWEST_PAIRS or publishers(pairs) < FEWEST_PUBLISHERS
     ]
@@ -98,12 +112,12 @@ def _figures(
     objectives: Sequence[Pair], architectures: Sequence[Pair], where: str, decides: bool
 ) -> tuple[Figure, Figure, Figure]:
     def gap(pairs: Sequence[Pair], kind: str) -> Figure:
-        counts = f"{len(pairs)} pairs, {publishers(pairs)} sources"
+        counts = f"{counted(len(pairs), 'pair')}, {counted(publishers(pairs), 'source')}"
         what = f"gap between two {kind}, {where}"
         return Figure(what, typical_gap(pairs), "points", counts, "" if pairs else "no such pair", False, digits=1)
 
     ratio, missing = _ratio(objectives, architectures)
-    counts = f"{publishers([*objectives, *architectures])} sources"
+    counts = counted(publishers([*objectives, *architectures]), "source")
     return (
         gap(objectives, "objectives"),
         gap(architectures, "architectures"),

@@ -17,7 +17,9 @@ from luma_cli.evidence.evidence import Evidence, Scale
 OWN_SOURCE = "your runs"
 _SUPERVISED = re.compile(r"supervised|deit3?\b")
 # Wrappers of plain ViTs in published names: `franca_vitb14`, `radio_v2.5_vitl16`, `deit3_base_patch16_224`.
-_PLAIN = re.compile(r"(?:vit(?:_pe_core|_pe_spatial)?|deit3?|beit(?:v2)?)_(tiny|small|base|large|huge|giant|gigantic|7b)")
+_PLAIN = re.compile(
+    r"(?:vit(?:_pe_core|_pe_spatial)?|deit3?|beit(?:v2)?)_(tiny|small|base|large|huge|giant|gigantic|7b)"
+)
 _SHORT = re.compile(r"(?:franca|capi|dune|lingbot_vision|vjepa[\d.]+|c?[-_]?radio[\w.-]*?)_(?:vit)?([sblhg])(?:1[46])?")
 _LETTERS = {"s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
 _INPUT = re.compile(r"(_patch(?!8)\d+.*|_window\d+.*|_\d{3})$")
@@ -47,7 +49,7 @@ class Score:
 
 
 def scores(evidence: Iterable[Evidence]) -> list[Score]:
-    """Every sound figure of one checkpoint per table; doubtful rows and rows with further labelled data are left out."""
+    """One score per checkpoint and table, without doubtful rows and those with further labelled data."""
     groups: dict[tuple[object, ...], list[Evidence]] = defaultdict(list)
     for row in evidence:
         if not row.doubtful and not row.extra_data and objective(row):
