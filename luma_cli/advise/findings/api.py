@@ -11,6 +11,7 @@ from typing import Any
 
 from luma_cli.advise.findings import heads as heads_claim
 from luma_cli.advise.findings import imagenet_top1 as imagenet_claim
+from luma_cli.advise.findings import mixers as mixers_claim
 from luma_cli.advise.findings import pretraining as pretraining_claim
 from luma_cli.advise.findings.finding import Finding
 from luma_cli.advise.findings.own import usable
@@ -121,8 +122,13 @@ def _heads(world: World) -> Finding:
     return heads_claim.heads(world.runs, load_costs(), world.dataset)
 
 
+def _mixers(world: World) -> Finding:
+    return mixers_claim.mixers(world.runs, world.measured, world.device, world.dataset)
+
+
 _CLAIMS: Mapping[str, Callable[[World], Finding]] = {
     pretraining_claim.NAME: _pretraining,
     imagenet_claim.NAME: _imagenet,
+    mixers_claim.NAME: _mixers,
     heads_claim.NAME: _heads,
 }

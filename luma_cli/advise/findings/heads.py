@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
 from luma_cli.advise.findings.finding import (
     CONTRADICTED,
@@ -19,7 +18,7 @@ from luma_cli.advise.findings.finding import (
     one_line,
 )
 from luma_cli.advise.findings.own import OwnScore, own_rows, own_scores
-from luma_cli.advise.findings.resample import TAIL, student_quantile
+from luma_cli.advise.findings.student import FEWEST_VALUES, mean_interval
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.errors import BuildError
 from luma_cli.evidence.evidence import DATASET_TITLES
@@ -30,14 +29,13 @@ NAME = "heads"
 CLAIM = "LUMA matches EoMT's accuracy at lower cost."
 # Two seeds of one model differ by about 0.3 mIoU; half a point is more than that and less than anyone would pay for.
 MARGIN = 0.5
-FEWEST_BACKBONES = 4
 CHEAPER_SHARE = 90.0
 RULE = one_line(
     f"""
     Cost: multiply-adds of the whole segmenter with LUMA against EoMT, exact, of every backbone that takes both
     heads; lower where at least {CHEAPER_SHARE:.0f} % of them are cheaper at 512 px. Accuracy: your runs of one
     backbone at one resolution with both heads, the official recipe of each, mean over seeds, LUMA minus EoMT,
-    with Student's 90 % interval over at least {FEWEST_BACKBONES} backbones. Supported when cost is lower and
+    with Student's 90 % interval over at least {FEWEST_VALUES} backbones. Supported when cost is lower and
     the interval lies above -{MARGIN} mIoU; contradicted when cost is not lower or the interval lies below
     -{MARGIN}.
     """
@@ -125,17 +123,6 @@ def _pairs(scores: Sequence[OwnScore]) -> list[tuple[OwnScore, OwnScore]]:
     return list(one.values())
 
 
-def mean_interval(values: Sequence[float]) -> Interval | None:
-    """The mean with Student's 90 % interval; no ends below FEWEST_BACKBONES values, None without any."""
-    if not values:
-        return None
-    mean = fmean(values)
-    if len(values) < FEWEST_BACKBONES:
-        return Interval(mean)
-    half = student_quantile(1 - TAIL, len(values) - 1) * stdev(values) / sqrt(len(values))
-    return Interval(mean, mean - half, mean + half)
-
-
 def _is_cheaper(counted: Sequence[_Costs]) -> bool | None:
     """Whether LUMA costs less at 512 px; None where nothing was counted there."""
     at = next((each for each in counted if each.resolution == _PX), None)
@@ -156,9 +143,7 @@ def _because(counted: Sequence[_Costs], gap: Interval | None, num_pairs: int, ti
         False: f"LUMA does not need fewer multiply-adds at {_PX} px",
     }[_is_cheaper(counted)]
     if gap is None or gap.low is None:
-        return (
-            f"{cost}; accuracy: {num_pairs} backbones of your own with both heads on {title}, needs {FEWEST_BACKBONES}"
-        )
+        return f"{cost}; accuracy: {num_pairs} backbones of your own with both heads on {title}, needs {FEWEST_VALUES}"
     where = "above" if gap.above(-MARGIN) else "below" if gap.below(-MARGIN) else "across"
     return f"{cost}; accuracy on {title}: the interval lies {where} -{MARGIN} mIoU"
 
@@ -195,7 +180,7 @@ def _rows(
 def _settle(dataset: str, pairs: Sequence[tuple[OwnScore, OwnScore]]) -> tuple[str, ...]:
     """Both heads on as many ViTs as are missing."""
     names = ("vit_s.dinov2", "vit_b.dinov2", "vit_b.dinov3", "vit_l.dinov2")
-    missing = max(1, FEWEST_BACKBONES - len(pairs))
+    missing = max(1, FEWEST_VALUES - len(pairs))
     return tuple(
         f"luma train {name} --data {dataset} --head {head}" for name in names[-missing:] for head in ("luma", "eomt")
     )

@@ -23,23 +23,27 @@ class OwnScore:
     ids: tuple[str, ...]
 
 
-def usable(run: OwnRun, dataset: str) -> bool:
-    """Whether the run's score may stand beside others of the dataset; heads and backbones may differ."""
+def usable(run: OwnRun, dataset: str, own_weights: bool = False) -> bool:
+    """Whether the run's score may stand beside others of the dataset; heads and backbones may differ.
+
+    own_weights: whether weights from a file or folder of the user's will do; random ones never do.
+    """
     usual = f"eomt-{dataset}" if run.head.name == "eomt" else dataset
     default = HeadConfig(name=run.head.name, num_classes=run.head.num_classes)
     return (
         (run.data, run.dataset, run.split, run.status) == (dataset, dataset, "val", "finished")
-        and (run.recipe, run.usual_recipe, run.weights) == (usual, True, "pretrained")
+        and (run.recipe, run.usual_recipe) == (usual, True)
+        and (run.weights != "random" if own_weights else run.weights == "pretrained")
         and (run.single_scale, run.absent, run.num_skipped) == (True, "skip", 0)
         and run.head.identity() == replace(default, num_classes=run.head.num_classes).identity()
     )
 
 
-def own_scores(runs: Iterable[OwnRun], dataset: str) -> list[OwnScore]:
-    """Mean score of every model and head over seeds, in a fixed order."""
+def own_scores(runs: Iterable[OwnRun], dataset: str, own_weights: bool = False) -> list[OwnScore]:
+    """Mean score of every model and head over seeds, in a fixed order; own_weights as in `usable`."""
     groups: dict[tuple[str, int, str], list[OwnRun]] = defaultdict(list)
     for run in runs:
-        if usable(run, dataset):
+        if usable(run, dataset, own_weights):
             groups[run.timm_name, run.resolution, run.head.name].append(run)
     return [
         OwnScore(*key, fmean(run.miou_percent for run in group), tuple(sorted(run.run_id for run in group)))
