@@ -198,10 +198,10 @@ def of_row(where: str, texts: Mapping[str, str]) -> Evidence:
 
 
 def to_row(evidence: Evidence) -> dict[str, str]:
-    """The evidence as a row of the cleaned table."""
+    """The evidence as a row of the cleaned table; numbers keep every digit."""
     texts = {name: getattr(evidence, name) for name in COLUMNS}
     return {
-        name: "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        name: "" if value is None else repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
         for name, value in texts.items()
     }
 
