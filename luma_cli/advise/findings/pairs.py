@@ -43,11 +43,11 @@ def objective_pairs(scores: Iterable[Score]) -> list[Pair]:
 
 
 def architecture_pairs(scores: Iterable[Score]) -> list[Pair]:
-    """Two architectures of similar size with one objective on the same data, in one table."""
+    """Two architectures of different series and similar size with one objective on the same data, in one table."""
     return _pairs(
         scores,
         lambda score: (score.objective, score.data),
-        lambda a, b: a.shape != b.shape and _similar_size(a, b),
+        lambda a, b: a.series != b.series and a.shape != b.shape and _similar_size(a, b),
     )
 
 

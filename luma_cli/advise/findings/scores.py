@@ -23,8 +23,6 @@ _PLAIN = re.compile(
 _SHORT = re.compile(r"(?:franca|capi|dune|lingbot_vision|vjepa[\d.]+|c?[-_]?radio[\w.-]*?)_(?:vit)?([sblhg])(?:1[46])?")
 _LETTERS = {"s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
 _INPUT = re.compile(r"(_patch(?!8)\d+.*|_window\d+.*|_\d{3})$")
-# Parameters in millions, as the papers print them (arXiv 2010.11929 Table 1, 2304.07193 Table 17).
-_VIT_SIZES_M = {"tiny": 5.7, "small": 22.0, "base": 86.0, "large": 304.0, "huge": 632.0, "giant": 1136.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +30,14 @@ class Score:
     """The mean figure of one checkpoint in one table.
 
     cell: what two scores must share to be compared: scale, crop as tokens of 16 pixels, source and schedule. shape:
-    architecture whatever its weights, patch and input size. objective, data: of its pretraining. params_m: of the
+    architecture whatever its weights, patch and input size; series: what it is a size or a variant of. objective, data: of its pretraining. params_m: of the
     backbone in millions, None when not known. publisher: who made the figure; the unit that is resampled. weights:
     exact timm name, empty when not known. ids: of the evidence.
     """
 
     cell: tuple[Scale, tuple[int, int] | None, str, str]
     shape: str
+    series: str
     objective: str
     data: str
     miou_percent: float
@@ -62,6 +61,7 @@ def _score(rows: list[Evidence]) -> Score:
     return Score(
         cell=_cell(first),
         shape=shape(first),
+        series=series(first),
         objective=objective(first),
         data=first.pretraining_data,
         miou_percent=fmean(row.miou_percent for row in rows),
@@ -109,6 +109,14 @@ def shape_of(architecture: str) -> str:
     return bare
 
 
+def series(row: Evidence) -> str:
+    """The series that the architecture belongs to, e.g. `swin`; the architecture itself where none is known."""
+    from luma_cli.accuracy.backbones import recognise
+
+    found = recognise(row.architecture or row.backbone).lineage
+    return found.name if found is not None else shape(row)
+
+
 def objective(row: Evidence) -> str:
     """What the weights were trained for, whatever the data: ImageNet-1k and -21k labels are one objective.
 
@@ -119,18 +127,13 @@ def objective(row: Evidence) -> str:
 
 
 def params_m(row: Evidence) -> float | None:
-    """Parameters of the backbone in millions: timm's, a plain ViT's, or as published of the backbone alone."""
-    found = _timm_params_m().get(row.architecture)
-    if found is None:
-        found = _VIT_SIZES_M.get(shape(row).removeprefix("vit_"))
-    return row.params_m if found is None and "backbone" in row.params_scope else found
+    """Parameters of the backbone in millions, counted or published; None where only a size word tells."""
+    from luma_cli.accuracy.backbones import recognise
 
-
-@cache
-def _timm_params_m() -> dict[str, float]:
-    from luma_cli.catalogue.costs import load_costs
-
-    return {architecture: facts.params / 1e6 for (architecture, _), facts in load_costs().items()}
+    found = recognise(row.architecture or row.backbone)
+    if found.params is None or found.size_origin == "by its size word":
+        return row.params_m if "backbone" in row.params_scope else None
+    return found.params / 1e6
 
 
 def publisher(row: Evidence) -> str:
