@@ -18,6 +18,7 @@ from luma_cli.advise.findings.own import usable
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
 from luma_cli.evidence.own_run import OwnRun, from_scored
+from luma_cli.evidence.table import load_evidence
 from luma_cli.speed.measured import Measured, from_measurements
 from luma_cli.store import database as files
 from luma_cli.store.measurements import measurements
@@ -77,8 +78,7 @@ def findings(
     if dataset not in DATASET_TITLES:
         raise UsageError(f"dataset {dataset!r} has no evidence; use {' or '.join(DATASET_TITLES)}")
     asked = check_claims(claims)
-    runs, measured, notes = _stored(database)
-    world = World(dataset, load_reference(), runs, measured, device)
+    world, notes = _stored(dataset, device, database)
     return Findings(dataset, tuple(_CLAIMS[name](world) for name in asked), notes)
 
 
@@ -95,15 +95,18 @@ def check_claims(claims: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in _CLAIMS if not claims or name in claims)
 
 
-def _stored(database: Path | None) -> tuple[list[OwnRun], list[Measured], tuple[str, ...]]:
+def _stored(dataset: str, device: str | None, database: Path | None) -> tuple[World, tuple[str, ...]]:
+    """What ships with what the store adds; what ships alone, and why, where the store cannot be read."""
     try:
+        published = load_evidence(database, own=False)
         connection = files.open_read(database)
         if connection is None:
-            return [], [], ()
+            return World(dataset, published, device=device), ()
         with closing(connection):
-            return from_scored(scored_runs(connection)), from_measurements(measurements(connection)), ()
+            runs, measured = from_scored(scored_runs(connection)), from_measurements(measurements(connection))
+        return World(dataset, published, runs, measured, device), ()
     except StoreError as error:
-        return [], [], (f"your own runs and profiles were not read: {error}",)
+        return World(dataset, load_reference(), device=device), (f"your own results were not read: {error}",)
 
 
 def _pretraining(world: World) -> Finding:

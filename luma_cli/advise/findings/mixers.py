@@ -141,7 +141,7 @@ def _ratio(matches: Sequence[_Match], number: Callable[[Measured], float | None]
 
 
 def _miou_gap(runs: Sequence[OwnRun], dataset: str) -> tuple[Interval | None, list[str], int]:
-    """mIoU of mixers minus that of the plain ViT of their size, mean per kind; ids of the runs; number of kinds."""
+    """Gap of mixers to the plain ViT of their size in mIoU, mean per kind; ids of the runs; number of kinds."""
     scores = [score for score in own_scores(runs, dataset, own_weights=True) if score.head == "luma"]
     plain: dict[tuple[str, int], list[float]] = defaultdict(list)
     gaps: dict[str, list[float]] = defaultdict(list)

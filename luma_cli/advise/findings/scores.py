@@ -30,9 +30,9 @@ class Score:
     """The mean figure of one checkpoint in one table.
 
     cell: what two scores must share to be compared: scale, crop as tokens of 16 pixels, source and schedule. shape:
-    architecture whatever its weights, patch and input size; series: what it is a size or a variant of. objective, data: of its pretraining. params_m: of the
-    backbone in millions, None when not known. publisher: who made the figure; the unit that is resampled. weights:
-    exact timm name, empty when not known. ids: of the evidence.
+    architecture whatever its weights, patch and input size; series: what it is a size or a variant of. objective,
+    data: of its pretraining. params_m: of the backbone in millions, None when not known. publisher: who made the
+    figure; the unit that is resampled. weights: exact timm name, empty when not known. ids: of the evidence.
     """
 
     cell: tuple[Scale, tuple[int, int] | None, str, str]
