@@ -1,0 +1,135 @@
+"""How sure the exponents are: a residual bootstrap, seeded, all refits side by side.
+
+Residuals are divided by sqrt(1 - leverage) and centred (Davison and Hinkley 1997, section 6.2), because least squares
+has already shrunk them; without it intervals of 9 to 16 runs are far too narrow, as in the published ones that
+arXiv 2404.10102 corrects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from luma_cli.scaling.law import Fit, start
+from luma_cli.scaling.optimal import Elasticity, Split, split
+from luma_cli.scaling.polish import polish
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+NUM_REFITS = 500
+LEVEL = 0.90
+# An exponent whose 90% interval is wider than this is not printed (recommend.md, section 2): 0.25 of N's 0.83 is the
+# difference between "nearly all of it into size" and "half".
+WIDEST = 0.25
+_MOST_LEVERAGE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its central 90% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """High less low."""
+        return self.high - self.low
+
+    def to_json(self) -> dict[str, float]:
+        """The three numbers."""
+        return {"value": self.value, "low_90": self.low, "high_90": self.high}
+
+
+@dataclass(frozen=True, slots=True)
+class Exponents:
+    """What the points say about the law's exponents and the compute-optimal split.
+
+    size, tokens: n and t of N* ~ C^n and T* ~ C^t. ratio: a/b. draws: (n, t) of every refit.
+    """
+
+    a: Interval
+    b: Interval
+    ratio: Interval
+    size: Interval
+    tokens: Interval
+    draws: tuple[Split, ...]
+
+    @property
+    def identified(self) -> bool:
+        """Whether both intervals of the split are narrow enough to be printed as a result."""
+        return max(self.size.width, self.tokens.width) <= WIDEST
+
+    def to_json(self) -> dict[str, Any]:
+        """Every interval, and whether they may be quoted."""
+        return {
+            "identified": self.identified,
+            "a": self.a.to_json(),
+            "b": self.b.to_json(),
+            "a_over_b": self.ratio.to_json(),
+            "n": self.size.to_json(),
+            "t": self.tokens.to_json(),
+            "refits": len(self.draws),
+        }
+
+
+def bootstrap(fitted: Fit, elasticity: Elasticity, num_refits: int = NUM_REFITS, seed: int = 0) -> Exponents:
+    """90% intervals of a, b, a/b, n and t from `num_refits` refits. The same seed gives the same numbers."""
+    import numpy as np
+
+    exponents, coefficients = refits(fitted, num_refits, seed)
+    splits = tuple(
+        split(float(a), float(b), elasticity, bool(by_size > 0), bool(by_tokens > 0))
+        for (a, b), (_, by_size, by_tokens) in zip(exponents, coefficients, strict=True)
+    )
+    law = fitted.law
+    own = split(law.a, law.b, elasticity, law.by_size > 0, law.by_tokens > 0)
+    return Exponents(
+        a=_interval(law.a, exponents[:, 0]),
+        b=_interval(law.b, exponents[:, 1]),
+        ratio=_interval(law.a / law.b, exponents[:, 0] / exponents[:, 1]),
+        size=_interval(own.size, np.array([each.size for each in splits])),
+        tokens=_interval(own.tokens, np.array([each.tokens for each in splits])),
+        draws=splits,
+    )
+
+
+def refits(fitted: Fit, num_refits: int, seed: int) -> tuple[Array, Array]:
+    """Exponents (a, b) [R, 2] and coefficients (E, A, B) [R, 3] of refits to resampled residuals."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    scaled = _modified_residuals(fitted)
+    drawn = generator.choice(scaled, size=(num_refits, len(scaled)))
+    residuals = fitted.polished.projected.residuals[0]
+    log_errors = (fitted.log_error - residuals) + drawn
+    base, weights = fitted.polished.projected.fitted, fitted.polished.weights
+    starts = start(fitted.data, log_errors, base, weights)
+    base = np.broadcast_to(base, log_errors.shape)
+    polished = polish(fitted.data, starts, log_errors, base, fitted.huber)
+    return polished.exponents, polished.projected.coefficients
+
+
+def _modified_residuals(fitted: Fit) -> Array:
+    """Residuals of equal variance and mean zero."""
+    import numpy as np
+
+    residuals = fitted.polished.projected.residuals[0]
+    slopes = fitted.slopes()
+    by_level = fitted.data.levels if fitted.data.num_levels > 1 else np.zeros((len(residuals), 0))
+    basis, sizes, _ = np.linalg.svd(np.hstack([slopes, by_level]), full_matrices=False)
+    leverage = (basis[:, sizes > 1e-9 * sizes[0]] ** 2).sum(1)
+    modified: Array = residuals / np.sqrt(1.0 - np.minimum(leverage, _MOST_LEVERAGE))
+    return modified - modified.mean()
+
+
+def _interval(value: float, draws: Array) -> Interval:
+    import numpy as np
+
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(min(low, value)), float(max(high, value)))

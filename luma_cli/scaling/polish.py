@@ -1,0 +1,121 @@
+"""From a node of the grid to the minimum: Levenberg-Marquardt on the two exponents, E, A, B and levels projected out.
+
+Many problems run side by side, each with its own damping. Shapes as in `projection`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from luma_cli.scaling.projection import Data, Projected, project
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+# Exponents are looked for here; published scaling exponents of vision models lie between 0.05 and 1.5. Beyond the ends
+# a term is a logarithm, or a step that no data of a few sizes can tell from none.
+LEAST_EXPONENT, MOST_EXPONENT = 0.01, 5.0
+_STEPS = 25
+_WARM_ITERATIONS = 2
+_SMALL_STEP = 1e-6
+_LEAST_DAMPING, _MOST_DAMPING = 1e-9, 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Polished:
+    """Exponents [K, 2], the linear part, weights [K, n] at the end, and the loss [K]."""
+
+    exponents: Array
+    projected: Projected
+    weights: Array
+    loss: Array
+
+
+def weights_of(residuals: Array, huber: float | None) -> Array:
+    """Huber's weights of residuals in log error: 1 up to `huber`, falling as its inverse beyond; all 1 without."""
+    import numpy as np
+
+    if huber is None:
+        return np.ones_like(residuals)
+    return np.minimum(1.0, huber / np.maximum(np.abs(residuals), 1e-300))
+
+
+def loss_of(residuals: Array, huber: float | None) -> Array:
+    """Sum over points of squared residuals, linear beyond `huber`."""
+    import numpy as np
+
+    size = np.abs(residuals)
+    if huber is None:
+        return (size**2).sum(-1)
+    return np.where(size <= huber, size**2, huber * (2 * size - huber)).sum(-1)
+
+
+def polish(data: Data, exponents: Array, log_error: Array, fitted: Array, huber: float | None = None) -> Polished:
+    """The minimum that starts of exponents [K, 2] lead to, for errors [K, n] in logs."""
+    import numpy as np
+
+    logs = np.log(exponents)
+    weights = np.ones_like(log_error)
+    found = project(data, exponents, log_error, weights, fitted)
+    loss = loss_of(found.residuals, huber)
+    damping = np.full(len(logs), 1e-3)
+    for _ in range(_STEPS):
+        weights = weights_of(found.residuals, huber)
+        step = _step(data, logs, found, weights, damping)
+        tried = np.clip(logs + step, np.log(LEAST_EXPONENT), np.log(MOST_EXPONENT))
+        trial = project(data, np.exp(tried), log_error, weights, found.fitted, _WARM_ITERATIONS)
+        trial_loss = loss_of(trial.residuals, huber)
+        better = trial_loss < loss
+        moved = np.abs(tried - logs).max() if better.any() else 0.0
+        logs, found, loss = _chosen(better, (tried, trial, trial_loss), (logs, found, loss))
+        damping = np.clip(np.where(better, damping / 5, damping * 4), _LEAST_DAMPING, _MOST_DAMPING)
+        if (better.any() and moved < _SMALL_STEP) or damping.min() > 1e6:
+            break
+    return Polished(np.exp(logs), found, weights_of(found.residuals, huber), loss)
+
+
+def _chosen(
+    better: Array, new: tuple[Array, Projected, Array], old: tuple[Array, Projected, Array]
+) -> tuple[Array, Projected, Array]:
+    """Of each problem the new state where it is better, else the old."""
+    import numpy as np
+
+    row = better[:, None]
+    state = Projected(
+        np.where(row, new[1].coefficients, old[1].coefficients),
+        np.where(row, new[1].fitted, old[1].fitted),
+        np.where(row, new[1].residuals, old[1].residuals),
+    )
+    return np.where(row, new[0], old[0]), state, np.where(better, new[2], old[2])
+
+
+def jacobian(data: Data, exponents: Array, found: Projected, weights: Array) -> Array:
+    """[K, n, 5]: log error by ln a, ln b, E, A, B, levels taken away; columns of coefficients at zero are zero."""
+    import numpy as np
+
+    columns = data.columns(exponents) / found.fitted[..., None]
+    active = (found.coefficients > 0)[:, None, :]
+    by_size = -exponents[:, :1] * data.log_params * columns[..., 1] * found.coefficients[:, 1:2]
+    by_tokens = -exponents[:, 1:] * data.log_tokens * columns[..., 2] * found.coefficients[:, 2:3]
+    every = np.concatenate([by_size[..., None], by_tokens[..., None], columns * active], axis=-1)
+    return data.without_levels(every, weights)
+
+
+def _step(data: Data, logs: Array, found: Projected, weights: Array, damping: Array) -> Array:
+    """The damped Gauss-Newton step of (ln a, ln b) [K, 2]."""
+    import numpy as np
+
+    slopes = jacobian(data, np.exp(logs), found, weights)
+    weighted = (weights[..., None] * slopes).swapaxes(-1, -2)
+    normal, right = weighted @ slopes, weighted @ found.residuals[..., None]
+    diagonal = np.einsum("kii->ki", normal)
+    # Relative damping of the exponents alone: the linear part is solved exactly afterwards.
+    relative = np.array([1.0, 1.0, 1e-9, 1e-9, 1e-9])
+    floor = 1e-12 * diagonal.max(-1, keepdims=True) + 1e-300
+    ridge = damping[:, None] * relative * diagonal + floor
+    step = np.linalg.solve(normal + ridge[..., None] * np.eye(5), right)[:, :2, 0]
+    return np.clip(step, -1.0, 1.0)
