@@ -106,23 +106,26 @@ def refits(fitted: Fit, num_refits: int, seed: int) -> tuple[Array, Array]:
     generator = np.random.default_rng(seed)
     scaled = _modified_residuals(fitted)
     drawn = generator.choice(scaled, size=(num_refits, len(scaled)))
+    # A few residuals do not tell their own spread well: each refit has a spread of its own, as Student's t does.
+    drawn = drawn * np.sqrt(fitted.num_free / generator.chisquare(fitted.num_free, size=(num_refits, 1)))
     residuals = fitted.polished.projected.residuals[0]
-    log_errors = (fitted.log_error - residuals) + drawn
-    base, weights = fitted.polished.projected.fitted, fitted.polished.weights
+    log_errors = (fitted.log_error - residuals) + drawn / np.sqrt(fitted.loss.precision)
+    base, weights = fitted.polished.projected.fitted, fitted.loss.precision[None]
     starts = start(fitted.data, log_errors, base, weights)
     base = np.broadcast_to(base, log_errors.shape)
-    polished = polish(fitted.data, starts, log_errors, base, fitted.huber)
+    polished = polish(fitted.data, starts, log_errors, base, fitted.loss)
     return polished.exponents, polished.projected.coefficients
 
 
 def _modified_residuals(fitted: Fit) -> Array:
-    """Residuals of equal variance and mean zero."""
+    """Residuals of equal variance and mean zero, in the unit of the loss."""
     import numpy as np
 
-    residuals = fitted.polished.projected.residuals[0]
-    slopes = fitted.slopes()
+    scale = np.sqrt(fitted.loss.precision)
+    residuals = scale * fitted.polished.projected.residuals[0]
     by_level = fitted.data.levels if fitted.data.num_levels > 1 else np.zeros((len(residuals), 0))
-    basis, sizes, _ = np.linalg.svd(np.hstack([slopes, by_level]), full_matrices=False)
+    every = scale[:, None] * np.hstack([fitted.slopes(), by_level])
+    basis, sizes, _ = np.linalg.svd(every, full_matrices=False)
     leverage = (basis[:, sizes > 1e-9 * sizes[0]] ** 2).sum(1)
     modified: Array = residuals / np.sqrt(1.0 - np.minimum(leverage, _MOST_LEVERAGE))
     return modified - modified.mean()

@@ -2,19 +2,20 @@
 
 Variable projection with non-negative least squares: on a grid over (a, b) the rest is closed form, then a polish.
 Parabolas through iso-FLOP profiles are biased when a and b differ (arXiv 2603.22339), and a and b of segmentation do
-about fivefold (arXiv 2607.00687). Loss: squares of log error, or Huber's on it (as arXiv 2203.15556, appendix D).
+about fivefold (arXiv 2607.00687). Loss: squares of mIoU points, the unit in which seeds scatter evenly; or Huber's on
+log error (arXiv 2203.15556, appendix D), for points that scatter for other reasons too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from luma_cli.errors import NoAnswer
 from luma_cli.scaling import nonnegative
 from luma_cli.scaling.point import Point, distinct
-from luma_cli.scaling.polish import LEAST_EXPONENT, MOST_EXPONENT, Polished, jacobian, polish
+from luma_cli.scaling.polish import LEAST_EXPONENT, MOST_EXPONENT, Loss, Polished, jacobian, polish
 from luma_cli.scaling.projection import Data, first_guess
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Law:
 
     floor: E. by_size, by_tokens: A and B at params_mean and tokens_mean, where N^-a and T^-b are 1; zero means that the
     points show no such term, its exponent then says nothing. levels: factor of each level against the reference.
-    noise_percent: standard deviation of one point in percent of its error; noise_miou: in mIoU at the mean error.
+    noise_percent: standard deviation of one point in percent of the mean error; noise_miou: in mIoU points.
     """
 
     floor: float
@@ -75,14 +76,17 @@ class Law:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A law with what its bootstrap needs: the data as arrays, the state at the minimum, the loss that was used."""
+    """A law with what its bootstrap needs: the data as arrays, the state at the minimum, the loss that was used.
+
+    log_error: [n].
+    """
 
     law: Law
     points: tuple[Point, ...]
     data: Data
     log_error: Array
     polished: Polished
-    huber: float | None
+    loss: Loss
 
     def slopes(self) -> Array:
         """[n, 5] of log error by ln a, ln b, E, A, B at the minimum, levels taken away."""
@@ -153,11 +157,13 @@ def fit(points: Sequence[Point], huber: float | None = None) -> Fit:
         raise NoAnswer(f"no scaling law from these results: {lack}")
     data, params_mean, tokens_mean = _data(points)
     log_error = np.log([point.error for point in points])[None]
-    starts = start(data, log_error, first_guess(data, log_error), np.ones_like(log_error))
-    polished = polish(data, starts, log_error, first_guess(data, log_error), huber)
+    loss = Loss(np.ones(len(points)) if huber else np.exp(2 * (log_error[0] - log_error.mean())), huber)
+    guess = first_guess(data, log_error)
+    starts = start(data, log_error, guess, loss.precision[None])
+    polished = polish(data, starts, log_error, guess, loss)
     law = _law(points, data, polished, params_mean, tokens_mean, log_error[0])
-    fitted = Fit(law, tuple(points), data, log_error[0], polished, huber)
-    return Fit(_with_noise(fitted), fitted.points, data, log_error[0], polished, huber)
+    fitted = Fit(law, tuple(points), data, log_error[0], polished, loss)
+    return replace(fitted, law=_with_noise(fitted))
 
 
 def _data(points: Sequence[Point]) -> tuple[Data, float, float]:
@@ -219,9 +225,8 @@ def _law(
 
 def _with_noise(fitted: Fit) -> Law:
     import numpy as np
-    from dataclasses import replace
 
     residuals, weights = fitted.polished.projected.residuals[0], fitted.polished.weights[0]
     sd = float(np.sqrt((weights * residuals**2).sum() / fitted.num_free))
-    mean_error = float(np.exp(fitted.log_error).mean())
+    mean_error = float(np.exp(fitted.log_error.mean()))
     return replace(fitted.law, noise_percent=100 * sd, noise_miou=sd * mean_error)

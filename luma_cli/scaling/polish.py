@@ -35,47 +35,57 @@ class Polished:
     loss: Array
 
 
-def weights_of(residuals: Array, huber: float | None) -> Array:
-    """Huber's weights of residuals in log error: 1 up to `huber`, falling as its inverse beyond; all 1 without."""
-    import numpy as np
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What is minimised, a function of residuals in log error.
 
-    if huber is None:
-        return np.ones_like(residuals)
-    return np.minimum(1.0, huber / np.maximum(np.abs(residuals), 1e-300))
+    precision: weight of each point [n]; error squared makes it squares of mIoU points. huber: residual from which a
+    point pulls with constant force, None for squares.
+    """
+
+    precision: Array
+    huber: float | None = None
+
+    def weights(self, residuals: Array) -> Array:
+        """Weights [K, n] with which least squares has the same gradient."""
+        import numpy as np
+
+        if self.huber is None:
+            return np.broadcast_to(self.precision, residuals.shape)
+        return self.precision * np.minimum(1.0, self.huber / np.maximum(np.abs(residuals), 1e-300))
+
+    def total(self, residuals: Array) -> Array:
+        """Sum over points [K] of squared residuals, linear beyond `huber`."""
+        import numpy as np
+
+        size = np.abs(residuals)
+        if self.huber is not None:
+            size = np.sqrt(np.where(size <= self.huber, size**2, self.huber * (2 * size - self.huber)))
+        total: Array = (self.precision * size**2).sum(-1)
+        return total
 
 
-def loss_of(residuals: Array, huber: float | None) -> Array:
-    """Sum over points of squared residuals, linear beyond `huber`."""
-    import numpy as np
-
-    size = np.abs(residuals)
-    if huber is None:
-        return (size**2).sum(-1)
-    return np.where(size <= huber, size**2, huber * (2 * size - huber)).sum(-1)
-
-
-def polish(data: Data, exponents: Array, log_error: Array, fitted: Array, huber: float | None = None) -> Polished:
+def polish(data: Data, exponents: Array, log_error: Array, fitted: Array, loss: Loss) -> Polished:
     """The minimum that starts of exponents [K, 2] lead to, for errors [K, n] in logs."""
     import numpy as np
 
     logs = np.log(exponents)
-    weights = np.ones_like(log_error)
-    found = project(data, exponents, log_error, weights, fitted)
-    loss = loss_of(found.residuals, huber)
+    found = project(data, exponents, log_error, loss.weights(np.zeros_like(log_error)), fitted)
+    least = loss.total(found.residuals)
     damping = np.full(len(logs), 1e-3)
     for _ in range(_STEPS):
-        weights = weights_of(found.residuals, huber)
+        weights = loss.weights(found.residuals)
         step = _step(data, logs, found, weights, damping)
         tried = np.clip(logs + step, np.log(LEAST_EXPONENT), np.log(MOST_EXPONENT))
         trial = project(data, np.exp(tried), log_error, weights, found.fitted, _WARM_ITERATIONS)
-        trial_loss = loss_of(trial.residuals, huber)
-        better = trial_loss < loss
+        trial_loss = loss.total(trial.residuals)
+        better = trial_loss < least
         moved = np.abs(tried - logs).max() if better.any() else 0.0
-        logs, found, loss = _chosen(better, (tried, trial, trial_loss), (logs, found, loss))
+        logs, found, least = _chosen(better, (tried, trial, trial_loss), (logs, found, least))
         damping = np.clip(np.where(better, damping / 5, damping * 4), _LEAST_DAMPING, _MOST_DAMPING)
         if (better.any() and moved < _SMALL_STEP) or damping.min() > 1e6:
             break
-    return Polished(np.exp(logs), found, weights_of(found.residuals, huber), loss)
+    return Polished(np.exp(logs), found, loss.weights(found.residuals), least)
 
 
 def _chosen(
