@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -80,11 +81,26 @@ def test_frozen_and_fine_tuned_never_share_a_scale(reference: list[Evidence]) ->
     assert all(len(found) == 1 for found in regimes.values())
 
 
-def test_shipped_doubts(reference: list[Evidence]) -> None:
-    doubtful = {row.id for row in reference if row.doubtful}
-    assert {"ref-0023", "ref-0024", "ref-0690"} <= doubtful
-    assert len(doubtful) < 20
+def test_published_multiply_adds_are_marked(reference: list[Evidence]) -> None:
     assert sum(row.flops_unit == "macs" for row in reference) == 9
+
+
+def test_labels_beyond_the_dataset_are_said(reference: list[Evidence]) -> None:
+    further = re.compile(r"(coco|mapillary|additional seg|pseudo-labels)", re.IGNORECASE)
+    for row in reference:
+        if further.search(f"{row.pretraining_data} {row.notes}") and "teacher" not in row.notes:
+            assert row.extra_data, row.id
+
+
+def test_one_scale_has_one_figure_of_a_checkpoint_and_source(reference: list[Evidence]) -> None:
+    """What an outlier turned out to be: rows of two recipes that looked like one. The rest is said in remarks."""
+    seen: dict[object, Evidence] = {}
+    for row in reference:
+        protocol = (row.scale, row.size, row.schedule, row.source, row.extra_data)
+        key = (row.backbone, row.pretraining, row.pretraining_data, protocol)
+        first = seen.setdefault(key, row)
+        if first.miou_percent != row.miou_percent:
+            assert row.remarks or abs(first.miou_percent - row.miou_percent) <= 1.0, (first.id, row.id)
 
 
 def test_loading_is_fast() -> None:
@@ -210,14 +226,16 @@ def test_a_qualifier_means_other_weights(index: TimmIndex) -> None:
 
 
 def test_the_command_imports_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table, flags, out = tmp_path / "raw.csv", tmp_path / "flags.csv", tmp_path / "out.csv"
+    table, flags, known, out = (tmp_path / name for name in ("raw.csv", "flags.csv", "known.csv", "out.csv"))
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, RAW_COLUMNS)
         writer.writeheader()
         writer.writerows([raw(), raw(head="linear (frozen)")])
     flags.write_text("row,kind,detail\n1,mIoU extreme,48.1\n")
-    assert main([str(table), str(flags), str(out)]) == 0
-    assert "2 rows read, 0 exact duplicates merged, 0 doubtful" in capsys.readouterr().err
+    known.write_text("id,column,old,new,reason\nref-0000,head,upernet,fcn,misread\n")
+    assert main([str(table), str(flags), str(known), str(out)]) == 0
+    assert "2 rows read, 0 left out, 1 corrections, 0 doubtful" in capsys.readouterr().err
     assert Counter(row.regime for row in read_evidence(out)) == {"fine-tuned": 1, "frozen": 1}
+    assert [row.head for row in read_evidence(out)] == ["fcn", "linear"]
     assert read_flags(flags) == {1: [("mIoU extreme", "48.1")]}
     assert main([]) == 2

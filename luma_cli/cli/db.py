@@ -36,6 +36,7 @@ class ExportView(StrEnum):
     evaluations = "evaluations"
     class_scores = "class_scores"
     score_costs = "score_costs"
+    evidence = "evidence"
 
 
 @app.command()
@@ -161,6 +162,6 @@ def check(database: Database = None) -> None:
 
 def _trained(merged: Merged) -> str:
     """What came in besides attempts, if anything did."""
-    if not merged.runs and not merged.evaluations:
-        return ""
-    return f"; {merged.runs} runs and {merged.evaluations} evaluations taken in"
+    trained = f"; {merged.runs} runs and {merged.evaluations} evaluations taken in"
+    imported = f"; {merged.evidence} imported results taken in"
+    return (trained if merged.runs or merged.evaluations else "") + (imported if merged.evidence else "")

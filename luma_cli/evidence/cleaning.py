@@ -13,37 +13,54 @@ from dataclasses import dataclass
 from luma_cli.evidence.evidence import Regime, Trust
 
 OTHER = "other"
-# Objectives as printed that are plainly one of `models/pretraining.toml`. Derived ones (`dinov2 + depth-anything`,
-# `mae (dvae token target)`) are `other`: they are different checkpoints.
+# Objectives as printed that are plainly one of `models/pretraining.toml`. Variants that nobody else published with
+# (`mae (dvae token target)`, `cae v2 (clip target)`) are `other`: they are different checkpoints.
 _SAME_OBJECTIVE = {
-    "beit": "beit",
+    "aim (autoregressive pixels)": "aim",
+    "amoe/siglino (distill siglip2+dinov3)": "amoe",
     "beit (+sup ft)": "beit",
+    "beit": "beit",
     "beit3": "beit3",
-    "beitv2": "beitv2",
     "beitv2 (+21k sup ft)": "beitv2",
     "beitv2 + coco-stuff ft": "beitv2",
+    "beitv2": "beitv2",
+    "cae": "cae",
+    "capi": "capi",
     "clip": "clip",
     "dfn clip": "clip",
     "dino": "dino",
+    "dinov2 + depth-anything": "depth_anything",
     "dinov2": "dinov2",
-    "dinov3": "dinov3",
     "dinov3 (distilled from 7b)": "dinov3",
+    "dinov3": "dinov3",
+    "dune (heterogeneous multi-teacher distill)": "dune",
     "eva": "eva",
     "eva02": "eva02",
     "fcmae (+in1k sup ft)": "fcmae_ft",
     "fcmae (+in22k sup ft)": "fcmae_ft",
+    "franca (nested matryoshka clustering ssl)": "franca",
+    "hpm (mae + hard patch mining)": "hpm",
     "i-jepa": "ijepa",
     "ibot": "ibot",
+    "internvit (clip-style)": "internvit",
+    "joint multi-modal -> supervised": "m3i",
     "lingbot-vision (dino+ibot+boundary)": "lingbot",
     "mae": "mae",
     "metaclip": "clip",
+    "moco v3": "moco_v3",
     "pe-core (clip-style)": "pe_core",
     "pe-spatial": "pe_spatial",
+    "proteus (distilled dinov2 on imagenet-1k)": "proteus",
     "radio (multi-teacher distill)": "radio",
     "sam": "sam",
     "siglip": "siglip",
     "siglip2": "siglip2",
+    "simmim": "simmim",
     "supervised (ssld distill)": "ssld",
+    "tinymim (distilled mae)": "tinymim",
+    "tinymim* (distilled mae, ft teacher)": "tinymim",
+    "v-jepa 2.1": "vjepa2_1",
+    "web-dino": "web_dino",
 }
 # The first ViT weights of timm 0.1 are Google's: ImageNet-21k, then fine-tuned on ImageNet-1k.
 _SUPERVISED = {"imagenet-1k": "supervised_in1k", "imagenet-22k": "supervised_in21k", "imagenet-21k": "supervised_in21k",
@@ -82,7 +99,7 @@ def resolution(text: str) -> tuple[int | None, int | None]:
 def objective(raw: str, data: str, backbone: str) -> str:
     """The pretraining objective from our list; `other` for anything that is not plainly one of them.
 
-    >>> objective("supervised", "ImageNet-22k", "swin_large"), objective("simmim", "ImageNet-1k", "swin_base")
+    >>> objective("supervised", "ImageNet-22k", "swin_large"), objective("bootmae", "ImageNet-1k", "vit_base_patch16")
     ('supervised_in21k', 'other')
     """
     if backbone.startswith("deit3"):

@@ -8,6 +8,7 @@ distinction as a value, and nothing in this package ranks rows of two scales tog
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -173,29 +174,34 @@ def read_evidence(path: Path) -> list[Evidence]:
         header = next(reader, [])
         if tuple(header) != COLUMNS:
             raise BadCard(f"{path}: columns {header} are not {list(COLUMNS)}; import the table again")
-        return [_evidence(path, reader.line_num, row) for row in reader]
+        return [_evidence(f"{path}, line {reader.line_num}", row) for row in reader]
 
 
-def _evidence(path: Path, line: int, row: list[str]) -> Evidence:
-    values: dict[str, Any] = dict(zip(COLUMNS, row, strict=False))
+def _evidence(where: str, row: list[str]) -> Evidence:
     if len(row) != len(COLUMNS):
-        raise BadCard(f"{path}, line {line}: {len(row)} columns, expected {len(COLUMNS)}")
+        raise BadCard(f"{where}: {len(row)} columns, expected {len(COLUMNS)}")
+    return of_row(where, dict(zip(COLUMNS, row, strict=True)))
+
+
+def of_row(where: str, texts: Mapping[str, str]) -> Evidence:
+    """The evidence of a row of the cleaned table, the opposite of `to_row`. Raises BadCard that begins with `where`."""
+    values: dict[str, Any] = dict(texts)
     for name, kind in _NUMBERS.items():
         try:
             values[name] = kind(values[name]) if values[name] else None
         except ValueError as error:
-            raise BadCard(f"{path}, line {line}: {name} is {values[name]!r}, expected a number") from error
+            raise BadCard(f"{where}: {name} is {values[name]!r}, expected a number") from error
     if values["miou_percent"] is None or not 0 < values["miou_percent"] < 100:
-        raise BadCard(f"{path}, line {line}: mIoU is {values['miou_percent']}, expected a percentage")
+        raise BadCard(f"{where}: mIoU is {values['miou_percent']}, expected a percentage")
     values["seeds"] = values["seeds"] or 1
     return Evidence(**values)
 
 
 def to_row(evidence: Evidence) -> dict[str, str]:
-    """The evidence as a row of the cleaned table."""
+    """The evidence as a row of the cleaned table; numbers keep every digit."""
     texts = {name: getattr(evidence, name) for name in COLUMNS}
     return {
-        name: "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        name: "" if value is None else repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
         for name, value in texts.items()
     }
 

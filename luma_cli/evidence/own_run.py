@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from luma_cli.evidence.evidence import Evidence
@@ -74,10 +75,13 @@ class OwnRun:
             height=self.resolution,
             width=self.resolution,
             recipe=HERE,
+            schedule=f"{self.step} iters",
             pretraining=self.pretraining,
             timm=self.timm_name,
             architecture=self.architecture,
             in_timm="tag",
+            params_m=None if self.params is None else self.params / 1e6,
+            params_scope="" if self.params is None else "full model",
             source=f"run {self.run_id}",
         )
 
@@ -121,11 +125,21 @@ class OwnRow:
 
 def from_scored(rows: Iterable[ScoredRun]) -> list[OwnRun]:
     """Runs as the advisor takes them, in the order of the rows."""
-    return [_own(row) for row in rows]
+    shared = _Settings()
+    return [_own(row, shared) for row in rows]
 
 
-def _own(row: ScoredRun) -> OwnRun:
-    config, protocol = json.loads(row.config), json.loads(row.protocol)
+class _Settings:
+    """What thousands of runs share: heads, recipes and protocols, each text read once."""
+
+    def __init__(self) -> None:
+        self.head = cache(lambda text: HeadConfig(**json.loads(text)))
+        self.is_shipped = cache(lambda text: _is_shipped(json.loads(text)))
+        self.protocol: Callable[[str], dict[str, Any]] = cache(json.loads)
+
+
+def _own(row: ScoredRun, shared: _Settings) -> OwnRun:
+    protocol = shared.protocol(row.protocol)
     macs = (
         None if row.macs_per_image is None or not row.windows_per_image else row.macs_per_image / row.windows_per_image
     )
@@ -137,10 +151,10 @@ def _own(row: ScoredRun) -> OwnRun:
         pretraining=row.pretraining,
         weights=row.weights,
         resolution=row.resolution,
-        head=HeadConfig(**config["head"]),
+        head=shared.head(row.head_settings),
         dataset=row.dataset,
         recipe=row.recipe,
-        usual_recipe=_is_shipped(config["recipe"]),
+        usual_recipe=shared.is_shipped(row.recipe_settings),
         seed=row.seed,
         step=row.step,
         data=row.data,

@@ -1,15 +1,18 @@
 """Imports the transcribed table of published results into `profiles/reference/`.
 
-    python -m luma_cli.evidence.reference TABLE.csv FLAGS.csv profiles/reference/segmentation_results.csv
+    python -m luma_cli.evidence.reference TABLE.csv FLAGS.csv \
+        profiles/reference/corrections.csv profiles/reference/segmentation_results.csv
 
 TABLE is the transcription, FLAGS the list of suspicions about its rows. Every suspicion is handled by kind: exact
-duplicates are dropped, known slips corrected, doubtful figures kept and marked, the rest noted beside the row.
+duplicates are dropped, doubtful figures kept and marked, the rest noted beside the row. What looking into them showed
+is kept as data in the corrections and applied last.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,6 +22,7 @@ from typing import Any
 from luma_cli.catalogue.index import TimmIndex, load_index
 from luma_cli.catalogue.pretraining import objective_of
 from luma_cli.evidence import cleaning
+from luma_cli.evidence.corrections import Correction, correct, read_corrections
 from luma_cli.evidence.evidence import COLUMNS, Evidence, to_row
 
 Flags = Mapping[int, Sequence[tuple[str, str]]]
@@ -30,7 +34,7 @@ _REMARKS = {
     "gflops outlier for params and head": "published GFLOPs are {detail} of what parameters and head suggest",
     "params < timm backbone": "published parameters are below those of the {detail} M",
     "params conflict within backbone+head": "published parameters of this backbone and head differ: {detail}",
-    "conflicting duplicate, same or unknown schedule": "published more than once with different mIoU: {detail}",
+    "conflicting duplicate, same or unknown schedule": "published more than once: {detail} mIoU",
     "pretraining data missing": "pretraining data not stated",
 }
 
@@ -44,16 +48,22 @@ def read_flags(path: Path) -> dict[int, list[tuple[str, str]]]:
     return dict(flags)
 
 
-def clean(rows: Sequence[Mapping[str, str]], flags: Flags, index: TimmIndex) -> list[Evidence]:
-    """The table in our schema, exact duplicates merged into the fuller of each pair; `index` is installed timm's."""
+def clean(
+    rows: Sequence[Mapping[str, str]], flags: Flags, index: TimmIndex, corrections: Sequence[Correction] = ()
+) -> list[Evidence]:
+    """The table in our schema, exact duplicates merged into the fuller of each pair, then corrected.
+
+    `index` is installed timm's. Raises BadCard for a correction that does not fit.
+    """
     merged = _duplicates(rows, flags)
     dropped = {index for group in merged.values() for index in group}
     also = {kept: "; ".join(rows[index]["source"] for index in group) for kept, group in merged.items()}
-    return [
+    cleaned = [
         _evidence(number, row, flags.get(number, ()), index, also.get(number, ""))
         for number, row in enumerate(rows)
         if number not in dropped
     ]
+    return correct(cleaned, corrections)
 
 
 def _duplicates(rows: Sequence[Mapping[str, str]], flags: Flags) -> dict[int, list[int]]:
@@ -148,7 +158,13 @@ def _doubt(flags: Sequence[tuple[str, str]]) -> str:
 
 
 def _remarks(flags: Sequence[tuple[str, str]]) -> list[str]:
-    return [_REMARKS[kind].format(detail=detail) for kind, detail in flags if kind in _REMARKS]
+    return [_REMARKS[kind].format(detail=_figures(detail)) for kind, detail in flags if kind in _REMARKS]
+
+
+def _figures(detail: str) -> str:
+    """The figures of a detail that lists rows, `rows [1, 2] mIoU [48.1, 48.6] src [...]`; any other as it is."""
+    listed = re.search(r"mIoU \[([^\]]*)\]", detail)
+    return listed[1] if listed else detail
 
 
 def write(path: Path, evidence: Sequence[Evidence]) -> None:
@@ -161,18 +177,22 @@ def write(path: Path, evidence: Sequence[Evidence]) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Imports the table named on the command line; prints what was kept, merged and doubted to stderr."""
-    if len(arguments) != 3:
-        print("usage: python -m luma_cli.evidence.reference TABLE.csv FLAGS.csv OUT.csv", file=sys.stderr)
+    if len(arguments) != 4:
+        print(
+            "usage: python -m luma_cli.evidence.reference TABLE.csv FLAGS.csv CORRECTIONS.csv OUT.csv", file=sys.stderr
+        )
         return 2
     with Path(arguments[0]).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     index = load_index()
-    evidence = clean(rows, read_flags(Path(arguments[1])), index)
-    write(Path(arguments[2]), evidence)
+    corrections = read_corrections(Path(arguments[2]))
+    evidence = clean(rows, read_flags(Path(arguments[1])), index, corrections)
+    write(Path(arguments[3]), evidence)
     found = Counter(row.in_timm for row in evidence)
     doubtful = sum(bool(row.doubtful) for row in evidence)
     print(
-        f"{len(rows)} rows read, {len(rows) - len(evidence)} exact duplicates merged, {doubtful} doubtful",
+        f"{len(rows)} rows read, {len(rows) - len(evidence)} left out, {len(corrections)} corrections, "
+        f"{doubtful} doubtful",
         file=sys.stderr,
     )
     print(f"in timm {index.version}: {dict(sorted(found.items()))}", file=sys.stderr)

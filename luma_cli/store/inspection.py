@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luma_cli.errors import LumaError, StoreError
-from luma_cli.store import database, evaluations, header, migrations, rows, runs
+from luma_cli.store import database, evaluations, evidence_rows, header, migrations, rows, runs
 from luma_cli.store.faults import translated
 from luma_cli.store.profiles import dicts, load
 from luma_cli.store.rows import Origin, Row
@@ -17,6 +17,7 @@ from luma_cli.store.rows import Origin, Row
 TABLES = (
     *("configuration", "environment", "provenance", "attempt", "detail", "metric", "sample"),
     *("run", "run_metric", "evaluation", "evaluation_class", "evaluation_image"),
+    "evidence_row",
 )
 _OWNERS = ("attempt", "run")
 _BY_DEVICE = """
@@ -111,6 +112,7 @@ def problems(connection: sqlite3.Connection, known: Collection[str] = ()) -> lis
         *_attempts(connection, frozenset(known)),
         *runs.problems(connection),
         *evaluations.problems(connection),
+        *evidence_rows.problems(connection),
     ]
 
 

@@ -12,8 +12,9 @@ from luma_cli.store.faults import translated
 # picked by the split that it is judged on. Whether boundaries were scored too does not touch the mIoU.
 _QUERY = """
 SELECT r.run_id, r.status, r.backbone, r.timm_name, r.pretraining, r.weights, r.resolution, r.head, r.dataset, r.recipe,
-    r.seed, r.config, json_extract(r.facts, '$.params'), r.started_at, e.step, e.data, e.split, e.resolution,
-    e.protocol, e.num_images, e.num_skipped, e.miou_percent, e.windows_per_image, e.macs_per_image
+    r.seed, json_extract(r.config, '$.head'), json_extract(r.config, '$.recipe'), json_extract(r.facts, '$.params'),
+    r.started_at, e.step, e.data, e.split, e.resolution, e.protocol, e.num_images, e.num_skipped, e.miou_percent,
+    e.windows_per_image, e.macs_per_image
 FROM evaluation e JOIN run r USING (run_id)
 WHERE e.miou_percent IS NOT NULL AND e.evaluation_id = (
     SELECT l.evaluation_id FROM evaluation l
@@ -28,7 +29,8 @@ ORDER BY r.started_unix_seconds, r.run_id, e.data, e.split, e.protocol
 class ScoredRun(NamedTuple):
     """A run and one of its scores, the columns of `run` and `evaluation`.
 
-    config, protocol: JSON text. params: of the whole segmenter, None when the run does not say. window: side in pixels.
+    head_settings, recipe_settings, protocol: JSON text. params: of the whole segmenter, None when the run does not say.
+    window: side in pixels.
     """
 
     run_id: str
@@ -42,7 +44,8 @@ class ScoredRun(NamedTuple):
     dataset: str
     recipe: str
     seed: int
-    config: str
+    head_settings: str
+    recipe_settings: str
     params: int | None
     started_at: str
     step: int

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.store import database
+from luma_cli.store.evidence_rows import merge_evidence
 from luma_cli.store.faults import translated
 from luma_cli.store.inspection import problems
 from luma_cli.store.migrations import transaction
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 ExportFormat = Literal["csv", "json"]
-ExportView = Literal["profiles", "attempts", "runs", "run_curves", "evaluations", "class_scores", "score_costs"]
+ExportView = Literal[
+    "profiles", "attempts", "runs", "run_curves", "evaluations", "class_scores", "score_costs", "evidence"
+]
 
 _PARENTS = ("configuration", "environment", "provenance")
 _CHILDREN = ("detail", "metric", "sample")
@@ -39,18 +42,20 @@ _ORDERS: Mapping[ExportView, str] = {
     "evaluations": "evaluated_unix_seconds, evaluation",
     "class_scores": "evaluation, class_index",
     "score_costs": "evaluation, profile",
+    "evidence": "hash",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What a merge did: attempts added and attempts that were there already; runs and evaluations that came in."""
+    """What a merge did: attempts added and attempts that were there already; what else came in."""
 
     file: Path
     added: int
     known: int
     runs: int = 0
     evaluations: int = 0
+    evidence: int = 0
 
 
 def backup(source: str | Path | None, target: str | Path, *, overwrite: bool = False) -> Path:
@@ -88,7 +93,8 @@ def merge(db: Database, other: str | Path) -> Merged:
         added = int(db.conn.execute("SELECT count(*) FROM main.attempt WHERE attempt_id > ?", [last]).fetchone()[0])
         total = int(db.conn.execute("SELECT count(*) FROM other.attempt").fetchone()[0])
         runs, evaluations = merge_runs(db.conn)
-    return Merged(file, added, total - added, runs, evaluations)
+        evidence = merge_evidence(db.conn)
+    return Merged(file, added, total - added, runs, evaluations, evidence)
 
 
 def export(

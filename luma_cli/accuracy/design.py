@@ -1,0 +1,188 @@
+"""The model's structure: which effects an mIoU is the sum of.
+
+    log(100 - mIoU) = sum over groups of  value x effect[group, level]  + noise
+
+Every effect is Normal(0, sd of its group): levels with little evidence are pulled to zero (partial pooling). Size and
+image tokens enter as a power law, log error linear in their logs, with slopes per dataset that vary by series,
+objective and head. Effects of a backbone count `sensitivity` times on a dataset (in log error): the easier Cityscapes
+moves more. Frozen probes have objective, backbone and head effects of their own beside the shared ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from luma_cli.accuracy.objectives import kind_of
+from luma_cli.accuracy.subject import Subject
+
+# Where logs are zero: a backbone of 50 M parameters, the usual crop and the usual length of training.
+USUAL_PARAMS = 50e6
+USUAL_YEAR = 2020.5
+USUAL_PIXELS: Mapping[str, float] = {"ade20k": 512 * 512, "cityscapes": 512 * 1024}
+USUAL_ITERATIONS: Mapping[str, float] = {"ade20k": 160_000, "cityscapes": 80_000}
+
+# LUMA's level is that of EoMT (arXiv 2607.00687: it "matches" it) plus Normal(0, LUMA_SD) until own runs tell.
+LUMA_SCALE = "eomt"
+LUMA_SD = 0.03
+
+
+class Feature(NamedTuple):
+    """One term of the sum: `value` times the effect of `level` in `group`."""
+
+    group: str
+    level: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A family of effects. sd: before learning. sensitive: whether it counts `sensitivity` times on a dataset.
+
+    fixed: sd stated rather than learned.
+    """
+
+    sd: float
+    sensitive: bool = True
+    fixed: bool = False
+
+
+GROUPS: Mapping[str, Group] = {
+    "level": Group(1.0, sensitive=False, fixed=True),
+    "regime": Group(0.35, sensitive=False),
+    "size": Group(0.10),
+    "size x dataset": Group(0.03),
+    "size curvature": Group(0.01, sensitive=False),
+    "size x series": Group(0.01),
+    "size x objective": Group(0.015),
+    "size x head": Group(0.02),
+    "tokens": Group(0.05),
+    "tokens x dataset": Group(0.03, sensitive=False),
+    "iterations": Group(0.03),
+    "head": Group(0.05),
+    "head x dataset": Group(0.04, sensitive=False),
+    "recipe": Group(0.04),
+    "luma": Group(LUMA_SD, sensitive=False, fixed=True),
+    "scales": Group(0.03),
+    "scales x head": Group(0.01),
+    "source": Group(0.01),
+    "source x head": Group(0.01),
+    "extra data": Group(0.1),
+    "kind": Group(0.03),
+    "objective": Group(0.03),
+    "objective x regime": Group(0.03),
+    "objective, frozen": Group(0.1),
+    "kind, frozen": Group(0.1),
+    "objective x dataset": Group(0.02),
+    "pretraining data": Group(0.03),
+    "family": Group(0.02),
+    "year": Group(0.015),
+    "series": Group(0.03),
+    "series x dataset": Group(0.03),
+    "series x objective": Group(0.015),
+    "architecture": Group(0.01),
+    "weights": Group(0.015),
+    "weights x dataset": Group(0.01),
+    "weights, frozen": Group(0.015),
+    "unknown size": Group(0.05, sensitive=False),
+    "unknown year": Group(0.04, fixed=True),
+    "guessed size": Group(0.03, fixed=True),
+}
+
+
+def features(subject: Subject, usual_data: Mapping[str, str], sensitivity: Mapping[str, float]) -> list[Feature]:
+    """Every term of the subject's sum. usual_data: objective -> the data it is usually trained on."""
+    factor = sensitivity.get(subject.dataset, 1.0)
+    found = []
+    for group, level, value in _terms(subject, usual_data):
+        scaled = value * factor if GROUPS[group].sensitive else value
+        found.append(Feature(group, level, scaled))
+    return found
+
+
+def _terms(subject: Subject, usual_data: Mapping[str, str]) -> Iterator[Feature]:
+    yield from _scale_terms(subject)
+    yield from _size_terms(subject)
+    yield from _pretraining_terms(subject, usual_data)
+    yield from _backbone_terms(subject)
+
+
+def _scale_terms(subject: Subject) -> Iterator[Feature]:
+    dataset, regime = subject.dataset, subject.regime
+    head = LUMA_SCALE if subject.head == "luma" else subject.head
+    scales = subject.eval or "not stated"
+    yield Feature("level", "all", 3.0)
+    yield Feature("level", dataset, 1.0)
+    yield Feature("regime", f"{dataset}, {regime}", 1.0)
+    yield Feature("head", f"{head}, {regime}", 1.0)
+    yield Feature("head x dataset", f"{head}, {dataset}, {regime}", 1.0)
+    if subject.head == "luma":
+        yield Feature("luma", "luma", 1.0)
+    if subject.recipe:
+        yield Feature("recipe", f"{head}, {subject.recipe}", 1.0)
+    yield Feature("scales", f"{scales}, {dataset}", 1.0)
+    yield Feature("scales x head", f"{head}, {scales}, {dataset}, {subject.recipe}", 1.0)
+    yield Feature("source", subject.source, 1.0)
+    yield Feature("source x head", f"{subject.source}, {dataset}, {head}", 1.0)
+    if subject.iterations and dataset in USUAL_ITERATIONS:
+        yield Feature("iterations", dataset, math.log(subject.iterations / USUAL_ITERATIONS[dataset]))
+
+
+def _size_terms(subject: Subject) -> Iterator[Feature]:
+    dataset = subject.dataset
+    head = LUMA_SCALE if subject.head == "luma" else subject.head
+    if subject.params is None:
+        yield Feature("unknown size", f"{dataset}, {subject.backbone}", 1.0)
+    else:
+        size = math.log(subject.params / USUAL_PARAMS)
+        yield Feature("size", "all", size)
+        yield Feature("size x dataset", f"{dataset}, {subject.regime}", size)
+        yield Feature("size curvature", dataset, size * size)
+        yield Feature("size x series", subject.lineage or subject.architecture, size)
+        yield Feature("size x objective", subject.objective, size)
+        yield Feature("size x head", head, size)
+    if subject.params_guessed:
+        yield Feature("guessed size", subject.architecture, 1.0)
+    if subject.height and subject.width:
+        tokens = math.log(subject.height * subject.width / USUAL_PIXELS.get(dataset, 512 * 512))
+        yield Feature("tokens", "all", tokens)
+        yield Feature("tokens x dataset", dataset, tokens)
+
+
+def _pretraining_terms(subject: Subject, usual_data: Mapping[str, str]) -> Iterator[Feature]:
+    dataset, objective, kind = subject.dataset, subject.objective, kind_of(subject)
+    if subject.extra_data:
+        yield Feature("extra data", dataset, 1.0)
+    yield Feature("kind", kind, 1.0)
+    yield Feature("objective", objective, 1.0)
+    yield Feature("objective x regime", f"{objective}, {subject.regime}", 1.0)
+    yield Feature("objective x dataset", f"{objective}, {dataset}", 1.0)
+    yield Feature("pretraining data", data_of(subject) or usual_data.get(objective, objective), 1.0)
+    if subject.regime == "frozen":
+        yield Feature("objective, frozen", objective, 1.0)
+        yield Feature("kind, frozen", kind, 1.0)
+
+
+def _backbone_terms(subject: Subject) -> Iterator[Feature]:
+    dataset, series = subject.dataset, subject.lineage or subject.architecture
+    weights = f"{subject.checkpoint or subject.backbone}, {subject.pretraining}"
+    yield Feature("family", subject.family, 1.0)
+    if subject.year is None:
+        yield Feature("unknown year", series, 1.0)
+    else:
+        yield Feature("year", "all", subject.year - USUAL_YEAR)
+    yield Feature("series", series, 1.0)
+    yield Feature("series x dataset", f"{series}, {dataset}", 1.0)
+    yield Feature("series x objective", f"{series}, {subject.objective}", 1.0)
+    yield Feature("architecture", subject.architecture, 1.0)
+    yield Feature("weights", weights, 1.0)
+    yield Feature("weights x dataset", f"{weights}, {dataset}, {subject.regime}", 1.0)
+    if subject.regime == "frozen":
+        yield Feature("weights, frozen", weights, 1.0)
+
+
+def data_of(subject: Subject) -> str:
+    """The first data named, in lower case, ImageNet-22k and -21k being one; empty when not stated."""
+    return subject.pretraining_data.split(" + ")[0].strip().lower().replace("imagenet-22k", "imagenet-21k")

@@ -1,0 +1,101 @@
+"""Subjects from a row of evidence, from a candidate's names, or from what a user typed."""
+
+from __future__ import annotations
+
+import re
+
+from luma_cli.accuracy.backbones import Backbone, recognise
+from luma_cli.accuracy.subject import Subject
+from luma_cli.catalogue.pretraining import load_objectives, objective_of
+from luma_cli.evidence import cleaning
+from luma_cli.evidence.evidence import Eval, Evidence, Regime
+
+_ITERATIONS = re.compile(r"(\d+) iters")
+
+
+def subject_of(
+    name: str,
+    dataset: str,
+    *,
+    resolution: int | tuple[int, int] | None = None,
+    pretraining: str = "",
+    pretraining_data: str = "",
+    head: str = "luma",
+    evaluation: Eval = "single-scale",
+    regime: Regime = "fine-tuned",
+    params: float | None = None,
+) -> Subject:
+    """The segmenter of a backbone in any spelling: timm's `architecture.tag`, a paper's name, a series with a size.
+
+    resolution: side of a square crop, or height and width, in pixels. pretraining: an objective or words of a paper;
+    read off the tag when empty. params: of the backbone, looked up when None.
+    """
+    found = recognise(name)
+    height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    kind = cleaning.head(head, "") if head != "luma" else cleaning.Head("luma", regime)
+    return Subject(
+        dataset=dataset,
+        backbone=name,
+        checkpoint=name,
+        height=height,
+        width=width,
+        pretraining=_objective(pretraining, pretraining_data, name),
+        pretraining_raw=pretraining,
+        pretraining_data=pretraining_data,
+        extra_data=bool(cleaning.extra_data(pretraining, pretraining_data)),
+        head=kind.name,
+        recipe=kind.recipe,
+        regime="frozen" if kind.regime == "frozen" else regime,
+        eval=evaluation,
+        **_of_backbone(found, params),
+    )
+
+
+def subject_of_row(row: Evidence) -> Subject:
+    """The segmenter that a row of evidence is about."""
+    iterations = _ITERATIONS.match(row.schedule)
+    backbone = _of_backbone(recognise(row.backbone), None)
+    if backbone["family"] == "unknown" and row.family:
+        backbone["family"] = row.family
+    return Subject(
+        dataset=row.dataset,
+        backbone=row.backbone,
+        checkpoint=row.backbone,
+        pretraining=row.pretraining or "other",
+        pretraining_raw=row.pretraining_raw,
+        pretraining_data=row.pretraining_data,
+        extra_data=bool(row.extra_data),
+        height=row.height,
+        width=row.width,
+        head=row.head or "not stated",
+        recipe=row.recipe,
+        regime=row.regime,
+        eval=row.eval,
+        iterations=int(iterations[1]) if iterations else None,
+        source=row.source,
+        **backbone,
+    )
+
+
+def _of_backbone(found: Backbone, params: float | None) -> dict[str, object]:
+    return {
+        "architecture": found.architecture,
+        "lineage": found.lineage.name if found.lineage else "",
+        "family": found.lineage.family if found.lineage else "unknown",
+        "year": found.lineage.year if found.lineage else None,
+        "params": params or found.params,
+        "params_guessed": params is None and found.size_origin == "by its size word",
+    }
+
+
+def _objective(text: str, data: str, name: str) -> str:
+    """The objective of our list that the words mean, else the one of the tag, else `other`."""
+    lower = text.strip().lower()
+    if lower in load_objectives():
+        return lower
+    named = {alias: each.name for each in load_objectives().values() for alias in each.aliases}
+    if lower in named:
+        return named[lower]
+    if lower:
+        return cleaning.objective(lower, data, name)
+    return objective_of(name) or "other"
