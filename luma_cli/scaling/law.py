@@ -104,11 +104,7 @@ def informative(points: Sequence[Point]) -> list[Point]:
     by_level: dict[str, list[Point]] = {}
     for point in points:
         by_level.setdefault(point.level, []).append(point)
-    return [
-        point
-        for point in points
-        if len({(each.params, each.tokens) for each in by_level[point.level]}) > 1
-    ]
+    return [point for point in points if len({(each.params, each.tokens) for each in by_level[point.level]}) > 1]
 
 
 def contrasts(points: Sequence[Point]) -> tuple[list[float], list[float]]:
@@ -155,6 +151,7 @@ def fit(points: Sequence[Point], huber: float | None = None) -> Fit:
     lack = missing(points)
     if lack:
         raise NoAnswer(f"no scaling law from these results: {lack}")
+    points = sorted(points, key=lambda point: point.level)
     data, params_mean, tokens_mean = _data(points)
     log_error = np.log([point.error for point in points])[None]
     loss = Loss(np.ones(len(points)) if huber else np.exp(2 * (log_error[0] - log_error.mean())), huber)
@@ -171,9 +168,8 @@ def _data(points: Sequence[Point]) -> tuple[Data, float, float]:
 
     log_params = np.log([point.params for point in points])
     log_tokens = np.log([point.tokens for point in points])
-    names = sorted({point.level for point in points})
-    one_hot = np.array([[point.level == name for name in names] for point in points], dtype=np.float64)
-    data = Data(log_params - log_params.mean(), log_tokens - log_tokens.mean(), one_hot)
+    starts = [at for at, point in enumerate(points) if at == 0 or point.level != points[at - 1].level]
+    data = Data(log_params - log_params.mean(), log_tokens - log_tokens.mean(), np.array(starts))
     return data, float(np.exp(log_params.mean())), float(np.exp(log_tokens.mean()))
 
 
@@ -201,11 +197,11 @@ def _law(
     """The law on the level with most points; equal counts: the first by name."""
     import numpy as np
 
-    names = sorted({point.level for point in points})
-    reference = int(data.levels.sum(0).argmax())
-    projected, weights = polished.projected, polished.weights[0]
-    offsets = np.log(projected.fitted[0])
-    means = ((weights * (log_error - offsets)) @ data.levels) / (weights @ data.levels)
+    names = [points[at].level for at in data.starts]
+    reference = int(data.sizes.argmax())
+    projected = polished.projected
+    offsets = (log_error - np.log(projected.fitted[0]))[:, None]
+    means = data.level_means(offsets, polished.weights[0])[:, 0]
     scale = float(np.exp(means[reference])) if data.num_levels > 1 else 1.0
     floor, by_size, by_tokens = (float(value) * scale for value in projected.coefficients[0])
     return Law(

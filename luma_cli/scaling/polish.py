@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 LEAST_EXPONENT, MOST_EXPONENT = 0.01, 5.0
 _STEPS = 25
 _WARM_ITERATIONS = 2
-_SMALL_STEP = 1e-6
+_SMALL_STEP = 1e-7
+_SMALL_FALL = 1e-10
 _LEAST_DAMPING, _MOST_DAMPING = 1e-9, 1e9
 
 
@@ -73,34 +74,25 @@ def polish(data: Data, exponents: Array, log_error: Array, fitted: Array, loss: 
     found = project(data, exponents, log_error, loss.weights(np.zeros_like(log_error)), fitted)
     least = loss.total(found.residuals)
     damping = np.full(len(logs), 1e-3)
+    open_ = np.arange(len(logs))  # problems that still move
     for _ in range(_STEPS):
-        weights = loss.weights(found.residuals)
-        step = _step(data, logs, found, weights, damping)
-        tried = np.clip(logs + step, np.log(LEAST_EXPONENT), np.log(MOST_EXPONENT))
-        trial = project(data, np.exp(tried), log_error, weights, found.fitted, _WARM_ITERATIONS)
-        trial_loss = loss.total(trial.residuals)
-        better = trial_loss < least
-        moved = np.abs(tried - logs).max() if better.any() else 0.0
-        logs, found, least = _chosen(better, (tried, trial, trial_loss), (logs, found, least))
-        damping = np.clip(np.where(better, damping / 5, damping * 4), _LEAST_DAMPING, _MOST_DAMPING)
-        if (better.any() and moved < _SMALL_STEP) or damping.min() > 1e6:
+        now = found.rows(open_)
+        weights = loss.weights(now.residuals)
+        step = _step(data, logs[open_], now, weights, damping[open_])
+        tried = np.clip(logs[open_] + step, np.log(LEAST_EXPONENT), np.log(MOST_EXPONENT))
+        trial = project(data, np.exp(tried), log_error[open_], weights, now.fitted, _WARM_ITERATIONS)
+        total = loss.total(trial.residuals)
+        better = total < least[open_]
+        moved = np.abs(tried - logs[open_]).max(-1) > _SMALL_STEP
+        fallen = least[open_] - total > _SMALL_FALL * least[open_]
+        taken = open_[better]
+        logs[taken], least[taken] = tried[better], total[better]
+        found.put(taken, trial.rows(np.flatnonzero(better)))
+        damping[open_] = np.clip(damping[open_] * np.where(better, 0.2, 4.0), _LEAST_DAMPING, _MOST_DAMPING)
+        open_ = open_[np.where(better, moved & fallen, moved & (damping[open_] < _MOST_DAMPING))]
+        if not len(open_):
             break
     return Polished(np.exp(logs), found, loss.weights(found.residuals), least)
-
-
-def _chosen(
-    better: Array, new: tuple[Array, Projected, Array], old: tuple[Array, Projected, Array]
-) -> tuple[Array, Projected, Array]:
-    """Of each problem the new state where it is better, else the old."""
-    import numpy as np
-
-    row = better[:, None]
-    state = Projected(
-        np.where(row, new[1].coefficients, old[1].coefficients),
-        np.where(row, new[1].fitted, old[1].fitted),
-        np.where(row, new[1].residuals, old[1].residuals),
-    )
-    return np.where(row, new[0], old[0]), state, np.where(better, new[2], old[2])
 
 
 def jacobian(data: Data, exponents: Array, found: Projected, weights: Array) -> Array:

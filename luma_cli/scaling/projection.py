@@ -25,16 +25,34 @@ _ITERATIONS = 5
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What does not change between problems: logs of N and T about their means [n], and levels one-hot [n, levels]."""
+    """What does not change between problems: logs of N and T about their means [n], points sorted by level.
+
+    starts: index of each level's first point [levels].
+    """
 
     log_params: Array
     log_tokens: Array
-    levels: Array
+    starts: NDArray[np.intp]
 
     @property
     def num_levels(self) -> int:
         """Levels, at least one."""
-        return int(self.levels.shape[1])
+        return len(self.starts)
+
+    @property
+    def sizes(self) -> NDArray[np.intp]:
+        """Points of each level [levels]."""
+        import numpy as np
+
+        return np.diff(self.starts, append=len(self.log_params))
+
+    def level_means(self, values: Array, weights: Array) -> Array:
+        """Weighted means within levels [..., levels, m] of values [..., n, m]."""
+        import numpy as np
+
+        totals = np.add.reduceat(weights, self.starts, axis=-1)
+        means: Array = np.add.reduceat(weights[..., None] * values, self.starts, axis=-2) / totals[..., None]
+        return means
 
     def columns(self, exponents: Array) -> Array:
         """[K, n, 3] of exponents [K, 2]."""
@@ -46,12 +64,13 @@ class Data:
 
     def without_levels(self, values: Array, weights: Array) -> Array:
         """[K, n, m] with weighted means within levels replaced by the grand mean; weights [K or 1, n]."""
+        import numpy as np
+
         if self.num_levels == 1:
             return values
-        totals = weights @ self.levels
-        means = ((weights[..., None] * values).swapaxes(-1, -2) @ self.levels) / totals[:, None, :]
-        grand = (weights[..., None] * values).sum(-2) / weights.sum(-1)[..., None]
-        return values - (means @ self.levels.T).swapaxes(-1, -2) + grand[:, None, :]
+        grand = (weights[..., None] * values).sum(-2, keepdims=True) / weights.sum(-1)[..., None, None]
+        shifts = grand - self.level_means(values, weights)
+        return values + np.repeat(shifts, self.sizes, axis=-2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +80,15 @@ class Projected:
     coefficients: Array
     fitted: Array
     residuals: Array
+
+    def rows(self, which: NDArray[np.intp]) -> Projected:
+        """Some of the problems."""
+        return Projected(self.coefficients[which], self.fitted[which], self.residuals[which])
+
+    def put(self, which: NDArray[np.intp], other: Projected) -> None:
+        """Replace some of the problems, in place."""
+        self.coefficients[which], self.fitted[which] = other.coefficients, other.fitted
+        self.residuals[which] = other.residuals
 
 
 def project(
