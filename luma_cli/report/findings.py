@@ -61,7 +61,7 @@ def _block(finding: Finding, dataset: str, with_rule: bool, with_rows: bool) -> 
     else:
         yield from _rests_on(finding, dataset)
     if finding.settle:
-        yield f"{_INDENT}What would settle it:"
+        yield f"{_INDENT}What to run towards it:"
         yield from (f"{_INDENT}  {command}" for command in finding.settle)
 
 
@@ -105,7 +105,7 @@ def _comments(answer: Findings) -> Iterator[str]:
         yield f"{finding.name}: {finding.verdict}: {finding.claim} {finding.because}."
         yield f"{finding.name}: rule: {finding.rule}"
         yield from (f"{finding.name}: note: {note}" for note in finding.notes)
-        yield from (f"{finding.name}: to settle: {command}" for command in finding.settle)
+        yield from (f"{finding.name}: to run: {command}" for command in finding.settle)
     yield from answer.notes
 
 

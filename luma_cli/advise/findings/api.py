@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from luma_cli.advise.findings import front as front_claim
 from luma_cli.advise.findings import heads as heads_claim
 from luma_cli.advise.findings import imagenet_top1 as imagenet_claim
 from luma_cli.advise.findings import mixers as mixers_claim
 from luma_cli.advise.findings import pretraining as pretraining_claim
+from luma_cli.advise.findings import split as split_claim
 from luma_cli.advise.findings.finding import Finding
 from luma_cli.advise.findings.own import usable
 from luma_cli.errors import StoreError, UsageError
@@ -109,8 +111,18 @@ def _stored(dataset: str, device: str | None, database: Path | None) -> tuple[Wo
         return World(dataset, load_reference(), device=device), (f"your own results were not read: {error}",)
 
 
+def _front(world: World) -> Finding:
+    from luma_cli.accuracy.model import load_model
+    from luma_cli.speed import shipped
+
+    model = load_model(world.evidence)
+    return front_claim.front(model, world.measured, shipped.load(), world.device, world.dataset)
+
+
 def _pretraining(world: World) -> Finding:
-    return pretraining_claim.pretraining(world.evidence, world.dataset)
+    from luma_cli.accuracy.components import load_components
+
+    return pretraining_claim.pretraining(world.evidence, world.dataset, load_components().effects)
 
 
 def _imagenet(world: World) -> Finding:
@@ -125,13 +137,21 @@ def _heads(world: World) -> Finding:
     return heads_claim.heads(world.runs, load_costs(), world.dataset)
 
 
+def _split(world: World) -> Finding:
+    from luma_cli.advise.candidates import num_classes
+
+    return split_claim.split(world.published, world.runs, world.dataset, num_classes(world.dataset))
+
+
 def _mixers(world: World) -> Finding:
     return mixers_claim.mixers(world.runs, world.measured, world.device, world.dataset)
 
 
 _CLAIMS: Mapping[str, Callable[[World], Finding]] = {
+    front_claim.NAME: _front,
     pretraining_claim.NAME: _pretraining,
     imagenet_claim.NAME: _imagenet,
+    split_claim.NAME: _split,
     mixers_claim.NAME: _mixers,
     heads_claim.NAME: _heads,
 }

@@ -25,29 +25,33 @@ class Held:
     """
 
     loss_points: Interval
-    share_percent: Interval
+    share_percent: float
 
 
 def held(rates: Floats, accuracy: Floats, is_class: Flags) -> Held:
-    """What the class holds, over draws of the accuracy [draws, models]; medians with central 90 % intervals.
+    """What the class holds, from joint draws of the accuracy [draws, models], with the 90 % interval of the loss.
 
-    rates: images per second. Needs two models of the class with different rates.
+    rates: images per second. Needs two models of the class with different rates. The best at a speed is the best in
+    mean accuracy, as an adviser would have to choose; the best of each draw would be whichever is least certain.
     """
     import numpy as np
 
     order = np.argsort(-rates, kind="stable")
-    logs, of_class = np.log(rates[order]), is_class[order]
-    best = np.maximum.accumulate(accuracy[:, order], axis=1)
-    best_of_class = np.maximum.accumulate(np.where(of_class, accuracy[:, order], -np.inf), axis=1)
+    logs, drawn, of_class = np.log(rates[order]), accuracy[:, order], is_class[order]
     fastest, slowest = np.flatnonzero(of_class)[[0, -1]]
-    # Between the speeds of model j and the next slower one, the best is the best of the first j: a step function.
-    steps = logs[fastest:slowest] - logs[fastest + 1 : slowest + 1]
+    best = _best_so_far(drawn.mean(0))[fastest:slowest]
+    best_of_class = _best_so_far(np.where(of_class, drawn.mean(0), -np.inf))[fastest:slowest]
+    # Between the speeds of a model and the next slower one, the best of those as fast stays the same: a step function.
+    steps = -np.diff(logs[fastest : slowest + 1])
     weights = steps / steps.sum()
-    gap = best[:, fastest:slowest] - best_of_class[:, fastest:slowest]
-    return Held(_median(gap @ weights), _median(100 * ((gap <= 0) @ weights)))
+    loss = (drawn[:, best] - drawn[:, best_of_class]) @ weights
+    share = 100 * float(weights @ (best == best_of_class))
+    return Held(percentiles(float(loss.mean()), loss), share)
 
 
-def _median(drawn: Floats) -> Interval:
+def _best_so_far(scores: Floats) -> NDArray[np.int64]:
+    """Index of the largest of the first j scores, for every j; the first of equals."""
     import numpy as np
 
-    return percentiles(float(np.median(drawn)), drawn)
+    is_record = np.r_[True, scores[1:] > np.maximum.accumulate(scores)[:-1]]
+    return np.maximum.accumulate(np.where(is_record, np.arange(len(scores)), 0))
