@@ -82,6 +82,7 @@ def _rests_on(finding: Finding, dataset: str) -> Iterator[str]:
 
 def _wrapped(mark: str, text: str) -> list[str]:
     width = max(40, min(get_terminal_size((80, 24)).columns, 120) - 1)
+    text = "".join(each if each.isprintable() else " " for each in text)
     return textwrap.wrap(text, width, initial_indent=mark, subsequent_indent=" " * len(mark), break_on_hyphens=False)
 
 

@@ -15,6 +15,7 @@ from luma_cli.advise.findings import imagenet_top1 as imagenet_claim
 from luma_cli.advise.findings import mixers as mixers_claim
 from luma_cli.advise.findings import pretraining as pretraining_claim
 from luma_cli.advise.findings import split as split_claim
+from luma_cli.advise.findings.benches import of_device
 from luma_cli.advise.findings.finding import Finding
 from luma_cli.advise.findings.own import usable
 from luma_cli.errors import StoreError, UsageError
@@ -29,17 +30,22 @@ from luma_cli.store.scored_runs import scored_runs
 
 @dataclass(frozen=True)
 class World:
-    """Everything that a claim may rest on. published: shipped and imported rows. device: part of a device's name."""
+    """Everything that a claim may rest on. rows: all evidence, own runs as well. device: part of a device's name."""
 
     dataset: str
-    published: Sequence[Evidence]
+    rows: Sequence[Evidence]
     runs: Sequence[OwnRun] = ()
     measured: Sequence[Measured] = ()
     device: str | None = None
 
     @cached_property
+    def published(self) -> list[Evidence]:
+        """Shipped and imported rows."""
+        return [row for row in self.rows if row.provenance != "own run"]
+
+    @cached_property
     def evidence(self) -> list[Evidence]:
-        """Published rows, and own LUMA runs as rows beside them."""
+        """Published rows, and own LUMA runs that may stand beside each other."""
         own = [run.evidence for run in self.runs if usable(run, self.dataset) and run.head.name == "luma"]
         return [*self.published, *own]
 
@@ -100,22 +106,28 @@ def check_claims(claims: Sequence[str]) -> tuple[str, ...]:
 def _stored(dataset: str, device: str | None, database: Path | None) -> tuple[World, tuple[str, ...]]:
     """What ships with what the store adds; what ships alone, and why, where the store cannot be read."""
     try:
-        published = load_evidence(database, own=False)
+        rows = load_evidence(database)
         connection = files.open_read(database)
         if connection is None:
-            return World(dataset, published, device=device), ()
+            return World(dataset, rows, device=device), _unknown_device((), device)
         with closing(connection):
             runs, measured = from_scored(scored_runs(connection)), from_measurements(measurements(connection))
-        return World(dataset, published, runs, measured, device), ()
+        return World(dataset, rows, runs, measured, device), _unknown_device(measured, device)
     except StoreError as error:
         return World(dataset, load_reference(), device=device), (f"your own results were not read: {error}",)
+
+
+def _unknown_device(measured: Sequence[Measured], device: str | None) -> tuple[str, ...]:
+    if device is None or of_device(measured, device)[0]:
+        return ()
+    return (f"you profiled nothing on {device}; `luma profile NAME --device {device}` does",)
 
 
 def _front(world: World) -> Finding:
     from luma_cli.accuracy.model import load_model
     from luma_cli.speed import shipped
 
-    model = load_model(world.evidence)
+    model = load_model(world.rows)
     return front_claim.front(model, world.measured, shipped.load(), world.device, world.dataset)
 
 

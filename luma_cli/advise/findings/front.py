@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,13 +54,14 @@ _SHIPPED_PX = (224, 384, 512)
 
 @dataclass(frozen=True, slots=True)
 class _Front:
-    """Models of one set of conditions at one resolution. rates: images per second by architecture."""
+    """Models of one set of conditions at one resolution, their images per second by architecture, the rows behind."""
 
     title: str
     resolution: int
     attention: str
     head: str
     rates: Mapping[str, float]
+    rows: tuple[Row, ...]
     decides: bool
 
     @property
@@ -95,7 +96,7 @@ def front(
             f"accuracy is predicted, not measured, and rests on published results with other heads: {model.scale_note}",
             "a front is a statement about one device, number format and compile mode; name another with --device",
         ),
-        rows=tuple(sorted({*map(profile_row, rows), *_shipped_rows(fronts)})),
+        rows=tuple(sorted({row for each in fronts for row in each.rows})),
     )
 
 
@@ -112,15 +113,17 @@ def _counts(architecture: str) -> bool:
 
 def _measured_fronts(rows: Sequence[Measured], device: str) -> Iterator[_Front]:
     """One front per set of conditions and resolution."""
-    groups: dict[tuple[Conditions, int], dict[str, float]] = defaultdict(dict)
+    groups: dict[tuple[Conditions, int], list[Measured]] = defaultdict(list)
     for (conditions, architecture, resolution), row in latest(rows).items():
         if row.images_per_second and "throughput" not in row.noisy and _counts(architecture):
-            groups[conditions, resolution][architecture] = row.images_per_second
-    for (conditions, resolution), rates in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0])):
+            groups[conditions, resolution].append(row)
+    for (conditions, resolution), found in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0])):
+        rates = {row.architecture: row.images_per_second or 0.0 for row in found}
         attention = attention_label(conditions)
         title = f"{resolution} px {attention} ({conditions.attention}), {device} {conditions.dtype}"
         title += "" if conditions.compile == "none" else f", compile {conditions.compile}"
-        yield _Front(title, resolution, attention, conditions.head, rates, decides=True)
+        shown = tuple(map(profile_row, found))
+        yield _Front(title, resolution, attention, conditions.head, rates, shown, decides=True)
 
 
 def _shipped_fronts(table: Table, device: str | None) -> Iterator[_Front]:
@@ -132,7 +135,9 @@ def _shipped_fronts(table: Table, device: str | None) -> Iterator[_Front]:
                 for row in table.rows
                 if row.resolution == resolution and (time := row.milliseconds[at]) and _counts(row.architecture)
             }
-            yield _Front(f"{resolution} px, classifiers, {setting.label}", resolution, "", "luma", rates, decides=False)
+            title = f"{resolution} px, classifiers, {setting.label}"
+            row = Row(f"timm {title}", f"{len(rates)} classifiers, {title}", "profiles/reference/timm_throughput.csv")
+            yield _Front(title, resolution, "", "luma", rates, (row,), decides=False)
 
 
 def _settings(table: Table, device: str | None) -> list[tuple[int, Setting]]:
@@ -206,10 +211,3 @@ def _settle(device: str | None) -> tuple[str, ...]:
     chosen = f" --device {device}" if device else ""
     line = f"luma profile {names} --res 224 512 1024{chosen}"
     return line, f"{line} --attention unfused"
-
-
-def _shipped_rows(fronts: Iterable[_Front]) -> Iterator[Row]:
-    for each in fronts:
-        if not each.decides:
-            text = f"{len(each.rates)} classifiers, {each.title}"
-            yield Row(f"timm {each.title}", text, "profiles/reference/timm_throughput.csv")

@@ -94,6 +94,6 @@ def student_quantile(probability: float, degrees: int) -> float:
 def _codes(clusters: Sequence[Hashable]) -> tuple[list[Hashable], Indices]:
     import numpy as np
 
-    names = list(dict.fromkeys(clusters))
+    names = sorted(set(clusters), key=str)  # whatever the order of the rows
     at = {name: index for index, name in enumerate(names)}
     return names, np.array([at[cluster] for cluster in clusters], dtype=np.int64)
