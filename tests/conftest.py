@@ -42,3 +42,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def memory_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that runs inside the test process leaves its allocator alone: other tests there measure memory."""
     monkeypatch.setattr("luma_cli.data.memory.keep_freed_memory", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def disks_need_not_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test cuts the power: what a killed process wrote is there without fsync too, which only costs time here."""
+    monkeypatch.setattr(os, "fsync", os.fstat)

@@ -130,7 +130,7 @@ def test_show_tells_tap_ffn_and_cost(capsys: pytest.CaptureFixture[str]) -> None
 def test_answers_without_torch_and_without_a_home(line: str, tmp_path: Path) -> None:
     program = (
         "import sys; from luma_cli.cli.app import run; code = run(sys.argv[1:]);"
-        "loaded = {'torch', 'timm', 'pandas', 'scipy', 'sqlite_utils'} & set(sys.modules);"
+        "loaded = {'torch', 'timm', 'pandas', 'scipy', 'sqlite_utils', 'prompt_toolkit'} & set(sys.modules);"
         "sys.exit(code or (f'loaded {loaded}' if loaded else 0))"
     )
     empty = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "nowhere")}

@@ -16,10 +16,14 @@ from luma_cli.cli import (
     data,
     db,
     doctor,
+    estimate,
     eval_,
+    evidence,
     export,
     findings,
+    front,
     list_,
+    next_,
     predict,
     profile,
     recommend,
@@ -44,6 +48,9 @@ app.command("show")(show.show)
 app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)
+app.command("estimate")(estimate.estimate)
+app.command("front", cls=ManyValued)(front.front)
+app.command("next", cls=ManyValued)(next_.next_)
 app.command("findings")(findings.findings)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
@@ -52,11 +59,12 @@ app.add_typer(runs.app, name="runs")
 app.command("eval")(eval_.evaluate_run)
 app.command("predict")(predict.predict)
 app.command("export")(export.export_run)
+app.add_typer(evidence.app, name="evidence")
 app.add_typer(db.app, name="db")
 
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
-_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "doctor", "train"})
+_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "front", "next", "doctor", "train"})
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,9 +82,25 @@ def luma(
 ) -> None:
     """Which backbone, which pretraining, which resolution? Evidence for segmentation."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        _start(context)
     elif context.invoked_subcommand in _NAMES_BACKBONES:
         _announce_index()
+
+
+def _start(context: typer.Context) -> None:
+    """`luma` alone: questions on a terminal, the help anywhere else."""
+    from luma_cli.cli.guided import terminal
+
+    if not terminal.can_ask():
+        typer.echo(context.get_help())
+    elif not terminal.is_installed():
+        typer.echo(context.get_help())
+        print(f"luma: {terminal.MISSING}", file=sys.stderr)
+    else:
+        from luma_cli.cli.guided.session import guide
+
+        _announce_index()
+        raise typer.Exit(guide())
 
 
 def _announce_index() -> None:

@@ -8,8 +8,8 @@ or come from an older environment (driver, torch, power limit) are evidence with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from luma_cli.errors import UsageError
 from luma_cli.speed.measured import Conditions, Measured
@@ -17,7 +17,7 @@ from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.units import BudgetKind
 
 # Spread of a repeated measurement, log: of the median over a session, and of one that its own samples call noisy.
-REPEAT_SD, NOISY_SD = 0.02, 0.1
+REPEAT_SD, NOISY_SD = 0.02, 0.15
 Z80 = 1.2815515594
 _NOISE = {"ms": "latency", "fps": "latency", "images_per_second": "throughput", "joules": "energy"}
 _Key = tuple[str, int]
@@ -46,14 +46,16 @@ class Bench:
         """Whether the row is from another environment than the one that answers."""
         return self.conditions is not None and row.conditions.environment != self.conditions.environment
 
-    def measured(self, kind: BudgetKind, workload: Workload) -> Quantity | None:
-        """The measured quantity of exactly this segmenter, None where there is none."""
-        row = next((each for each in self.rows if self.is_of(each, workload)), None)
-        return None if row is None else quantity_of(kind, row)
-
-    def is_of(self, row: Measured, workload: Workload) -> bool:
-        """Whether the row measured this segmenter: architecture, size, head and number of classes are equal."""
-        return key_of_row(row) == key_of(workload)
+    @property
+    def answering(self) -> Iterator[Measured]:
+        """Rows that answer for their own segmenter: `rows`, and those that differ in the number of classes alone."""
+        yield from self.rows
+        if self.conditions is not None:
+            others = {row.conditions for row in self.related}
+            same = {
+                each for each in others if replace(each, num_classes=self.conditions.num_classes) == self.conditions
+            }
+            yield from (row for row in self.related if row.conditions in same)
 
 
 def key_of(workload: Workload) -> tuple[str, int, str, int]:
@@ -109,8 +111,6 @@ def bench_of(
     if not sound:
         return Bench(device or "", num_left_out=len(found))
     conditions = _conditions(sound, head, environment)
-    if conditions is None:
-        return Bench(names[0], num_left_out=len(found))
     rows = _latest(row for row in sound if row.conditions == conditions)
     others = [row for row in sound if row.conditions != conditions and _is_related(row.conditions, conditions)]
     related = _latest(others)
@@ -123,15 +123,18 @@ def is_device(conditions: Conditions, device: str) -> bool:
     return wanted.split(":")[0] == conditions.device.lower() or wanted in conditions.device_name.lower()
 
 
-def _conditions(rows: Sequence[Measured], head: str, environment: str | None) -> Conditions | None:
-    """The conditions that answer: of this head if it was measured, in the environment, with most models."""
+def _conditions(rows: Sequence[Measured], head: str, environment: str | None) -> Conditions:
+    """The conditions that answer: of this head if it was measured, in the environment, with most models.
+
+    Where nothing was measured with the head or in the environment, no row has them, and all rows are evidence.
+    """
     present = rows[-1].conditions.environment if environment is None else environment
     here = [row for row in rows if row.conditions.environment == present] or list(rows)
     asked = [row for row in here if row.conditions.head == head] or here
-    counts = Counter({row.conditions: 0 for row in asked})
-    counts.update(row.conditions for row in asked)
+    counts = Counter(row.conditions for row in asked)
     latest = {row.conditions: row.started_at for row in asked}
-    return max(counts, key=lambda each: (counts[each], latest[each], each), default=None)
+    best = max(counts, key=lambda each: (counts[each], latest[each], each))
+    return replace(best, head=head, environment=present)
 
 
 def _is_related(one: Conditions, other: Conditions) -> bool:

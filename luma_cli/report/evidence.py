@@ -1,0 +1,158 @@
+"""The table of results as a table, JSON or CSV, and what an import did."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from luma_cli.catalogue.pretraining import objective_named
+from luma_cli.evidence.cleaning import OTHER
+from luma_cli.evidence.evidence import COLUMNS, DATASET_TITLES, HEAD_TITLES, Evidence, to_row
+from luma_cli.evidence.imported import Imported
+from luma_cli.report.table import Column, Table, columns, number
+
+SCHEMA = 1
+# Rejections that are printed; --json has all.
+_SHOWN = 20
+_COUNTED = {"own run": ("own run", "own runs"), "published LUMA": ("published LUMA figure", "published LUMA figures"),
+            "other head": ("figure of another head", "figures of other heads")}  # fmt: skip
+_ORDER = {"own run": 0, "published LUMA": 1, "other head": 2}
+_NONE = "no result matches; `luma evidence list` without filters shows what there is"
+_TESTS = {"single-scale": "", "ms+flip": " ms", "": " scales?"}
+_COLUMNS = columns("id", "mIoU %>", "backbone~", "pretraining~", "at", "head~")
+
+
+def evidence_tables(rows: Sequence[Evidence], limit: int) -> list[Table]:
+    """One table for each dataset, best mIoU first after own runs and LUMA's; `limit` rows of each, all when it is 0."""
+    if not rows:
+        return [Table(_COLUMNS, (), caption=_NONE)]
+    by_dataset: dict[str, list[Evidence]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (row.dataset, _ORDER[row.provenance], -row.miou_percent, row.id)):
+        by_dataset[row.dataset].append(row)
+    tables = [_table(dataset, found, limit) for dataset, found in by_dataset.items()]
+    total = [f"all datasets: {_results(rows)}"] if len(tables) > 1 else []
+    lines = [tables[-1].caption, *total, *_legend(rows)]
+    return [*tables[:-1], replace(tables[-1], caption="\n".join(filter(None, lines)))]
+
+
+def _table(dataset: str, rows: Sequence[Evidence], limit: int) -> Table:
+    shown = rows[:limit] if limit else rows
+    left_out = len(rows) - len(shown)
+    return Table(
+        _COLUMNS,
+        tuple(_cells(row) for row in shown),
+        title=f"{DATASET_TITLES.get(dataset, dataset)}: {_results(rows)}",
+        caption=f"{left_out} more: --limit 0 shows all; --head, --backbone, ... narrow them" if left_out else "",
+    )
+
+
+def _results(rows: Sequence[Evidence]) -> str:
+    return f"{len(rows)} result{'s' * (len(rows) != 1)}, {by_provenance(rows)}"
+
+
+def by_provenance(rows: Sequence[Evidence]) -> str:
+    """e.g. `12 own runs, 1 published LUMA figure, 984 figures of other heads (40 imported)`."""
+    counts = Counter[str](row.provenance for row in rows)
+    said = ", ".join(
+        f"{counts[name]} {one if counts[name] == 1 else many}" for name, (one, many) in _COUNTED.items() if counts[name]
+    )
+    imported = sum(row.id.startswith("imp-") for row in rows)
+    return said + (f" ({imported} imported)" if imported else "")
+
+
+def _cells(row: Evidence) -> tuple[str, ...]:
+    return (row.id, _miou(row), row.backbone, _objective(row), _at(row), _head(row))
+
+
+def _miou(row: Evidence) -> str:
+    digits = 1 if row.miou_percent == round(row.miou_percent, 1) else 2
+    return number(row.miou_percent, digits) + ("?" if row.doubtful else "") + ("+" if row.extra_data else "")
+
+
+def _objective(row: Evidence) -> str:
+    """The shortest spelling of the objective; as printed where it is none of luma's."""
+    if row.pretraining in ("", OTHER):
+        return row.pretraining_raw or "-"
+    found = objective_named(row.pretraining)
+    return min(found.aliases, key=len, default=row.pretraining) if found else row.pretraining
+
+
+def _at(row: Evidence) -> str:
+    size = str(row.height) if row.height == row.width else row.size
+    return f"{size if row.height else '-'}{_TESTS[row.eval]}"
+
+
+def _head(row: Evidence) -> str:
+    name = HEAD_TITLES.get(row.head, row.head).replace("+", " + ") or "not stated"
+    said = ", ".join(filter(None, (row.recipe, "frozen" if row.regime == "frozen" else "")))
+    return f"{name} ({said})" if said else name
+
+
+def _legend(rows: Sequence[Evidence]) -> list[str]:
+    lines = ["at: training crop in pixels; ms: tested at several scales and flips. Figures of two",
+             "heads, or with and without ms, do not compare. `luma evidence show ID`: source"]  # fmt: skip
+    lines += ["+ trained with further labelled images"] if any(row.extra_data for row in rows) else []
+    return lines + (["? doubtful: `luma evidence show ID` says why"] if any(row.doubtful for row in rows) else [])
+
+
+def evidence_json(rows: Sequence[Evidence], total: int) -> dict[str, Any]:
+    """Schema 1: every column of every row, null where a number is not known."""
+    return {
+        "schema": SCHEMA,
+        "rows": len(rows),
+        "rows_before_filters": total,
+        "by_provenance": dict(sorted(Counter(row.provenance for row in rows).items())),
+        "evidence": [{name: getattr(row, name) for name in COLUMNS} for row in rows],
+    }
+
+
+def evidence_csv(rows: Sequence[Evidence]) -> str:
+    """CSV that `luma evidence import` reads back as it is."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(to_row(row) for row in rows)
+    return text.getvalue()
+
+
+def row_table(row: Evidence) -> Table:
+    """All that is known of one row, a line for each column that says something."""
+    said = [(name, text) for name, text in to_row(row).items() if text]
+    return Table((Column("column"), Column("value", fold=True)), tuple(said), title=f"{row.id}: {row.scale.label}")
+
+
+def import_lines(imported: Imported, dry_run: bool) -> list[str]:
+    """What an import did, one line each."""
+    verb = "would be taken in" if dry_run else "taken in"
+    parts = [f"{len(imported.new)} {verb}"]
+    parts += [f"{imported.known} known already"] if imported.known else []
+    parts += [f"{imported.merged} exact duplicate{'s' * (imported.merged > 1)} merged"] if imported.merged else []
+    parts += [f"{len(imported.rejected)} rejected"] if imported.rejected else []
+    lines = [f"{imported.file}: {imported.records} rows read: {', '.join(parts)}"]
+    lines += [f"  rejected row {each.row} (line {each.line}): {each.reason}" for each in imported.rejected[:_SHOWN]]
+    if len(imported.rejected) > _SHOWN:
+        lines.append(f"  {len(imported.rejected) - _SHOWN} more rejected; --json lists them")
+    lines += [f"  contradiction, doubtful: {each.text}" for each in imported.contradictions]
+    return lines + [f"  note: {note}" for note in imported.notes]
+
+
+def import_json(imported: Imported, dry_run: bool) -> dict[str, Any]:
+    """Schema 1."""
+    return {
+        "schema": SCHEMA,
+        "file": str(imported.file),
+        "dry_run": dry_run,
+        "rows_read": imported.records,
+        "new": [row.id for row in imported.new],
+        "known": imported.known,
+        "merged": imported.merged,
+        "rejected": [{"row": each.row, "line": each.line, "reason": each.reason} for each in imported.rejected],
+        "contradictions": [
+            {"ids": [row.id for row in each.rows], "text": each.text} for each in imported.contradictions
+        ],
+        "notes": list(imported.notes),
+    }
