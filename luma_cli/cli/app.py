@@ -20,6 +20,7 @@ from luma_cli.cli import (
     eval_,
     evidence,
     export,
+    findings,
     front,
     list_,
     next_,
@@ -50,6 +51,7 @@ app.command("recommend", cls=ManyValued)(recommend.recommend)
 app.command("estimate")(estimate.estimate)
 app.command("front", cls=ManyValued)(front.front)
 app.command("next", cls=ManyValued)(next_.next_)
+app.command("findings")(findings.findings)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
