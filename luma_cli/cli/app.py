@@ -11,7 +11,22 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli import cost, data, db, doctor, eval_, export, list_, predict, profile, recommend, runs, show, train
+from luma_cli.cli import (
+    cost,
+    data,
+    db,
+    doctor,
+    eval_,
+    export,
+    list_,
+    predict,
+    profile,
+    recommend,
+    runs,
+    scaling,
+    show,
+    train,
+)
 from luma_cli.cli.command import ManyValued
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
@@ -29,6 +44,7 @@ app.command("show")(show.show)
 app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)
+app.command("scaling")(scaling.scaling)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
@@ -40,7 +56,7 @@ app.add_typer(db.app, name="db")
 
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
-_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "doctor", "train"})
+_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "scaling", "doctor", "train"})
 
 
 def _print_version(wanted: bool) -> None:

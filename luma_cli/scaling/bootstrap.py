@@ -160,7 +160,8 @@ def _modified_residuals(fitted: Fit) -> Array:
     basis, sizes, _ = np.linalg.svd(every, full_matrices=False)
     leverage = (basis[:, sizes > 1e-9 * sizes[0]] ** 2).sum(1)
     modified: Array = residuals / np.sqrt(1.0 - np.minimum(leverage, _MOST_LEVERAGE))
-    return modified - modified.mean()
+    modified -= modified.mean()
+    return modified
 
 
 def _one_hot(fitted: Fit) -> Array:
