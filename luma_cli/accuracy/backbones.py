@@ -101,7 +101,12 @@ def _spellings(plain: str) -> Iterator[str]:
     """The name, with the usual prefix of its series, and with letters of size spelled out or shortened."""
     yield plain
     joined = re.sub(r"([a-z])_(\d)", r"\1\2", plain)  # ResNet-50, resnet50_v1c
-    forms = [plain, joined, re.sub(r"_v1([a-d])$", r"\1", joined), *(first + plain[len(other) :] for other, first in _synonyms() if plain.startswith(other))]
+    forms = [
+        plain,
+        joined,
+        re.sub(r"_v1([a-d])$", r"\1", joined),
+        *(first + plain[len(other) :] for other, first in _synonyms() if plain.startswith(other)),
+    ]
     shorter = {word: letter for letter, word in _WORDS.items()}
     for form in dict.fromkeys(forms):
         yield form

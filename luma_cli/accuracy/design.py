@@ -11,7 +11,7 @@ moves more. Frozen probes have objective, backbone and head effects of their own
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +23,13 @@ USUAL_PARAMS = 50e6
 USUAL_YEAR = 2020.5
 USUAL_PIXELS: Mapping[str, float] = {"ade20k": 512 * 512, "cityscapes": 512 * 1024}
 USUAL_ITERATIONS: Mapping[str, float] = {"ade20k": 160_000, "cityscapes": 80_000}
+
+# No published fine-tuned row is below 448 px, so what fewer image tokens cost there is stated, not learned: log error
+# rises by LOW_RESOLUTION x ((T0/T)^b - 1) / b, with b from the exponents of arXiv 2607.00687 (N* ~ C^0.83, T* ~ C^0.2:
+# error falls about five times faster in tokens than in parameters). At their best split both slopes would be equal,
+# 0.09 here; where a model is larger than that split asks for, less: 0.06 +- 0.03 spans both.
+LOW_RESOLUTION, LOW_RESOLUTION_SD = 0.06, 0.03
+TOKEN_EXPONENT = 0.45
 
 # LUMA's level is that of EoMT (arXiv 2607.00687: it "matches" it) plus Normal(0, LUMA_SD) until own runs tell.
 LUMA_SCALE = "eomt"
@@ -41,12 +48,13 @@ class Feature(NamedTuple):
 class Group:
     """A family of effects. sd: before learning. sensitive: whether it counts `sensitivity` times on a dataset.
 
-    fixed: sd stated rather than learned.
+    fixed: sd stated rather than learned. mean: of the prior.
     """
 
     sd: float
     sensitive: bool = True
     fixed: bool = False
+    mean: float = 0.0
 
 
 GROUPS: Mapping[str, Group] = {
@@ -60,6 +68,7 @@ GROUPS: Mapping[str, Group] = {
     "size x head": Group(0.02),
     "tokens": Group(0.05),
     "tokens x dataset": Group(0.03, sensitive=False),
+    "low resolution": Group(LOW_RESOLUTION_SD, sensitive=False, fixed=True, mean=LOW_RESOLUTION),
     "iterations": Group(0.03),
     "head": Group(0.05),
     "head x dataset": Group(0.04, sensitive=False),
@@ -94,19 +103,40 @@ GROUPS: Mapping[str, Group] = {
 
 def features(subject: Subject, usual_data: Mapping[str, str], sensitivity: Mapping[str, float]) -> list[Feature]:
     """Every term of the subject's sum. usual_data: objective -> the data it is usually trained on."""
-    factor = sensitivity.get(subject.dataset, 1.0)
-    found = []
-    for group, level, value in _terms(subject, usual_data):
-        scaled = value * factor if GROUPS[group].sensitive else value
-        found.append(Feature(group, level, scaled))
-    return found
+    return backbone_features(subject, usual_data, sensitivity) + token_features(subject, sensitivity)
 
 
-def _terms(subject: Subject, usual_data: Mapping[str, str]) -> Iterator[Feature]:
-    yield from _scale_terms(subject)
-    yield from _size_terms(subject)
-    yield from _pretraining_terms(subject, usual_data)
-    yield from _backbone_terms(subject)
+def backbone_features(
+    subject: Subject, usual_data: Mapping[str, str], sensitivity: Mapping[str, float]
+) -> list[Feature]:
+    """The terms that do not depend on the resolution."""
+    terms = (
+        *_scale_terms(subject),
+        *_size_terms(subject),
+        *_pretraining_terms(subject, usual_data),
+        *_backbone_terms(subject),
+    )
+    return _scaled(terms, subject.dataset, sensitivity)
+
+
+def token_features(subject: Subject, sensitivity: Mapping[str, float]) -> list[Feature]:
+    """The terms that depend on the resolution alone."""
+    if not (subject.height and subject.width):
+        return []
+    dataset = subject.dataset
+    ratio = subject.height * subject.width / USUAL_PIXELS.get(dataset, 512 * 512)
+    terms = [Feature("tokens", "all", math.log(ratio)), Feature("tokens x dataset", dataset, math.log(ratio))]
+    if ratio < 1:
+        terms.append(Feature("low resolution", dataset, (ratio**-TOKEN_EXPONENT - 1) / TOKEN_EXPONENT))
+    return _scaled(terms, dataset, sensitivity)
+
+
+def _scaled(terms: Iterable[Feature], dataset: str, sensitivity: Mapping[str, float]) -> list[Feature]:
+    factor = sensitivity.get(dataset, 1.0)
+    return [
+        Feature(group, level, value * factor) if GROUPS[group].sensitive else Feature(group, level, value)
+        for group, level, value in terms
+    ]
 
 
 def _scale_terms(subject: Subject) -> Iterator[Feature]:
@@ -145,10 +175,6 @@ def _size_terms(subject: Subject) -> Iterator[Feature]:
         yield Feature("size x head", head, size)
     if subject.params_guessed:
         yield Feature("guessed size", subject.architecture, 1.0)
-    if subject.height and subject.width:
-        tokens = math.log(subject.height * subject.width / USUAL_PIXELS.get(dataset, 512 * 512))
-        yield Feature("tokens", "all", tokens)
-        yield Feature("tokens x dataset", dataset, tokens)
 
 
 def _pretraining_terms(subject: Subject, usual_data: Mapping[str, str]) -> Iterator[Feature]:

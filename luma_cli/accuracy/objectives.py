@@ -8,11 +8,13 @@ from luma_cli.accuracy.subject import Subject
 
 Kind = Literal["labels", "masked", "self-distilled", "language", "mixed"]
 
+_MASKED = ("mae", "mae_ft", "beit", "beitv2", "eva", "eva02", "fcmae_ft", "fcmae", "cae", "simmim", "hpm", "tinymim")
+_SELF_DISTILLED = ("dino", "ibot", "dinov2", "dinov3", "lingbot", "capi", "franca", "moco_v3", "web_dino")
 _NAMED: dict[str, Kind] = {
     **dict.fromkeys(("supervised_in1k", "supervised_in21k", "deit", "deit3", "distilled_in1k", "ssld"), "labels"),
-    **dict.fromkeys(("mae", "mae_ft", "beit", "beitv2", "eva", "eva02", "fcmae_ft", "fcmae"), "masked"),
-    **dict.fromkeys(("dino", "ibot", "dinov2", "dinov3", "lingbot", "capi", "franca"), "self-distilled"),
-    **dict.fromkeys(("clip", "siglip", "siglip2", "pe_core", "beit3"), "language"),
+    **dict.fromkeys(_MASKED, "masked"),
+    **dict.fromkeys(_SELF_DISTILLED, "self-distilled"),
+    **dict.fromkeys(("clip", "siglip", "siglip2", "pe_core", "beit3", "internvit"), "language"),
 }
 # Words of objectives that have no name of their own, the first that occurs decides.
 _WORDS: tuple[tuple[str, Kind], ...] = (

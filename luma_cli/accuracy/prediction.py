@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from luma_cli.accuracy.subject import Subject
 
@@ -28,28 +28,34 @@ class Effect:
     sd_points: float
 
 
+Relation = Literal["these weights", "same architecture and objective", "same architecture", "same series"]
+
+
 @dataclass(frozen=True, slots=True)
 class Support:
-    """How many rows of each provenance speak about this backbone or its closest relatives, and which they are.
+    """How many rows of each provenance speak about these weights or, failing any, their closest relatives.
 
-    ids: of the rows of the same architecture and objective on this dataset, nearest protocol first.
+    ids: of those rows, on this dataset, nearest protocol first. relation: whom they are about.
     """
 
     own_runs: int
     published_luma: int
     other_heads: int
     ids: tuple[str, ...] = ()
+    relation: Relation = "these weights"
 
     @property
     def line(self) -> str:
-        """e.g. `2 own runs, 5 LUMA facts, 11 other-head facts`."""
+        """e.g. `2 own runs, 5 LUMA facts, 11 other-head facts`, of whom they are where not of these weights."""
         parts = (
             (self.own_runs, "own run", "own runs"),
             (self.published_luma, "LUMA fact", "LUMA facts"),
             (self.other_heads, "other-head fact", "other-head facts"),
         )
         said = [f"{count} {one if count == 1 else many}" for count, one, many in parts if count]
-        return ", ".join(said) or "no evidence about this backbone"
+        if not said:
+            return "no evidence about this backbone"
+        return ", ".join(said) + ("" if self.relation == "these weights" else f" ({self.relation})")
 
 
 @dataclass(frozen=True, slots=True)

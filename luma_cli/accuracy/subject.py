@@ -20,8 +20,8 @@ class Subject:
     pretraining: objective from `models/pretraining.toml`, or `other`; pretraining_raw: as printed.
     pretraining_data: as printed, empty if unknown. extra_data: whether further labelled images were seen before the
     training scored here. params: of the backbone alone, None when not known; params_guessed: read off a size word.
-    height, width: training crop in pixels, None when not stated. iterations: of the training, None for the usual number.
-    source: whose table it stands in, own runs by default.
+    height, width: training crop in pixels, None when not stated. iterations: of the training, None for the usual
+    number. source: whose table it stands in, own runs by default.
     """
 
     dataset: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from luma_cli.accuracy.backbones import Backbone, recognise
 from luma_cli.accuracy.subject import Subject
@@ -30,13 +31,10 @@ def subject_of(
     resolution: side of a square crop, or height and width, in pixels. pretraining: an objective or words of a paper;
     read off the tag when empty. params: of the backbone, looked up when None.
     """
-    found = recognise(name)
     height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
     kind = cleaning.head(head, "") if head != "luma" else cleaning.Head("luma", regime)
-    return Subject(
-        dataset=dataset,
-        backbone=name,
-        checkpoint=name,
+    return replace(
+        _bare(dataset, name, params),
         height=height,
         width=width,
         pretraining=_objective(pretraining, pretraining_data, name),
@@ -47,20 +45,14 @@ def subject_of(
         recipe=kind.recipe,
         regime="frozen" if kind.regime == "frozen" else regime,
         eval=evaluation,
-        **_of_backbone(found, params),
     )
 
 
 def subject_of_row(row: Evidence) -> Subject:
     """The segmenter that a row of evidence is about."""
     iterations = _ITERATIONS.match(row.schedule)
-    backbone = _of_backbone(recognise(row.backbone), None)
-    if backbone["family"] == "unknown" and row.family:
-        backbone["family"] = row.family
-    return Subject(
-        dataset=row.dataset,
-        backbone=row.backbone,
-        checkpoint=row.backbone,
+    return replace(
+        _bare(row.dataset, row.backbone, None),
         pretraining=row.pretraining or "other",
         pretraining_raw=row.pretraining_raw,
         pretraining_data=row.pretraining_data,
@@ -73,19 +65,24 @@ def subject_of_row(row: Evidence) -> Subject:
         eval=row.eval,
         iterations=int(iterations[1]) if iterations else None,
         source=row.source,
-        **backbone,
     )
 
 
-def _of_backbone(found: Backbone, params: float | None) -> dict[str, object]:
-    return {
-        "architecture": found.architecture,
-        "lineage": found.lineage.name if found.lineage else "",
-        "family": found.lineage.family if found.lineage else "unknown",
-        "year": found.lineage.year if found.lineage else None,
-        "params": params or found.params,
-        "params_guessed": params is None and found.size_origin == "by its size word",
-    }
+def _bare(dataset: str, name: str, params: float | None) -> Subject:
+    """The subject as far as the backbone's name tells."""
+    found: Backbone = recognise(name)
+    series = found.lineage
+    return Subject(
+        dataset=dataset,
+        backbone=name,
+        checkpoint=name,
+        architecture=found.architecture,
+        lineage=series.name if series else "",
+        family=series.family if series else "unknown",
+        year=series.year if series else None,
+        params=params or found.params,
+        params_guessed=params is None and found.size_origin == "by its size word",
+    )
 
 
 def _objective(text: str, data: str, name: str) -> str:

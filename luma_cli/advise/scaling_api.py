@@ -51,11 +51,8 @@ def scaling(
     known = sorted({*NUM_CLASSES, *(run.base for run in runs)})
     if dataset not in known:
         raise UsageError(f"dataset {dataset!r} is not known, expected one of {', '.join(known)}; try --dataset ade20k")
-    config = (
-        HeadConfig(name=head, num_classes=NUM_CLASSES.get(dataset, _USUAL_CLASSES))
-        if head != "none"
-        else HeadConfig(name="none")
-    )
+    options = {} if head == "none" else {"num_classes": NUM_CLASSES.get(dataset, _USUAL_CLASSES)}
+    config = HeadConfig(name=head, **options)
     evidence = load_evidence(database, own=False)
     return fit_scaling(
         evidence, runs, dataset, start, config, family=family, pretraining=pretraining, own_only=own_only
@@ -63,13 +60,23 @@ def scaling(
 
 
 def spend(
-    answer: Scaling, factor: float, *, head: HeadName = "luma", model: AccuracyModel | None = None
+    answer: Scaling,
+    factor: float,
+    *,
+    head: HeadName = "luma",
+    model: AccuracyModel | None = None,
+    database: Path | None = None,
 ) -> MoreCompute:
-    """How to spend `factor` times the compute of the model that the answer is for, over the shipped candidates."""
+    """How to spend `factor` times the compute of the model that the answer is for, over the shipped candidates.
+
+    model: the learned one when None. Raises UsageError unless factor is above 1.
+    """
+    from luma_cli.accuracy.model import load_model
     from luma_cli.advise.recommend import load_candidates
 
     dataset = answer.dataset if answer.dataset in NUM_CLASSES else "ade20k"
-    return more_compute(answer, factor, load_candidates(dataset, head=head), model, head)
+    predictor = model or load_model(load_evidence(database))
+    return more_compute(answer, factor, load_candidates(dataset, head=head), predictor, head)
 
 
 def _own_runs(database: Path | None) -> list[OwnRun]:

@@ -17,6 +17,7 @@ from luma_cli.cli import (
     db,
     doctor,
     eval_,
+    evidence,
     export,
     list_,
     predict,
@@ -52,6 +53,7 @@ app.add_typer(runs.app, name="runs")
 app.command("eval")(eval_.evaluate_run)
 app.command("predict")(predict.predict)
 app.command("export")(export.export_run)
+app.add_typer(evidence.app, name="evidence")
 app.add_typer(db.app, name="db")
 
 _INTERRUPTED = 130

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 # Options that may be followed by more than one integer.
 MANY_VALUED = frozenset({"--res"})
 # Options whose value may be left out: what a bare one means, and what else may follow.
 OPTIONAL_VALUED = {"--again": ("all", frozenset({"all", "failed"}))}
+_HELP = ("-h", "--help")
 _INTEGER = re.compile(r"[+-]?\d+")
 
 
@@ -61,3 +62,12 @@ class ManyValued(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse `args` after repeating and completing flags."""
         return super().parse_args(ctx, repeat_flags(complete_flags(args)))
+
+
+class ListUnlessNamed(TyperGroup):
+    """A group whose sub-command `list` may be left out: `luma runs` and `luma runs --json` are `luma runs list`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse `args` with the sub-command put in where it was left out."""
+        named = bool(args) and (not args[0].startswith("-") or args[0] in _HELP)
+        return super().parse_args(ctx, args if named else ["list", *args])

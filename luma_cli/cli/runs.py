@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from luma_cli.cli.command import ListUnlessNamed
 from luma_cli.cli.options import Csv, Database, Json, one_form
 from luma_cli.errors import UsageError
 
@@ -17,21 +17,11 @@ if TYPE_CHECKING:
     from luma_cli.report.run_comparison import Compared
     from luma_cli.train.find_run import FoundRun
 
-_HELP = ("-h", "--help")
 Run = Annotated[str, typer.Argument(help="Id of a run, the start of one, `latest`, or the path of a run folder.")]
 Runs = Annotated[list[str], typer.Argument(help="Runs, each as an id, the start of one, `latest` or a path.")]
 
 
-class _ListUnlessNamed(TyperGroup):
-    """`luma runs` and `luma runs --json` are `luma runs list`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse `args` with the sub-command put in where it was left out."""
-        named = bool(args) and (not args[0].startswith("-") or args[0] in _HELP)
-        return super().parse_args(ctx, args if named else ["list", *args])
-
-
-app = typer.Typer(cls=_ListUnlessNamed, help="Trainings: list, show, compare, rm. Without a command: list.")
+app = typer.Typer(cls=ListUnlessNamed, help="Trainings: list, show, compare, rm. Without a command: list.")
 
 
 @app.command("list")

@@ -50,7 +50,7 @@ def scaling(
         head=head.value,
         database=database,
     )
-    spending = None if more is None else spend(answer, more, head=head.value)
+    spending = None if more is None else spend(answer, more, head=head.value, database=database)
     if as_json:
         values = {**answer.to_json(), "more": spending.to_json(dataset) if spending else None}
         typer.echo(json.dumps(values, indent=1, allow_nan=False))

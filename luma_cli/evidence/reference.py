@@ -27,6 +27,22 @@ from luma_cli.evidence.evidence import COLUMNS, Evidence, to_row
 
 Flags = Mapping[int, Sequence[tuple[str, str]]]
 
+RAW_COLUMNS = (
+    *(
+        "dataset",
+        "split",
+        "backbone",
+        "family",
+        "pretraining",
+        "pretraining_data",
+        "resolution",
+        "eval",
+        "head",
+        "miou",
+    ),
+    *("params_m", "gflops", "fps", "hardware", "precision", "source", "url", "backbone_as_published", "params_scope"),
+    *("flops_input", "schedule", "train_mem_gb", "notes", "in_timm"),
+)
 # Suspicions that make the accuracy itself doubtful.
 _DOUBTFUL = ("outlier",)
 # Suspicions about other columns, kept beside the row. The rest is benign: near duplicates, extremes, odd sizes.
@@ -59,7 +75,7 @@ def clean(
     dropped = {index for group in merged.values() for index in group}
     also = {kept: "; ".join(rows[index]["source"] for index in group) for kept, group in merged.items()}
     cleaned = [
-        _evidence(number, row, flags.get(number, ()), index, also.get(number, ""))
+        cleaned_row(f"ref-{number:04d}", row, index, flags.get(number, ()), also.get(number, ""))
         for number, row in enumerate(rows)
         if number not in dropped
     ]
@@ -89,14 +105,18 @@ def _filled(row: Mapping[str, str]) -> int:
     return sum(bool(value) for value in row.values())
 
 
-def _evidence(
-    number: int, row: Mapping[str, str], flags: Sequence[tuple[str, str]], index: TimmIndex, also: str
+def cleaned_row(
+    id: str, row: Mapping[str, str], index: TimmIndex, flags: Sequence[tuple[str, str]] = (), also: str = ""
 ) -> Evidence:
+    """One row of the transcription in our schema. also: other sources that say the same.
+
+    Raises ValueError for a size or number that does not parse.
+    """
     height, width = cleaning.resolution(row["resolution"])
     head = cleaning.head(row["head"], row["notes"])
     timm, architecture, in_timm = cleaning.timm_name(row["backbone"], index.has)
     return Evidence(
-        id=f"ref-{number:04d}",
+        id=id,
         provenance="published LUMA" if head.name == "luma" else "other head",
         trust=cleaning.trust(row["notes"], row["source"]),
         head=head.name,

@@ -1,0 +1,88 @@
+"""How wide intervals must be: learned from rows that the fit did not see.
+
+Log errors have heavier tails than a normal distribution, so the half-widths of the 50, 80 and 90 % intervals are
+quantiles of |z| over left-out rows rather than 0.67, 1.28 and 1.64: per dataset and regime, and per kind of novelty.
+A few rows of a normal distribution are added, so that small samples stay near it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from luma_cli.accuracy.fit import Fit, leave_out
+from luma_cli.accuracy.observations import noise_name
+from luma_cli.accuracy.subject import Subject
+
+if TYPE_CHECKING:
+    from luma_cli.accuracy.observations import Vector
+
+# What of a subject no row has shown: nothing but the backbone itself, its series, its objective, its head.
+Novelty = Literal["backbone", "series", "objective", "head"]
+NOVELTIES: tuple[Novelty, ...] = get_args(Novelty)
+LEVELS = (0.5, 0.8, 0.9)
+NORMAL = (0.6745, 1.2816, 1.6449)
+PSEUDO_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Half-widths in sds for LEVELS, by `dataset, regime, novelty`."""
+
+    widths: Mapping[str, tuple[float, float, float]]
+
+    def width(self, subject: Subject, novelties: Sequence[Novelty]) -> tuple[float, float, float]:
+        """The widest that applies; those of a normal distribution where nothing is known."""
+        found = [
+            self.widths[key]
+            for novelty in ("backbone", *novelties)
+            if (key := f"{noise_name(subject)}, {novelty}") in self.widths
+        ]
+        if not found:
+            return NORMAL
+        return max(found, key=lambda widths: widths[1])
+
+
+def label_of(subject: Subject, novelty: Novelty) -> str:
+    """Rows with one label are left out together."""
+    return {
+        "backbone": subject.backbone,
+        "series": subject.lineage or subject.architecture,
+        "objective": subject.objective,
+        "head": subject.head,
+    }[novelty]
+
+
+def calibrate(fitted: Fit) -> Calibration:
+    """Widths from leaving out backbones, series, objectives and heads."""
+    import numpy as np
+
+    observed = fitted.observations
+    names = [noise_name(subject) for subject in observed.subjects]
+    widths = {}
+    for novelty in NOVELTIES:
+        means, sds = leave_out(fitted, [label_of(subject, novelty) for subject in observed.subjects])
+        z = np.abs(observed.log_error - means) / sds
+        for name in sorted(set(names)):
+            rows = [index for index, each in enumerate(names) if each == name]
+            widths[f"{name}, {novelty}"] = quantiles(z[rows])
+    return Calibration(widths)
+
+
+def quantiles(z: Vector) -> tuple[float, float, float]:
+    """Quantiles of |z| at LEVELS, PSEUDO_ROWS of a normal distribution added."""
+    import numpy as np
+
+    places = (np.arange(PSEUDO_ROWS) + 0.5) / PSEUDO_ROWS
+    padded = np.concatenate([z, _normal_quantile(places)])
+    low, middle, high = np.quantile(padded, LEVELS)
+    return float(low), float(middle), float(high)
+
+
+def _normal_quantile(places: Vector) -> Vector:
+    """Quantile of |z| of a normal distribution."""
+    import numpy as np
+    from scipy.special import erfinv
+
+    return np.asarray(np.sqrt(2) * erfinv(places), dtype=np.float64)

@@ -1,0 +1,88 @@
+"""The model conditioned on evidence: posterior of every effect, and predictions for rows it did not see.
+
+Everything is Gaussian in log error, so all of it is linear algebra on the covariance of the observations (Rasmussen and
+Williams 2006, chapter 2; leave-one-group-out from one inverse as in section 5.4.2).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from luma_cli.accuracy.components import Components, covariance
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from luma_cli.accuracy.observations import Matrix, Observations, Vector
+
+NUM_DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Fit:
+    """inverse: of the observations' covariance [n, n]. weighted: inverse times log errors [n]."""
+
+    observations: Observations
+    components: Components
+    inverse: Matrix
+    weighted: Vector
+
+    def effects(self) -> Vector:
+        """Posterior mean of every effect [p], about the mean of its prior."""
+        import numpy as np
+
+        sds = self.components.effect_sds(self.observations)
+        sums = [column.values @ self.weighted[column.rows] for column in self.observations.columns]
+        return np.array(sums) * sds**2
+
+    def draws(self, num_draws: int = NUM_DRAWS, seed: int = 0) -> NDArray[np.float32]:
+        """Joint posterior draws of the effects [num_draws, p] about the means of their priors.
+
+        Draws of the prior are corrected by what the observations say about them (Matheron's rule).
+        """
+        import numpy as np
+
+        observed, sds = self.observations, self.components.effect_sds(self.observations)
+        generator = np.random.default_rng(seed)
+        effects = generator.standard_normal((len(observed.keys), num_draws)) * sds[:, None]
+        noise = generator.standard_normal((len(observed), num_draws))
+        gap = observed.log_error[:, None] - noise * self.components.noise_sds(observed)[:, None]
+        for column, drawn in zip(observed.columns, effects, strict=True):
+            gap[column.rows] -= np.outer(column.values, drawn)
+        pull = self.inverse @ gap
+        for index, column in enumerate(observed.columns):
+            effects[index] += sds[index] ** 2 * (column.values @ pull[column.rows])
+        return effects.T.astype(np.float32)
+
+
+def fit(observations: Observations, components: Components) -> Fit:
+    """Conditions the model on the observations."""
+    import numpy as np
+
+    if not len(observations):
+        return Fit(observations, components, np.zeros((0, 0)), np.zeros(0))
+    from scipy.linalg import cho_factor, cho_solve
+
+    factor = cho_factor(covariance(observations, components), lower=True, check_finite=False)
+    inverse = cho_solve(factor, np.eye(len(observations)), check_finite=False)
+    return Fit(observations, components, inverse, inverse @ observations.log_error)
+
+
+def leave_out(fitted: Fit, labels: Sequence[str]) -> tuple[Vector, Vector]:
+    """Mean and sd of each log error [n], predicted from all rows whose label differs; noise of a run included."""
+    import numpy as np
+
+    observed = fitted.observations
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        groups[label].append(index)
+    means, sds = np.empty(len(observed)), np.empty(len(observed))
+    for rows in groups.values():
+        block = np.linalg.inv(fitted.inverse[np.ix_(rows, rows)])
+        means[rows] = observed.log_error[rows] - block @ fitted.weighted[rows]
+        sds[rows] = np.sqrt(np.diag(block))
+    return means, sds

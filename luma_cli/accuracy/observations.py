@@ -1,0 +1,140 @@
+"""Rows of evidence as numbers: log errors, and which effects each is a sum of."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from luma_cli.accuracy.design import GROUPS, Feature, data_of, features
+from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.subjects import subject_of_row
+from luma_cli.evidence.evidence import Evidence
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float64]
+    Matrix = NDArray[np.float64]
+
+# Rows that speak against themselves count as if measured with this many times the noise.
+DOUBT_FACTOR = 2.0
+CENTRE = 3.9  # log error that the model starts from: about 50 mIoU
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One effect and the observations it enters: `rows` [m] with `values` [m]."""
+
+    group: int
+    rows: NDArray[np.intp]
+    values: Vector
+
+
+@dataclass(frozen=True)
+class Observations:
+    """`n` observed log errors with `p` effects.
+
+    subjects: n. log_error: n, without CENTRE and what the prior expects, `expected` [n]. noise_of: n indices into `noises`.
+    noise_factor: n. keys: p pairs of group and level; columns: p. usual_data: objective -> pretraining data of most of
+    its rows.
+    """
+
+    ids: tuple[str, ...]
+    subjects: tuple[Subject, ...]
+    log_error: Vector
+    expected: Vector
+    noises: tuple[str, ...]
+    noise_of: NDArray[np.intp]
+    noise_factor: Vector
+    keys: tuple[tuple[str, str], ...]
+    columns: tuple[Column, ...]
+    usual_data: Mapping[str, str]
+    provenances: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def percent(self, log_error: Vector) -> Vector:
+        """The mIoU of every row [n] if its log error were `log_error`."""
+        import numpy as np
+
+        return np.asarray(100 - np.exp(log_error + CENTRE + self.expected), dtype=np.float64)
+
+    @cached_property
+    def position(self) -> Mapping[tuple[str, str], int]:
+        """Effect -> its number."""
+        return {key: index for index, key in enumerate(self.keys)}
+
+
+def usable(row: Evidence) -> bool:
+    """Whether a row informs the model: LUMA figures that state no size cannot."""
+    return not (row.provenance == "published LUMA" and row.height is None)
+
+
+def observe(rows: Sequence[Evidence], sensitivity: Mapping[str, float]) -> Observations:
+    """The evidence as observations, in the order of their ids: the same rows give the same numbers."""
+    import numpy as np
+
+    used = sorted((row for row in rows if usable(row)), key=lambda row: row.id)
+    subjects = tuple(subject_of_row(row) for row in used)
+    usual = usual_data(subjects)
+    found = [features(subject, usual, sensitivity) for subject in subjects]
+    expected = np.array(_expected(found))
+    keys, columns = _columns(found)
+    noises = tuple(sorted({noise_name(subject) for subject in subjects}))
+    return Observations(
+        ids=tuple(row.id for row in used),
+        subjects=subjects,
+        log_error=np.log(100 - np.array([row.miou_percent for row in used])) - CENTRE - expected,
+        expected=expected,
+        noises=noises,
+        noise_of=np.array([noises.index(noise_name(subject)) for subject in subjects], dtype=np.intp),
+        noise_factor=np.array([(DOUBT_FACTOR if row.doubtful else 1.0) / row.seeds**0.5 for row in used]),
+        keys=keys,
+        columns=columns,
+        usual_data=usual,
+        provenances=tuple(row.provenance for row in used),
+    )
+
+
+def noise_name(subject: Subject) -> str:
+    """Rows of one dataset and regime share one noise level."""
+    return f"{subject.dataset}, {subject.regime}"
+
+
+def usual_data(subjects: Sequence[Subject]) -> dict[str, str]:
+    """Objective -> pretraining data of most of its rows that state any."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for subject in subjects:
+        if data := data_of(subject):
+            counts[subject.objective][data] += 1
+    return {objective: min(found, key=lambda data: (-found[data], data)) for objective, found in counts.items()}
+
+
+def _expected(found: Iterable[Iterable[Feature]]) -> list[float]:
+    """What the means of the prior add to each."""
+    return [sum(GROUPS[group].mean * value for group, _, value in terms) for terms in found]
+
+
+def _columns(found: Sequence[Sequence[Feature]]) -> tuple[tuple[tuple[str, str], ...], tuple[Column, ...]]:
+    import numpy as np
+
+    groups = {name: index for index, name in enumerate(GROUPS)}
+    entries: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
+    for row, terms in enumerate(found):
+        for group, level, value in terms:
+            entries[group, level].append((row, value))
+    keys = tuple(sorted(entries, key=lambda key: (groups[key[0]], key[1])))
+    columns = tuple(
+        Column(
+            groups[key[0]],
+            np.array([row for row, _ in entries[key]], dtype=np.intp),
+            np.array([value for _, value in entries[key]]),
+        )
+        for key in keys
+    )
+    return keys, columns
