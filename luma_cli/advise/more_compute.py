@@ -46,13 +46,15 @@ class Spending:
 @dataclass(frozen=True, slots=True)
 class MoreCompute:
     """The answer. start: what is there now. wanted: the continuous optimum. cheapest: the next dearer model of the
-    series where nothing is within the budget; its multiply-adds say how much more is needed.
+    series where nothing is within the budget; its multiply-adds say how much more is needed. scale_note: what scale the
+    predicted mIoU is on, empty without a model of accuracy.
     """
 
     start: Spending
     wanted: Target
     spendings: tuple[Spending, ...]
     cheapest: Model | None
+    scale_note: str = ""
 
     def to_json(self, dataset: str) -> dict[str, Any]:
         """What `luma scaling --more` prints."""
@@ -60,6 +62,7 @@ class MoreCompute:
             "start": self.start.to_json(dataset),
             "target": self.wanted.to_json(),
             "spendings": [each.to_json(dataset) for each in self.spendings],
+            "scale": self.scale_note or None,
             "cheapest_larger": self.cheapest.to_json() if self.cheapest else None,
         }
 
@@ -94,6 +97,7 @@ def more_compute(
         wanted=wanted,
         spendings=tuple(_predicted(each, names, answer.dataset, model, head) for each in found),
         cheapest=None if found else cheapest_larger(answer.series, answer.at),
+        scale_note=model.scale_note if model else "",
     )
 
 

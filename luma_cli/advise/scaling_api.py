@@ -51,8 +51,7 @@ def scaling(
     known = sorted({*NUM_CLASSES, *(run.base for run in runs)})
     if dataset not in known:
         raise UsageError(f"dataset {dataset!r} is not known, expected one of {', '.join(known)}; try --dataset ade20k")
-    options = {} if head == "none" else {"num_classes": NUM_CLASSES.get(dataset, _USUAL_CLASSES)}
-    config = HeadConfig(name=head, **options)
+    config = HeadConfig(name=head, num_classes=NUM_CLASSES.get(dataset, _USUAL_CLASSES))
     evidence = load_evidence(database, own=False)
     return fit_scaling(
         evidence, runs, dataset, start, config, family=family, pretraining=pretraining, own_only=own_only

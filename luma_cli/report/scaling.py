@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from shutil import get_terminal_size
 from typing import TextIO
 
-from luma_cli.advise.more_compute import MoreCompute, Spending
+from luma_cli.advise.more_compute import TIE_MIOU, MoreCompute, Spending
 from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.report.table import Table, columns, number, print_table
 from luma_cli.scaling.answer import Scaling
@@ -129,7 +129,7 @@ def _split_lines(answer: Scaling) -> Iterator[str]:
     n, t = answer.split.size, answer.split.tokens
     whose = "These results" if answer.measured else f"The paper ({PAPER_SOURCE}), not these results"
     yield (
-        f"{whose}: N* ~ C^{n:.2g}, T* ~ C^{t:.2g}. Of 10 times the compute, {10**n:.1f} times the parameters and "
+        f"{whose}: N* ~ C^{n:.2f}, T* ~ C^{t:.2f}. Of 10 times the compute, {10**n:.1f} times the parameters and "
         f"{10**t:.1f} times the tokens (side x{10 ** (t / 2):.2f})."
     )
 
@@ -174,7 +174,6 @@ def _spending(more: MoreCompute, convention: FlopConvention) -> Table:
         shown,
         title=f"{more.wanted.factor:g} times the compute of {more.start.name} at {more.start.resolution} px: "
         f"up to {budget} GFLOPs",
-        caption="mIoU in percent, predicted" if predicted else "",
     )
 
 
@@ -196,6 +195,8 @@ def _more_lines(more: MoreCompute, convention: FlopConvention) -> Iterator[str]:
     wanted = more.wanted
     point = f"{wanted.params / 1e6:.0f} M parameters at {wanted.side:.0f} px"
     yield f"By the exponents alone, were sizes continuous: {point}."
+    if more.scale_note:
+        yield f"mIoU in percent, predicted {more.scale_note}; within {TIE_MIOU:g} mIoU the cheaper is taken."
     if not more.spendings:
         if more.cheapest is None:
             yield f"{more.start.name} at {more.start.resolution} px is the largest of its series that is costed."
