@@ -28,6 +28,7 @@ from luma_cli.cli import (
     profile,
     recommend,
     runs,
+    scaling,
     show,
     train,
 )
@@ -52,6 +53,7 @@ app.command("estimate")(estimate.estimate)
 app.command("front", cls=ManyValued)(front.front)
 app.command("next", cls=ManyValued)(next_.next_)
 app.command("findings")(findings.findings)
+app.command("scaling")(scaling.scaling)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
@@ -65,6 +67,7 @@ app.add_typer(db.app, name="db")
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
 _NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "front", "next", "doctor", "train"})
+_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "scaling", "doctor", "train"})
 
 
 def _print_version(wanted: bool) -> None:

@@ -32,7 +32,7 @@ class Scaling:
     """The answer for one dataset and series.
 
     asked: the filters in words, empty without. chosen: the points, also those of a law that was refused. refusal: why
-    there is no law, empty when there is one; it names the run to do next. at: the model that exponents and elasticities
+    there is no law, empty when there is one. at: the model that exponents and elasticities
     are given for. along: the same size at the smallest and the largest resolution, where they differ. split: what to
     spend compute by, split_source says whose. designs: 9 and 16 runs that would tell.
     """
@@ -45,6 +45,7 @@ class Scaling:
     fit: Fit | None
     exponents: Exponents | None
     refusal: str
+    series: Series
     at: Local
     along: tuple[Local, ...]
     split: Split
@@ -122,6 +123,7 @@ def scaling(
         fit=fitted,
         exponents=exponents,
         refusal=refusal,
+        series=series,
         at=at,
         along=_along(series, at.model),
         split=Split(exponents.size.value, exponents.tokens.value) if exponents is not None and told else PAPER,

@@ -48,9 +48,9 @@ class Interval:
         """Whether it is narrow enough to be printed as a result."""
         return self.width <= WIDEST
 
-    def to_json(self) -> dict[str, float | bool]:
-        """The three numbers, and whether they may be quoted."""
-        return {"value": self.value, "low_90": self.low, "high_90": self.high, "tells": self.tells}
+    def to_json(self) -> dict[str, float | None]:
+        """The interval, and the value where it may be quoted."""
+        return {"value": self.value if self.tells else None, "low_90": self.low, "high_90": self.high}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,8 @@ def _modified_residuals(fitted: Fit) -> Array:
     basis, sizes, _ = np.linalg.svd(every, full_matrices=False)
     leverage = (basis[:, sizes > 1e-9 * sizes[0]] ** 2).sum(1)
     modified: Array = residuals / np.sqrt(1.0 - np.minimum(leverage, _MOST_LEVERAGE))
-    return modified - modified.mean()
+    modified -= modified.mean()
+    return modified
 
 
 def _one_hot(fitted: Fit) -> Array:

@@ -54,7 +54,7 @@ class Law:
         """100 - mIoU in percent of `params` and `tokens`, on the reference level or the named one."""
         by_size = self.by_size * (params / self.params_mean) ** -self.a
         by_tokens = self.by_tokens * (tokens / self.tokens_mean) ** -self.b
-        return self.levels.get(level, 1.0) * (self.floor + by_size + by_tokens)
+        return float(self.levels.get(level, 1.0) * (self.floor + by_size + by_tokens))
 
     def to_json(self) -> dict[str, Any]:
         """The constants, and what they are relative to."""
@@ -90,7 +90,9 @@ class Fit:
 
     def slopes(self) -> Array:
         """[n, 5] of log error by ln a, ln b, E, A, B at the minimum, levels taken away."""
-        return jacobian(self.data, self.polished.exponents, self.polished.projected, self.polished.weights)[0]
+        polished = self.polished
+        every: Array = jacobian(self.data, polished.exponents, polished.projected, polished.weights)[0]
+        return every
 
     @property
     def num_free(self) -> int:

@@ -38,7 +38,7 @@ class Local:
 
 
 def local(series: Series, model: Model) -> Local:
-    """p = dlnC/dlnN and q = dlnC/dlnT at a model. Raises NoAnswer where it has no neighbour in size or resolution."""
+    """The elasticities at a model. Raises NoAnswer where it has no neighbour in size or resolution."""
     same_resolution = [each for each in series.models.values() if each.resolution == model.resolution]
     same_size = [each for each in series.models.values() if each.name == model.name]
     sizes = _around(model, same_resolution, model.params, [each.params for each in same_resolution])

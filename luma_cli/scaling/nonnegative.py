@@ -37,7 +37,7 @@ def solve(gram: Array, moment: Array) -> tuple[Array, Array]:
         better = np.all([value >= 0 for value in solution], axis=0) & np.isfinite(worth) & (worth > gain)
         gain = np.where(better, worth, gain)
         for column in range(NUM_COLUMNS):
-            value = solution[subset.index(column)] if column in subset else 0.0
+            value = solution[subset.index(column)] if column in subset else np.zeros(())
             best[..., column] = np.where(better, value, best[..., column])
     return best, gain
 

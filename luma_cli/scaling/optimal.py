@@ -4,8 +4,9 @@ Minimising E + A N^-a + B T^-b at fixed C(N, T) gives, with the local elasticiti
 
     n = b / (p b + q a),  t = a / (p b + q a),  p n + q t = 1.
 
-p and q are read off exact counts of neighbouring models, and change with N and T (q of ViT-B with LUMA's
-head goes from 1.03 at 224 px to 1.36 at 1024 px): the exponents hold near the point that they are given for, not as one line to 1024 px.
+p and q are read off exact counts of neighbouring models and change with N and T: q of ViT-B with LUMA's head goes from
+1.03 at 224 px to 1.36 at 1024 px. The exponents hold near the point that they are given for, not as one line up to
+1024 px.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ class Point:
     @property
     def side(self) -> int:
         """Side in pixels of the square crop with as many tokens."""
-        return round(TOKEN_PIXELS * self.tokens**0.5)
+        return round(TOKEN_PIXELS * math.sqrt(self.tokens))
 
     def to_json(self) -> dict[str, Any]:
         """Every field, and the side in pixels."""

@@ -70,12 +70,13 @@ class Data:
             return values
         grand = (weights[..., None] * values).sum(-2, keepdims=True) / weights.sum(-1)[..., None, None]
         shifts = grand - self.level_means(values, weights)
-        return values + np.repeat(shifts, self.sizes, axis=-2)
+        without: Array = values + np.repeat(shifts, self.sizes, axis=-2)
+        return without
 
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """The linear part of K problems: coefficients [K, 3], fitted error without level [K, n], residuals in log [K, n]."""
+    """The linear part of K problems: coefficients [K, 3], fitted error without level and residuals in log [K, n]."""
 
     coefficients: Array
     fitted: Array

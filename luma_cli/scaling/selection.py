@@ -15,10 +15,11 @@ from luma_cli.accuracy.subjects import subject_of_row
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_run import OwnRun
 from luma_cli.head.config import HeadConfig
-from luma_cli.scaling.law import informative
+from luma_cli.scaling.law import informative, missing
 from luma_cli.scaling.point import Point, tokens_of
 
 _ALONE = "nothing else on its level to compare it with"
+_OWN_SUFFICE = "published result, where the own runs are enough for a law of their own"
 _UNKNOWN_PARAMS = "parameters of the backbone not known"
 
 
@@ -53,7 +54,8 @@ def choose(
     """The points of a dataset, restricted to a family and a pretraining where given.
 
     runs: the user's own; those on other files of the dataset stand on a level of their own. Frozen probes, doubtful
-    figures and second scores of one training are left out.
+    figures and second scores of one training are left out; published results too where the own runs have sizes and
+    resolutions enough, because then nothing but the user's own setting need be trusted.
     """
     left_out: Counter[str] = Counter()
     found = [_of_run(run) for run in runs if run.base == dataset]
@@ -69,6 +71,10 @@ def choose(
             left_out[reason] += 1
         else:
             points.append(point)
+    own = [point for point in points if point.own]
+    if len(own) < len(points) and not missing(informative(own)):
+        left_out[_OWN_SUFFICE] = len(points) - len(own)
+        points = own
     kept = informative(points)
     if len(kept) < len(points):
         left_out[_ALONE] = len(points) - len(kept)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from luma_cli.errors import BadResolution, BuildError, UsageError
+from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.head.config import HeadConfig
 from luma_cli.scaling.point import tokens_of
 
@@ -38,8 +39,9 @@ class Model:
         return f"{self.name}@{self.resolution}"
 
     def train_line(self, dataset: str) -> str:
-        """The command that trains it."""
-        return f"luma train {self.name} --data {dataset} --res {self.resolution}"
+        """The command that trains it; a dataset of the user's own is named by its file."""
+        data = dataset if dataset in DATASET_TITLES else f"{dataset}.toml"
+        return f"luma train {self.name} --data {data} --res {self.resolution}"
 
     def to_json(self) -> dict[str, Any]:
         """Identity and exact cost."""
