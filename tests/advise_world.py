@@ -14,6 +14,9 @@ from luma_cli.accuracy.prediction import Effect, Prediction, Support
 from luma_cli.accuracy.subject import Subject
 from luma_cli.advise.candidates import Candidate
 from luma_cli.evidence.evidence import Evidence
+from luma_cli.evidence.own_run import OwnRun
+from luma_cli.head.config import HeadConfig
+from luma_cli.speed.anchor import Anchor
 from luma_cli.speed.measured import Conditions, Measured
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.units import BudgetKind
@@ -105,6 +108,35 @@ def measured(timm_name: str, latency_ms: float | None = 10.0, resolution: int = 
     return Measured(**{**values, **fields})
 
 
+def own_run(of: Candidate, miou: float, **fields: Any) -> OwnRun:
+    """A finished run of the candidate's weights with LUMA and the recipe of ADE20K as they are by default."""
+    values: dict[str, Any] = {
+        "run_id": f"run-{of.name}-{of.resolution}",
+        "status": "finished",
+        "backbone": of.name,
+        "timm_name": of.timm_name,
+        "pretraining": of.pretraining,
+        "weights": "pretrained",
+        "resolution": of.resolution,
+        "head": HeadConfig(),
+        "dataset": "ade20k",
+        "recipe": "ade20k",
+        "usual_recipe": True,
+        "seed": 0,
+        "step": 100,
+        "data": "ade20k",
+        "split": "val",
+        "single_scale": True,
+        "absent": "skip",
+        "num_images": 2000,
+        "num_skipped": 0,
+        "miou_percent": miou,
+        "macs": of.macs,
+        "params": of.params,
+    }
+    return OwnRun(**{**values, **fields})
+
+
 @dataclass(frozen=True)
 class TableModel:
     """An accuracy model that knows each backbone's mIoU and its standard deviation by timm name.
@@ -124,10 +156,10 @@ class TableModel:
     def _predict(self, subject: Subject) -> Prediction:
         known = subject.backbone in self.table
         miou, sd = self.table.get(subject.backbone, (50.0, 5.0))
-        ends = [(miou - z * sd, miou + z * sd) for z in (0.6745, 1.2816, 1.6449)]
+        half, most, nearly_all = ((miou - z * sd, miou + z * sd) for z in (0.6745, 1.2816, 1.6449))
         support = Support(0, 0, self.num_facts if known else 0, self.ids)
         reason = "" if known else f"no evidence about {subject.architecture}"
-        return Prediction(miou, *ends, sd, support, not known, reason)
+        return Prediction(miou, half, most, nearly_all, sd, support, not known, reason)
 
     def draws(self, subjects: Sequence[Subject], num_draws: int = 2000, seed: int = 0) -> Draws:
         columns = []
@@ -160,3 +192,6 @@ class TableSpeed:
 
     def why(self, kind: BudgetKind) -> str:
         return f"{kind} was not measured on any device"
+
+    def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> list[Anchor]:
+        return [Anchor(each, 2.0, 1.1) for each in workloads[:num]]

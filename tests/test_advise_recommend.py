@@ -17,7 +17,7 @@ from luma_cli.accuracy.subject import Subject
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.pricing import Speed
+from luma_cli.advise.pricing import Speed, price
 from luma_cli.advise.question import Question, check_names
 from luma_cli.advise.recommend import recommend
 from luma_cli.errors import NoAnswer, UsageError
@@ -53,8 +53,9 @@ def ask(
     convention = asked.get("convention", "mac")
     parsed = held.tightest(parse_budget(each, convention) for each in budgets)
     question = Question(**{"dataset": "ade20k", "budgets": parsed, **asked})
+    pool = price(question.eligible(candidates), question.kinds, speed, question.head, 150)
     return recommend(
-        question, candidates, model, evidence=evidence, speed=speed, top=top, with_reasons=with_reasons, chooser=chooser
+        question, pool, model, evidence=evidence, speed=speed, top=top, with_reasons=with_reasons, chooser=chooser
     )
 
 
@@ -68,8 +69,7 @@ class TestOrder:
         assert names(answer) == ["vit_b.dinov3", "convnext_b.supervised_in21k", "vit_s.dinov3"]
         assert answer.rows[0].why == "3 other-head facts; 120 GFLOPs exact, 40% of 200gflops left"
         assert answer.rows[2].why == (
-            "3 other-head facts; 40 GFLOPs exact, 80% of 200gflops left; "
-            "6.0 mIoU behind the first at 0.33x its GFLOPs"
+            "3 other-head facts; 40 GFLOPs exact, 80% of 200gflops left; 6.0 mIoU behind the first at 0.33x its GFLOPs"
         )
         assert (answer.rows[0].best, answer.rows[0].on_front) == (1.0, 1.0)
         assert (answer.num_ties, answer.num_ranked, answer.num_within_budget) == (0, 3, 3)
@@ -101,7 +101,7 @@ class TestObjectives:
     def test_miou_per_ms(self) -> None:
         answer = ask(objective="miou-per-ms", speed=SPEED)
         assert names(answer)[0] == "vit_s.dinov3"
-        assert answer.rows[0].best == 1.0
+        assert 0.7 < (answer.rows[0].best or 0) < 0.95  # 10 ms is measured, 12 ms of the next only predicted
         assert "vit_l.dinov3" not in names(answer)  # its latency is not known
 
     def test_the_knee_is_where_the_front_bends(self) -> None:

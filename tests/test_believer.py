@@ -26,7 +26,7 @@ def test_variances_are_those_of_gaussian_conditioning() -> None:
     gain = full[:, seen] @ np.linalg.inv(full[np.ix_(seen, seen)] + noise**2 * np.eye(2))
     after = full - gain @ full[seen]
     assert believer.variance == pytest.approx(np.diag(after), abs=1e-9)
-    assert believer.covariance(0) == pytest.approx(after[0], abs=1e-9)
+    assert believer.covariance([0], range(6))[0] == pytest.approx(after[0], abs=1e-9)
     assert believer.mean == pytest.approx(draws.mean(axis=0))
 
 
@@ -59,7 +59,7 @@ def test_a_run_that_cannot_change_the_answer_is_worth_nothing() -> None:
     believer = Believer(draws, 0.3)
     found = value_of_information(believer, [0, 2], [True, True, True])
     assert found[0] > 0.1
-    assert found[1] == pytest.approx(0, abs=0.03)  # its draws correlate by chance alone
+    assert found[1] == 0  # its draws correlate by chance alone
     assert value_of_information(believer, [0], [False] * 3).tolist() == [0.0]
 
 

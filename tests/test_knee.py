@@ -56,7 +56,8 @@ def test_no_knee_at_all() -> None:
 
 
 def test_price_of_a_doubling() -> None:
-    assert marginal_prices([10, 40, 80, 80], [40.0, 46.0, 47.0, 47.0]) == [None, 3.0, 1.0, None]
+    assert marginal_prices([10, 11, 40, 80, 81], [40.0, 43.0, 46.0, 47.0, 47.5]) == [3.0, 0.0, 1.0, 0.5, None]
+    assert marginal_prices([10], [40.0]) == [None]
     assert marginal_prices([], []) == []
 
 

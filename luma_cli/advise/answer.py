@@ -1,4 +1,4 @@
-"""The recommendation as a value: what was asked, what is best, how sure that is, what it costs, and what to run next."""
+"""The recommendation as a value: what was asked, what is best, how sure that is, what it costs, what to run next."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _cost_json(priced: Priced, kind: BudgetKind, budgets: Sequence[Budget]) -> d
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What twice the binding budget (of a rate, half) buys: the candidate, and mIoU points more with the 80 % interval."""
+    """What twice the binding budget (of a rate, half) buys: a candidate, and mIoU points with their 80 % interval."""
 
     budget: Budget
     candidate: Candidate

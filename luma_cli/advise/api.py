@@ -1,32 +1,21 @@
-"""`recommend` in one call: the shipped tables, the user's own runs and measurements, and the model learned from them."""
+"""`recommend` in one call: the shipped tables, the user's runs and measurements, and the model learned from them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from luma_cli.accuracy.learned import LearnedModel
 from luma_cli.accuracy.model import load_model
-from luma_cli.accuracy.prediction import AccuracyModel
+from luma_cli.accuracy.rule_chooser import chooser
 from luma_cli.advise import budgets as held
-from luma_cli.advise import candidates as shipped
 from luma_cli.advise.answer import Recommendation
-from luma_cli.advise.candidates import num_classes, with_measured
-from luma_cli.advise.own_runs import judge, with_own
-from luma_cli.advise.question import Objective, Question, check_names
+from luma_cli.advise.chooser import Chooser
+from luma_cli.advise.question import Objective, Question
 from luma_cli.advise.recommend import recommend as answer
-from luma_cli.errors import StoreError
-from luma_cli.evidence.evidence import Evidence, load_reference
-from luma_cli.evidence.own_rows import own_rows
-from luma_cli.evidence.own_run import OwnRun, from_scored
-from luma_cli.evidence.table import load_evidence
+from luma_cli.advise.setting import Fit, Setting, load
 from luma_cli.head.config import HeadName
-from luma_cli.speed.measured import Measured, from_measurements
-from luma_cli.speed.model import SpeedModel
-from luma_cli.store import database as files
-from luma_cli.store.measurements import measurements
-from luma_cli.store.scored_runs import scored_runs
 from luma_cli.units import Budget, FlopConvention, parse_budget
 
 
@@ -45,7 +34,7 @@ def recommend(
     convention: FlopConvention = "mac",
     database: Path | None = None,
     with_reasons: bool = False,
-    fit: Callable[[Sequence[Evidence]], AccuracyModel] = load_model,
+    fit: Fit = load_model,
 ) -> Recommendation:
     """The best backbone, pretraining and resolution that surely meet every budget.
 
@@ -72,60 +61,23 @@ def recommend(
         device,
         head,
     )
-    num_classes(dataset)
-    pool = shipped.load(dataset, resolutions, question.is_timed, head)
-    check_names(question, pool)
-    facts, runs, problem = _known(database)
-    judged = judge(runs, question)
-    evidence = [*facts, *own_rows(runs)]
-    pool = with_own(pool, judged)
-    speed = SpeedModel.load(measured_rows(database), device, head=head) if question.is_timed else None
-    if speed is not None:
-        pool = with_measured(pool, speed.bench.rows, head)
+    setting = load(question, question.kinds, database, fit)
     found = answer(
         question,
-        pool,
-        fit(evidence),
-        evidence=evidence,
-        own=judged,
-        speed=speed,
+        setting.pool,
+        setting.model,
+        evidence=setting.evidence,
+        own=setting.own,
+        speed=setting.speed,
+        chooser=_chooser(setting),
         top=top,
         with_reasons=with_reasons,
     )
-    return replace(found, notes=(*found.notes, *_device_notes(question, speed), *filter(None, [problem])))
+    return replace(found, notes=(*found.notes, *setting.notes))
 
 
-def _device_notes(question: Question, speed: SpeedModel | None) -> list[str]:
-    if speed is None:
-        return [f"device {question.device} is not used: nothing asked depends on it"] if question.device else []
-    bench = speed.bench
-    notes = [f"measured on {bench.conditions.label}; batch-1 eager latency"] if bench.conditions else []
-    if bench.num_older:
-        notes.append(f"{bench.num_older} rows of this device are from another environment: evidence, not answers")
-    if bench.num_left_out:
-        notes.append(
-            f"{bench.num_left_out} rows measured under other conditions, flagged or since repeated are left out"
-        )
-    return notes
-
-
-def _known(database: Path | None) -> tuple[list[Evidence], list[OwnRun], str]:
-    """Shipped and imported results, the user's runs with scores, and why the store's could not be read."""
-    try:
-        connection = files.open_read(database)
-        if connection is None:
-            return load_reference(), [], ""
-        with closing(connection):
-            runs = from_scored(scored_runs(connection))
-        return load_evidence(database, own=False), runs, ""
-    except StoreError as error:
-        return load_reference(), [], f"own runs and imported results were not read: {error}"
-
-
-def measured_rows(database: Path | None = None) -> list[Measured]:
-    """Every measured row of the store that may answer a budget; none when there is no store yet."""
-    connection = files.open_read(database)
-    if connection is None:
-        return []
-    with closing(connection):
-        return from_measurements(measurements(connection))
+def _chooser(setting: Setting) -> Chooser | None:
+    """The simple rule that beats the learned model on this dataset, if the audit found one."""
+    if not isinstance(setting.model, LearnedModel):
+        return None
+    return chooser(setting.model, setting.question.dataset, setting.evidence)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, BuildError, NoAnswer, UsageError
 from luma_cli.head.config import HeadConfig, HeadName
-from luma_cli.speed.measured import Measured
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
+    from luma_cli.speed.measured import Measured
 
 RESOLUTIONS = (224, 384, 512, 640, 768, 1024)
 NUM_CLASSES: Mapping[str, int] = {"ade20k": 150, "cityscapes": 19}

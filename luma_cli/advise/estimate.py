@@ -50,7 +50,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The answer to one. prediction: None where nothing can be said. remark: why, or what was assumed. costs: by kind."""
+    """The answer to one. prediction: None where nothing can be said. remark: why not, or what was assumed."""
 
     asked: Asked
     subject: Subject | None

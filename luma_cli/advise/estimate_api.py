@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from luma_cli.accuracy.model import load_model
-from luma_cli.advise.api import measured_rows
+from luma_cli.advise.device import measured_rows
 from luma_cli.advise.estimate import Asked, Estimate, estimates
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.evidence.table import load_evidence

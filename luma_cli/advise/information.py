@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from luma_cli.advise.believer import Believer
 from luma_cli.advise.drawn_front import Floats
@@ -32,11 +32,11 @@ def value_of_information(believer: Believer, runs: Sequence[int], within: ArrayL
     surprise = np.array([normal.inv_cdf((stratum + 0.5) / NUM_STRATA) for stratum in range(NUM_STRATA)])
     mean = believer.mean[allowed]
     contenders = allowed[mean >= mean.max() - _reach(believer, allowed)]
-    values = [_gain(believer.mean[contenders], believer.shift(run)[contenders], surprise) for run in runs]
-    return np.array(values, dtype=np.float64)
+    means, shifts = believer.mean[contenders], believer.shifts(runs, contenders)
+    return np.array([_gain(means, shift, surprise) for shift in shifts], dtype=np.float64)
 
 
-def _reach(believer: Believer, allowed: np.typing.NDArray[np.intp]) -> float:
+def _reach(believer: Believer, allowed: NDArray[np.intp]) -> float:
     """How far a mean can fall short of the highest and still overtake it in some stratum."""
     return float(2 * NormalDist().inv_cdf(1 - 0.5 / NUM_STRATA) * believer.sd[allowed].max())
 

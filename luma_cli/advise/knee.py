@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,11 +60,14 @@ def knee(costs: ArrayLike, draws: ArrayLike) -> Knee | None:
 
 
 def marginal_prices(costs: Sequence[float], mious: Sequence[float]) -> list[float | None]:
-    """Points of mIoU per doubling of cost on the way to each point of a front, cheapest first; None at the first.
+    """Points of mIoU that the next doubling of cost buys from each point of a front, cheapest first; None at the last.
 
-    >>> marginal_prices([10, 40, 80], [40.0, 46.0, 47.0])
-    [None, 3.0, 1.0]
+    That is the best at no more than twice the cost, less the point's own: the slope between neighbours of nearly equal
+    cost would be any number.
+
+    >>> marginal_prices([10, 15, 40, 80], [40.0, 42.0, 46.0, 47.0])
+    [2.0, 0.0, 1.0, None]
     """
-    pairs = zip(costs, costs[1:], mious, mious[1:], strict=False)
-    gains = [(more - less) / math.log2(dear / cheap) if dear > cheap else None for cheap, dear, less, more in pairs]
-    return [None, *gains] if len(costs) else []
+    best = [max((y for x, y in zip(costs, mious, strict=True) if x <= 2 * cost), default=0.0) for cost in costs]
+    gains: list[float | None] = [top - miou for top, miou in zip(best, mious, strict=True)]
+    return [*gains[:-1], None] if gains else []

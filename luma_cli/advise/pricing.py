@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from luma_cli.advise import budgets as held
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.units import BudgetKind
+
+if TYPE_CHECKING:
+    from luma_cli.speed.anchor import Anchor
 
 
 class Speed(Protocol):
@@ -21,6 +24,10 @@ class Speed(Protocol):
 
     def why(self, kind: BudgetKind) -> str:
         """Why nothing is known of a kind; empty when something is."""
+        ...
+
+    def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> Sequence[Anchor]:
+        """Which of the segmenters to measure, because that tells most about the others."""
         ...
 
 

@@ -12,7 +12,7 @@ from luma_cli.advise.candidates import Candidate
 from luma_cli.catalogue.spec import Family
 from luma_cli.errors import UsageError
 from luma_cli.head.config import HeadName
-from luma_cli.units import FLOORS, Budget, BudgetKind, FlopConvention
+from luma_cli.units import Budget, BudgetKind, FlopConvention
 
 Objective = Literal["miou", "miou-per-ms", "knee"]
 
@@ -48,13 +48,6 @@ class Question:
     def is_timed(self) -> bool:
         """Whether a cost is needed that depends on a device."""
         return not held.EXACT.issuperset(self.kinds)
-
-    def axis_cost(self, priced: Priced) -> float:
-        """What the front puts on its axis, better small: a rate as its reciprocal; NaN where it is not known."""
-        value = priced.cost(self.axis)
-        if value is None or value <= 0:
-            return float("nan")
-        return 1 / value if self.axis in FLOORS else float(value)
 
     def eligible(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Candidates whose weights can be had and that pass the filters, in an order that no input changes."""

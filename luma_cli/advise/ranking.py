@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from luma_cli.accuracy.prediction import Prediction
 from luma_cli.advise import budgets as held
+from luma_cli.advise.axis import draw_places, place
 from luma_cli.advise.budgets import Priced
+from luma_cli.advise.chances import best_chance
+from luma_cli.advise.drawn_front import Floats
+from luma_cli.advise.knee import knees
+from luma_cli.advise.learned_front import on_front_chances
 from luma_cli.advise.question import Question
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from luma_cli.accuracy.prediction import Draws
-
-    Floats = NDArray[np.float64]
+from luma_cli.advise.ties import TIE_MIOU, ties
 
 # Less often on the front than in one draw of twenty: dominated for all that is known, and not worth a row.
 _ON_FRONT = 0.05
@@ -40,7 +39,8 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The winner first, then what ties with it, cheapest first, then the rest of the likely front, best first.
+    """The winner first, then what ties with it, the seen before the extrapolated and the cheap before the dear, then
+    the rest of the likely front, best first.
 
     num_dominated: candidates left out because they are hardly ever on the front.
     """
@@ -58,7 +58,7 @@ def order(
     question: Question,
     pool: Sequence[Priced],
     predictions: Sequence[Prediction],
-    draws: Draws,
+    draws: Floats,
     scores: Sequence[float] | None = None,
 ) -> Order:
     """The order of the pool, none of which may be missing the cost on the question's axis.
@@ -66,45 +66,42 @@ def order(
     draws: [draws, pool] of mIoU. scores: of a baseline that decides in the model's place, better large; None for the
     model. What is on the front in no draw changes nothing.
     """
-    from luma_cli.advise.chances import chances
-    from luma_cli.advise.ties import TIE_MIOU, ties
-
-    axis = [question.axis_cost(each) for each in pool]
-    values, wins, tolerance = _objective(question, predictions, draws, axis)
-    found = chances(axis, draws)
-    best = found.best if wins is None else wins
+    values, best, tolerance = _objective(question, pool, predictions, draws)
     values = list(scores) if scores is not None else values
-    expenses = [held.expense(each, question.budgets) for each in pool]
+    front = on_front_chances(pool, question.axis, [place(each, question.axis) for each in pool], draws)
+    # Of what ties, that which the evidence spans comes before what is extrapolated, and then the cheaper.
+    expenses = [
+        (each.extrapolated, *held.expense(priced, question.budgets))
+        for priced, each in zip(pool, predictions, strict=True)
+    ]
     leader = min(range(len(pool)), key=lambda at: (-values[at], expenses[at], pool[at].candidate.key))
     # What no draw puts on the front must not tie either, or adding it would change who wins.
-    known = [value if at == leader or found.on_front[at] > 0 else float("nan") for at, value in enumerate(values)]
-    tied = ties(known, expenses, best.tolist(), TIE_MIOU * tolerance if scores is None else 0.0)
+    known = [value if at == leader or front[at] > 0 else float("nan") for at, value in enumerate(values)]
+    tied = ties(known, expenses, best.tolist(), tolerance if scores is None else 0.0)
     members = tied.members if tied.is_tie else (tied.winner,)
-    likely = [at for at in range(len(pool)) if found.on_front[at] >= _ON_FRONT and at not in members]
+    likely = [at for at in range(len(pool)) if front[at] >= _ON_FRONT and at not in members]
     rest = sorted(likely, key=lambda at: (-values[at], expenses[at], pool[at].candidate.key))
     rows = tuple(
-        Ranked(pool[at], predictions[at], float(best[at]), float(found.on_front[at]), tied.is_tie and at in members)
+        Ranked(pool[at], predictions[at], float(best[at]), front[at], tied.is_tie and at in members)
         for at in (*members, *rest)
     )
     return Order(rows, len(pool) - len(rows))
 
 
 def _objective(
-    question: Question, predictions: Sequence[Prediction], draws: Draws, axis: Sequence[float]
-) -> tuple[list[float], Floats | None, float]:
-    """The value of each candidate, its chance to be best unless that is P(highest mIoU), and a tie of 1 mIoU in it."""
-    import numpy as np
-
+    question: Question, pool: Sequence[Priced], predictions: Sequence[Prediction], draws: Floats
+) -> tuple[list[float], Floats, float]:
+    """The value of each candidate, its chance to have the best, and within which difference values tie."""
     mious = [each.miou_percent for each in predictions]
     if question.objective == "miou":
-        return mious, None, 1.0
+        return mious, best_chance(draws), TIE_MIOU
+    places = [place(each, question.axis) for each in pool]
     if question.objective == "miou-per-ms":
-        from luma_cli.advise.chances import best_chance
-
-        values = [miou / ms for miou, ms in zip(mious, axis, strict=True)]
-        return values, best_chance(draws / np.asarray(axis)), 1 / axis[max(range(len(values)), key=values.__getitem__)]
-    from luma_cli.advise.knee import knees
-
-    votes = np.bincount([each for each in knees(axis, draws) if each >= 0], minlength=len(mious))
+        values = [miou / ms for miou, ms in zip(mious, places, strict=True)]
+        uncertain = draw_places(pool, question.axis, len(draws))
+        return values, best_chance(draws / uncertain), TIE_MIOU / places[values.index(max(values))]
+    votes = np.bincount([each for each in knees(places, draws) if each >= 0], minlength=len(mious))
+    if not votes.any():
+        return mious, best_chance(draws), TIE_MIOU
     share = votes / len(draws)
-    return (share.tolist() if votes.any() else mious), share, 0.0 if votes.any() else 1.0
+    return share.tolist(), share, 0.0

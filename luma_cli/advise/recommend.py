@@ -5,6 +5,7 @@ Everything it works on is an argument. Imports no torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -13,12 +14,13 @@ from luma_cli.accuracy.prediction import AccuracyModel, Prediction
 from luma_cli.accuracy.subject import Subject
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Aside, Price, Reasons, Recommendation, Row
+from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import Priced
-from luma_cli.advise.candidates import Candidate, num_classes
+from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.chooser import Chooser
-from luma_cli.advise.missing import check_known
+from luma_cli.advise.learned_front import has_evidence
 from luma_cli.advise.own_runs import settled
-from luma_cli.advise.pricing import Speed, price
+from luma_cli.advise.pricing import Speed
 from luma_cli.advise.question import Question, unmet
 from luma_cli.advise.ranking import Order, Ranked, order
 from luma_cli.advise.subjects import subject
@@ -26,14 +28,16 @@ from luma_cli.advise.wording import compared, why
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_run import OwnRow
-from luma_cli.units import Budget, convention_caption
+from luma_cli.units import Budget
 
 _NUM_ASIDE, _NUM_NEAREST = 3, 5
+# Chances are then within 0.016 (one standard error) of what more draws would say.
+NUM_DRAWS = 1000
 
 
 def recommend(
     question: Question,
-    candidates: Sequence[Candidate],
+    pool: Iterable[Priced],
     model: AccuracyModel,
     *,
     evidence: Iterable[Evidence] = (),
@@ -45,7 +49,8 @@ def recommend(
 ) -> Recommendation:
     """The candidates that surely meet every budget, best first by the question's objective.
 
-    model: of accuracy, fitted to `evidence`, whose rows it names in its reasons. own: the user's own runs as judged,
+    pool: candidates with the question's kinds of cost. model: of accuracy, fitted to `evidence`, whose rows it names in
+    its reasons. own: the user's own runs as judged,
     shown beside the answer. speed: where a cost depends on a device. chooser: a baseline that decides in the model's
     place. Equal questions have equal answers, whatever the order of the candidates.
 
@@ -53,15 +58,17 @@ def recommend(
     """
     if top < 1:
         raise UsageError(f"top is {top}, expected at least 1")
-    eligible = question.eligible(candidates)
-    priced = price(eligible, question.kinds, speed, question.head, num_classes(question.dataset))
+    priced = sorted(pool, key=lambda each: each.candidate.key)
     within, may_exceed = _affordable(question, priced)
     if not within and not may_exceed:
-        check_known(question, priced, speed)
+        if speed is not None:
+            from luma_cli.advise.missing import check_known
+
+            check_known(question, priced, speed)
         raise NoAnswer(unmet(question, priced))
     desk = _Desk(question, model, {row.id: row for row in evidence} if with_reasons else {}, with_reasons)
     judged = desk.judge(within)
-    supported = [each for each in judged if each.is_supported]
+    supported = [each for each in judged if has_evidence(each.prediction)]
     found = desk.rank(supported, chooser)
     rows = desk.rows(found.rows[:top])
     binding = held.binding(found.rows[0].priced, question.budgets) if found.rows else None
@@ -76,15 +83,16 @@ def recommend(
         binding=binding,
         price=desk.price(priced, found.rows, binding) if binding and question.objective == "miou" else None,
         may_exceed=desk.aside(may_exceed),
-        unsupported=desk.aside([each.priced for each in judged if not each.is_supported]),
+        unsupported=desk.aside([each.priced for each in judged if not has_evidence(each.prediction)]),
         notes=(*_chooser_notes(chooser), *_notes(question, priced)),
+        next_run=desk.next_run(judged, own) if judged else "",
         measured_here=settled(own, within, priced, question),
     )
 
 
 def _affordable(question: Question, pool: Iterable[Priced]) -> tuple[list[Priced], list[Priced]]:
     """What surely meets every budget, and what may exceed one; both with a known cost on the front's axis."""
-    known = [each for each in pool if question.axis_cost(each) == question.axis_cost(each)]
+    known = [each for each in pool if not math.isnan(place(each, question.axis))]
     standings = [(held.standing(each, question.budgets), each) for each in known]
     return (
         [each for standing, each in standings if standing == "within"],
@@ -120,7 +128,7 @@ class _Desk:
             self.question,
             [each.priced for each in pool],
             [each.prediction for each in pool],
-            self.model.draws(subjects),
+            self.model.draws(subjects, NUM_DRAWS),
             chooser.scores(subjects, macs) if chooser else None,
         )
 
@@ -169,14 +177,22 @@ class _Desk:
         budgets = tuple(doubled if each is binding else each for each in self.question.budgets)
         looser = replace(self.question, budgets=budgets)
         (best,) = self.judge([max(ranked, key=lambda row: row.prediction.miou_percent).priced])
-        wider = [each for each in self.judge(_affordable(looser, pool)[0]) if each.is_supported]
+        wider = [each for each in self.judge(_affordable(looser, pool)[0]) if has_evidence(each.prediction)]
         then = max(wider, key=lambda each: (each.miou, each.priced is best.priced), default=None)
         if then is None:
             return None
-        drawn = self.model.draws([best.subject, then.subject])
+        drawn = self.model.draws([best.subject, then.subject], NUM_DRAWS)
         gain = sorted((drawn[:, 1] - drawn[:, 0]).tolist())
         ends = gain[len(gain) // 10], gain[len(gain) - 1 - len(gain) // 10]
         return Price(doubled, then.priced.candidate, then.miou - best.miou, ends)
+
+
+    def next_run(self, pool: Sequence[_Judged], own: Sequence[OwnRow]) -> str:
+        """The run that is worth most for this answer."""
+        from luma_cli.advise.worth import worthiest
+
+        trained = frozenset((row.run.timm_name, row.run.resolution) for row in own if not row.why_not)
+        return worthiest(self.question, [tuple(each) for each in pool], self.model, trained)
 
 
 class _Judged(NamedTuple):
@@ -189,12 +205,6 @@ class _Judged(NamedTuple):
     @property
     def miou(self) -> float:
         return self.prediction.miou_percent
-
-    @property
-    def is_supported(self) -> bool:
-        """Whether any evidence speaks of it or its closest relatives."""
-        support = self.prediction.support
-        return support.own_runs + support.published_luma + support.other_heads > 0
 
 
 def _key(candidate: Candidate) -> tuple[str, int]:
@@ -209,8 +219,6 @@ def _notes(question: Question, pool: Sequence[Priced]) -> list[str]:
     notes = []
     if question.head != "luma":
         notes.append(f"costs are with head {question.head}; backbones that it cannot be attached to are left out")
-    if "macs" in question.kinds:
-        notes.append(f"{convention_caption(question.convention)}; whole segmenter on one square crop")
     for kind in question.kinds:
         uncounted = sum(kind not in each.costs for each in pool)
         if uncounted:

@@ -92,9 +92,7 @@ def here(device: str | None) -> str:
     if device is None:
         return "auto"
     if not _is_local(device):
-        raise UsageError(
-            f"--measure measures this machine, --device {device!r} names a model; try --device cpu or cuda"
-        )
+        raise UsageError(f"--measure measures this machine, but --device {device!r} names a model; try --device cuda")
     return device
 
 

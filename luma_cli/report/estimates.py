@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from luma_cli.advise import budgets as held
-from luma_cli.advise.estimate import Estimate
+from luma_cli.advise.estimate import Asked, Estimate
+from luma_cli.head.config import HeadName
 from luma_cli.report.table import Table, columns, print_table
 from luma_cli.units import FlopConvention, convention_caption
 
@@ -58,10 +60,16 @@ def _sheet(each: Estimate, scale_note: str, convention: FlopConvention) -> Table
         span = f" ({held.describe(kind, cost.low, convention)} to {held.describe(kind, cost.high, convention)})"
         note = f"; {cost.note}" if cost.note else ""
         rows.append((held.TITLES[kind], f"{shown}, {cost.origin}{span if cost.low != cost.high else ''}{note}"))
-    if not each.costs:
-        rows.append(("cost", f"not in the cost table; try luma cost {asked.backbone} --res {asked.resolution or 512}"))
+    if not each.costs and each.subject is not None:
+        rows.append(("cost", _why_no_cost(asked)))
     caption = "; ".join((_caption([each], scale_note), convention_caption(convention)))
     return Table(columns("", "~"), tuple(rows), f"{asked.backbone} on {asked.dataset}", caption)
+
+
+def _why_no_cost(asked: Asked) -> str:
+    if asked.head not in get_args(HeadName):
+        return f"not counted: luma attaches {', '.join(get_args(HeadName))}, not {asked.head}"
+    return f"not in the cost table; try luma cost {asked.backbone} --res {asked.resolution or 512}"
 
 
 def _span(interval: tuple[float, float]) -> str:
