@@ -20,6 +20,7 @@ from luma_cli.cli import (
     evidence,
     export,
     list_,
+    plot,
     predict,
     profile,
     recommend,
@@ -46,6 +47,7 @@ app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)
 app.command("scaling")(scaling.scaling)
+app.add_typer(plot.app, name="plot")
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
@@ -58,7 +60,7 @@ app.add_typer(db.app, name="db")
 
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
-_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "scaling", "doctor", "train"})
+_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "scaling", "plot", "doctor", "train"})
 
 
 def _print_version(wanted: bool) -> None:
