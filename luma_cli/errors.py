@@ -17,6 +17,7 @@ LumaError                  one line on stderr, exit 1
 │   └── CheckpointError    a checkpoint is missing, damaged or of another model
 ├── Diverged               training left the finite numbers; the last good state is kept
 └── NoAnswer               nothing meets the budget, or no evidence
+    └── NothingMeasured    a budget in time, memory or energy on a device of which nothing is known
 """
 
 
@@ -90,3 +91,16 @@ class Diverged(LumaError):
 
 class NoAnswer(LumaError):
     """Nothing meets the budget, or there is no evidence to answer from."""
+
+
+class NothingMeasured(NoAnswer):
+    """A budget in time, memory or energy on a device of which nothing is known.
+
+    name, resolution: what to measure first, because it tells most about all others.
+    """
+
+    def __init__(self, message: str, name: str, resolution: int) -> None:
+        """The message for the user, and the backbone and size in pixels of the first measurement."""
+        super().__init__(message)
+        self.name = name
+        self.resolution = resolution

@@ -1,4 +1,4 @@
-"""Units, their conversion, and budgets such as `200gflops`, `20ms`, `8GiB`.
+"""Units, their conversion, and budgets such as `200gflops`, `20ms`, `8GiB`, `24gpuh`.
 
 What is stored is multiply-adds (`macs`). What is shown and parsed as GFLOPs counts one multiply-add as one FLOP, as
 fvcore, EoMT and the segmentation papers do; the convention `2x` doubles display and budgets alike.
@@ -14,7 +14,7 @@ from typing import Literal
 from luma_cli.errors import BadBudget
 
 FlopConvention = Literal["mac", "2x"]
-BudgetKind = Literal["macs", "params", "ms", "fps", "images_per_second", "bytes", "joules"]
+BudgetKind = Literal["macs", "params", "ms", "fps", "images_per_second", "bytes", "joules", "gpu_hours"]
 
 # Kinds where more is better: the budget is a floor, not a ceiling.
 FLOORS: frozenset[str] = frozenset({"fps", "images_per_second"})
@@ -41,18 +41,28 @@ _UNITS: dict[str, tuple[BudgetKind, float]] = {
     "j": ("joules", 1.0),
     "mj": ("joules", 1e-3),
     "j/img": ("joules", 1.0),
+    **dict.fromkeys(("gpuh", "gpuhour", "gpuhours"), ("gpu_hours", 1.0)),
 }
-_BUDGET = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?|\.[0-9]+)\s*([a-z/]+(?:\s[a-z]+)?)\s*", re.IGNORECASE)
-BUDGET_EXAMPLES = "200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB or 2J"
+_BUDGET = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?|\.[0-9]+)\s*([a-z/]+(?:[\s-][a-z]+)?)\s*", re.IGNORECASE)
+BUDGET_EXAMPLES = "200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J or 24gpuh"
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A bound: `limit` in the kind's own unit (macs, params, ms, fps, images/s, bytes, J), `text` as typed."""
+    """A bound: `limit` in the kind's own unit (macs, params, ms, fps, images/s, bytes, J, hours), `text` as typed.
+
+    ms, fps: batch-1 latency; bytes: peak at batch 1; joules: per image; gpu_hours: of training with the usual recipe.
+    Raises BadBudget for a limit that is not a finite number above zero.
+    """
 
     kind: BudgetKind
     limit: float
     text: str
+
+    def __post_init__(self) -> None:
+        """Refuses what bounds nothing."""
+        if not (self.limit > 0 and math.isfinite(self.limit)):
+            raise BadBudget(f"budget {self.text!r} must be greater than zero and finite; try {BUDGET_EXAMPLES}")
 
     @property
     def is_floor(self) -> bool:
@@ -75,11 +85,9 @@ def parse_budget(text: str, convention: FlopConvention = "mac") -> Budget:
     match = _BUDGET.fullmatch(text)
     if match is None:
         raise BadBudget(f"budget {text!r} is not a number with a unit; try {BUDGET_EXAMPLES}")
-    number, unit = float(match[1]), match[2].lower().replace(" ", "")
+    number, unit = float(match[1]), re.sub(r"[\s-]", "", match[2].lower())
     if unit not in _UNITS:
         raise BadBudget(f"budget {text!r}: unknown unit {match[2]!r}; try {BUDGET_EXAMPLES}")
-    if not (number > 0 and math.isfinite(number)):
-        raise BadBudget(f"budget {text!r} must be greater than zero; try {BUDGET_EXAMPLES}")
     kind, factor = _UNITS[unit]
     per_mac = 1 if kind != "macs" or "mac" in unit else _FLOPS_PER_MAC[convention]
     return Budget(kind, number * factor / per_mac, text.strip())

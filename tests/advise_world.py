@@ -1,13 +1,28 @@
-"""Small made-up worlds for the advisor's tests: candidates, results and measured rows."""
+"""Small made-up worlds for the advisor's tests: candidates, results, measured rows, and models that know a table."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from luma_cli.accuracy.prediction import Effect, Prediction, Support
+from luma_cli.accuracy.subject import Subject
 from luma_cli.advise.candidates import Candidate
 from luma_cli.evidence.evidence import Evidence
+from luma_cli.evidence.own_run import OwnRun
+from luma_cli.head.config import HeadConfig
+from luma_cli.speed.anchor import Anchor
 from luma_cli.speed.measured import Conditions, Measured
+from luma_cli.speed.quantity import Quantity, Workload
+from luma_cli.units import BudgetKind
+
+if TYPE_CHECKING:
+    from luma_cli.accuracy.prediction import Draws
 
 
 def candidate(name: str, gmacs: float | None = 10.0, resolution: int = 512, **fields: Any) -> Candidate:
@@ -91,3 +106,92 @@ def measured(timm_name: str, latency_ms: float | None = 10.0, resolution: int = 
         "fingerprint": f"fp-{timm_name}-{resolution}",
     }
     return Measured(**{**values, **fields})
+
+
+def own_run(of: Candidate, miou: float, **fields: Any) -> OwnRun:
+    """A finished run of the candidate's weights with LUMA and the recipe of ADE20K as they are by default."""
+    values: dict[str, Any] = {
+        "run_id": f"run-{of.name}-{of.resolution}",
+        "status": "finished",
+        "backbone": of.name,
+        "timm_name": of.timm_name,
+        "pretraining": of.pretraining,
+        "weights": "pretrained",
+        "resolution": of.resolution,
+        "head": HeadConfig(),
+        "dataset": "ade20k",
+        "recipe": "ade20k",
+        "usual_recipe": True,
+        "seed": 0,
+        "step": 100,
+        "data": "ade20k",
+        "split": "val",
+        "single_scale": True,
+        "absent": "skip",
+        "num_images": 2000,
+        "num_skipped": 0,
+        "miou_percent": miou,
+        "macs": of.macs,
+        "params": of.params,
+    }
+    return OwnRun(**{**values, **fields})
+
+
+@dataclass(frozen=True)
+class TableModel:
+    """An accuracy model that knows each backbone's mIoU and its standard deviation by timm name.
+
+    Draws depend on the backbone's name and the seed alone. What is not in the table is predicted at 50 +- 5 without
+    evidence. num_facts: rows of other heads that it claims to know of each. ids: rows that it names as nearest.
+    """
+
+    table: Mapping[str, tuple[float, float]]
+    num_facts: int = 3
+    ids: tuple[str, ...] = ()
+    scale_note: str = "on the EoMT scale, no LUMA run seen"
+
+    def predict(self, subjects: Sequence[Subject]) -> list[Prediction]:
+        return [self._predict(each) for each in subjects]
+
+    def _predict(self, subject: Subject) -> Prediction:
+        known = subject.backbone in self.table
+        miou, sd = self.table.get(subject.backbone, (50.0, 5.0))
+        half, most, nearly_all = ((miou - z * sd, miou + z * sd) for z in (0.6745, 1.2816, 1.6449))
+        support = Support(0, 0, self.num_facts if known else 0, self.ids)
+        reason = "" if known else f"no evidence about {subject.architecture}"
+        return Prediction(miou, half, most, nearly_all, sd, support, not known, reason)
+
+    def draws(self, subjects: Sequence[Subject], num_draws: int = 2000, seed: int = 0) -> Draws:
+        columns = []
+        for each in subjects:
+            miou, sd = self.table.get(each.backbone, (50.0, 5.0))
+            digest = hashlib.sha256(f"{seed} {each.backbone}".encode()).digest()
+            columns.append(np.random.default_rng(list(digest)).normal(miou, sd, num_draws))
+        return np.stack(columns, axis=1)
+
+    def effects(self, subject: Subject) -> list[Effect]:
+        return [Effect(f"pretraining {subject.pretraining}", 2.5, 0.4), Effect("size", -1.0, 0.2)]
+
+
+@dataclass(frozen=True)
+class TableSpeed:
+    """Costs of one device by architecture and kind: a number is measured, a triple is predicted with its interval."""
+
+    table: Mapping[str, Mapping[BudgetKind, float | tuple[float, float, float]]]
+
+    def quantities(self, kind: BudgetKind, workloads: Sequence[Workload]) -> list[Quantity | None]:
+        return [self._quantity(kind, self.table.get(each.architecture, {}).get(kind)) for each in workloads]
+
+    @staticmethod
+    def _quantity(kind: BudgetKind, known: float | tuple[float, float, float] | None) -> Quantity | None:
+        if known is None:
+            return None
+        if isinstance(known, tuple):
+            return Quantity(kind, *known, "predicted")
+        return Quantity(kind, known, known, known, "measured")
+
+    def why(self, kind: BudgetKind) -> str:
+        return f"{kind} was not measured on any device"
+
+    def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> list[Anchor]:
+        return [Anchor(each, 2.0, 1.1) for each in workloads[:num]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -14,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luma_cli.advise import budgets as held
-from luma_cli.advise.candidates import build, on_bench
+from luma_cli.advise.budgets import Priced
+from luma_cli.advise.candidates import build, with_measured
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.errors import BadResolution, NoAnswer, UsageError
+from luma_cli.errors import BadResolution, UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.formula import head_macs, head_params
-from luma_cli.speed.measured import Measured, choose, from_measurements
+from luma_cli.speed.measured import Measured, from_measurements
+from luma_cli.speed.quantity import Quantity
 from luma_cli.store import database
 from luma_cli.store.measurements import measurements
 from luma_cli.store.profiles import save
@@ -142,47 +142,37 @@ class TestFromTheStore:
         assert first.conditions != second.conditions
 
 
-class TestBench:
-    def test_most_models_then_latest(self) -> None:
-        old = [measured("a"), measured("b")]
-        half = conditions(dtype="bfloat16")
-        new = [measured("a", conditions=half, started_at="2027"), measured("b", conditions=half, started_at="2027")]
-        assert choose(old + new[:1], None).conditions.dtype == "float32"
-        assert choose(old + new, None).conditions.dtype == "bfloat16"
-        assert choose(old + new, None).num_left_out == 2
+class TestWithMeasured:
+    CARD = candidate("vit_s.dinov3")
 
-    def test_nothing_there(self) -> None:
-        with pytest.raises(NoAnswer, match="on cuda"):
-            choose([measured("a")], "cuda")
+    def test_a_model_without_a_card_is_added_at_its_size(self) -> None:
+        (_, added) = with_measured([self.CARD], [measured("test_vit.r160", resolution=160)], "luma")
+        assert (added.name, added.resolution, added.macs, added.card) == ("test_vit.r160", 160, 10_000_000_000, "")
 
-    @pytest.mark.parametrize("flag", ["throttled", "shared"])
-    def test_flagged_rows_decide_nothing_and_are_named(self, flag: str) -> None:
-        rows = kept(profile(timm_name="vit_b"), profile(notes={flag: True}))
-        bench = choose(rows, None)
-        assert [row.timm_name for row in bench.rows] == ["vit_b"]
-        assert [row.flags for row in bench.flagged] == [(flag,)]
-        with pytest.raises(NoAnswer, match=f"nothing was measured on cpu; 1 rows are flagged {flag}"):
-            choose(rows[1:], "cpu")
+    def test_every_pretraining_of_a_card_at_another_size(self) -> None:
+        mae = candidate("vit_s.mae", architecture=self.CARD.architecture)
+        found = with_measured([self.CARD, mae], [measured("arch_vit_s", resolution=448)], "luma")
+        assert [(each.name, each.resolution) for each in found[2:]] == [("vit_s.dinov3", 448), ("vit_s.mae", 448)]
 
-    def test_an_own_module_is_not_the_card_of_the_same_name(self) -> None:
-        card = candidate("vit_s.dinov3")
-        bench = choose([measured("arch_vit_s", own_module=True)], None)
-        assert [each.card for each in on_bench([card], bench)] == [""]
-
-
-@given(st.floats(0.1, 1e4), st.floats(0.1, 1e4))
-def test_slack_is_positive_exactly_within_budget(value: float, limit: float) -> None:
-    slow = replace(candidate("a"), measured=measured("a", latency_ms=value))
-    for budget in (parse_budget(f"{limit:f}ms"), parse_budget(f"{limit:f}fps")):
-        assert (held.slack(slow, budget) >= 0) == held.fits(slow, [budget])
-
-
-def test_recommending_loads_neither_torch_nor_timm() -> None:
-    code = (
-        "import sys, luma_cli.advise.recommend as recommend; recommend.load_reference(); "
-        "print([name for name in ('torch', 'timm', 'numpy', 'scipy', 'pandas') if name in sys.modules])"
+    @pytest.mark.parametrize(
+        "row",
+        [
+            measured("arch_vit_s"),
+            measured("arch_vit_s", own_module=True, resolution=448),
+            measured("arch_vit_s", conditions=conditions(head="eomt"), resolution=448),
+        ],
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    def test_what_is_known_already_or_is_another_thing_adds_nothing(self, row: Measured) -> None:
+        assert with_measured([self.CARD], [row], "luma") == [self.CARD]
+
+
+@given(st.floats(0.1, 1e4), st.floats(0.1, 1e4), st.floats(1, 3))
+def test_slack_is_positive_exactly_where_the_dear_end_fits(value: float, limit: float, factor: float) -> None:
+    for text in (f"{limit:f}ms", f"{limit:f}fps"):
+        budget = parse_budget(text)
+        quantity = Quantity(budget.kind, value, value / factor, value * factor, "predicted")
+        priced = Priced(candidate("a"), {budget.kind: quantity})
+        assert (held.slack(priced, budget) >= 0) == (held.hold(priced, budget) == "within")
 
 
 def test_candidates_cost_the_head_that_is_asked_for_and_leave_out_backbones_that_refuse_it() -> None:

@@ -11,9 +11,9 @@ import pytest
 from advise_world import measured as row
 from store_samples import profile
 
-from luma_cli.errors import NoAnswer
 from luma_cli.head.config import HeadConfig
-from luma_cli.speed.measured import choose, from_measurements
+from luma_cli.speed.bench import bench_of
+from luma_cli.speed.measured import from_measurements
 from luma_cli.store import database
 from luma_cli.store.inspection import check
 from luma_cli.store.measurements import measurements
@@ -115,14 +115,11 @@ def test_rows_of_two_heads_never_share_conditions(tmp_path):
         "head luma", "head luma 2 blocks", "head luma tap input", "head eomt", "head linear",
     }  # fmt: skip
     for name in ("luma", "eomt", "linear"):
-        bench = choose(rows, None, name)
-        assert bench.conditions.head == name
+        assert bench_of(rows, head=name).conditions.head == name
 
 
-def test_a_head_that_was_not_measured_is_said():
+def test_the_rows_of_the_head_that_is_asked_for_answer():
     luma = row("vit_s", latency_ms=5.0)
-    assert choose([luma], None).rows == (luma,)
+    assert bench_of([luma]).rows == (luma,)
     other = replace(luma, conditions=replace(luma.conditions, head="eomt"))
-    assert choose([luma, other], None, "eomt").rows == (other,)
-    with pytest.raises(NoAnswer, match="nothing was measured with head linear on any device"):
-        choose([luma, other], None, "linear")
+    assert bench_of([luma, other], head="eomt").rows == (other,)

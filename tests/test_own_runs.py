@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from advise_world import candidate, measured, result
+from advise_world import TableModel, TableSpeed, candidate
 from store_samples import environment
 
 from luma_cli.advise import api
 from luma_cli.advise.answer import Recommendation
+from luma_cli.advise.own_runs import judge, with_own
+from luma_cli.advise.pricing import Speed, price
+from luma_cli.advise.question import Question
 from luma_cli.advise.recommend import recommend
 from luma_cli.cli.app import run as command
 from luma_cli.evidence.own_run import OwnRun, from_scored
@@ -27,9 +30,10 @@ from luma_cli.store.runs import start_run
 from luma_cli.store.scored_runs import scored_runs
 from luma_cli.train.recipes import load_recipe
 from luma_cli.train.run_config import RunConfig
+from luma_cli.units import parse_budget
 
 SMALL, BASE = candidate("vit_s.dinov3", 40), candidate("vit_b.dinov3", 120)
-PUBLISHED = [result(SMALL, 48.0, 1), result(BASE, 54.0, 2)]
+MODEL = TableModel({SMALL.timm_name: (48.0, 0.5), BASE.timm_name: (54.0, 0.5), "arch_test_vit": (30.0, 2.0)})
 
 
 def own(miou: float = 55.0, of: Any = BASE, number: int = 1, **fields: Any) -> OwnRun:
@@ -61,8 +65,15 @@ def own(miou: float = 55.0, of: Any = BASE, number: int = 1, **fields: Any) -> O
     return OwnRun(**{**values, **fields})
 
 
-def ask(*runs: OwnRun, budgets: tuple[str, ...] = ("200gflops",), **rest: Any) -> Recommendation:
-    return recommend(budgets, candidates=[SMALL, BASE], evidence=PUBLISHED, own_runs=runs, **rest)
+def ask(
+    *runs: OwnRun, budgets: tuple[str, ...] = ("200gflops",), speed: Speed | None = None, **asked: Any
+) -> Recommendation:
+    question = Question("ade20k", tuple(map(parse_budget, budgets)), **asked)
+    judged = judge(runs, question)
+    pool = price(
+        question.eligible(with_own([SMALL, BASE], judged)), question.kinds, speed, question.head, num_classes=150
+    )
+    return recommend(question, pool, MODEL, own=judged, speed=speed)
 
 
 def why_not(answer: Recommendation) -> list[tuple[str, ...]]:
@@ -70,40 +81,16 @@ def why_not(answer: Recommendation) -> list[tuple[str, ...]]:
 
 
 class TestComparable:
-    def test_two_runs_are_preferred_to_published_figures(self) -> None:
+    def test_it_stands_beside_the_answer(self) -> None:
         answer = ask(own(55.0), own(50.0, SMALL, 2))
-        assert answer.scale
-        assert answer.scale.label == "LUMA (measured here), fine-tuned, single-scale, ADE20K val"
-        assert [row.prediction.miou_percent for row in answer.rows if row.prediction] == [55.0, 50.0]
-        assert answer.rows[0].why.startswith("55.0 mIoU measured here at 512x512 (run run-1)")
         assert why_not(answer) == [(), ()]
-        assert answer.other_scales[0].scale.head == "upernet"
-        assert answer.notes[0].startswith("accuracy: LUMA (measured here)")
+        assert [row.run.miou_percent for row in answer.measured_here] == [55.0, 50.0]
 
-    def test_one_run_decides_nothing_but_is_shown(self) -> None:
-        answer = ask(own())
-        assert answer.notes[0].endswith("own LUMA runs stand apart")
-        assert answer.scale
-        assert answer.scale.head == "upernet"
-        assert [ranking.scale.recipe for ranking in answer.other_scales] == ["measured here"]
-        assert why_not(answer) == [()]
-
-    def test_seeds_are_averaged(self) -> None:
-        answer = ask(own(54.0), own(56.0, number=2, seed=1), own(50.0, SMALL, 3))
-        assert answer.rows[0].why.startswith("55.0 mIoU, measured here, mean of 2 results at 512x512 (54.0 to 56.0, ")
-
-    def test_a_model_without_a_card_is_ranked_too(self) -> None:
-        tiny = candidate("test_vit", 1, 128)
+    def test_its_model_is_a_candidate_without_a_card_too(self) -> None:
+        tiny = candidate("test_vit.supervised_in1k", 1, 128, timm_name="arch_test_vit")
         answer = ask(own(55.0), own(30.0, tiny, 2))
-        assert [row.candidate.name for row in answer.rows] == ["vit_b.dinov3", "test_vit"]
         assert answer.num_within_budget == 3
-
-    def test_never_on_the_scale_of_a_published_luma_figure(self) -> None:
-        published = [result(BASE, 58.0, 5, head="luma"), result(SMALL, 57.0, 6, head="luma")]
-        answer = recommend(
-            ["200gflops"], candidates=[SMALL, BASE], evidence=published, own_runs=[own(55.0), own(50.0, SMALL, 2)]
-        )
-        assert [row.prediction.miou_percent for row in answer.rows if row.prediction] == [55.0, 50.0]
+        assert why_not(answer) == [(), ()]
 
 
 @pytest.mark.parametrize(
@@ -127,35 +114,32 @@ class TestComparable:
         ({"num_skipped": 3}, "3 images skipped"),
     ],
 )
-def test_a_run_that_differs_is_shown_with_the_reason_and_never_ranked(fields: dict[str, Any], reason: str) -> None:
+def test_a_run_that_differs_is_shown_with_the_reason(fields: dict[str, Any], reason: str) -> None:
     answer = ask(own(99.0, **fields), own(98.0, SMALL, 2, **fields))
     assert why_not(answer) == [(reason,), (reason,)]
-    assert [row.prediction.miou_percent for row in answer.rows if row.prediction] == [54.0, 48.0]
-    assert all(ranking.scale.recipe != "measured here" for ranking in answer.other_scales)
 
 
 class TestQuestion:
     def test_a_size_that_was_not_asked_for(self) -> None:
-        answer = ask(own(of=candidate("vit_b.dinov3", 120, 384)), resolutions=[512])
+        answer = ask(own(of=candidate("vit_b.dinov3", 120, 384)), resolutions=(512,))
         assert why_not(answer) == [("384 px was not asked for",)]
 
     def test_over_the_budget(self) -> None:
         answer = ask(own(), budgets=("100gflops",))
-        assert why_not(answer) == [("120 GFLOPs does not meet 100gflops",)]
+        assert why_not(answer) == [("120 GFLOPs exact does not surely meet 100gflops",)]
 
-    def test_a_budget_that_only_a_measurement_answers(self) -> None:
-        rows = [measured(SMALL.timm_name)]
-        assert why_not(ask(own(), budgets=("20ms",), measured=rows)) == [("its latency is not known",)]
+    def test_a_cost_that_is_not_known(self) -> None:
+        speed = TableSpeed({SMALL.architecture: {"ms": 10.0}})
+        assert why_not(ask(own(), budgets=("20ms",), speed=speed)) == [("its latency is not known",)]
 
     def test_a_family_that_was_not_asked_for(self) -> None:
         tiny = candidate("test_vit", 1, 128)
-        assert why_not(ask(own(of=tiny), families=["isotropic"])) == [("family unknown was not asked for",)]
+        answer = ask(own(of=tiny), families=frozenset({"isotropic"}))
+        assert why_not(answer) == [("none of family isotropic was asked for",)]
 
     def test_another_head_makes_its_runs_comparable(self) -> None:
         eomt = {"head": HeadConfig(name="eomt"), "recipe": "eomt-ade20k"}
-        answer = ask(own(55.0, **eomt), own(50.0, SMALL, 2, **eomt), head="eomt")
-        assert answer.scale
-        assert (answer.scale.head, answer.scale.recipe) == ("eomt", "measured here")
+        assert why_not(ask(own(55.0, **eomt), own(50.0, SMALL, 2, **eomt), head="eomt")) == [(), ()]
 
     def test_official_runs_on_another_dataset_say_nothing(self) -> None:
         assert ask(own(data="cityscapes", dataset="cityscapes")).measured_here == ()
@@ -223,6 +207,7 @@ def evaluation(run_id: str, step: int, miou: float | None, data: str) -> Evaluat
     )
 
 
+@pytest.mark.usefixtures("fitted")
 class TestStore:
     def test_a_run_counts_what_its_last_step_scored(self, tmp_path: Path) -> None:
         keep(tmp_path / "a.db", "run-1", {100: 80.0, 400: 76.3, 200: 70.0})
@@ -260,7 +245,7 @@ class TestStore:
         (tmp_path / "a.db").write_bytes(b"not a database" * 100)
         answer = api.recommend("200gflops", database=tmp_path / "a.db")
         assert answer.rows
-        assert answer.notes[-1].startswith("own runs were not read: ")
+        assert answer.notes[-1].startswith("own runs and imported results were not read: ")
         assert command(["recommend", "--budget", "20ms", "--db", str(tmp_path / "a.db")]) == 1
 
     def test_json_and_text_of_a_backbone_without_card(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -291,9 +276,9 @@ def test_the_part_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -
     assert part == (
         "Measured here:\n"
         "  - vit_b.dinov3 at 512 px: 55.0 mIoU on ade20k val, 120.0 GFLOPs, run run-2;\n"
-        "    ranked on its own scale\n"
+        "    evidence for this answer\n"
         "  - test_vit at 128 px: 76.3 mIoU on ade20k#1a2b3c4d val, 0.75 GFLOPs, run\n"
-        "    run-1; not ranked: data other than the official ade20k"
+        "    run-1; set apart: data other than the official ade20k"
     )
 
 

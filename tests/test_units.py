@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luma_cli.errors import BadBudget
-from luma_cli.units import gflops, parse_budget
+from luma_cli.units import Budget, gflops, parse_budget
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,9 @@ from luma_cli.units import gflops, parse_budget
         ("8GB", "bytes", 8e9),
         ("2J", "joules", 2.0),
         ("500mJ", "joules", 0.5),
+        ("24gpuh", "gpu_hours", 24.0),
+        ("24 gpu-hours", "gpu_hours", 24.0),
+        ("1.5 GPU hours", "gpu_hours", 1.5),
     ],
 )
 def test_budgets(text: str, kind: str, limit: float) -> None:
@@ -42,6 +45,12 @@ def test_budgets(text: str, kind: str, limit: float) -> None:
 def test_junk_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(BadBudget, match="200gflops"):
         parse_budget(text)
+
+
+@pytest.mark.parametrize("limit", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_limit_that_bounds_nothing_is_refused_in_python_too(limit: float) -> None:
+    with pytest.raises(BadBudget, match="greater than zero"):
+        Budget("ms", limit, f"{limit}ms")
 
 
 def test_convention_touches_flops_only() -> None:

@@ -1,128 +1,164 @@
-"""The recommendation as a value: what was asked, what is best on which scale and why, and what cannot be ranked."""
+"""The recommendation as a value: what was asked, what is best, how sure that is, what it costs, what to run next."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from luma_cli.advise.budgets import cost
+from luma_cli.accuracy.prediction import Effect, Prediction
+from luma_cli.advise import budgets as held
+from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.predictor import Prediction
-from luma_cli.evidence.evidence import Evidence, Scale
+from luma_cli.advise.question import Question
+from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_run import OwnRow
-from luma_cli.speed.measured import Conditions
-from luma_cli.units import Budget
+from luma_cli.speed.quantity import Quantity
+from luma_cli.units import Budget, BudgetKind
 
-RankedBy = Literal["miou_percent", "macs"]
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why the model says what it says: effects in mIoU points, largest first, and the nearest rows of the evidence."""
+
+    effects: tuple[Effect, ...]
+    evidence: tuple[Evidence, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One candidate of the answer.
 
-    rank: from 1. tie: within seed noise of the first and therefore not worse than it. why: one line.
+    rank: from 1. tie: could as well be the first, which is cheaper. best, on_front: chances, see `ranking.Ranked`; None
+    for a candidate that is not ranked. why: one line. reasons: None unless asked for.
     """
 
     rank: int
-    candidate: Candidate
-    prediction: Prediction | None
-    evidence: tuple[Evidence, ...]
+    priced: Priced
+    prediction: Prediction
     why: str
+    best: float | None = None
+    on_front: float | None = None
     tie: bool = False
+    reasons: Reasons | None = None
 
-    def to_json(self, budgets: tuple[Budget, ...]) -> dict[str, Any]:
-        """The candidate, its accuracy with evidence, and its value under every budget."""
-        prediction = self.prediction
+    @property
+    def candidate(self) -> Candidate:
+        """What is recommended."""
+        return self.priced.candidate
+
+    def to_json(self, question: Question) -> dict[str, Any]:
+        """The candidate, its predicted accuracy, its chances, and its cost under every budget."""
         return {
             "rank": self.rank,
             **self.candidate.to_json(),
-            "miou_percent": prediction.miou_percent if prediction else None,
-            "miou_range": [prediction.low, prediction.high] if prediction and prediction.low is not None else None,
-            "note": (prediction.note if prediction else "") or None,
-            "tie_with_first": self.tie,
-            "costs": {budget.kind: _cost_json(self.candidate, budget) for budget in budgets},
-            "evidence": [row.to_json() for row in self.evidence],
-            "evidence_at_other_sizes": list(prediction.elsewhere) if prediction else [],
+            **self.prediction.to_json(),
+            "p_best": self.best,
+            "p_on_front": self.on_front,
+            "tie": self.tie,
+            "costs": {kind: _cost_json(self.priced, kind, question.budgets) for kind in question.kinds},
             "why": self.why,
+            "effects": None if self.reasons is None else [_effect_json(each) for each in self.reasons.effects],
+            "nearest": None if self.reasons is None else [each.to_json() for each in self.reasons.evidence],
         }
 
 
-def _cost_json(candidate: Candidate, budget: Budget) -> dict[str, Any]:
-    exact = budget.kind in ("macs", "params")
-    return {
-        "value": cost(candidate, budget.kind),
-        "limit": budget.limit,
-        "source": "exact" if exact else "measured",
-        "fingerprint": None if exact or candidate.measured is None else candidate.measured.fingerprint,
-    }
+def _effect_json(effect: Effect) -> dict[str, Any]:
+    return {"name": effect.name, "points": effect.points, "sd_points": effect.sd_points}
+
+
+def _cost_json(priced: Priced, kind: BudgetKind, budgets: Sequence[Budget]) -> dict[str, Any] | None:
+    quantity: Quantity | None = priced.costs.get(kind)
+    if quantity is None:
+        return None
+    limit = next((budget for budget in budgets if budget.kind == kind), None)
+    bound = {} if limit is None else {"limit": limit.limit, "slack": held.slack(priced, limit)}
+    return {**quantity.to_json(), **bound}
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
-    """The front on one scale, best first.
+class Price:
+    """What twice the binding budget (of a rate, half) buys: a candidate, and mIoU points with their 80 % interval."""
 
-    num_with_evidence counts candidates within budget, on the front or not; num_figures the different results behind
-    them: candidates that share their evidence count once, doubtful figures do not count.
-    """
+    budget: Budget
+    candidate: Candidate
+    points: float
+    interval_80: tuple[float, float]
 
-    scale: Scale
-    rows: tuple[Row, ...]
-    num_with_evidence: int
-    num_figures: int
-    num_dominated: int
-
-    def to_json(self, budgets: tuple[Budget, ...]) -> dict[str, Any]:
-        """The scale and its rows."""
+    def to_json(self) -> dict[str, Any]:
+        """The relaxed budget, what it buys and how much that is."""
         return {
-            "scale": self.scale.to_json(),
-            "with_evidence": self.num_with_evidence,
-            "dominated": self.num_dominated,
-            "rows": [row.to_json(budgets) for row in self.rows],
+            "kind": self.budget.kind,
+            "limit": self.budget.limit,
+            "backbone": self.candidate.name,
+            "resolution": self.candidate.resolution,
+            "miou_points": self.points,
+            "interval_80": list(self.interval_80),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Candidates that are not ranked: how many there are, and the most promising ones."""
+
+    count: int = 0
+    rows: tuple[Row, ...] = ()
+
+    def to_json(self, question: Question) -> dict[str, Any]:
+        """The count and the rows."""
+        return {"count": self.count, "examples": [row.to_json(question) for row in self.rows]}
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
     """The answer to one question.
 
-    scale: the only scale that `rows` stand on; None when they are ranked without accuracy evidence. other_scales:
-    fronts that must not be compared with `rows` or with each other. without_evidence: a few of the
-    `num_without_evidence` candidates that meet every budget and have no evidence on `scale` at their size.
-    conditions: what measured budgets were measured under. notes: everything a reader must know, one line each.
-    measured_here: the user's own runs, whether they stand in a ranking or not.
+    rows: the winner first; empty when nothing that surely fits has evidence, and then nothing is recommended.
+    scale_note: what the level of the mIoU stands on. chosen_by: `model`, or the baseline that beats it on this dataset.
+    binding: the budget with least slack for the winner. num_ranked: candidates within every budget that have evidence.
+    may_exceed: those whose predicted cost fits, but not at the dear end of its 80 % interval. unsupported: within
+    budget, of families that no evidence speaks of. next_run: the `luma train` line that would teach most, with the
+    reason; empty when none was looked for. notes: what a reader must know, one line each. measured_here: the user's own
+    runs, with why those that are no evidence are not.
     """
 
-    dataset: str
-    budgets: tuple[Budget, ...]
-    ranked_by: RankedBy
-    scale: Scale | None
+    question: Question
     rows: tuple[Row, ...]
+    scale_note: str
     num_within_budget: int
-    num_dominated: int
-    other_scales: tuple[Ranking, ...]
-    num_without_evidence: int
-    without_evidence: tuple[Row, ...]
-    conditions: Conditions | None
-    notes: tuple[str, ...]
+    num_ranked: int
+    num_ties: int = 0
+    chosen_by: str = "model"
+    binding: Budget | None = None
+    price: Price | None = None
+    may_exceed: Aside = Aside()
+    unsupported: Aside = Aside()
+    next_run: str = ""
+    notes: tuple[str, ...] = ()
     measured_here: tuple[OwnRow, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Schema 1. Numbers that are not known are null."""
+        """Schema 2. Numbers that are not known are null; mIoU in percent, costs in the kind's own unit."""
+        question = self.question
         return {
-            "schema": 1,
-            "dataset": self.dataset,
-            "budgets": [{"text": each.text, "kind": each.kind, "limit": each.limit} for each in self.budgets],
-            "ranked_by": self.ranked_by,
-            "scale": self.scale.to_json() if self.scale else None,
-            "recommendations": [row.to_json(self.budgets) for row in self.rows],
+            "schema": 2,
+            "dataset": question.dataset,
+            "head": question.head,
+            "objective": question.objective,
+            "device": question.device,
+            "budgets": [{"text": each.text, "kind": each.kind, "limit": each.limit} for each in question.budgets],
+            "front_axis": question.axis,
+            "scale": self.scale_note,
+            "chosen_by": self.chosen_by,
+            "recommendations": [row.to_json(question) for row in self.rows],
             "within_budget": self.num_within_budget,
-            "dominated": self.num_dominated,
-            "other_scales": [ranking.to_json(self.budgets) for ranking in self.other_scales],
-            "without_evidence": {
-                "count": self.num_without_evidence,
-                "examples": [row.to_json(self.budgets) for row in self.without_evidence],
-            },
+            "ranked": self.num_ranked,
+            "ties": self.num_ties,
+            "binding_budget": self.binding.text if self.binding else None,
+            "per_doubling": self.price.to_json() if self.price else None,
+            "may_exceed": self.may_exceed.to_json(question),
+            "without_evidence": self.unsupported.to_json(question),
+            "next_run": self.next_run or None,
             "measured_here": [row.to_json() for row in self.measured_here],
-            "conditions": self.conditions.to_json() if self.conditions else None,
             "notes": list(self.notes),
         }

@@ -1,14 +1,21 @@
-"""Budgets held against candidates: what each costs in a budget's unit, whether it fits, and what is cheapest."""
+"""Budgets held against priced candidates: what each costs and from where, whether it fits, and what is cheapest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from luma_cli.advise.candidates import Candidate
+from luma_cli.speed.quantity import Quantity
 from luma_cli.units import Budget, BudgetKind, FlopConvention, gflops, gibibytes
 
-# Kinds that only a measurement can answer; they are never derived from counts.
-MEASURED: frozenset[str] = frozenset({"ms", "fps", "images_per_second", "bytes", "joules"})
+Standing = Literal["within", "may exceed", "over", "unknown"]
+
+# Counted from the architecture; every other kind depends on a device.
+EXACT: frozenset[str] = frozenset({"macs", "params"})
+# What `luma profile` measures.
+PROFILED: frozenset[str] = frozenset({"ms", "fps", "images_per_second", "bytes", "joules"})
 
 # What a kind measures, for sentences.
 TITLES: Mapping[BudgetKind, str] = {
@@ -19,63 +26,85 @@ TITLES: Mapping[BudgetKind, str] = {
     "images_per_second": "throughput",
     "bytes": "memory",
     "joules": "energy",
+    "gpu_hours": "training time",
 }
 
 
-def cost(candidate: Candidate, kind: BudgetKind) -> float | None:
-    """The candidate's value in the kind's own unit; None when it is not known or was not measured."""
-    if kind == "macs":
-        return candidate.macs
-    if kind == "params":
-        return candidate.params
-    row = candidate.measured
-    if row is None:
-        return None
-    if kind == "fps":
-        return 1000 / row.latency_ms if row.latency_ms else None
-    return {
-        "ms": row.latency_ms,
-        "images_per_second": row.images_per_second,
-        "bytes": row.memory_bytes,
-        "joules": row.energy_joules,
-    }[kind]
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A candidate with its costs by kind; a kind that is not there is not known."""
+
+    candidate: Candidate
+    costs: Mapping[BudgetKind, Quantity]
+
+    def cost(self, kind: BudgetKind) -> float | None:
+        """The value in the kind's own unit; None when it is not known."""
+        quantity = self.costs.get(kind)
+        return None if quantity is None else quantity.value
 
 
-def fits(candidate: Candidate, budgets: Iterable[Budget]) -> bool:
-    """Whether every budget holds; a value that is not known never does."""
-    return all((value := cost(candidate, budget.kind)) is not None and budget.holds(value) for budget in budgets)
+def worst(quantity: Quantity, is_floor: bool) -> float:
+    """What a budget is held against: the value that was counted or measured, of a prediction the end that is dearer."""
+    if quantity.origin in ("exact", "measured"):
+        return quantity.value
+    return quantity.low if is_floor else quantity.high
 
 
-def expense(candidate: Candidate, budgets: Sequence[Budget]) -> tuple[float, ...]:
-    """What is to be kept small: the bound quantities with rates negated, or multiply-adds when nothing is bound."""
-    if not budgets:
-        return (float(candidate.macs) if candidate.macs is not None else float("nan"),)
-    values = ((cost(candidate, budget.kind), budget.is_floor) for budget in budgets)
-    return tuple(float("nan") if value is None else -value if floor else float(value) for value, floor in values)
+def hold(priced: Priced, budget: Budget) -> Standing:
+    """Whether the budget holds, surely or only if the prediction does not err on the wrong side."""
+    quantity = priced.costs.get(budget.kind)
+    if quantity is None:
+        return "unknown"
+    if not budget.holds(quantity.value):
+        return "over"
+    return "within" if budget.holds(worst(quantity, budget.is_floor)) else "may exceed"
 
 
-def slack(candidate: Candidate, budget: Budget) -> float:
-    """Part of the budget that is left, 0 at the limit; for rates, the part by which it is exceeded."""
-    value = cost(candidate, budget.kind)
-    if value is None:
-        raise ValueError(f"{candidate.name} has no {budget.kind}")
+def standing(priced: Priced, budgets: Iterable[Budget]) -> Standing:
+    """The worst of what holds under every budget; `within` without budgets."""
+    found = {hold(priced, budget) for budget in budgets}
+    order: tuple[Standing, ...] = ("over", "unknown", "may exceed")
+    return next((each for each in order if each in found), "within")
+
+
+def expense(priced: Priced, budgets: Sequence[Budget]) -> tuple[float, ...]:
+    """What is to be kept small: the bound quantities with rates negated, then multiply-adds; infinite if not known."""
+    bound = ((priced.cost(budget.kind), budget.is_floor) for budget in budgets)
+    values = [*bound, (priced.cost("macs"), False)]
+    return tuple(float("inf") if value is None else -value if floor else float(value) for value, floor in values)
+
+
+def slack(priced: Priced, budget: Budget) -> float:
+    """Part of the budget that is surely left, 0 at the limit; for rates, the part by which it is exceeded."""
+    value = worst(priced.costs[budget.kind], budget.is_floor)
     return (value - budget.limit if budget.is_floor else budget.limit - value) / budget.limit
 
 
-def cheapest(candidates: Sequence[Candidate], budget: Budget) -> Candidate | None:
-    """The candidate that comes nearest to the budget from its cheap side; None when none has a value."""
-    valued = [candidate for candidate in candidates if cost(candidate, budget.kind) is not None]
-    return min(valued, key=lambda each: (expense(each, [budget]), each.key), default=None)
+def binding(priced: Priced, budgets: Sequence[Budget]) -> Budget | None:
+    """The budget with the least slack, the first named of equals; None without budgets."""
+    return min(budgets, key=lambda budget: slack(priced, budget), default=None)
+
+
+def cheapest(pool: Iterable[Priced], budget: Budget) -> Priced | None:
+    """What comes nearest to the budget from its cheap side; None when nothing has a value."""
+    valued = [each for each in pool if budget.kind in each.costs]
+    return min(valued, key=lambda each: (expense(each, [budget]), each.candidate.key), default=None)
 
 
 def tightest(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
     """The budgets that bind: of several in one kind, the tightest; in the order in which the kinds were named."""
-    binding: dict[BudgetKind, Budget] = {}
+    found: dict[BudgetKind, Budget] = {}
     for budget in budgets:
-        other = binding.get(budget.kind)
+        other = found.get(budget.kind)
         if other is None or other.holds(budget.limit):
-            binding[budget.kind] = budget
-    return tuple(binding.values())
+            found[budget.kind] = budget
+    return tuple(found.values())
+
+
+def relaxed(budget: Budget) -> Budget:
+    """The budget doubled; of a rate, halved."""
+    factor = 0.5 if budget.is_floor else 2.0
+    return Budget(budget.kind, budget.limit * factor, f"{'half' if budget.is_floor else 'twice'} {budget.text}")
 
 
 def describe(kind: BudgetKind, value: float, convention: FlopConvention = "mac") -> str:
@@ -84,13 +113,37 @@ def describe(kind: BudgetKind, value: float, convention: FlopConvention = "mac")
     >>> describe("macs", 122_600_000_000), describe("bytes", 2**30)
     ('122.6 GFLOPs', '1.00 GiB')
     """
-    shown = {
-        "macs": lambda: f"{gflops(value, convention):.4g} GFLOPs",
-        "params": lambda: f"{value / 1e6:.4g} M parameters",
-        "ms": lambda: f"{value:.4g} ms",
-        "fps": lambda: f"{value:.4g} fps",
-        "images_per_second": lambda: f"{value:.4g} images/s",
-        "bytes": lambda: f"{gibibytes(value):.2f} GiB",
-        "joules": lambda: f"{value:.4g} J per image",
-    }
-    return shown[kind]()
+    return f"{amount(kind, value, convention)} {_UNITS[kind]}"
+
+
+def amount(kind: BudgetKind, value: float, convention: FlopConvention = "mac") -> str:
+    """The value alone, in the unit that `describe` names."""
+    if kind == "bytes":
+        return f"{gibibytes(value):.2f}"
+    shown = gflops(value, convention) if kind == "macs" else value / 1e6 if kind == "params" else value
+    return f"{shown:.4g}"
+
+
+_UNITS: Mapping[BudgetKind, str] = {
+    "macs": "GFLOPs",
+    "params": "M parameters",
+    "ms": "ms",
+    "fps": "fps",
+    "images_per_second": "images/s",
+    "bytes": "GiB",
+    "joules": "J per image",
+    "gpu_hours": "GPU-hours",
+}
+
+
+def explain(quantity: Quantity, convention: FlopConvention = "mac") -> str:
+    """The cost with its origin and, where it is not certain, its interval.
+
+    >>> explain(Quantity("ms", 18.0, 15.0, 22.0, "predicted"))
+    '18 ms predicted (80 %: 15 to 22)'
+    """
+    said = f"{describe(quantity.kind, quantity.value, convention)} {quantity.origin}"
+    if quantity.low < quantity.high and quantity.origin != "measured":
+        ends = (amount(quantity.kind, end, convention) for end in (quantity.low, quantity.high))
+        said += f" (80 %: {' to '.join(ends)})"
+    return said + (", extrapolated" if quantity.extrapolated else "")

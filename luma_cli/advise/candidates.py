@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from luma_cli.catalogue.spec import BackboneSpec, Family
-from luma_cli.errors import BadResolution, BuildError, UsageError
+from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.errors import BadResolution, BuildError, NoAnswer, UsageError
 from luma_cli.head.config import HeadConfig, HeadName
-from luma_cli.speed.measured import Bench, Measured
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
+    from luma_cli.speed.measured import Measured
 
 RESOLUTIONS = (224, 384, 512, 640, 768, 1024)
 NUM_CLASSES: Mapping[str, int] = {"ade20k": 150, "cityscapes": 19}
@@ -22,8 +22,8 @@ NUM_CLASSES: Mapping[str, int] = {"ade20k": 150, "cityscapes": 19}
 class Candidate:
     """One backbone with its pretraining at one resolution, a head attached.
 
-    macs, params: of the whole segmenter on one crop; None when the count is only a lower bound. objective and tag of
-    the weights are in `pretraining` and `timm_name`. measured: its row on the bench of this answer, if any.
+    macs, params: of the whole segmenter on one crop; None when the count is only a lower bound. backbone_params,
+    activations: of the backbone alone. objective and tag of the weights are in `pretraining` and `timm_name`.
     """
 
     name: str
@@ -32,17 +32,29 @@ class Candidate:
     resolution: int
     macs: int | None
     params: int | None
+    backbone_params: int | None = None
+    activations: int | None = None
     family: str = "unknown"
     pretraining: str = ""
     licence: str = ""
     public_weights: bool = True
     card: str = ""
-    measured: Measured | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
         """Order that makes every listing deterministic."""
         return (self.name, self.timm_name, self.resolution)
+
+    @property
+    def title(self) -> str:
+        """The card's name; the objective is in it already or is added."""
+        objective = self.pretraining
+        return self.name if not objective or objective in self.name else f"{self.name} ({objective})"
+
+    @property
+    def label(self) -> str:
+        """Title and size, for sentences."""
+        return f"{self.title} at {self.resolution} px"
 
     def to_json(self) -> dict[str, Any]:
         """The candidate's identity and exact costs."""
@@ -66,15 +78,6 @@ def num_classes(dataset: str) -> int:
     return NUM_CLASSES[dataset]
 
 
-def check_families(families: Iterable[str]) -> frozenset[str]:
-    """The families asked for. Raises UsageError for one that no card can have."""
-    asked = frozenset(families)
-    unknown = sorted(asked - set(get_args(Family)))
-    if unknown:
-        raise UsageError(f"family {unknown[0]!r} is not known; use one of {', '.join(get_args(Family))}")
-    return asked
-
-
 def build(
     specs: Sequence[BackboneSpec],
     costs: Mapping[tuple[str, int], BackboneFacts],
@@ -92,30 +95,42 @@ def build(
     if missing:
         sizes = ", ".join(map(str, sorted(known)))
         raise BadResolution(f"no cost is known at {missing[0]} px; recommend answers at --res {sizes}")
-    known_costs = [
-        (spec, costs[spec.architecture, resolution])
-        for spec in specs
-        for resolution in resolutions
-        if (spec.architecture, resolution) in costs
-    ]
-    return [each for spec, facts in known_costs if (each := _candidate(spec, facts, config)) is not None]
+    priced: dict[tuple[str, int], tuple[int, int] | None] = {}
+    found = []
+    for spec in specs:
+        for resolution in resolutions:
+            key = spec.architecture, resolution
+            facts = costs.get(key)
+            if facts is None:
+                continue
+            if key not in priced:
+                priced[key] = _head_cost(facts, config)
+            extra = priced[key]
+            if extra is not None:
+                found.append(_candidate(spec, facts, *extra))
+    return found
 
 
-def _candidate(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig) -> Candidate | None:
-    """The candidate; None where this backbone does not take the head."""
+def _head_cost(facts: BackboneFacts, head: HeadConfig) -> tuple[int, int] | None:
+    """Multiply-adds and parameters of the head; None where this backbone does not take it."""
     from luma_cli.head.formula import head_macs, head_params
 
     try:
-        macs, params = head_macs(facts, head), head_params(facts, head)
+        return head_macs(facts, head), head_params(facts, head)
     except BuildError:
         return None
+
+
+def _candidate(spec: BackboneSpec, facts: BackboneFacts, head_macs: int, head_params: int) -> Candidate:
     return Candidate(
         name=spec.name,
         timm_name=spec.timm_name,
         architecture=spec.architecture,
         resolution=facts.resolution,
-        macs=facts.macs + macs if facts.complete else None,
-        params=facts.params + params,
+        macs=facts.macs + head_macs if facts.complete else None,
+        params=facts.params + head_params,
+        backbone_params=facts.params,
+        activations=facts.activations if facts.complete else None,
         family=spec.family,
         pretraining=spec.pretraining,
         licence=spec.licence,
@@ -124,22 +139,46 @@ def _candidate(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig) -> Ca
     )
 
 
-def on_bench(candidates: Sequence[Candidate], bench: Bench) -> list[Candidate]:
-    """What the bench measured: every pretraining of a measured architecture, and models without a card."""
-    by_architecture: dict[str, dict[str, Candidate]] = {}
-    exact = {(candidate.timm_name, candidate.resolution): candidate for candidate in candidates}
-    for candidate in candidates:
-        by_architecture.setdefault(candidate.architecture, {}).setdefault(candidate.timm_name, candidate)
-    found: list[Candidate] = []
-    for row in bench.rows:
-        cards = () if row.own_module else tuple(by_architecture.get(row.architecture, {}).values())
-        for card in cards:
-            known = exact.get((card.timm_name, row.resolution))
-            sized = known or replace(card, resolution=row.resolution, macs=row.macs, params=row.params)
-            found.append(replace(sized, measured=row))
-        if not cards:
-            found.append(_uncarded(row))
-    return found
+def load(
+    dataset: str, resolutions: Sequence[int] = (), any_resolution: bool = False, head: HeadName = "luma"
+) -> list[Candidate]:
+    """Every card, pretraining with public weights and resolution of the shipped tables that takes the head.
+
+    any_resolution: sizes that the cost table lacks are no error, because measured rows bring their own counts. Raises
+    NoAnswer without a cost table.
+    """
+    from luma_cli.catalogue.cards import candidates
+    from luma_cli.catalogue.costs import load_costs
+
+    costs = load_costs()
+    if not costs:
+        raise NoAnswer("the cost table profiles/costs.csv is missing or empty; reinstall luma, or run make costs")
+    sizes = tuple(resolutions or RESOLUTIONS)
+    if any_resolution:
+        known = {resolution for _, resolution in costs}
+        sizes = tuple(size for size in sizes if size in known) or RESOLUTIONS
+    return build([spec for spec in candidates() if spec.public_weights], costs, dataset, sizes, head)
+
+
+def with_measured(candidates: Sequence[Candidate], measured: Iterable[Measured], head: str) -> list[Candidate]:
+    """The candidates, and what was measured with this head beyond them: models without a card, and other sizes.
+
+    Rows of a module of the user's own are left out: neither accuracy nor cost is known of them by name.
+    """
+    known = {(each.architecture, each.resolution) for each in candidates}
+    cards: dict[str, dict[str, Candidate]] = {}
+    for each in candidates:
+        cards.setdefault(each.architecture, {}).setdefault(each.timm_name, each)
+    added: dict[tuple[str, int], Candidate] = {}
+    for row in measured:
+        if row.own_module or row.conditions.head != head or (row.architecture, row.resolution) in known:
+            continue
+        sized = [
+            replace(card, resolution=row.resolution, macs=row.macs, params=row.params, activations=None)
+            for card in cards.get(row.architecture, {}).values()
+        ]
+        added.update({(each.timm_name, each.resolution): each for each in sized or [_uncarded(row)]})
+    return [*candidates, *added.values()]
 
 
 def _uncarded(row: Measured) -> Candidate:
@@ -152,5 +191,4 @@ def _uncarded(row: Measured) -> Candidate:
         params=row.params,
         family=row.family,
         pretraining=row.pretraining,
-        measured=row,
     )

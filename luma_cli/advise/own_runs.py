@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from luma_cli.advise import budgets as held
+from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate, num_classes
 from luma_cli.advise.question import Question
 from luma_cli.evidence.evidence import DATASET_TITLES
@@ -61,16 +62,16 @@ def candidate_of(run: OwnRun) -> Candidate:
 
 
 def settled(
-    rows: Sequence[OwnRow], within: Collection[Candidate], pool: Sequence[Candidate], question: Question
+    rows: Sequence[OwnRow], within: Collection[Priced], pool: Collection[Priced], question: Question
 ) -> tuple[OwnRow, ...]:
     """The rows, a budget that a comparable run does not meet now among the reasons."""
-    kept = {(each.timm_name, each.resolution) for each in within}
-    known = {(each.timm_name, each.resolution): each for each in pool}
+    kept = {(each.candidate.timm_name, each.candidate.resolution) for each in within}
+    known = {(each.candidate.timm_name, each.candidate.resolution): each for each in pool}
     found = []
     for row in rows:
         key = (row.run.timm_name, row.run.resolution)
         if not row.why_not and key not in kept:
-            row = replace(row, why_not=tuple(_unmet(known.get(key, candidate_of(row.run)), question)))
+            row = replace(row, why_not=tuple(_unmet(known.get(key), question)))
         found.append(row)
     return tuple(found)
 
@@ -112,17 +113,14 @@ def _recipe_differences(run: OwnRun, question: Question) -> Iterator[str]:
         yield f"recipe {run.recipe} of another version"
 
 
-def _unmet(candidate: Candidate, question: Question) -> Iterator[str]:
+def _unmet(priced: Priced | None, question: Question) -> Iterator[str]:
     """Why a comparable run's model is not among the candidates within budget."""
-    met = True
+    if priced is None:
+        yield "its weights are not public" if not question.filters else f"none{question.filters} was asked for"
+        return
     for budget in question.budgets:
-        value = held.cost(candidate, budget.kind)
-        if value is None:
-            met = False
+        quantity = priced.costs.get(budget.kind)
+        if quantity is None:
             yield f"its {held.TITLES[budget.kind]} is not known"
-        elif not budget.holds(value):
-            met = False
-            yield f"{held.describe(budget.kind, value, question.convention)} does not meet {budget.text}"
-    if met:
-        families = f"family {candidate.family} was not asked for" if question.families else ""
-        yield families or "its weights are not public"
+        elif held.hold(priced, budget) != "within":
+            yield f"{held.explain(quantity, question.convention)} does not surely meet {budget.text}"

@@ -1,218 +1,227 @@
-"""Which backbone, pretraining and resolution under a budget: from candidates, evidence and measured rows to an answer.
+"""Which backbone, pretraining and resolution under a budget: from candidates, costs and a learned model to an answer.
 
-Everything it works on is an argument; what is left out is read from the shipped tables. Imports no torch.
+Everything it works on is an argument. Imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+from luma_cli.accuracy.prediction import AccuracyModel, Prediction
+from luma_cli.accuracy.subject import Subject
 from luma_cli.advise import budgets as held
-from luma_cli.advise.answer import Ranking, Recommendation, Row
-from luma_cli.advise.candidates import RESOLUTIONS, Candidate, build, check_families, num_classes, on_bench
-from luma_cli.advise.own_runs import judge, settled, with_own
-from luma_cli.advise.predictor import LookupPredictor, Predictor
-from luma_cli.advise.question import Question
-from luma_cli.advise.ranking import rank, rank_by_size, untested
-from luma_cli.advise.scales import by_preference
+from luma_cli.advise.answer import Aside, Price, Reasons, Recommendation, Row
+from luma_cli.advise.axis import place
+from luma_cli.advise.budgets import Priced
+from luma_cli.advise.candidates import Candidate
+from luma_cli.advise.chooser import Chooser
+from luma_cli.advise.learned_front import has_evidence
+from luma_cli.advise.own_runs import settled
+from luma_cli.advise.pricing import Speed
+from luma_cli.advise.question import Question, unmet
+from luma_cli.advise.ranking import Order, Ranked, order
+from luma_cli.advise.subjects import subject
+from luma_cli.advise.wording import compared, why
 from luma_cli.errors import NoAnswer, UsageError
-from luma_cli.evidence.evidence import Evidence, Scale, load_reference
-from luma_cli.evidence.own_run import OwnRow, OwnRun
-from luma_cli.head.config import HeadName
-from luma_cli.speed.measured import Bench, Measured
-from luma_cli.units import Budget, FlopConvention, convention_caption, parse_budget
+from luma_cli.evidence.evidence import Evidence
+from luma_cli.evidence.own_run import OwnRow
+from luma_cli.units import Budget
 
-_ASKED = -1  # before every other preference
-_NUM_OTHER_SCALES, _ROWS_PER_OTHER_SCALE, _NUM_UNTESTED = 3, 3, 5
+_NUM_ASIDE, _NUM_NEAREST = 3, 5
+# Chances are then within 0.016 (one standard error) of what more draws would say.
+NUM_DRAWS = 1000
 
 
 def recommend(
-    budgets: Sequence[str | Budget],
+    question: Question,
+    pool: Iterable[Priced],
+    model: AccuracyModel,
     *,
-    dataset: str = "ade20k",
-    resolutions: Sequence[int] = (),
-    families: Sequence[str] = (),
-    top: int = 5,
-    head: HeadName = "luma",
-    device: str | None = None,
-    convention: FlopConvention = "mac",
-    candidates: Sequence[Candidate] | None = None,
-    evidence: Sequence[Evidence] | None = None,
-    own: Sequence[Evidence] = (),
-    own_runs: Sequence[OwnRun] = (),
-    measured: Sequence[Measured] = (),
-    predictor: Predictor | None = None,
+    evidence: Iterable[Evidence] = (),
+    own: Sequence[OwnRow] = (),
+    speed: Speed | None = None,
+    chooser: Chooser | None = None,
+    top: int = 3,
+    with_reasons: bool = False,
 ) -> Recommendation:
-    """The best candidates that meet every budget, on one named scale of accuracy.
+    """The candidates that surely meet every budget, best first by the question's objective.
 
-    budgets: as `200gflops` or parsed; a candidate must meet them all, and of several in one unit the tightest binds.
-    resolutions, families: empty for any. head: on every candidate, costs and measured rows are with it. own: results of
-    the user's own, preferred to `evidence`. own_runs: the user's runs; comparable ones are such results, and all are in
-    the answer. measured: rows that budgets in time, rate, memory or energy are held against. candidates,
-    evidence: from the shipped tables when None. predictor: a lookup in own + evidence when None.
+    pool: candidates with the question's kinds of cost. model: of accuracy, fitted to `evidence`, whose rows it names in
+    its reasons. own: the user's own runs as judged,
+    shown beside the answer. speed: where a cost depends on a device. chooser: a baseline that decides in the model's
+    place. Equal questions have equal answers, whatever the order of the candidates.
 
-    Raises NoAnswer when nothing meets the budgets or nothing was measured that could tell; UsageError otherwise.
-
-    >>> recommend(["200gflops"], resolutions=[512]).rows[0].candidate.resolution  # doctest: +SKIP
-    512
+    Raises NoAnswer when nothing can meet the budgets, naming what comes nearest; UsageError for a `top` below 1.
     """
     if top < 1:
         raise UsageError(f"top is {top}, expected at least 1")
-    num_classes(dataset)
-    asked = held.tightest(parse_budget(each, convention) if isinstance(each, str) else each for each in budgets)
-    question = Question(dataset, asked, tuple(resolutions), check_families(families), convention, device, head)
-    judged = judge(own_runs, question)
-    comparable = [row.run.evidence for row in judged if not row.why_not]
-    facts = [*own, *comparable, *(load_reference() if evidence is None else evidence)]
-    chooser = predictor or LookupPredictor(facts)
-    shipped = candidates is None
-    pool = load_candidates(dataset, resolutions, question.is_measured, head) if shipped else list(candidates or ())
-    pool = with_own(pool, judged)
-    bench = question.bench(pool, measured, chooser) if question.is_measured else None
-    everything = on_bench(pool, bench) if bench else pool
-    eligible = question.eligible(everything)
-    within = [each for each in eligible if held.fits(each, asked)]
-    if not within:
-        raise NoAnswer(question.unmet(eligible))
-    notes = [
-        *_head_notes(question),
-        *_cost_notes(question, eligible),
-        *_bench_notes(bench, dataset, device),
-        *_luma_notes(facts, dataset),
-    ]
-    return _answer(question, within, chooser, top, bench, notes, settled(judged, within, everything, question))
+    priced = sorted(pool, key=lambda each: each.candidate.key)
+    within, may_exceed = _affordable(question, priced)
+    if not within and not may_exceed:
+        if speed is not None:
+            from luma_cli.advise.missing import check_known
 
-
-def load_candidates(
-    dataset: str, resolutions: Sequence[int] = (), any_resolution: bool = False, head: HeadName = "luma"
-) -> list[Candidate]:
-    """Every card, pretraining and resolution of the shipped tables that takes the head, without public weights too.
-
-    any_resolution: sizes that the cost table lacks are no error, because measured rows bring their own counts. Raises
-    NoAnswer without a cost table.
-    """
-    from luma_cli.catalogue.cards import candidates
-    from luma_cli.catalogue.costs import load_costs
-
-    costs = load_costs()
-    if not costs:
-        raise NoAnswer("the cost table profiles/costs.csv is missing or empty; reinstall luma, or run make costs")
-    sizes = tuple(resolutions or RESOLUTIONS)
-    if any_resolution:
-        known = {resolution for _, resolution in costs}
-        sizes = tuple(size for size in sizes if size in known) or RESOLUTIONS
-    return build(candidates(), costs, dataset, sizes, head)
-
-
-def _answer(
-    question: Question,
-    within: Sequence[Candidate],
-    predictor: Predictor,
-    top: int,
-    bench: Bench | None,
-    notes: Sequence[str],
-    measured_here: tuple[OwnRow, ...],
-) -> Recommendation:
-    any_own = any(row.run.head.name == "luma" for row in measured_here)
-    budgets, convention = question.budgets, question.convention
-    rankings = by_preference(
-        [
-            (_preference(question, scale, usual), rank(within, budgets, predictor, scale, convention))
-            for usual, scale in predictor.scales(question.dataset)
-        ]
-    )
-    best = rankings[0] if rankings else None
-    rows = best.rows if best else rank_by_size(within, budgets, convention)
-    rest = untested(within, budgets, predictor, best.scale, convention) if best else []
+            check_known(question, priced, speed)
+        raise NoAnswer(unmet(question, priced))
+    desk = _Desk(question, model, {row.id: row for row in evidence} if with_reasons else {}, with_reasons)
+    judged = desk.judge(within)
+    supported = [each for each in judged if has_evidence(each.prediction)]
+    found = desk.rank(supported, chooser)
+    rows = desk.rows(found.rows[:top])
+    binding = held.binding(found.rows[0].priced, question.budgets) if found.rows else None
     return Recommendation(
-        dataset=question.dataset,
-        budgets=budgets,
-        ranked_by="miou_percent" if best else "macs",
-        scale=best.scale if best else None,
-        rows=rows[:top],
+        question=question,
+        rows=rows,
+        scale_note=model.scale_note,
         num_within_budget=len(within),
-        num_dominated=best.num_dominated if best else 0,
-        other_scales=tuple(_shortened(each) for each in rankings[1 : 1 + _NUM_OTHER_SCALES]),
-        num_without_evidence=len(rest) if best else len(within),
-        without_evidence=tuple(_one_per_weights(rest)[:_NUM_UNTESTED]),
-        conditions=bench.conditions if bench else None,
-        notes=(_scale_note(best, question.dataset, question.head, any_own), *notes),
-        measured_here=measured_here,
+        num_ranked=len(supported),
+        num_ties=found.num_ties,
+        chosen_by=chooser.title if chooser else "model",
+        binding=binding,
+        price=desk.price(priced, found.rows, binding) if binding and question.objective == "miou" else None,
+        may_exceed=desk.aside(may_exceed),
+        unsupported=desk.aside([each.priced for each in judged if not has_evidence(each.prediction)]),
+        notes=(*_chooser_notes(chooser), *_notes(question, priced)),
+        next_run=desk.next_run(judged, own) if judged else "",
+        measured_here=settled(own, within, priced, question),
     )
 
 
-def _preference(question: Question, scale: Scale, usual: int) -> int:
-    """Figures of another head than LUMA that is asked for come before all others."""
-    return _ASKED if question.head != "luma" and scale.head == question.head else usual
-
-
-def _shortened(ranking: Ranking) -> Ranking:
-    return Ranking(
-        ranking.scale,
-        ranking.rows[:_ROWS_PER_OTHER_SCALE],
-        ranking.num_with_evidence,
-        ranking.num_figures,
-        ranking.num_dominated,
+def _affordable(question: Question, pool: Iterable[Priced]) -> tuple[list[Priced], list[Priced]]:
+    """What surely meets every budget, and what may exceed one; both with a known cost on the front's axis."""
+    known = [each for each in pool if not math.isnan(place(each, question.axis))]
+    standings = [(held.standing(each, question.budgets), each) for each in known]
+    return (
+        [each for standing, each in standings if standing == "within"],
+        [each for standing, each in standings if standing == "may exceed"],
     )
 
 
-def _one_per_weights(rows: Sequence[Row]) -> list[Row]:
-    """The first row of each checkpoint."""
-    first: dict[str, Row] = {}
-    for row in rows:
-        first.setdefault(row.candidate.timm_name, row)
-    return list(first.values())
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """A question and the model that answers it; what was predicted once is kept by checkpoint and size."""
 
+    question: Question
+    model: AccuracyModel
+    evidence: Mapping[str, Evidence]
+    with_reasons: bool
+    kept: dict[tuple[str, int], tuple[Subject, Prediction]] = field(default_factory=dict)
 
-def _head_notes(question: Question) -> list[str]:
-    if question.head == "luma":
-        return []
-    return [f"costs are with head {question.head}; backbones that it cannot be attached to are left out"]
+    def judge(self, pool: Iterable[Priced]) -> list[_Judged]:
+        """The pool with subjects and predictions, in order."""
+        candidates = [each.candidate for each in pool]
+        new = {_key(each): each for each in candidates if _key(each) not in self.kept}
+        subjects = [subject(each, self.question.dataset, self.question.head) for each in new.values()]
+        predictions = self.model.predict(subjects) if subjects else []
+        self.kept.update(zip(new, zip(subjects, predictions, strict=True), strict=True))
+        return [_Judged(each, *self.kept[_key(each.candidate)]) for each in pool]
 
-
-def _scale_note(best: Ranking | None, dataset: str, head: HeadName, any_own: bool) -> str:
-    if best is None:
-        return (
-            f"no accuracy evidence on {dataset} for any candidate within budget; ranked by GMACs, which is no accuracy"
+    def rank(self, pool: Sequence[_Judged], chooser: Chooser | None) -> Order:
+        """The candidates in order; nothing without any."""
+        if not pool:
+            return Order((), 0)
+        subjects, macs = [each.subject for each in pool], [each.priced.cost("macs") for each in pool]
+        return order(
+            self.question,
+            [each.priced for each in pool],
+            [each.prediction for each in pool],
+            self.model.draws(subjects, NUM_DRAWS),
+            chooser.scores(subjects, macs) if chooser else None,
         )
-    if best.scale.head == head:
-        return f"accuracy: {best.scale.label}"
-    unseen = "own LUMA runs stand apart" if any_own else "no LUMA run seen"
-    other = unseen if head == "luma" else f"it was not measured with head {head}"
-    return f"accuracy on the scale of {best.scale.label}; {other}"
+
+    def rows(self, ranked: Sequence[Ranked]) -> tuple[Row, ...]:
+        """The rows with what is to be said of each."""
+        return tuple(
+            Row(
+                rank=index + 1,
+                priced=each.priced,
+                prediction=each.prediction,
+                why=why(self.question, each.priced, each.prediction, *self._compared(each, ranked[0])),
+                best=each.best,
+                on_front=each.on_front,
+                tie=each.tie,
+                reasons=self._reasons(each) if self.with_reasons else None,
+            )
+            for index, each in enumerate(ranked)
+        )
+
+    def _compared(self, row: Ranked, first: Ranked) -> tuple[str, ...]:
+        if row is first:
+            return ()
+        mious = row.prediction.miou_percent, first.prediction.miou_percent
+        return (compared(self.question, row.priced, mious[0], first.priced, mious[1], row.tie),)
+
+    def _reasons(self, row: Ranked) -> Reasons:
+        (judged,) = self.judge([row.priced])
+        nearest = [self.evidence[each] for each in row.prediction.support.ids if each in self.evidence]
+        return Reasons(tuple(self.model.effects(judged.subject)), tuple(nearest[:_NUM_NEAREST]))
+
+    def aside(self, pool: Sequence[Priced]) -> Aside:
+        """How many there are, and the highest predictions among them, one size of each checkpoint."""
+        ordered = sorted(self.judge(pool), key=lambda each: (-each.miou, each.priced.candidate.key))
+        first: dict[str, _Judged] = {}
+        for each in ordered:
+            first.setdefault(each.priced.candidate.timm_name, each)
+        rows = [
+            Row(index + 1, each.priced, each.prediction, why(self.question, each.priced, each.prediction))
+            for index, each in enumerate(list(first.values())[:_NUM_ASIDE])
+        ]
+        return Aside(len(pool), tuple(rows))
+
+    def price(self, pool: Sequence[Priced], ranked: Sequence[Ranked], binding: Budget) -> Price | None:
+        """What the best under twice the binding budget is predicted to gain over the best under the budget itself."""
+        doubled = held.relaxed(binding)
+        budgets = tuple(doubled if each is binding else each for each in self.question.budgets)
+        looser = replace(self.question, budgets=budgets)
+        (best,) = self.judge([max(ranked, key=lambda row: row.prediction.miou_percent).priced])
+        wider = [each for each in self.judge(_affordable(looser, pool)[0]) if has_evidence(each.prediction)]
+        then = max(wider, key=lambda each: (each.miou, each.priced is best.priced), default=None)
+        if then is None:
+            return None
+        drawn = self.model.draws([best.subject, then.subject], NUM_DRAWS)
+        gain = sorted((drawn[:, 1] - drawn[:, 0]).tolist())
+        ends = gain[len(gain) // 10], gain[len(gain) - 1 - len(gain) // 10]
+        return Price(doubled, then.priced.candidate, then.miou - best.miou, ends)
 
 
-def _cost_notes(question: Question, eligible: Sequence[Candidate]) -> list[str]:
+    def next_run(self, pool: Sequence[_Judged], own: Sequence[OwnRow]) -> str:
+        """The run that is worth most for this answer."""
+        from luma_cli.advise.worth import worthiest
+
+        trained = frozenset((row.run.timm_name, row.run.resolution) for row in own if not row.why_not)
+        return worthiest(self.question, [tuple(each) for each in pool], self.model, trained)
+
+
+class _Judged(NamedTuple):
+    """A candidate with what is predicted of it."""
+
+    priced: Priced
+    subject: Subject
+    prediction: Prediction
+
+    @property
+    def miou(self) -> float:
+        return self.prediction.miou_percent
+
+
+def _key(candidate: Candidate) -> tuple[str, int]:
+    return candidate.timm_name, candidate.resolution
+
+
+def _chooser_notes(chooser: Chooser | None) -> list[str]:
+    return [f"ordered by {chooser.title}, not by the model: {chooser.reason}"] if chooser else []
+
+
+def _notes(question: Question, pool: Sequence[Priced]) -> list[str]:
     notes = []
-    if any(budget.kind == "macs" for budget in question.budgets):
-        notes.append(f"{convention_caption(question.convention)}; whole segmenter on one square crop")
-    uncounted = sum(each.macs is None for each in eligible)
-    if uncounted and any(budget.kind == "macs" for budget in question.budgets):
-        notes.append(f"{uncounted} candidates left out: their multiply-adds are only known as a lower bound")
+    if question.head != "luma":
+        notes.append(f"costs are with head {question.head}; backbones that it cannot be attached to are left out")
+    for kind in question.kinds:
+        uncounted = sum(kind not in each.costs for each in pool)
+        if uncounted:
+            reason = "only known as a lower bound" if kind in held.EXACT else "not known on this device"
+            notes.append(f"{uncounted} candidates left out: their {held.TITLES[kind]} are {reason}")
     return notes
-
-
-def _bench_notes(bench: Bench | None, dataset: str, device: str | None) -> list[str]:
-    if bench is None:
-        return [f"device {device} is not used: no budget in time, rate, memory or energy"] if device else []
-    notes = [f"measured on {bench.conditions.label}; batch-1 eager latency, plateau throughput"]
-    if bench.num_left_out:
-        notes.append(f"{bench.num_left_out} rows measured under other conditions, or since repeated, were left out")
-    if bench.conditions.num_classes != num_classes(dataset):
-        notes.append(f"measured with {bench.conditions.num_classes} classes, {dataset} has {num_classes(dataset)}")
-    if bench.flagged:
-        flags = sorted({flag for row in bench.flagged for flag in row.flags})
-        notes.append(f"{len(bench.flagged)} rows flagged {' or '.join(flags)} were left out; repeat them with --again")
-    noisy = sorted({row.name for row in bench.rows if row.noisy})
-    if noisy:
-        notes.append(f"noisy measurements: {', '.join(noisy)}; repeat them with --again")
-    return notes
-
-
-def _luma_notes(facts: Sequence[Evidence], dataset: str) -> list[str]:
-    published = [row for row in facts if row.provenance == "published LUMA" and row.dataset == dataset]
-    return [
-        f"published LUMA figure {row.miou_percent:g} ({row.backbone}) supports no candidate: {row.size}"
-        for row in published
-        if row.height is None
-    ]

@@ -3,52 +3,121 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from luma_cli.cli.options import Convention, Database, Dataset, Flops, Head, HeadName, Json, Resolutions
+from luma_cli.cli.options import Convention, Database, Dataset, Flops, Head, HeadName, Resolutions
+
+if TYPE_CHECKING:
+    from luma_cli.advise.answer import Recommendation
+
+_UNANSWERED = 1
+
+
+class Objective(StrEnum):
+    """What is wanted most."""
+
+    miou = "miou"
+    miou_per_ms = "miou-per-ms"
+    knee = "knee"
 
 
 def recommend(
     budget: Annotated[
         list[str] | None,
-        typer.Option("--budget", help="200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J; may repeat."),
+        typer.Option(
+            "--budget", help="200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J, 24gpuh; may repeat."
+        ),
     ] = None,
     dataset: Annotated[Dataset, typer.Option("--dataset", help="Dataset of the accuracy.")] = Dataset.ade20k,
+    objective: Annotated[Objective, typer.Option("--objective", help="What is wanted most.")] = Objective.miou,
     resolutions: Resolutions = None,
     family: Annotated[
-        list[str] | None, typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe.")
+        list[str] | None,
+        typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe; may repeat."),
     ] = None,
-    top: Annotated[int, typer.Option("--top", help="How many rows.")] = 5,
+    pretraining: Annotated[
+        list[str] | None, typer.Option("--pretraining", help="Objective, e.g. dinov3; may repeat.")
+    ] = None,
+    licence: Annotated[
+        list[str] | None, typer.Option("--license", help="Of the weights, e.g. apache-2.0; may repeat.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", help="How many rows.")] = 3,
     head: HeadName = Head.luma,
     device: Annotated[
-        str | None, typer.Option("--device", help="Device of measured budgets: cpu, cuda or part of its name.")
+        str | None,
+        typer.Option(
+            "--device", help="Device of time, memory and energy: cpu, cuda or part of its name, e.g. 'RTX 4090'."
+        ),
     ] = None,
-    as_json: Json = False,
+    why: Annotated[bool, typer.Option("--why", help="Each effect in mIoU points, and the nearest evidence.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Profile the five most promising here first, then answer.")
+    ] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="How good the advisor is on rows it did not see, instead of an answer.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, schema 2.")] = False,
     convention: Flops = Convention.mac,
     database: Database = None,
 ) -> None:
     """Recommend backbone, pretraining and resolution under a budget.
 
-    GFLOPs and parameters are exact and include --head; ms, fps, img/s, GiB and J use only rows measured with that head
-    on the device. Accuracy stands on one named scale, which may be another head's, and says which.
+    GFLOPs and parameters are exact and include --head; ms, fps, img/s, GiB, J and GPU-hours are measured, shipped or
+    predicted, and say which. A predicted cost must fit at the dear end of its 80 % interval. mIoU is predicted from
+    published results and your own runs. Exit code 1 when nothing can be recommended.
     """
+    if audit:
+        _audit(database, as_json)
+        return
     from luma_cli.advise.api import recommend as answer
+    from luma_cli.cli.measure_shortlist import Session
     from luma_cli.report.recommendation import print_recommendation
 
-    found = answer(
+    ask: Callable[..., Recommendation] = partial(
+        answer,
         budget or [],
         dataset=dataset.value,
+        objective=objective.value,
         resolutions=resolutions or (),
         families=family or (),
-        top=top,
+        pretrainings=pretraining or (),
+        licences=licence or (),
         head=head.value,
         device=device,
         convention=convention.value,
         database=database,
     )
+    session = Session(ask, dataset.value, head.value, device, database)
+    if measure:
+        session.measure()
+    found = session.first(top=top, with_reasons=why, may_ask=not (measure or as_json))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
     else:
-        print_recommendation(found, convention.value)
+        print_recommendation(found)
+        if not measure and session.offers():
+            session.measure()
+            found = ask(top=top, with_reasons=why)
+            print_recommendation(found)
+    if not found.rows:
+        raise typer.Exit(_UNANSWERED)
+
+
+def _audit(database: Path | None, as_json: bool) -> None:
+    """Prints the audit of the model on all evidence, and of the transfer of speed."""
+    from luma_cli.accuracy.audit import audit
+    from luma_cli.evidence.table import load_evidence
+    from luma_cli.report.audit import print_audit
+    from luma_cli.speed.audit import audit as speed_audit
+
+    found, speed = audit(load_evidence(database)), speed_audit()
+    if as_json:
+        typer.echo(json.dumps({**found.to_json(), "speed": speed.to_json()}, indent=1, allow_nan=False))
+    else:
+        print_audit(found, speed)

@@ -1,134 +1,199 @@
-"""A recommendation in a terminal or a pipe: the ranked table, why each row stands there, and what to keep in mind."""
+"""A recommendation in a terminal or a pipe: the table, why each row stands there, and what to keep in mind."""
 
 from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
 from luma_cli.report.table import Table, columns, number, print_table
-from luma_cli.units import Budget, FlopConvention, gflops, gibibytes
+from luma_cli.units import BudgetKind, FlopConvention, gflops
 
 if TYPE_CHECKING:
-    from luma_cli.advise.answer import Ranking, Recommendation, Row
+    from luma_cli.advise.answer import Aside, Price, Recommendation, Row
+    from luma_cli.evidence.evidence import Evidence
+    from luma_cli.speed.quantity import Quantity
 
 _NUM_OWN = 8
-_HEADINGS = {
+_NUM_ASIDE = 3
+_HEADINGS: Mapping[BudgetKind, str] = {
+    "macs": "GFLOPs",
+    "params": "params M",
     "ms": "p50 ms",
     "fps": "fps",
     "images_per_second": "img/s",
     "bytes": "GiB",
     "joules": "J/img",
+    "gpu_hours": "GPU-h",
 }
+_OBJECTIVES = {"miou": "highest mIoU", "miou-per-ms": "highest mIoU per ms", "knee": "knee of the front"}
 
 
-def print_recommendation(
-    answer: Recommendation, convention: FlopConvention = "mac", file: TextIO | None = None
-) -> None:
+def print_recommendation(answer: Recommendation, file: TextIO | None = None) -> None:
     """Print the answer to `file` (default stdout): readable on a terminal, tab-separated with `why` in a pipe."""
     stream = file or sys.stdout
     if not stream.isatty():
-        print_table(_table(answer, convention, with_why=True), stream)
-        for mark, text in _remarks(answer, convention):
+        print_table(_table(answer, with_why=True), stream)
+        for mark, text in _remarks(answer):
             if text:
                 print(f"# {mark}{text}", file=stream)
         return
-    print_table(_table(answer, convention, with_why=False), stream)
+    print_table(_table(answer, with_why=False), stream)
     for row in answer.rows:
-        _paragraph(f"{row.rank:2}. ", _name(row) + ": " + row.why, stream)
-    for mark, text in _remarks(answer, convention):
+        _paragraph(f"{row.rank:2}. ", f"{row.candidate.label}: {row.why}", stream)
+    for mark, text in _remarks(answer):
         _paragraph(mark, text, stream)
 
 
-def _remarks(answer: Recommendation, convention: FlopConvention) -> Iterator[tuple[str, str]]:
-    """What qualifies the table: own runs, candidates without evidence, other scales, notes; a mark and a text each."""
-    yield from _own_lines(answer, convention)
-    if answer.without_evidence:
-        yield "", ""
-        yield "", f"{answer.num_without_evidence} candidates within budget have no evidence on this scale, among them:"
-        for row in answer.without_evidence:
-            yield "  - ", f"{_name(row)} at {row.candidate.resolution} px: {row.why}"
-    for ranking in answer.other_scales:
-        yield "", ""
-        yield "", f"On another scale, not to be compared with the above ({ranking.scale.label}):"
-        yield "  ", _short(ranking)
+def _table(answer: Recommendation, with_why: bool) -> Table:
+    question = answer.question
+    best = {"miou": "P(best)", "miou-per-ms": "P(best)", "knee": "P(knee)"}[question.objective]
+    kinds = list(dict.fromkeys((*question.kinds, "macs")))
+    headings = ["#>", "backbone", "px>", "mIoU>", "80 %>", f"{best}>", "P(front)>"]
+    headings += [f"{_HEADINGS[kind]}>" for kind in kinds]
+    rows = []
+    for row in answer.rows:
+        cells = [*_cells(row), *(_cost(row.priced.costs.get(kind), question.convention) for kind in kinds)]
+        rows.append(tuple(cells + ([row.why] if with_why else [])))
+    asked = ", ".join(budget.text for budget in question.budgets) or "no budget"
+    return Table(
+        columns(*headings, *(["why~"] if with_why else [])),
+        tuple(rows),
+        title=f"{question.dataset} under {asked}, {_OBJECTIVES[question.objective]}: "
+        f"{answer.num_within_budget} candidates within budget, {answer.num_ranked} with evidence",
+        caption=f"mIoU in percent with its 80 % interval, {answer.scale_note}"
+        if answer.rows
+        else "nothing is recommended: no evidence speaks of any candidate that surely fits",
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    low, high = row.prediction.interval_80
+    return [
+        f"{row.rank}{'=' if row.tie else ''}",
+        row.candidate.title + (" !" if row.prediction.extrapolated else ""),
+        str(row.candidate.resolution),
+        number(row.prediction.miou_percent),
+        f"{number(low)}-{number(high)}",
+        _chance(row.best),
+        _chance(row.on_front),
+    ]
+
+
+def _chance(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _cost(quantity: Quantity | None, convention: FlopConvention) -> str:
+    """The value alone; a tilde where it is predicted."""
+    from luma_cli.advise.budgets import amount
+
+    if quantity is None:
+        return "-"
+    mark = "~" if quantity.origin == "predicted" else ""
+    return mark + amount(quantity.kind, quantity.value, convention)
+
+
+def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
+    """What qualifies the table, a mark and a text each; the mark also indents what is wrapped."""
+    yield "", ""
+    yield from _decision(answer)
+    yield from _reasons(answer)
+    yield from _aside(answer, answer.may_exceed, "may exceed a budget (the 80 % interval of a predicted cost does)")
+    yield from _aside(answer, answer.unsupported, "within budget have no evidence and are not recommended")
+    yield from _own_lines(answer)
     yield "", ""
     for note in answer.notes:
         yield "* ", note
 
 
-def _own_lines(answer: Recommendation, convention: FlopConvention) -> Iterator[tuple[str, str]]:
-    """The user's own runs: what was measured, on which data, and why a run is not ranked."""
+def _decision(answer: Recommendation) -> Iterator[tuple[str, str]]:
+    if answer.num_ties:
+        yield "* ", f"tie (=): {answer.num_ties} candidates are within seed noise of the best; the cheapest is first"
+    if any(row.prediction.extrapolated for row in answer.rows):
+        yield "* ", "!: extrapolated beyond the evidence; see the row's reason"
+    if answer.rows:
+        yield "* ", f"P(front): that nothing with less {_axis(answer)} is as good"
+    if answer.binding is not None:
+        from luma_cli.advise.budgets import slack
+
+        yield "* ", f"binding: {answer.binding.text}, {slack(answer.rows[0].priced, answer.binding):.0%} slack"
+    if answer.price is not None:
+        yield "* ", _price(answer.price)
+    if answer.next_run:
+        yield "* ", f"next run: {answer.next_run}"
+
+
+def _axis(answer: Recommendation) -> str:
+    from luma_cli.advise.budgets import TITLES
+    from luma_cli.units import FLOORS
+
+    kind = answer.question.axis
+    return "time per image" if kind in FLOORS else TITLES[kind]
+
+
+def _price(price: Price) -> str:
+    low, high = price.interval_80
+    return (
+        f"{price.budget.text} would buy {price.points:+.1f} mIoU (80 %: {low:+.1f} to {high:+.1f}), "
+        f"with {price.candidate.label}"
+    )
+
+
+def _reasons(answer: Recommendation) -> Iterator[tuple[str, str]]:
+    """Of each row, with --why: what each property contributes, and the nearest results with their sources."""
+    for row in answer.rows:
+        if row.reasons is None:
+            continue
+        yield "", ""
+        yield "", f"Why {row.candidate.label} (mIoU points against the average, one standard deviation):"
+        for effect in row.reasons.effects:
+            yield "    ", f"{effect.points:+6.2f} +- {effect.sd_points:.2f}  {effect.name}"
+        for found in row.reasons.evidence:
+            yield "  - ", _result(found)
+
+
+def _result(found: Evidence) -> str:
+    """One result of the evidence with its protocol and its source."""
+    doubt = f"; doubtful: {found.doubtful}" if found.doubtful else ""
+    source = found.source if not found.url or found.url in found.source else f"{found.source}, {found.url}"
+    scale = replace(found.scale, recipe=found.recipe).label  # a frozen probe's scale repeats its source
+    return f"{found.miou_percent:g} mIoU {found.backbone} at {found.size}, {scale} ({source}){doubt}"
+
+
+def _aside(answer: Recommendation, aside: Aside, what: str) -> Iterator[tuple[str, str]]:
+    if not aside.count:
+        return
+    yield "", ""
+    yield "", f"{aside.count} candidates {what}, among them:"
+    for row in aside.rows[:_NUM_ASIDE]:
+        low, high = row.prediction.interval_80
+        yield (
+            "  - ",
+            f"{row.candidate.label}: {number(row.prediction.miou_percent)} mIoU predicted "
+            f"({number(low)} to {number(high)}); {row.why}",
+        )
+
+
+def _own_lines(answer: Recommendation) -> Iterator[tuple[str, str]]:
+    """The user's own runs: what was measured, on which data, and why a run says nothing directly."""
     if not answer.measured_here:
         return
     yield "", ""
     yield "", "Measured here:"
     for row in answer.measured_here[:_NUM_OWN]:
         run = row.run
-        cost = "" if run.macs is None else f", {number(gflops(run.macs, convention))} GFLOPs"
+        cost = "" if run.macs is None else f", {number(gflops(run.macs, answer.question.convention))} GFLOPs"
         yield (
             "  - ",
             f"{run.backbone} at {run.resolution} px: {run.miou_percent:.1f} mIoU on {run.data} {run.split}{cost}, run "
-            f"{run.run_id}; " + (f"not ranked: {', '.join(row.why_not)}" if row.why_not else "ranked on its own scale"),
+            f"{run.run_id}; " + (f"set apart: {', '.join(row.why_not)}" if row.why_not else "evidence for this answer"),
         )
     if (more := len(answer.measured_here) - _NUM_OWN) > 0:
         yield "    ", f"and {more} more; --json has them all"
-
-
-def _table(answer: Recommendation, convention: FlopConvention, with_why: bool) -> Table:
-    measured = [budget for budget in answer.budgets if budget.kind in _HEADINGS]
-    headings = ["#>", "backbone", "px>", "mIoU>", "GFLOPs>", "params M>"]
-    headings += [f"{_HEADINGS[budget.kind]}>" for budget in measured]
-    rows = []
-    for row in answer.rows:
-        cells = _cells(row, convention) + [_measured(row, budget) for budget in measured]
-        rows.append(tuple(cells + ([row.why] if with_why else [])))
-    asked = ", ".join(budget.text for budget in answer.budgets) or "no budget"
-    scale = answer.scale.label if answer.scale else "no accuracy evidence"
-    return Table(
-        columns(*headings, *(["why~"] if with_why else [])),
-        tuple(rows),
-        title=f"{answer.dataset} under {asked}: {answer.num_within_budget} candidates within budget",
-        caption="mIoU in percent on the scale of " + scale
-        if answer.scale
-        else "no accuracy evidence; ordered by GMACs",
-    )
-
-
-def _cells(row: Row, convention: FlopConvention) -> list[str]:
-    candidate, prediction = row.candidate, row.prediction
-    miou = prediction.miou_percent if prediction else None
-    return [
-        f"{row.rank}{'=' if row.tie else ''}" if prediction else "-",  # an order by cost is no rank
-        _name(row),
-        str(candidate.resolution),
-        number(miou),
-        number(None if candidate.macs is None else gflops(candidate.macs, convention)),
-        number(None if candidate.params is None else candidate.params / 1e6),
-    ]
-
-
-def _name(row: Row) -> str:
-    """The card's name; the objective is in it already or is added."""
-    name, objective = row.candidate.name, row.candidate.pretraining
-    return name if not objective or objective in name else f"{name} ({objective})"
-
-
-def _measured(row: Row, budget: Budget) -> str:
-    from luma_cli.advise.budgets import cost
-
-    value = cost(row.candidate, budget.kind)
-    return number(gibibytes(value) if value is not None and budget.kind == "bytes" else value, 2)
-
-
-def _short(ranking: Ranking) -> str:
-    return "; ".join(
-        f"{_name(row)} at {row.candidate.resolution} px {number(row.prediction.miou_percent)}"
-        for row in ranking.rows
-        if row.prediction is not None
-    )
 
 
 def _paragraph(mark: str, text: str, file: TextIO) -> None:

@@ -6,13 +6,11 @@ Speed is the architecture's: rows taken with random weights hold for every pretr
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.store.measurements import Measurement
 
 
@@ -153,49 +151,3 @@ def _measured(row: Measurement, conditions: Callable[..., Conditions]) -> Measur
         started_at=row.started_at,
         fingerprint=row.fingerprint,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """The measured rows an answer may use: one device, one set of conditions, the latest row of each model and size.
-
-    flagged: rows of that device left out because a flag speaks against them. num_left_out: all others left out.
-    """
-
-    conditions: Conditions
-    rows: tuple[Measured, ...]
-    num_left_out: int
-    flagged: tuple[Measured, ...] = ()
-
-
-def choose(rows: Sequence[Measured], device: str | None, head: str = "luma") -> Bench:
-    """The rows of the named device, or of the only one, with this head; of its conditions those with most models.
-
-    Raises NoAnswer when nothing was measured there, UsageError when several devices could be meant.
-    """
-    heads = [row for row in rows if row.conditions.head == head]
-    found = [row for row in heads if device is None or _is_device(row.conditions, device)]
-    sound = [row for row in found if not row.flags]
-    if not sound:
-        only = f"; {len(found)} rows are flagged {found[0].flags[0]}" if found else ""
-        with_head = "" if head == "luma" else f" with head {head}"
-        raise NoAnswer(f"nothing was measured{with_head} on {device or 'any device'}{only}")
-    names = sorted({row.conditions.device_name for row in sound})
-    if len(names) > 1:
-        raise UsageError(f"measured on {len(names)} devices ({', '.join(names)}); name one, e.g. --device {names[0]!r}")
-    groups: dict[Conditions, dict[tuple[str, str, int], Measured]] = defaultdict(dict)
-    for row in sorted(sound, key=lambda row: (row.started_at, row.fingerprint)):
-        groups[row.conditions][row.name if row.own_module else "", row.architecture, row.resolution] = row
-    conditions = max(groups, key=lambda each: (len(groups[each]), _latest(groups[each].values()), each))
-    chosen = tuple(groups[conditions].values())
-    flagged = tuple(row for row in found if row.flags)
-    return Bench(conditions, chosen, len(sound) - len(chosen), flagged)
-
-
-def _latest(rows: Iterable[Measured]) -> str:
-    return max(row.started_at for row in rows)
-
-
-def _is_device(conditions: Conditions, device: str) -> bool:
-    wanted = device.lower()
-    return wanted.split(":")[0] == conditions.device.lower() or wanted in conditions.device_name.lower()

@@ -1,0 +1,50 @@
+"""The run that would most improve the recommendation itself, as one line of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from luma_cli.accuracy.prediction import AccuracyModel, Prediction
+from luma_cli.accuracy.subject import Subject
+from luma_cli.advise.axis import place
+from luma_cli.advise.budgets import Priced
+from luma_cli.advise.next_run import LEAST_REGRET, Bench, command
+from luma_cli.advise.question import Question
+from luma_cli.advise.training_cost import num_images_seen, training_cost, usual_recipe
+
+# The contenders: no run of a candidate that is unlikelier than these to be the best could change who is.
+NUM_CONTENDERS = 60
+
+
+def worthiest(
+    question: Question,
+    within: Sequence[tuple[Priced, Subject, Prediction]],
+    model: AccuracyModel,
+    trained: frozenset[tuple[str, int]],
+) -> str:
+    """The `luma train` line with what it is expected to save and what it costs; says so where no run is worth it.
+
+    within: every candidate that surely meets the budgets, those without evidence too. trained: timm name and resolution
+    of the user's comparable runs, which are not proposed again.
+    """
+    contenders = sorted(within, key=lambda each: (-each[2].interval_80[1], each[0].candidate.key))[:NUM_CONTENDERS]
+    recipe = usual_recipe(question.dataset, question.head)
+    images = num_images_seen(recipe, question.dataset)
+    in_hours = all("gpu_hours" in priced.costs for priced, _, _ in contenders)
+    costs = {
+        at: cost
+        for at, (priced, _, _) in enumerate(contenders)
+        if (priced.candidate.timm_name, priced.candidate.resolution) not in trained
+        and (cost := training_cost(priced, images, in_hours, question.convention)) is not None
+    }
+    places = np.array([place(priced, question.axis) for priced, _, _ in contenders])
+    draws = model.draws([subject for _, subject, _ in contenders], 1000)
+    bench = Bench(places, draws, question.axis, [True] * len(contenders))
+    picks = bench.pick(list(costs), [cost.value for cost in costs.values()], float("inf"), 1) if costs else []
+    if not picks:
+        return f"none is expected to better this by {LEAST_REGRET:g} mIoU; luma next looks at the whole front"
+    (pick,) = picks
+    line = command(contenders[pick.index][0].candidate, question.dataset, recipe.name, question.head)
+    return f"{line} (expected to save {pick.gain:.2f} mIoU of regret, for {costs[pick.index].text})"

@@ -1,0 +1,180 @@
+"""The learned front in a terminal or a pipe: its rows with their chances, and what lies near, below and beside it."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Collection, Iterator, Mapping
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, TextIO
+
+from luma_cli.advise.budgets import TITLES, amount
+from luma_cli.advise.hypervolume import REFERENCE_COST
+from luma_cli.advise.ties import TIE_MIOU
+from luma_cli.report.table import Table, columns, number, print_table
+from luma_cli.units import BudgetKind, gflops, gibibytes
+
+if TYPE_CHECKING:
+    from luma_cli.advise.learned_front import FrontRow, LearnedFront, OwnDistance
+    from luma_cli.speed.quantity import Quantity
+
+_NUM_OWN = 8
+_HEADINGS: Mapping[BudgetKind, str] = {
+    "macs": "GFLOPs",
+    "params": "M params",
+    "ms": "ms",
+    "images_per_second": "img/s",
+    "bytes": "GiB",
+    "joules": "J/img",
+}
+
+
+def print_front(front: LearnedFront, file: TextIO | None = None) -> None:
+    """Print the front to `file` (default stdout): a table, and remarks under it."""
+    stream = file or sys.stdout
+    print_table(front_table(front), stream)
+    for mark, text in _remarks(front):
+        if stream.isatty():
+            width = max(40, get_terminal_size((80, 24)).columns - 1)
+            print(
+                textwrap.fill(
+                    text, width, break_on_hyphens=False, initial_indent=mark, subsequent_indent=" " * len(mark)
+                ),
+                file=stream,
+            )
+        elif text:
+            print(f"# {mark}{text}", file=stream)
+
+
+def front_table(front: LearnedFront) -> Table:
+    """The rows of the front; a column for the origin of costs where there are several."""
+    origins = {row.priced.costs[front.kind].origin for row in front.rows}
+    source = ["from"] if len(origins) > 1 else []
+    rows = [
+        (
+            row.candidate.title + ("*" if row.prediction.extrapolated else ""),
+            str(row.candidate.resolution),
+            *([row.priced.costs[front.kind].origin] if source else []),
+            _cost(front, row.priced.costs[front.kind]),
+            number(row.prediction.miou_percent),
+            _ends(row.prediction.interval_80),
+            f"{row.on_front:.0%}",
+            "-" if row.per_doubling is None else f"{row.per_doubling:+.1f}",
+            "/".join(number(each) for each in row.attained),
+        )
+        for row in _shown(front)
+    ]
+    return Table(
+        columns(
+            "backbone", "px>", *source, f"{_HEADINGS[front.kind]}>", "mIoU>", "80 %>", "P>", "next 2x>", "reached>"
+        ),
+        tuple(rows),
+        title=f"{front.question.dataset}: learned front over {TITLES[front.kind]}, {front.num_candidates} candidates",
+        caption=_caption(front, origins),
+    )
+
+
+def _shown(front: LearnedFront) -> list[FrontRow]:
+    """The rows that add more than a tie to the one shown before."""
+    shown: list[FrontRow] = []
+    for row in front.rows:
+        if not shown or row.prediction.miou_percent - shown[-1].prediction.miou_percent > TIE_MIOU:
+            shown.append(row)
+    return shown
+
+
+def _caption(front: LearnedFront, origins: Collection[str]) -> str:
+    lines = [
+        f"mIoU in percent as predicted for one run, {front.scale_note}, with the central 80 % interval",
+        f"P: chance to be on the front. next 2x: mIoU points that twice the {TITLES[front.kind]} would add",
+        "reached: mIoU that the best at this cost has, whichever it is, with 90/50/10 % probability",
+    ]
+    if len(origins) == 1:
+        lines.append(f"{TITLES[front.kind]}: {next(iter(origins))}")
+    if (hidden := len(front.rows) - len(_shown(front))) > 0:
+        lines.append(f"{hidden} more rows add {TIE_MIOU:g} mIoU or less to the one above; --json has them")
+    if any(row.prediction.extrapolated for row in front.rows):
+        lines.append("*: extrapolated, beyond the sizes, tokens, families or objectives of the evidence")
+    return "\n".join(lines)
+
+
+def _cost(front: LearnedFront, quantity: Quantity) -> str:
+    said = _amount(front, quantity)
+    return said if quantity.origin in ("exact", "measured") else f"~{said}"
+
+
+def _amount(front: LearnedFront, quantity: Quantity) -> str:
+    said = amount(front.kind, quantity.value, front.question.convention)
+    return f"{float(said):,.0f}" if "e" in said else said
+
+
+def _ends(ends: tuple[float, float]) -> str:
+    return f"{number(ends[0])}-{number(ends[1])}"
+
+
+def _remarks(front: LearnedFront) -> Iterator[tuple[str, str]]:
+    """What belongs to the front and is no row of it; a mark and a text each."""
+    yield "", ""
+    yield "", _bend(front)
+    yield "", _covered(front)
+    if front.likely:
+        yield "", ""
+        yield "", "Off this envelope, yet likely on the front:"
+        for row in front.likely:
+            yield "  - ", f"{_said(front, row)}, P {row.on_front:.0%}"
+    if front.own:
+        yield "", ""
+        yield "", "Your own runs, against the front at their cost:"
+        for each in front.own[:_NUM_OWN]:
+            yield "  - ", _distance(front, each)
+        if (more := len(front.own) - _NUM_OWN) > 0:
+            yield "    ", f"and {more} more; --json has them all"
+    yield "", ""
+    for note in front.notes:
+        yield "* ", note
+
+
+def _bend(front: LearnedFront) -> str:
+    if front.knee is None:
+        return "Knee: none, the front has fewer than three points or is straight."
+    voted, candidate = front.knee
+    return f"Knee at {candidate.label} in {voted.share:.0%} of draws."
+
+
+def _covered(front: LearnedFront) -> str:
+    area = front.hypervolume
+    reference = f"{_reference(front):,.0f} {_HEADINGS[front.kind]}"
+    return (
+        f"Hypervolume {area.mean:.0f} mIoU points x doublings (80 %: {area.low:.0f} to {area.high:.0f}), "
+        f"up to {reference}, from {front.reference_miou:g} mIoU up."
+    )
+
+
+def _reference(front: LearnedFront) -> float:
+    """The reference cost as the table counts; a rate of one is one, whichever way it is counted."""
+    cost = REFERENCE_COST[front.kind]
+    if front.kind == "bytes":
+        return gibibytes(cost)
+    return (
+        gflops(cost, front.question.convention)
+        if front.kind == "macs"
+        else cost / (1e6 if front.kind == "params" else 1)
+    )
+
+
+def _said(front: LearnedFront, row: FrontRow) -> str:
+    cost = f"{_amount(front, row.priced.costs[front.kind])} {_HEADINGS[front.kind]}"
+    return (
+        f"{row.candidate.label}: {row.prediction.miou_percent:.1f} mIoU ({_ends(row.prediction.interval_80)}), {cost}"
+    )
+
+
+def _distance(front: LearnedFront, each: OwnDistance) -> str:
+    run = each.row.run
+    cost = f"{_amount(front, each.priced.costs[front.kind])} {_HEADINGS[front.kind]}"
+    said = f"{run.backbone} at {run.resolution} px: {run.miou_percent:.1f} mIoU, {cost}, run {run.run_id}"
+    if each.by is None or each.below is None:
+        return f"{said}; cheaper than all that is on the front"
+    if each.below <= 0:
+        return f"{said}; {-each.below:.1f} above the front ({each.by.candidate.label} is expected to reach less)"
+    return f"{said}; {each.below:.1f} below the front ({each.by.candidate.label})"

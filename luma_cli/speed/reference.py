@@ -1,0 +1,239 @@
+"""Reference times: what the shipped table of one class says of any segmenter, on a device of no particular speed.
+
+A segmenter that the table has at its size keeps the table's time. One that it has at another size is scaled by
+multiply-adds (between the sizes of one network, time is proportional to them within 2 % on the shipped GPUs). Others
+get the power law of the class and what similar networks of their family deviate from it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import exp, log
+from typing import TYPE_CHECKING, Any
+
+from luma_cli.speed.features import Features, stem_of
+from luma_cli.speed.quantity import Workload
+from luma_cli.speed.shipped import Classifier, Setting, Table
+from luma_cli.speed.transfer import Points
+
+if TYPE_CHECKING:
+    from luma_cli.speed.features import Floats
+
+# Log deviation per unit of log area between the sizes of one network: median 0.02, with tails, on the shipped GPUs; on
+# a CPU, which works on one image at a time, large ones are faster than small ones suggest.
+_SIZE_SD, _CPU_SIZE_SD = 0.06, 0.2
+# A head's multiply-adds are not the backbone's: log deviation per unit of log(with head / without).
+_OTHER_WORK_SD = 0.5
+# Share of the squared disagreement between shipped settings that stays with one network.
+_DISAGREEMENT = 0.3
+_MOST_CONTRAST = 0.3
+# Similar: within about this much in log multiply-adds; a family counts as much as this many such networks.
+_NEAR, _PRIOR_WEIGHT = 0.7, 1.0
+_MACS_PER_PIXEL, _USUAL_MACS, _USUAL_INTENSITY = 8e4, 5e9, log(375)
+# Log deviation of a network that the table does not have, measured by leaving each out; beside a family effect: less.
+_LAW_SD, _LAW_ONLY_SD, _NO_FAMILY = 0.25, 0.22, 1.6
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The shipped times of a class, as logs. own: whether they are the device's own, so that their level counts too.
+
+    rows: r classifiers. base: (r,) log ms. contrasts: (r, k) by how much each differs. law: coefficients over 1, s and
+    s squared of log ms per multiply-add; s is `sizes`, (r,) log multiply-adds per pixel. residuals: (r,) of the law.
+    law_sd: their spread for a network that the table does not have. size_sd: see `_SIZE_SD`. intensities: (r,) log
+    multiply-adds per activation. disagreements: (r,) variance between the settings that stays with the row. by_name,
+    by_stem, by_family: indices of rows.
+    """
+
+    settings: tuple[Setting, ...]
+    own: bool
+    rows: tuple[Classifier, ...]
+    base: Floats
+    contrasts: Floats
+    law: Floats
+    residuals: Floats
+    law_sd: float
+    size_sd: float
+    sizes: Floats
+    intensities: Floats
+    disagreements: Floats
+    by_name: dict[str, list[int]]
+    by_stem: dict[str, list[int]]
+    by_family: dict[str, list[int]]
+
+    def points(
+        self, workloads: Sequence[Workload], heads: Sequence[str] = (), environments: Sequence[str] = ()
+    ) -> Points:
+        """What the table says of the workloads."""
+        import numpy as np
+
+        found = [self._point(each) for each in workloads]
+        base, variance, contrasts, macs, activations, families = zip(*found, strict=True) if found else ((),) * 6
+        features = Features(
+            np.array(macs, dtype=float),
+            np.array(activations, dtype=float),
+            np.array([each.resolution for each in workloads], dtype=float),
+            families,
+            [stem_of(each.architecture) for each in workloads],
+        )
+        shape = (len(workloads), len(self.settings))
+        return Points(
+            features,
+            np.array(base, dtype=float),
+            np.array(variance, dtype=float),
+            np.array(contrasts, dtype=float).reshape(shape),
+            heads or [each.head if each.head != "none" else "" for each in workloads],
+            environments or [""] * len(workloads),
+        )
+
+    @property
+    def middle(self) -> float:
+        """Log ms of the median classifier."""
+        import numpy as np
+
+        return float(np.median(self.base))
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the settings are of CPUs."""
+        return all(each.speed_class[0].startswith("cpu") for each in self.settings)
+
+    def law_only(self) -> Reference:
+        """Without the times of any network: for devices whose class has none."""
+        import numpy as np
+
+        return replace(
+            self,
+            settings=(),
+            contrasts=np.zeros((len(self.rows), 0)),
+            residuals=np.zeros(len(self.rows)),
+            disagreements=np.zeros(len(self.rows)),
+            law_sd=_LAW_ONLY_SD,
+            by_name={},
+            by_stem={},
+        )
+
+    def has(self, workload: Workload) -> bool:
+        """Whether the table has this network, at whatever size."""
+        return workload.architecture in self.by_name or stem_of(workload.architecture) in self.by_stem
+
+    def has_at(self, workload: Workload) -> bool:
+        """Whether it has this very classifier at this size."""
+        rows = (self.rows[index] for index in self.by_name.get(workload.architecture, ()))
+        return any(row.resolution == workload.resolution for row in rows)
+
+    def family_of(self, architecture: str) -> str:
+        """The family in timm's table, by its networks of that name or by how the name begins; empty if none."""
+        stem = stem_of(architecture)
+        if stem in self.by_stem:
+            return self.rows[self.by_stem[stem][0]].family
+        words = architecture.split("_")
+        starts = ("_".join(words[:length]) for length in range(len(words), 0, -1))
+        return next((start for start in starts if start in self.by_family), "")
+
+    def _point(self, workload: Workload) -> tuple[Any, ...]:
+        indices = self.by_name.get(workload.architecture) or self.by_stem.get(stem_of(workload.architecture))
+        return self._scaled(workload, indices) if indices else self._unknown(workload)
+
+    def _scaled(self, workload: Workload, indices: Sequence[int]) -> tuple[Any, ...]:
+        index = min(indices, key=lambda each: (abs(log(self.rows[each].resolution / workload.resolution)), each))
+        row = self.rows[index]
+        area = 2 * log(workload.resolution / row.resolution)
+        macs = float(workload.macs or row.macs * (workload.resolution / row.resolution) ** 2)
+        work = log(macs / row.macs)
+        variance = self.size_sd**2 * abs(area) + float(self.disagreements[index])
+        if workload.head != "none" or workload.macs is None:
+            variance += (_OTHER_WORK_SD * min(abs(work - area), 1.0)) ** 2 + (0.0 if workload.macs else 0.2**2)
+        activations = row.activations * (workload.resolution / row.resolution) ** 2
+        return self.base[index] + work, variance, self.contrasts[index], macs, activations, row.family
+
+    def _unknown(self, workload: Workload) -> tuple[Any, ...]:
+        """By the law, and by what networks of the family with about as many multiply-adds per pixel deviate from it."""
+        import numpy as np
+
+        macs = float(workload.macs or _USUAL_MACS * (workload.resolution / 224) ** 2)
+        size = log(macs / workload.resolution**2 / _MACS_PER_PIXEL)
+        family = self.family_of(workload.architecture)
+        near = self.by_family.get(family) or []
+        weights = np.exp(-(((self.sizes[near] - size) / _NEAR) ** 2) / 2)
+        total = float(weights.sum()) + _PRIOR_WEIGHT
+        residual = float(weights @ self.residuals[near]) / total
+        intensity = (float(weights @ self.intensities[near]) + _PRIOR_WEIGHT * _USUAL_INTENSITY) / total
+        sd = self.law_sd * (1 if near else _NO_FAMILY) + (0.0 if workload.macs else 1.0)
+        constant, linear, square = self.law.tolist()
+        base = log(macs) + constant + linear * size + square * size**2 + residual
+        return base, sd**2, [0.0] * len(self.settings), macs, macs / exp(intensity), family
+
+
+def reference_of(table: Table, settings: Sequence[Setting], own: bool, max_side: int | None = None) -> Reference:
+    """The reference from these settings of one class, each device with the same weight.
+
+    own: whether the settings are the device's own. max_side: rows above it are left out.
+    """
+    import numpy as np
+
+    columns = [table.settings.index(each) for each in settings]
+    most = max_side or max((row.resolution for row in table.rows), default=0)
+    rows = tuple(row for row in table.rows if row.resolution <= most and any(row.milliseconds[i] for i in columns))
+    times = [[row.milliseconds[i] or np.nan for i in columns] for row in rows]
+    shape, level, contrasts = _averaged(np.log(np.array(times, dtype=float)), settings)
+    macs = np.array([row.macs for row in rows])
+    size = np.log(macs / np.array([row.resolution for row in rows]) ** 2 / _MACS_PER_PIXEL)
+    terms = np.stack([np.ones_like(size), size, size**2], axis=1)
+    base = shape + (level if own else 0.0)
+    law = np.linalg.lstsq(terms, base - np.log(macs), rcond=None)[0]
+    by_name, by_stem, by_family = _indices(rows)
+    return Reference(
+        settings=tuple(settings),
+        own=own,
+        rows=rows,
+        base=base,
+        contrasts=contrasts,
+        law=law,
+        residuals=base - np.log(macs) - terms @ law,
+        law_sd=_LAW_SD,
+        size_sd=_SIZE_SD if any(each.speed_class[0].startswith("cuda") for each in settings) else _CPU_SIZE_SD,
+        sizes=size,
+        intensities=np.log(macs / np.array([row.activations for row in rows])),
+        disagreements=_DISAGREEMENT * (contrasts**2).mean(axis=1),
+        by_name=by_name,
+        by_stem=by_stem,
+        by_family=by_family,
+    )
+
+
+def _averaged(logs: Floats, settings: Sequence[Setting]) -> tuple[Floats, float, Floats]:
+    """Of (r, k) log times: (r,) mean over devices about their levels, the mean level, (r, k) what each differs by.
+
+    A setting's level is its median over the rows that all settings have. A missing time counts for nothing.
+    """
+    import numpy as np
+
+    level = np.median(logs[~np.isnan(logs).any(axis=1)], axis=0)
+    about = logs - level
+    names = sorted({each.device_name for each in settings})
+    devices = [[i for i, each in enumerate(settings) if each.device_name == name] for name in names]
+    shape = _mean(np.stack([_mean(about[:, columns]) for columns in devices], axis=1))
+    differences = np.clip(about - shape[:, None], -_MOST_CONTRAST, _MOST_CONTRAST)
+    return shape, float(level.mean()), np.nan_to_num(differences)
+
+
+def _mean(values: Floats) -> Floats:
+    """Row means of what is there; NaN for a row without anything."""
+    import numpy as np
+
+    there = ~np.isnan(values)
+    count = there.sum(axis=1)
+    mean: Floats = np.where(count > 0, np.where(there, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
+    return mean
+
+
+def _indices(rows: Sequence[Classifier]) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, list[int]]]:
+    by_name, by_stem, by_family = defaultdict(list), defaultdict(list), defaultdict(list)
+    for number, row in enumerate(rows):
+        by_name[row.architecture].append(number)
+        by_stem[stem_of(row.architecture)].append(number)
+        by_family[row.family].append(number)
+    return dict(by_name), dict(by_stem), dict(by_family)

@@ -1,0 +1,41 @@
+"""What the shipped audit must reach, and what it says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from luma_cli.speed.audit import SpeedAudit, audit, lines
+
+
+@pytest.fixture(scope="module")
+def found() -> SpeedAudit:
+    return audit()
+
+
+def test_transfer_between_gpus_meets_its_targets(found: SpeedAudit) -> None:
+    assert found.pooled[1].median_percent <= 8
+    assert found.pooled[20].median_percent <= 5.5
+    for error in found.pooled.values():
+        assert 0.72 <= error.coverage_80 <= 0.9
+        assert 0.85 <= error.coverage_90 <= 0.97
+
+
+def test_devices_alone_in_their_class_are_apart(found: SpeedAudit) -> None:
+    alone = {each.setting for each in found.transfers if not each.has_class}
+    assert alone == {"CPU i9-10940X/fp32/nchw/dynamo/2.4", "RTX PRO 6000 Max-Q/bf16/nchw/dynamo/2.9.1"}
+    assert found.pooled[1].num == sum(each.errors[1].num for each in found.transfers if each.has_class)
+
+
+def test_small_to_large_is_reported_apart(found: SpeedAudit) -> None:
+    assert len(found.upsizing) == 8
+    gpus = [known for name, (known, _) in found.upsizing.items() if name.startswith("RTX")]
+    assert all(error is not None and error.median_percent < 10 for error in gpus)
+
+
+def test_lines_and_json(found: SpeedAudit) -> None:
+    text = "\n".join(lines(found))
+    assert "| RTX 4090/amp/nhwc/eager/2.4 |" in text
+    assert "asked from 512 px" in text
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["pooled"]["1"]["num"] > 5000
