@@ -14,8 +14,8 @@ import scaling_world as world
 
 from luma_cli.accuracy.prediction import Effect, Prediction, Support
 from luma_cli.accuracy.subject import Subject
+from luma_cli.advise.candidates import load as load_candidates
 from luma_cli.advise.more_compute import more_compute
-from luma_cli.advise.recommend import load_candidates
 from luma_cli.advise.scaling_api import scaling
 from luma_cli.cli.app import run
 from luma_cli.head.config import HeadConfig
