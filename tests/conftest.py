@@ -25,6 +25,23 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     return home
 
 
+@pytest.fixture(scope="session")
+def kept_fit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that holds the model fitted to the shipped results: a fit takes a second."""
+    from luma_cli.accuracy.model import load_model
+
+    folder = tmp_path_factory.mktemp("kept_fit")
+    load_model(cache=folder / "luma" / "accuracy")
+    return folder
+
+
+@pytest.fixture
+def fitted(isolated: Path, kept_fit: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of a test that asks for predictions from the shipped results."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept_fit))
+    return kept_fit
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any attempt to open a connection off this machine fails the test."""
@@ -42,3 +59,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def memory_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that runs inside the test process leaves its allocator alone: other tests there measure memory."""
     monkeypatch.setattr("luma_cli.data.memory.keep_freed_memory", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def disks_need_not_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test cuts the power: what a killed process wrote is there without fsync too, which only costs time here."""
+    monkeypatch.setattr(os, "fsync", os.fstat)

@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from forked_luma import Forked  # noqa: E402
+
 from luma_cli.store.database import open_read  # noqa: E402
 from luma_cli.store.runs import curve  # noqa: E402
 from luma_cli.train.checkpoints import latest_sound  # noqa: E402
@@ -29,9 +31,9 @@ from luma_cli.train.run_folder import is_run, open_run  # noqa: E402
 EARLY = 0.25  # share of kills that do not wait for a checkpoint
 
 
-def start(out: Path, data: Path, num_steps: int, num_workers: int) -> subprocess.Popen[bytes]:
+def start(out: Path, data: Path, num_steps: int, num_workers: int) -> Forked:
     """Start the run in `out`, or go on with it once it has a checkpoint."""
-    command = [sys.executable, "-m", "luma_cli", "train"]
+    command = ["train"]
     if is_run(out) and list((out / "checkpoints").glob("step-*")):
         command += ["--resume", str(out)]
     else:
@@ -41,14 +43,7 @@ def start(out: Path, data: Path, num_steps: int, num_workers: int) -> subprocess
         command += ["--res", "64", "--steps", str(num_steps), "--batch", "4", "--queries", "12"]
         command += ["--set", "warmup_head_steps=1", "--set", "warmup_backbone_steps=1", "--set", "num_points=64"]
     command += ["--device", "cpu", "--checkpoint-steps", "1", "--workers", str(num_workers)]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    return Forked(command, out.with_suffix(".log"))
 
 
 def killed(
@@ -62,19 +57,18 @@ def killed(
         process = start(out, data, num_steps, num_workers)
         if not early and not _begun(process, out):
             break
-        time.sleep(chance.uniform(0, 8 if early else 1.5))
+        time.sleep(chance.uniform(0, 3 if early else 1.5))
         met += process.poll() is None
         if process.poll() is None:
             os.killpg(process.pid, which)
-        process.communicate()
+        process.wait()
         latest_sound(open_run(out))
     process = start(out, data, num_steps, num_workers)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
+    assert process.wait() == 0, process.said()
     return met
 
 
-def _begun(process: subprocess.Popen[bytes], out: Path) -> bool:
+def _begun(process: Forked, out: Path) -> bool:
     """Wait for a new checkpoint; False when the run ended first."""
     before = set((out / "checkpoints").glob("step-*"))
     while process.poll() is None:

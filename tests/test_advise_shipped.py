@@ -22,13 +22,8 @@ pytestmark = pytest.mark.skipif(not load_costs(), reason="the cost table has not
 
 
 @pytest.fixture(scope="module")
-def model() -> AccuracyModel:
-    return load_model()
-
-
-@pytest.fixture(autouse=True)
-def _empty_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LUMA_DB", str(tmp_path / "none.db"))
+def model(kept_fit: Path) -> AccuracyModel:
+    return load_model(cache=kept_fit / "luma" / "accuracy")
 
 
 def answer(model: AccuracyModel, *budgets: str, **rest: object) -> Recommendation:
@@ -110,8 +105,8 @@ def test_no_evidence_at_all_recommends_nothing_and_proposes_a_run() -> None:
     assert "luma train " in found.next_run
 
 
-def test_cold_without_torch_or_scipy(tmp_path: Path) -> None:
-    load_model()  # fills the cache
+@pytest.mark.usefixtures("fitted")
+def test_cold_without_torch_or_scipy() -> None:
     code = (
         "import sys, time; from luma_cli.advise.api import recommend; recommend(['200gflops']); "
         "print(time.process_time(), [name for name in ('torch', 'timm', 'pandas', 'scipy') if name in sys.modules])"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from drawn_data import drawn
+from forked_luma import run_together
 
 from luma_cli.data.card import load_card
 from luma_cli.data.locate import find_root
@@ -35,27 +36,12 @@ def arguments(out: Path, *more: str) -> list[str]:
     changes = ("warmup_head_steps=1", "warmup_backbone_steps=1", "num_points=64", "lr=1e-4")
     sets = [part for change in changes for part in ("--set", change)]
     data = ("--data", "ade20k", "--root", str(drawn()), "--out", str(out))
-    return ["-m", "luma_cli", "train", "test_vit", *data, *usual, *sets, *more]
-
-
-def start(num_processes: int, wanted: list[str]) -> subprocess.Popen[str]:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
-    return subprocess.Popen(
-        [sys.executable, *(torchrun if num_processes > 1 else []), *wanted],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return ["train", "test_vit", *data, *usual, *sets, *more]
 
 
 def train(num_processes: int, out: Path, *more: str) -> str:
     """Run to the end; the run's id."""
-    process = start(num_processes, arguments(out, "--steps", str(NUM_STEPS), *more))
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
+    run_together(num_processes, arguments(out, "--steps", str(NUM_STEPS), *more), out.with_suffix(".log"))
     return open_run(out).run_id
 
 
@@ -83,9 +69,7 @@ def test_all_processes_validate_the_model_that_is_kept(tmp_path):
     """BatchNorms count statistics in every process; the first one's are those of the checkpoint."""
     more = ("--res", "96", "--steps", "9", "--accumulate", "4", "--set", "batch_norm=train", "--set", "lr=0.01")
     wanted = ["test_resnet" if part == "test_vit" else part for part in arguments(tmp_path / "run", *more)]
-    process = start(2, wanted)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    run_together(2, wanted, tmp_path / "log")
     found = restore(str(tmp_path / "run"))
     card = load_card("ade20k")
     split = open_split(card, find_root(card, str(drawn())), "val")
@@ -97,7 +81,7 @@ def test_all_processes_validate_the_model_that_is_kept(tmp_path):
 
 
 def test_when_one_process_dies_all_end_and_the_checkpoint_is_whole(tmp_path):
-    process = start(2, arguments(tmp_path / "run", "--steps", "5000", "--checkpoint-steps", "1"))
+    process = torchrun(2, arguments(tmp_path / "run", "--steps", "5000", "--checkpoint-steps", "1"))
     checkpoints = tmp_path / "run" / "checkpoints"
     deadline = time.monotonic() + 120
     while not list(checkpoints.glob("step-*")) and time.monotonic() < deadline:
@@ -107,6 +91,19 @@ def test_when_one_process_dies_all_end_and_the_checkpoint_is_whole(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert latest_sound(open_run(tmp_path / "run")).manifest.step >= 1
+
+
+def torchrun(num_processes: int, wanted: list[str]) -> subprocess.Popen[str]:
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
+    return subprocess.Popen(
+        [sys.executable, "-m", *launcher, "-m", "luma_cli", *wanted],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def children(pid: int) -> list[int]:

@@ -15,7 +15,7 @@ from luma_cli.store.database import open_read
 from luma_cli.store.runs import load_run
 from luma_cli.train.run_folder import open_run
 
-NUM_STEPS = 30
+NUM_STEPS = 16
 
 
 def test_a_killed_run_has_the_curve_of_an_unbroken_one(tmp_path):
@@ -32,12 +32,11 @@ def test_a_signal_saves_says_how_to_go_on_and_ends(tmp_path, which, code):
     process = start(tmp_path / "run", drawn(), 5000, 0)
     while not list((tmp_path / "run" / "checkpoints").glob("step-*")):
         time.sleep(0.05)
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.said()
     os.kill(process.pid, which)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.wait(60) == code
     run_id = open_run(tmp_path / "run").run_id
-    assert f"luma train --resume {run_id}" in errors.decode()
+    assert f"luma train --resume {run_id}" in process.said()
     record = load_run(open_read(), run_id)
     assert record.status == "stopped"
     assert 0 < record.step < 5000

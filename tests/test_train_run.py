@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from contextlib import closing
-from dataclasses import replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -31,12 +31,18 @@ from luma_cli.train.work import Settings
 NUM_STEPS = 6
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
+@contextmanager
+def single_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    with single_thread():
+        yield
 
 
 def given(*changes: str, **fields) -> Given:
@@ -79,9 +85,45 @@ def crash_at(number: int):
     return watch
 
 
-def test_a_run_keeps_its_curve_its_checkpoint_its_scores_and_what_it_was(tmp_path):
-    seen: list[events.Event] = []
-    outcome = run(given(), tmp_path / "a", seen.append)
+@dataclass(frozen=True)
+class Made:
+    """A run with a database of its own, made once for tests that only read it."""
+
+    folder: Path
+    database: Path
+    seen: list[events.Event]
+    outcome: Outcome | None = None
+    losses: list[tuple[int, float]] = field(default_factory=list)
+
+
+def make(folder: Path, end: int | None = None) -> Made:
+    """`given()` carried out, or up to the step at which it crashes."""
+    made = Made(folder / "run", folder / "luma.db", [])
+    with single_thread(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LUMA_DB", str(made.database))
+        if end is not None:
+            with pytest.raises(Crash):
+                run(given(), made.folder, crash_at(end))
+            return made
+        outcome = run(given(), made.folder, made.seen.append)
+        return replace(made, outcome=outcome, losses=losses(outcome.run_id))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Made:
+    """A finished run."""
+    return make(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory) -> Made:
+    """A run that crashed at its second step."""
+    return make(tmp_path_factory.mktemp("crashed"), end=2)
+
+
+def test_a_run_keeps_its_curve_its_checkpoint_its_scores_and_what_it_was(whole, monkeypatch):
+    monkeypatch.setenv("LUMA_DB", str(whole.database))
+    seen, outcome = whole.seen, whole.outcome
     assert (outcome.status, outcome.step, outcome.exit_code) == ("finished", NUM_STEPS, 0)
     curve_of = losses(outcome.run_id)
     assert [number for number, _ in curve_of] == list(range(1, NUM_STEPS + 1))
@@ -98,19 +140,19 @@ def test_a_run_keeps_its_curve_its_checkpoint_its_scores_and_what_it_was(tmp_pat
     assert score.macs_per_image == pytest.approx(record.facts["macs"] * score.windows_per_image)
     assert score.miou_percent == outcome.best_miou_percent
     assert [type(event) for event in seen].count(events.Evaluated) == 1
-    assert json.loads((tmp_path / "a" / "config.json").read_text())["data_fingerprint"]
+    assert json.loads((whole.folder / "config.json").read_text())["data_fingerprint"]
 
 
-def test_the_same_command_twice_gives_the_same_bits(tmp_path):
-    one, other = run(given(), tmp_path / "a"), run(given(), tmp_path / "b")
-    assert losses(one.run_id) == losses(other.run_id)
-    first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
+def test_the_same_command_twice_gives_the_same_bits(whole, tmp_path):
+    other = run(given(), tmp_path / "b")
+    assert whole.losses == losses(other.run_id)
+    first, second = weights(whole.folder), weights(tmp_path / "b")
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_another_seed_gives_another_run(tmp_path):
-    one, other = run(given(), tmp_path / "a"), run(given(seed=1), tmp_path / "b")
-    assert losses(one.run_id) != losses(other.run_id)
+def test_another_seed_gives_another_run(whole, tmp_path):
+    other = run(given(seed=1), tmp_path / "b")
+    assert whole.losses != losses(other.run_id)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +184,11 @@ def test_a_crashed_run_goes_on_as_if_nothing_had_happened(tmp_path, changes, fie
     assert scores[0] == scores[1]
 
 
-def test_micro_batches_change_nothing_but_rounding(tmp_path):
-    whole = run(given(accumulate=1), tmp_path / "a")
+def test_micro_batches_change_nothing_but_rounding(whole, tmp_path):
+    assert open_run(whole.folder).config().micro_batch == 4
     parts = run(given(accumulate=4), tmp_path / "b")
-    for (_, one), (_, other) in zip(losses(whole.run_id), losses(parts.run_id), strict=True):
+    assert open_run(tmp_path / "b").config().micro_batch == 1
+    for (_, one), (_, other) in zip(whole.losses, losses(parts.run_id), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
 
 
@@ -195,10 +238,9 @@ def test_a_run_that_leaves_the_numbers_stops_with_advice_and_keeps_the_last_good
     assert "not finite" in record.reason
 
 
-def test_two_runs_in_one_folder_are_refused(tmp_path):
-    run(given(), tmp_path / "a")
+def test_two_runs_in_one_folder_are_refused(whole):
     with pytest.raises(RunError, match="holds run .* go on with --resume"):
-        run(given(), tmp_path / "a")
+        run(given(), whole.folder)
 
 
 @pytest.mark.parametrize(
@@ -211,11 +253,9 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
         ({"seed": 3}, "seed was 0 and is 3"),
     ],
 )
-def test_a_run_does_not_go_on_as_another_one(tmp_path, fields, words):
-    with pytest.raises(Crash):
-        run(given(), tmp_path / "a", crash_at(2))
+def test_a_run_does_not_go_on_as_another_one(crashed, fields, words):
     with pytest.raises(RunError, match=words):
-        run(Given(**fields), tmp_path / "a", resume=str(tmp_path / "a"))
+        run(Given(**fields), crashed.folder, resume=str(crashed.folder))
 
 
 def test_how_it_is_computed_may_change_and_then_does(tmp_path):
@@ -250,15 +290,12 @@ def test_fewer_images_than_the_batch_are_one_pass_and_batch_norm_knows(tmp_path)
     assert (state.epoch, state.position) == (6, 0)
 
 
-def test_other_data_under_the_same_name_is_refused(tmp_path):
-    with pytest.raises(Crash):
-        run(given(), tmp_path / "a", crash_at(2))
+def test_other_data_under_the_same_name_is_refused(crashed):
     with pytest.raises(RunError, match="the training files have fingerprint .* the run began with"):
-        run(Given(root=str(drawn(num_images=20))), tmp_path / "a", resume=str(tmp_path / "a"))
+        run(Given(root=str(drawn(num_images=20))), crashed.folder, resume=str(crashed.folder))
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
-    whole = run(given(), tmp_path / "whole")
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(whole, tmp_path):
     with pytest.raises(Crash):
         run(given(), tmp_path / "a", crash_at(4), keep=3)
     newest = latest_sound(open_run(tmp_path / "a")).path
@@ -268,7 +305,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
     notes: list[events.Event] = []
     part = run(Given(), tmp_path / "a", notes.append, resume=str(tmp_path / "a"))
     assert any(isinstance(note, events.Noted) and newest.name in note.text and "SHA-256" in note.text for note in notes)
-    assert losses(part.run_id) == losses(whole.run_id)
+    assert losses(part.run_id) == whole.losses
 
 
 def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(tmp_path, monkeypatch):
@@ -385,13 +422,12 @@ def test_a_resumed_run_is_carried_out_as_asked_now_and_keeps_its_place(tmp_path,
     assert replace(now, skip_bad=0, micro_batch=saved.micro_batch, recipe=saved.recipe) == saved
 
 
-def test_a_resumed_run_does_not_move_to_another_folder(tmp_path):
-    first = run(given(), tmp_path / "a")
-    with pytest.raises(UsageError, match=f"is not the folder of run {first.run_id}"):
-        train_run(Given(), Settings(device="cpu", resume=str(tmp_path / "a"), out=tmp_path / "b"))
+def test_a_resumed_run_does_not_move_to_another_folder(whole, tmp_path):
+    with pytest.raises(UsageError, match=f"is not the folder of run {whole.outcome.run_id}"):
+        train_run(Given(), Settings(device="cpu", resume=str(whole.folder), out=tmp_path / "b"))
 
 
-def test_a_run_that_is_stopped_before_its_first_step_goes_on(tmp_path):
+def test_a_run_that_is_stopped_before_its_first_step_goes_on(whole, tmp_path):
     def stop(event: events.Event) -> None:
         if isinstance(event, events.Started):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -400,4 +436,4 @@ def test_a_run_that_is_stopped_before_its_first_step_goes_on(tmp_path):
     assert (stopped.status, stopped.step, stopped.exit_code) == ("stopped", 0, 143)
     ended = train_run(Given(), Settings(device="cpu", resume=str(tmp_path / "a")))
     assert (ended.status, ended.step) == ("finished", NUM_STEPS)
-    assert losses(ended.run_id) == losses(run(given(), tmp_path / "b").run_id)
+    assert losses(ended.run_id) == whole.losses

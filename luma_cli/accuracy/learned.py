@@ -37,7 +37,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "family and series": ("family", "year", "series", "series x dataset", "unknown year"),
     "this backbone": ("architecture", "weights", "weights x dataset", "weights, frozen"),
     "head and protocol": (
-        *("head", "head x dataset", "recipe", "luma", "scales", "scales x head", "source", "source x head"),
+        *("head", "head x dataset", "recipe", "luma", "changed recipe", "scales", "scales x head", "source", "source x head"),
         *("iterations", "regime"),
     ),
 }

@@ -74,3 +74,10 @@ def measurements(connection: sqlite3.Connection | None, device_name: str | None 
     query, values = (_QUERY, []) if device_name is None else (f"{_QUERY} AND p.device_name = ?", [device_name])
     with translated(file_of(connection)):
         return [Measurement._make(row) for row in connection.execute(query, values)]
+
+
+def device_names(connection: sqlite3.Connection) -> list[str]:
+    """Names of the devices that anything was measured on, in alphabetical order."""
+    with translated(file_of(connection)):
+        rows = connection.execute("SELECT DISTINCT device_name FROM environment WHERE device_name <> '' ORDER BY 1")
+        return [name for (name,) in rows]

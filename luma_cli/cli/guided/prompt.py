@@ -1,0 +1,96 @@
+"""Questions asked on a terminal by questionary: lists that filter as one types, back and quit everywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from luma_cli.cli.guided.question import Move, Question, Reply
+
+if TYPE_CHECKING:
+    from prompt_toolkit.key_binding import KeyBindings
+    from questionary.question import Question as Prompt
+
+_LABELS = {Move.back: "back (Esc)", Move.quit: "quit (Ctrl-D)"}
+
+
+def ask(question: Question) -> Reply:
+    """The reply to the question. Raises KeyboardInterrupt on Ctrl-C; the terminal is as before in every case."""
+    prompt = _list(question) if question.choices else _text(question)
+    reply: Reply = prompt.unsafe_ask()
+    return (question.move(reply) or reply) if isinstance(reply, str) and not question.choices else reply
+
+
+def _list(question: Question) -> Prompt:
+    import questionary
+    from prompt_toolkit.filters import Condition
+    from questionary.prompts.common import InquirerControl
+
+    choices = [questionary.Choice(each.label, each.value) for each in question.choices]
+    choices += [questionary.Choice(_LABELS[move], move) for move in question.moves()]
+    prompt = questionary.select(
+        question.text,
+        choices=choices,
+        pointer=">",
+        use_search_filter=True,
+        use_jk_keys=False,
+        instruction="(arrows, or type to filter; Enter)",
+    )
+    lists = (window.content for window in prompt.application.layout.find_all_windows())
+    shown = next(each for each in lists if isinstance(each, InquirerControl))
+    keys = _keys(question)
+
+    # The library shows the whole list again when the filter matches nothing; Enter must not take its first entry then.
+    @keys.add("enter", eager=True, filter=Condition(lambda: bool(shown.search_filter) and not _matches(shown)))
+    def _ignored(event: Any) -> None:
+        event.app.output.bell()
+
+    return _with_keys(prompt, keys)
+
+
+def _matches(shown: Any) -> bool:
+    return any(shown.search_filter.lower() in choice.title.lower() for choice in shown.choices)
+
+
+def _text(question: Question) -> Prompt:
+    import questionary
+
+    words = ", ".join(f"'{move.value}'" for move in question.moves())
+
+    def verdict(typed: str) -> bool | str:
+        return question.move(typed) is not None or question.problem(typed) or True
+
+    prompt = questionary.text(
+        question.text,
+        default=question.default,
+        validate=verdict,
+        instruction=f"({words})",
+        validate_while_typing=False,
+    )
+    return _with_keys(prompt, _keys(question))
+
+
+def _keys(question: Question) -> KeyBindings:
+    """Esc and Ctrl-D, which mean the same in lists and texts."""
+    from prompt_toolkit.key_binding import KeyBindings
+
+    keys = KeyBindings()
+
+    @keys.add("c-d", eager=True)
+    def _quit(event: Any) -> None:
+        event.app.exit(result=Move.quit)
+
+    @keys.add("escape", eager=True)
+    def _back(event: Any) -> None:
+        if question.has_back:
+            event.app.erase_when_done = True
+            event.app.exit(result=Move.back)
+
+    return keys
+
+
+def _with_keys(prompt: Prompt, keys: KeyBindings) -> Prompt:
+    from prompt_toolkit.key_binding import merge_key_bindings
+
+    application = prompt.application
+    application.key_bindings = merge_key_bindings([application.key_bindings or keys, keys])
+    return prompt

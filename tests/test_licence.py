@@ -1,0 +1,19 @@
+"""Every licence that a card names is known to allow commercial use, or not to."""
+
+from __future__ import annotations
+
+from luma_cli.catalogue.cards import candidates
+from luma_cli.cli.guided.licence import DEMANDS, LABELS, OWN_TERMS, PERMISSIVE, RESEARCH_OR_DOUBTFUL
+
+
+def test_every_licence_of_the_cards_is_judged_and_every_judged_one_occurs() -> None:
+    named = {spec.licence for spec in candidates() if spec.public_weights}
+    judged = [*PERMISSIVE, *OWN_TERMS, *RESEARCH_OR_DOUBTFUL]
+    assert sorted(named) == sorted(judged)
+
+
+def test_what_is_demanded() -> None:
+    assert list(DEMANDS) == list(LABELS)
+    assert set(DEMANDS["permissive"]) < set(DEMANDS["commercial"])
+    assert not set(DEMANDS["commercial"]) & set(RESEARCH_OR_DOUBTFUL)
+    assert DEMANDS["any"] == ()
