@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from advise_world import TableModel, own_run
+from advise_world import TableModel, conditions, measured, own_run
 
 from luma_cli.advise import candidates as shipped
 from luma_cli.advise import setting
@@ -55,6 +55,23 @@ def test_a_front_over_time_needs_a_device() -> None:
         front_of(QUESTION, "latency", fit=fit)
 
 
+def test_a_front_over_time_mixes_no_compile_modes_and_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eager rows answer; the compiled one, far faster, is left out and named; what was not measured is predicted."""
+    compiled = conditions(compile="max-autotune")
+    rows = [
+        measured(vit("vit_s.dinov3").timm_name, 30.0),
+        measured(vit("vit_b.dinov3").timm_name, 90.0),
+        measured(vit("vit_l.dinov3").timm_name, 5.0, conditions=compiled),
+    ]
+    monkeypatch.setattr("luma_cli.advise.device.measured_rows", lambda database=None: rows)
+    found = front_of(QUESTION, "latency", fit=fit)
+    costs = {row.candidate.name: row.priced.costs["ms"] for row in found.rows}
+    assert (costs["vit_s.dinov3"].value, costs["vit_s.dinov3"].origin) == (30.0, "measured")
+    assert costs["vit_l.dinov3"].origin == "predicted"
+    assert costs["vit_l.dinov3"].value > 90
+    assert "1 measured row with compile max-autotune (here none): is left out" in found.notes
+
+
 def test_filters_that_name_nothing() -> None:
     with pytest.raises(UsageError, match="--license 'gpl' is not known"):
         front_of(Question("ade20k", licences=frozenset({"gpl"})), fit=fit)
@@ -97,5 +114,5 @@ def test_next_as_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setattr("luma_cli.advise.next_answer.next_runs", answered)
     words = ["next", "--budget-hours", "24", "--budget", "200gflops", "--budget", "100gflops", "--top", "2"]
     assert run(words) == 0
-    assert "luma train vit_" in capsys.readouterr().out
+    assert "luma train " in capsys.readouterr().out
     assert run(["next", "--budget", "200parsecs"]) == 2
