@@ -115,7 +115,7 @@ def test_a_believed_run_is_worth_less_and_so_is_what_it_tells_of() -> None:
     shared = np.random.default_rng(0).normal(size=(2000, 1))
     own = np.random.default_rng(1).normal(size=(2000, 3)) * 0.1
     draws = np.array([50.0, 50.0, 45.0]) + np.column_stack((shared, shared, 0 * shared)) + own
-    bench = Bench(np.array([8.0, 8.1, 1.0]), draws, (16.0, 0.0))
+    bench = Bench(np.array([8.0, 8.1, 1.0]), draws, "macs", reference=(16.0, 0.0))
     before = bench.gains([0, 1])
     bench.believer.believe(0)
     after = bench.gains([0, 1])
@@ -129,6 +129,17 @@ def test_a_level_that_all_share_is_worth_nothing() -> None:
     assert centred(draws).mean(axis=0) == pytest.approx(draws.mean(axis=0))
 
 
+def test_a_run_is_worth_something_through_the_candidate_that_it_moves() -> None:
+    """The second run shares all with the first, which is a rival of the best; the last is a rival by itself."""
+    random = np.random.default_rng(0)
+    shared, alone = random.normal(size=(2000, 1)), random.normal(size=(2000, 1))
+    flat = np.zeros((2000, 1))
+    draws = np.array([50.0, 40.0, 50.5, 49.9]) + np.hstack((shared, shared, flat, 2 * alone))
+    bench = Bench(np.array([8.0, 1.0, 9.0, 9.0]), draws, "macs", [True] * 4)
+    assert [bench.tells_of(run) for run in (0, 1, 3)] == [0, 0, 3]
+    assert bench.gains([1])[0] == pytest.approx(bench.gains([0])[0], rel=0.05)
+
+
 def test_what_is_not_shared_stays() -> None:
     draws = np.random.default_rng(0).normal([40.0, 45.0, 50.0], [0.2, 1.5, 0.2], size=(2000, 3))
     assert centred(draws).std(axis=0) == pytest.approx([0.2, 1.5, 0.2], rel=0.1)
@@ -136,7 +147,7 @@ def test_what_is_not_shared_stays() -> None:
 
 def test_cheap_runs_that_promise_little_are_not_picked() -> None:
     draws = np.random.default_rng(0).normal([40.0, 50.0], [0.01, 2.0], size=(2000, 2))
-    picks = Bench(np.array([1.0, 1e3]), draws, (2e3, 0.0)).pick([0, 1], [1e-6, 1.0], np.inf, 2)
+    picks = Bench(np.array([1.0, 1e3]), draws, "macs", reference=(2e3, 0.0)).pick([0, 1], [1e-6, 1.0], np.inf, 2)
     assert [pick.index for pick in picks][0] == 1
     assert LEAST_PROMISE == 0.5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from luma_cli.units import BudgetKind
 
 # Candidates off the envelope are shown beside it when this likely on the front, and at most so many.
 LIKELY, NUM_LIKELY = 0.1, 5
+_NUM_COST_NOTES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def learned_front(
         own=own_distances(own, placed, rows, kind),
         num_candidates=len(chosen),
         scale_note=model.scale_note,
-        notes=tuple(_notes(kind, pool, placed, len(chosen))),
+        notes=tuple([*_notes(kind, pool, placed, len(chosen)), *_said_of_costs(rows, kind)]),
     )
 
 
@@ -240,6 +242,12 @@ def _nothing(question: Question, kind: BudgetKind, pool: Sequence[Priced], place
         )
     nothing = f"no evidence about any of {len(placed)} candidates on {question.dataset}"
     return f"{nothing}; run: luma next --dataset {question.dataset}"
+
+
+def _said_of_costs(rows: Sequence[FrontRow], kind: BudgetKind) -> list[str]:
+    """What the costs of the rows say of themselves, each thing once, with how many say it."""
+    said = Counter(row.priced.costs[kind].note for row in rows if row.priced.costs[kind].note)
+    return [f"{TITLES[kind]} of {count} rows: {note}" for note, count in said.most_common(_NUM_COST_NOTES)]
 
 
 def _notes(kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced], num_chosen: int) -> list[str]:

@@ -106,7 +106,7 @@ class _Planner:
         self.predictions = setting.model.predict(subjects)
         self.draws = setting.model.draws(subjects)
         self.in_hours = any("gpu_hours" in each.costs for each in self.pool)
-        self.within = [held.standing(each, self.question.budgets) == "within" for each in self.pool]
+        self.within = [held.standing(each, self.question.budgets) in ("within", "may exceed") for each in self.pool]
         self.prospects = self._prospects()
         if not any(self.within):
             raise NoAnswer(unmet(self.question, self.pool))
@@ -145,7 +145,8 @@ class _Planner:
     def _bench(self, under_budget: bool) -> Bench:
         places = np.array([place(each, self.question.axis) for each in self.pool])
         least = REFERENCE_MIOU.get(self.question.dataset, 0.0)
-        return Bench(places, self.draws, (self._reference(), least), self.within if under_budget else None)
+        within = self.within if under_budget else None
+        return Bench(places, self.draws, self.question.axis, within, (self._reference(), least))
 
     def _reference(self) -> float:
         """Where the front ends: at the budget on its axis, else at twice the dearest run that can be paid.
@@ -252,6 +253,8 @@ class _Planner:
         if not self.in_hours:
             limit = f"; --budget-hours {self.limit:g} is not applied" if self.limit is not None else ""
             notes.append(f"no GPU-hours are known on this device: ranked by the multiply-adds of training{limit}")
+        if self.limit is not None and self.in_hours and batch:
+            notes.append(f"a run that takes less than its share of the {self.limit:g} hours counts as that share")
         if known and not batch:
             notes.append("no run within the hours is expected to add anything")
         if known and not self.setting.trained:

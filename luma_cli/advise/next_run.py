@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from luma_cli.advise.axis import place
 from luma_cli.advise.believer import Believer
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.chances import best_chance
 from luma_cli.advise.drawn_front import Floats
-from luma_cli.advise.ehvi import expected_hypervolume_improvement, steps
+from luma_cli.advise.ehvi import expected_hypervolume_improvement, expected_improvement, steps
+from luma_cli.advise.hypervolume import REFERENCE_COST
 from luma_cli.advise.information import value_of_information
 from luma_cli.advise.ties import TIE_MIOU
 from luma_cli.advise.training_cost import TrainingCost
@@ -82,7 +83,7 @@ class NextRun:
 class Pick:
     """A candidate by its place in the list, and what its run is expected to add given the picks before it.
 
-    tells_of: the candidate whose mean it moves most, by its chance to be the best.
+    tells_of: the candidate through whom it is worth that; itself for the front.
     """
 
     index: int
@@ -109,17 +110,22 @@ class Bench:
     """The prospects with the joint posterior of all candidates: what each run adds, given those believed done."""
 
     def __init__(
-        self, places: Floats, draws: Floats, reference: tuple[float, float], within: Sequence[bool] | None = None
+        self,
+        places: Floats,
+        draws: Floats,
+        kind: BudgetKind,
+        within: Sequence[bool] | None = None,
+        reference: tuple[float, float] | None = None,
     ) -> None:
         """places: [C] on the axis. draws: [S, C] of mIoU. within: whether a budget is met, None without a budget.
 
-        reference: the largest cost and the least mIoU that count for the hypervolume.
+        reference: the largest cost and the least mIoU that count for the hypervolume; the kind's fixed one when None.
         """
-        self._places, self._draws, self._within = places, draws, within
+        self._places, self._within = places, within
         means = draws.mean(axis=0)
         # What is common to all cancels in a regret by itself.
         self.believer = Believer(draws if within else centred(draws), TIE_MIOU)
-        self._front = steps(places, means, *reference)
+        self._front = steps(places, means, *(reference or (REFERENCE_COST[kind], 0.0)))
 
     @property
     def is_under_budget(self) -> bool:
@@ -140,14 +146,22 @@ class Bench:
         return expected_hypervolume_improvement(self._places[at], mean, sd, self._front)
 
     def tells_of(self, run: int) -> int:
-        """Whose mean a run of this candidate moves most, of those that could be recommended, by their chance."""
-        chance = best_chance(self._draws, self._within)
-        contenders = np.flatnonzero(chance > 0)
-        moved = np.abs(self.believer.shifts([run], contenders)[0]) * chance[contenders]
-        return int(contenders[moved.argmax()]) if len(contenders) and moved.max() > 0 else run
+        """Through whom the run is worth most: whose new mean alone would change the recommendation for most gain."""
+        allowed = np.flatnonzero(np.ones(len(self._places), bool) if self._within is None else self._within)
+        if len(allowed) < 2:
+            return run
+        mean, shift = self.believer.mean[allowed], np.abs(self.believer.shifts([run], allowed)[0])
+        order = np.argsort(-mean, kind="stable")
+        rivals = np.full(len(allowed), mean[order[0]])  # of each the best other
+        rivals[order[0]] = mean[order[1]]
+        gains = expected_improvement(np.where(mean > rivals, rivals - mean, mean - rivals), shift, 0.0)
+        return int(allowed[gains.argmax()]) if gains.max() > 0 else run
 
     def pick(self, runs: Sequence[int], costs: Sequence[float], limit: float, count: int) -> list[Pick]:
-        """Up to `count` of the runs, most gain per cost first, that cost no more than the limit together."""
+        """Up to `count` of the runs, most gain per cost first, that cost no more than the limit together.
+
+        A run that costs less than its share of a finite limit counts as that share: what is not spent buys nothing.
+        """
         price = dict(zip(runs, costs, strict=True))
         left, picks, least = list(price), list[Pick](), LEAST_REGRET if self.is_under_budget else 0.0
         while len(picks) < count:
@@ -156,13 +170,16 @@ class Bench:
             most = max(gains, default=0.0)
             least = least if picks else max(least, LEAST_OF_FIRST * most)
             floor = max(LEAST_PROMISE * most, least)
+            share = limit / (count - len(picks)) if math.isfinite(limit) else 0.0
             worth = [
-                (gain / price[run], -run, gain) for run, gain in zip(left, gains, strict=True) if gain >= floor > 0
+                (gain / max(price[run], share), -run, gain)
+                for run, gain in zip(left, gains, strict=True)
+                if gain >= floor > 0
             ]
             if not worth:
                 break
             _, negative, gain = max(worth)
-            picks.append(Pick(-negative, gain, self.tells_of(-negative)))
+            picks.append(Pick(-negative, gain, self.tells_of(-negative) if self.is_under_budget else -negative))
             self.believer.believe(-negative)
             limit -= price[-negative]
             left.remove(-negative)
@@ -185,10 +202,9 @@ def rival(first: Prospect, prospects: Sequence[Prospect], kind: BudgetKind, reac
 def command(candidate: Candidate, dataset: str, recipe: str, head: str, epochs: int | None = None) -> str:
     """The `luma train` line of a run: official dataset, resolution, recipe by name, head.
 
-        >>> from luma_cli.advise.candidates import Candidate
-    from luma_cli.advise.chances import best_chance
+    >>> from luma_cli.advise.candidates import Candidate
         >>> command(Candidate("vit_s.dinov3", "t", "a", 512, None, None), "ade20k", "ade20k", "luma")
-        'luma train vit_s.dinov3 --data ade20k --res 512 --recipe ade20k --head luma'
+    'luma train vit_s.dinov3 --data ade20k --res 512 --recipe ade20k --head luma'
     """
     words = ["luma", "train", candidate.name, "--data", dataset, "--res", str(candidate.resolution)]
     words += ["--recipe", recipe, "--head", head]

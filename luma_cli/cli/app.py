@@ -20,6 +20,7 @@ from luma_cli.cli import (
     eval_,
     evidence,
     export,
+    findings,
     front,
     list_,
     next_,
@@ -27,6 +28,7 @@ from luma_cli.cli import (
     profile,
     recommend,
     runs,
+    scaling,
     show,
     train,
 )
@@ -50,6 +52,8 @@ app.command("recommend", cls=ManyValued)(recommend.recommend)
 app.command("estimate")(estimate.estimate)
 app.command("front", cls=ManyValued)(front.front)
 app.command("next", cls=ManyValued)(next_.next_)
+app.command("findings")(findings.findings)
+app.command("scaling")(scaling.scaling)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
@@ -62,7 +66,9 @@ app.add_typer(db.app, name="db")
 
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
-_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "front", "next", "doctor", "train"})
+_NAMES_BACKBONES = frozenset(
+    {"list", "show", "cost", "profile", "recommend", "estimate", "front", "next", "scaling", "doctor", "train"}
+)
 
 
 def _print_version(wanted: bool) -> None:
