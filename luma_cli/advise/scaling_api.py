@@ -6,8 +6,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luma_cli.advise.candidates import NUM_CLASSES, check_families
+from luma_cli.advise.candidates import NUM_CLASSES
+from luma_cli.advise.candidates import load as load_candidates
 from luma_cli.advise.more_compute import MoreCompute, more_compute
+from luma_cli.advise.question import check_families
 from luma_cli.errors import UsageError
 from luma_cli.evidence.own_run import OwnRun, from_scored
 from luma_cli.evidence.table import load_evidence
@@ -71,7 +73,6 @@ def spend(
     model: the learned one when None. Raises UsageError unless factor is above 1.
     """
     from luma_cli.accuracy.model import load_model
-    from luma_cli.advise.recommend import load_candidates
 
     dataset = answer.dataset if answer.dataset in NUM_CLASSES else "ade20k"
     predictor = model or load_model(load_evidence(database))
