@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ def observe(rows: Sequence[Evidence], sensitivity: Mapping[str, float]) -> Obser
 
 def _noise_factor(row: Evidence) -> float:
     """How noisy a row is, one run of its dataset and regime being 1."""
-    return (DOUBT_FACTOR if row.doubtful else 1.0) / min(max(row.seeds, 1), MAX_SEEDS) ** 0.5
+    return (DOUBT_FACTOR if row.doubtful else 1.0) / math.sqrt(min(max(row.seeds, 1), MAX_SEEDS))
 
 
 def noise_name(subject: Subject) -> str:

@@ -66,8 +66,9 @@ app.add_typer(db.app, name="db")
 
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
-_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "front", "next", "doctor", "train"})
-_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "scaling", "doctor", "train"})
+_NAMES_BACKBONES = frozenset(
+    {"list", "show", "cost", "profile", "recommend", "estimate", "front", "next", "scaling", "doctor", "train"}
+)
 
 
 def _print_version(wanted: bool) -> None:
