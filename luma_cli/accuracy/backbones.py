@@ -28,7 +28,7 @@ _SIZES = {
     **{"b0": 3.5, "b1": 13.5, "b2": 25.0, "b3": 45.0, "b4": 62.0, "b5": 85.0},
 }
 _DETAIL = re.compile(r"_(patch\d+|window\d+|\d\d\d)$")
-# `.ms_in22k`, `.dinov3`; not the size in `repvit_m1.1`, `one_peace_1.5b`
+# `.ms_in22k` and `.dinov3`, but not the sizes in `repvit_m1.1` and `one_peace_1.5b`.
 _TAG = re.compile(r"\.[a-z].*$", re.IGNORECASE)
 _TRAINER = re.compile(r"(?:open_?clip|clip|dinov[23]|dino|mae|ibot|siglip2?)_")
 _COUNT = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)([mb])(?=_|$)")
@@ -142,8 +142,8 @@ def _shortened() -> Mapping[str, str]:
     Patches of 16 and the full width come first, then the shortest name.
     """
     table: dict[str, str] = {}
-    plainest = sorted(_counted(), key=lambda name: ("patch16" not in name, not name.endswith("_100"), len(name), name))
-    for name in plainest:
+    names = sorted(_counted(), key=lambda name: ("patch16" not in name, not name.endswith("_100"), len(name), name))
+    for name in names:
         short = name
         while (cut := _DETAIL.sub("", short)) != short:
             short = cut
