@@ -14,6 +14,8 @@ from luma_cli.accuracy.prediction import Effect, Prediction, Support
 from luma_cli.accuracy.subject import Subject
 from luma_cli.advise.candidates import Candidate
 from luma_cli.evidence.evidence import Evidence
+from luma_cli.evidence.own_run import OwnRun
+from luma_cli.head.config import HeadConfig
 from luma_cli.speed.anchor import Anchor
 from luma_cli.speed.measured import Conditions, Measured
 from luma_cli.speed.quantity import Quantity, Workload
@@ -104,6 +106,35 @@ def measured(timm_name: str, latency_ms: float | None = 10.0, resolution: int = 
         "fingerprint": f"fp-{timm_name}-{resolution}",
     }
     return Measured(**{**values, **fields})
+
+
+def own_run(of: Candidate, miou: float, **fields: Any) -> OwnRun:
+    """A finished run of the candidate's weights with LUMA and the recipe of ADE20K as they are by default."""
+    values: dict[str, Any] = {
+        "run_id": f"run-{of.name}-{of.resolution}",
+        "status": "finished",
+        "backbone": of.name,
+        "timm_name": of.timm_name,
+        "pretraining": of.pretraining,
+        "weights": "pretrained",
+        "resolution": of.resolution,
+        "head": HeadConfig(),
+        "dataset": "ade20k",
+        "recipe": "ade20k",
+        "usual_recipe": True,
+        "seed": 0,
+        "step": 100,
+        "data": "ade20k",
+        "split": "val",
+        "single_scale": True,
+        "absent": "skip",
+        "num_images": 2000,
+        "num_skipped": 0,
+        "miou_percent": miou,
+        "macs": of.macs,
+        "params": of.params,
+    }
+    return OwnRun(**{**values, **fields})
 
 
 @dataclass(frozen=True)

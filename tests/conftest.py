@@ -25,6 +25,23 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     return home
 
 
+@pytest.fixture(scope="session")
+def kept_fit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that holds the model fitted to the shipped results: a fit takes a second."""
+    from luma_cli.accuracy.model import load_model
+
+    folder = tmp_path_factory.mktemp("kept_fit")
+    load_model(cache=folder / "luma" / "accuracy")
+    return folder
+
+
+@pytest.fixture
+def fitted(isolated: Path, kept_fit: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of a test that asks for predictions from the shipped results."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept_fit))
+    return kept_fit
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any attempt to open a connection off this machine fails the test."""

@@ -45,6 +45,11 @@ LUMA = [sys.executable, "-P", "-m", "luma_cli"]
         ("recommend --budget 20ms", 1, "luma profile"),
         ("recommend --budget 200gflops --family plant", 2, "hierarchical"),
         ("recommend --budget 200gflops --top 0", 2, "top"),
+        ("recommend --budget 200gflops --pretraining dinov9", 2, "dinov3"),
+        ("recommend --budget 200gflops --license gpl", 2, "apache-2.0"),
+        ("recommend --budget 200gflops --objective best", 2, "--objective"),
+        ("recommend --budget 24gpuh", 1, "luma"),
+        ("recommend --budget 20ms --measure --device RTX4090", 2, "--device cuda"),
         ("cost vit_b --json --csv", 2, "--csv"),
         ("profile vit_b --by-module --json", 2, "--by-module"),
         ("profile vit_b --cost-only --batch 0", 2, "--batch 1"),
@@ -58,7 +63,7 @@ LUMA = [sys.executable, "-P", "-m", "luma_cli"]
     ],
 )
 def test_wrong_input_is_one_line_that_says_what_to_do(
-    line: str, code: int, expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    line: str, code: int, expected: str, capsys: pytest.CaptureFixture[str], fitted: Path
 ) -> None:
     assert run(line.split()) == code
     said = capsys.readouterr()
@@ -127,13 +132,13 @@ def test_show_tells_tap_ffn_and_cost(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     "line", ["--help", "list", "show vit_b", "cost vit_b --res 512", "recommend --budget 200gflops"]
 )
-def test_answers_without_torch_and_without_a_home(line: str, tmp_path: Path) -> None:
+def test_answers_without_torch_and_without_a_home(line: str, tmp_path: Path, fitted: Path) -> None:
     program = (
         "import sys; from luma_cli.cli.app import run; code = run(sys.argv[1:]);"
         "loaded = {'torch', 'timm', 'pandas', 'scipy', 'sqlite_utils', 'prompt_toolkit'} & set(sys.modules);"
         "sys.exit(code or (f'loaded {loaded}' if loaded else 0))"
     )
-    empty = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "nowhere")}
+    empty = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "nowhere"), "XDG_CACHE_HOME": str(fitted)}
     result = subprocess.run(
         [sys.executable, "-P", "-c", program, *line.split()], env=empty, capture_output=True, text=True
     )
@@ -154,6 +159,7 @@ def test_closed_pipe_is_quiet() -> None:
     "environment",
     [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"COLUMNS": "40"}, {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}],
 )
+@pytest.mark.usefixtures("fitted")
 def test_odd_terminals(environment: dict[str, str]) -> None:
     result = subprocess.run(
         [*LUMA, "recommend", "--budget", "200gflops"], env={**os.environ, **environment}, capture_output=True

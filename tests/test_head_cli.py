@@ -96,7 +96,7 @@ def test_the_table_says_which_head(capsys):
         ("recommend --budget 20ms --head eomt", 1, "--res 512 --head eomt"),
     ],
 )
-def test_what_a_head_does_not_have_is_one_line(line, code, said, capsys, tmp_path, monkeypatch):
+def test_what_a_head_does_not_have_is_one_line(line, code, said, capsys, tmp_path, monkeypatch, fitted):
     monkeypatch.setenv("LUMA_DB", str(tmp_path / "luma.db"))
     assert run(line.split()) == code
     shown = capsys.readouterr()

@@ -207,6 +207,7 @@ def evaluation(run_id: str, step: int, miou: float | None, data: str) -> Evaluat
     )
 
 
+@pytest.mark.usefixtures("fitted")
 class TestStore:
     def test_a_run_counts_what_its_last_step_scored(self, tmp_path: Path) -> None:
         keep(tmp_path / "a.db", "run-1", {100: 80.0, 400: 76.3, 200: 70.0})

@@ -100,6 +100,12 @@ def test_a_device_that_only_trained_is_known_by_its_runs() -> None:
     assert model.why("gpu_hours") == ""
 
 
+def test_trainings_on_a_processor_are_of_its_class() -> None:
+    environment = Environment({"device_name": "New CPU", "device": "cpu"}, {})
+    trained = runs(record(environment=environment, facts={"dtype": "float32"}))
+    assert SpeedModel.load([], None, runs=trained).speed_class == ("cpu fp32", "none")
+
+
 def test_nothing_on_the_device_leaves_the_work() -> None:
     model = SpeedModel.load([], None)
     job = job_of(LOAD)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal, get_args
 
 from luma_cli.accuracy.fit import Fit, leave_out
@@ -80,9 +81,7 @@ def quantiles(z: Vector) -> tuple[float, float, float]:
     return float(low), float(middle), float(high)
 
 
-def _normal_quantile(places: Vector) -> Vector:
+def _normal_quantile(places: Vector) -> list[float]:
     """Quantile of |z| of a normal distribution."""
-    import numpy as np
-    from scipy.special import erfinv
-
-    return np.asarray(np.sqrt(2) * erfinv(places), dtype=np.float64)
+    normal = NormalDist()
+    return [normal.inv_cdf((1 + place) / 2) for place in places.tolist()]

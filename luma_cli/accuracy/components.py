@@ -50,8 +50,11 @@ class Components:
         return levels[observations.noise_of] * observations.noise_factor
 
     def noise(self, name: str) -> float:
-        """Noise of one `dataset, regime`; that of fine-tuning on ADE20K where nothing was learned."""
-        return self.noises.get(name, self.noises.get("ade20k, fine-tuned", USUAL_NOISE))
+        """Noise of one `dataset, regime`; the largest known of that regime where nothing was learned."""
+        if name in self.noises:
+            return self.noises[name]
+        regime = name.rpartition(", ")[2]
+        return max((sd for other, sd in self.noises.items() if other.endswith(f", {regime}")), default=USUAL_NOISE)
 
 
 def initial(datasets: Sequence[str] = ()) -> Components:
@@ -79,11 +82,19 @@ def covariance(observations: Observations, components: Components) -> Matrix:
     """Covariance of the observations [n, n] under the model, noise included."""
     import numpy as np
 
-    matrix = np.zeros((len(observations), len(observations)))
-    for column, sd in zip(observations.columns, components.effect_sds(observations), strict=True):
-        scaled = column.values * sd
-        matrix[np.ix_(column.rows, column.rows)] += np.outer(scaled, scaled)
-    matrix[np.diag_indices(len(observations))] += components.noise_sds(observations) ** 2
+    num = len(observations)
+    # Effects that many rows share go through one product of matrices, the rest block by block.
+    shared = [index for index, column in enumerate(observations.columns) if 8 * len(column.rows) > num]
+    sds = components.effect_sds(observations)
+    dense = np.zeros((num, len(shared)))
+    for place, index in enumerate(shared):
+        column = observations.columns[index]
+        dense[column.rows, place] = column.values * sds[index]
+    matrix = dense @ dense.T
+    for index in sorted(set(range(len(sds))).difference(shared)):
+        rows, scaled = observations.columns[index].rows, observations.columns[index].values * sds[index]
+        matrix[rows[:, None], rows] += np.outer(scaled, scaled)
+    matrix[np.diag_indices(num)] += components.noise_sds(observations) ** 2
     return matrix
 
 

@@ -48,15 +48,17 @@ class Fit:
 
         observed, sds = self.observations, self.components.effect_sds(self.observations)
         generator = np.random.default_rng(seed)
-        effects = generator.standard_normal((len(observed.keys), num_draws)) * sds[:, None]
-        noise = generator.standard_normal((len(observed), num_draws))
-        gap = observed.log_error[:, None] - noise * self.components.noise_sds(observed)[:, None]
-        for column, drawn in zip(observed.columns, effects, strict=True):
-            gap[column.rows] -= np.outer(column.values, drawn)
-        pull = self.inverse @ gap
+        effects = generator.standard_normal((len(observed.keys), num_draws), dtype=np.float32)
+        effects *= sds.astype(np.float32)[:, None]
+        gap = generator.standard_normal((len(observed), num_draws), dtype=np.float32)
+        gap *= -self.components.noise_sds(observed).astype(np.float32)[:, None]
+        for row, (numbers, values) in enumerate(observed.terms):
+            gap[row] -= values.astype(np.float32) @ effects[numbers]
+        # In double precision: the levels that all rows share cancel here, and single precision would not survive it.
+        pull = self.inverse @ (gap + observed.log_error[:, None])
         for index, column in enumerate(observed.columns):
             effects[index] += sds[index] ** 2 * (column.values @ pull[column.rows])
-        return effects.T.astype(np.float32)
+        return effects.T
 
 
 def fit(observations: Observations, components: Components) -> Fit:
@@ -65,10 +67,8 @@ def fit(observations: Observations, components: Components) -> Fit:
 
     if not len(observations):
         return Fit(observations, components, np.zeros((0, 0)), np.zeros(0))
-    from scipy.linalg import cho_factor, cho_solve
-
-    factor = cho_factor(covariance(observations, components), lower=True, check_finite=False)
-    inverse = cho_solve(factor, np.eye(len(observations)), check_finite=False)
+    inverse = np.linalg.inv(covariance(observations, components))
+    inverse = (inverse + inverse.T) / 2
     return Fit(observations, components, inverse, inverse @ observations.log_error)
 
 

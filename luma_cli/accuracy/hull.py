@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 Point = tuple[float, float]
 _SLACK = 1e-9
@@ -16,21 +16,39 @@ def hull(points: Iterable[Point]) -> list[Point]:
     return _chain(ordered)[:-1] + _chain(ordered[::-1])[:-1]
 
 
+def span(corners: Sequence[Point], height: float) -> tuple[float, float] | None:
+    """Where the level line at `height` (second coordinate) enters and leaves the hull; None when it passes by.
+
+    >>> span(hull([(0, 0), (4, 0), (2, 2)]), 1.0), span(hull([(0, 0), (1, 0)]), 1.0)
+    ((1.0, 3.0), None)
+    """
+    found = [
+        place
+        for first, second in zip(corners, [*corners[1:], *corners[:1]], strict=True)
+        for place in _crossings(first, second, height)
+    ]
+    return (min(found), max(found)) if found else None
+
+
 def inside(corners: Sequence[Point], point: Point) -> bool:
-    """Whether `point` is in or on the hull; on a degenerate one, whether it is within its bounds and on its line.
+    """Whether `point` is in or on the hull; on a degenerate one, whether it is on its line, between its ends.
 
     >>> inside(hull([(0, 0), (2, 0), (2, 2), (0, 2)]), (1, 2)), inside(hull([(0, 0), (1, 0)]), (0.5, 1))
     (True, False)
     """
-    if not corners:
-        return False
-    across = zip(corners, [*corners[1:], corners[0]], strict=True)
-    if any(_turn(first, second, point) < -_SLACK for first, second in across):
-        return False
-    return all(
-        min(values) - _SLACK <= value <= max(values) + _SLACK
-        for values, value in zip(zip(*corners, strict=True), point, strict=True)
-    )
+    crossed = span(corners, point[1])
+    return crossed is not None and crossed[0] - _SLACK <= point[0] <= crossed[1] + _SLACK
+
+
+def _crossings(first: Point, second: Point, height: float) -> Iterator[float]:
+    """Where an edge meets the level line: nowhere, in a point, or along all of it."""
+    (low, bottom), (high, top) = sorted((first, second), key=lambda corner: corner[1])
+    if not bottom - _SLACK <= height <= top + _SLACK:
+        return
+    if top - bottom <= _SLACK:
+        yield from (low, high)
+    else:
+        yield low + (high - low) * min(max((height - bottom) / (top - bottom), 0.0), 1.0)
 
 
 def _chain(ordered: Sequence[Point]) -> list[Point]:

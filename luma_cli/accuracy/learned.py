@@ -16,6 +16,7 @@ from luma_cli.accuracy.components import Components
 from luma_cli.accuracy.design import GROUPS, LUMA_SD, Feature, backbone_features, token_features
 from luma_cli.accuracy.observations import CENTRE, noise_name
 from luma_cli.accuracy.prediction import Effect, Prediction
+from luma_cli.accuracy.regret import Regret
 from luma_cli.accuracy.sightings import Sightings
 from luma_cli.accuracy.subject import Subject
 
@@ -36,7 +37,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "family and series": ("family", "year", "series", "series x dataset", "unknown year"),
     "this backbone": ("architecture", "weights", "weights x dataset", "weights, frozen"),
     "head and protocol": (
-        *("head", "head x dataset", "recipe", "luma", "scales", "scales x head", "source", "source x head"),
+        *("head", "head x dataset", "recipe", "luma", "changed recipe", "scales", "scales x head", "source", "source x head"),
         *("iterations", "regime"),
     ),
 }
@@ -94,13 +95,15 @@ class LearnedModel:
         calibration: Calibration,
         sightings: Sightings,
         usual_data: Mapping[str, str],
+        regrets: Mapping[str, Mapping[str, Regret]],
     ) -> None:
-        """Everything is kept as given; nothing is computed yet."""
+        """Everything is kept as given; nothing is computed yet. regrets: of the model and of simple rules, audited."""
         self.posterior = posterior
         self.components = components
         self.calibration = calibration
         self.sightings = sightings
         self.usual_data = usual_data
+        self.regrets = regrets
         self._kept: dict[Subject, _Terms] = {}
         self._last: tuple[tuple[Subject, ...], _Sum] | None = None
 
@@ -255,7 +258,7 @@ def _shared(terms: Iterable[_Terms]) -> dict[tuple[str, str], tuple[list[int], l
 
 
 def _miou(log_error: float) -> float:
-    """MIoU in percent, never below 0."""
+    """The mIoU in percent, never below 0."""
     return max(0.0, 100 - math.exp(log_error))
 
 

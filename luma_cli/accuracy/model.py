@@ -14,6 +14,7 @@ from luma_cli.accuracy.components import Components, components_path, load_compo
 from luma_cli.accuracy.fit import Fit, fit
 from luma_cli.accuracy.learned import LearnedModel, Posterior
 from luma_cli.accuracy.observations import observe
+from luma_cli.accuracy.regret import Regret, left_out_regrets
 from luma_cli.accuracy.sightings import Sighting, Sightings
 from luma_cli.evidence.evidence import Evidence, load_reference
 from luma_cli.evidence.table import evidence_hash
@@ -58,6 +59,7 @@ def from_fit(fitted: Fit) -> LearnedModel:
         calibrate(fitted),
         Sightings(sightings),
         observed.usual_data,
+        left_out_regrets(fitted, observed.percent(observed.log_error)),
     )
 
 
@@ -99,6 +101,7 @@ def _decoded(state: dict[str, Any], draws: Any) -> LearnedModel:
         Calibration({name: tuple(widths) for name, widths in state["widths"].items()}),
         Sightings([Sighting(*row) for row in state["sightings"]]),
         state["usual_data"],
+        {d: {name: Regret(*each) for name, each in table.items()} for d, table in state["regrets"].items()},
     )
 
 
@@ -120,6 +123,7 @@ def _keep(folder: Path, key: str, model: LearnedModel) -> None:
         "widths": model.calibration.widths,
         "sightings": [astuple(row) for row in model.sightings.rows],
         "usual_data": model.usual_data,
+        "regrets": {d: {name: astuple(each) for name, each in table.items()} for d, table in model.regrets.items()},
     }
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(model.posterior.draws))

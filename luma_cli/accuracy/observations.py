@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # Rows that speak against themselves count as if measured with this many times the noise.
 DOUBT_FACTOR = 2.0
+# More seeds than this tell no more: what is left then is not seed noise.
+MAX_SEEDS = 10
 CENTRE = 3.9  # log error that the model starts from: about 50 mIoU
 
 
@@ -38,14 +41,15 @@ class Column:
 class Observations:
     """`n` observed log errors with `p` effects.
 
-    subjects: n. log_error: n, without CENTRE and what the prior expects. noise_of: n indices into `noises`.
-    noise_factor: n. keys: p pairs of group and level; columns: p. usual_data: objective -> pretraining data of most of
-    its rows.
+    subjects: n. log_error: n, without CENTRE and what the prior expects, `expected` [n]. noise_of: n indices into
+    `noises`. noise_factor: n. keys: p pairs of group and level; columns: p. usual_data: objective -> pretraining data
+    of most of its rows.
     """
 
     ids: tuple[str, ...]
     subjects: tuple[Subject, ...]
     log_error: Vector
+    expected: Vector
     noises: tuple[str, ...]
     noise_of: NDArray[np.intp]
     noise_factor: Vector
@@ -57,39 +61,78 @@ class Observations:
     def __len__(self) -> int:
         return len(self.subjects)
 
+    def percent(self, log_error: Vector) -> Vector:
+        """The mIoU of every row [n] if its log error were `log_error`."""
+        import numpy as np
+
+        return np.asarray(100 - np.exp(log_error + CENTRE + self.expected), dtype=np.float64)
+
     @cached_property
     def position(self) -> Mapping[tuple[str, str], int]:
         """Effect -> its number."""
         return {key: index for index, key in enumerate(self.keys)}
 
+    @cached_property
+    def terms(self) -> list[tuple[NDArray[np.intp], Vector]]:
+        """Every row's sum [n]: numbers of its effects and their values."""
+        import numpy as np
+
+        if not self.columns:
+            return [(np.zeros(0, dtype=np.intp), np.zeros(0))] * len(self)
+        rows = np.concatenate([column.rows for column in self.columns])
+        values = np.concatenate([column.values for column in self.columns])
+        numbers = np.repeat(np.arange(len(self.columns)), [len(column.rows) for column in self.columns])
+        order = np.argsort(rows, kind="stable")
+        bounds = np.searchsorted(rows[order], np.arange(1, len(self)))
+        return list(zip(np.split(numbers[order], bounds), np.split(values[order], bounds), strict=True))
+
 
 def usable(row: Evidence) -> bool:
-    """Whether a row informs the model: LUMA figures that state no size cannot."""
+    """Whether a row informs the model.
+
+    Not a training that failed (0, 100 or no mIoU), a LUMA figure that states no size, nor an own run from weights that
+    are not those of its pretraining.
+    """
+    if not 0 < row.miou_percent < 100:
+        return False
+    if row.provenance == "own run":
+        return "weights " not in row.recipe
     return not (row.provenance == "published LUMA" and row.height is None)
 
 
 def observe(rows: Sequence[Evidence], sensitivity: Mapping[str, float]) -> Observations:
-    """The evidence as observations, in the order of their ids: the same rows give the same numbers."""
+    """The evidence as observations, in the order of their ids: the same rows give the same numbers.
+
+    A row that stands there twice, word for word, counts once.
+    """
     import numpy as np
 
-    used = sorted((row for row in rows if usable(row)), key=lambda row: row.id)
+    distinct = dict.fromkeys(row for row in rows if usable(row))
+    used = sorted(distinct, key=lambda row: (row.id, row.miou_percent, row.backbone, row.dataset, row.source))
     subjects = tuple(subject_of_row(row) for row in used)
     usual = usual_data(subjects)
     found = [features(subject, usual, sensitivity) for subject in subjects]
+    expected = np.array(_expected(found))
     keys, columns = _columns(found)
     noises = tuple(sorted({noise_name(subject) for subject in subjects}))
     return Observations(
         ids=tuple(row.id for row in used),
         subjects=subjects,
-        log_error=np.log(100 - np.array([row.miou_percent for row in used])) - CENTRE - np.array(_expected(found)),
+        log_error=np.log(100 - np.array([row.miou_percent for row in used])) - CENTRE - expected,
+        expected=expected,
         noises=noises,
         noise_of=np.array([noises.index(noise_name(subject)) for subject in subjects], dtype=np.intp),
-        noise_factor=np.array([(DOUBT_FACTOR if row.doubtful else 1.0) / row.seeds**0.5 for row in used]),
+        noise_factor=np.array([_noise_factor(row) for row in used]),
         keys=keys,
         columns=columns,
         usual_data=usual,
         provenances=tuple(row.provenance for row in used),
     )
+
+
+def _noise_factor(row: Evidence) -> float:
+    """How noisy a row is, one run of its dataset and regime being 1."""
+    return (DOUBT_FACTOR if row.doubtful else 1.0) / math.sqrt(min(max(row.seeds, 1), MAX_SEEDS))
 
 
 def noise_name(subject: Subject) -> str:

@@ -33,6 +33,7 @@ class Sighting:
     eval: str
     params: float | None
     pixels: int | None
+    recipe: str = ""
 
     @classmethod
     def of(cls, subject: Subject, row_id: str = "", provenance: str = "") -> Sighting:
@@ -50,6 +51,7 @@ class Sighting:
             subject.eval,
             subject.params,
             subject.height * subject.width if subject.height and subject.width else None,
+            subject.recipe,
         )
 
 
@@ -66,8 +68,8 @@ class Sightings:
 
     @cached_property
     def own_luma_runs(self) -> int:
-        """How many rows are the user's own with LUMA."""
-        return sum(row.provenance == "own run" and row.head == "luma" for row in self.rows)
+        """How many rows are the user's own with LUMA and its usual recipe."""
+        return sum(row.provenance == "own run" and row.head == "luma" and not row.recipe for row in self.rows)
 
     @cached_property
     def datasets(self) -> frozenset[str]:

@@ -6,11 +6,12 @@ import re
 from dataclasses import replace
 
 from luma_cli.accuracy.backbones import Backbone, recognise
-from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.subject import HERE, Subject
 from luma_cli.catalogue.pretraining import load_objectives, objective_of
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval, Evidence, Regime
 
+_MORE_CLASSES = re.compile(r"2[12]k")
 _ITERATIONS = re.compile(r"(\d+) iters")
 
 
@@ -50,6 +51,8 @@ def subject_of(
 
 def subject_of_row(row: Evidence) -> Subject:
     """The segmenter that a row of evidence is about."""
+    if row.provenance == "own run":
+        return _subject_of_own(row)
     iterations = _ITERATIONS.match(row.schedule)
     return replace(
         _bare(row.dataset, row.backbone, None),
@@ -65,6 +68,26 @@ def subject_of_row(row: Evidence) -> Subject:
         eval=row.eval,
         iterations=int(iterations[1]) if iterations else None,
         source=row.source,
+    )
+
+
+def _subject_of_own(row: Evidence) -> Subject:
+    """An own run as a candidate is written, so that it speaks about that very candidate.
+
+    The usual recipe is no recipe of its own and its length the usual one; whatever was changed is a recipe with a
+    length, because a short trial must not move what is said of full trainings.
+    """
+    name = row.timm or row.backbone
+    changed = row.recipe.removeprefix(HERE).removeprefix(": ")
+    return replace(
+        _bare(row.dataset, name, None),
+        pretraining=row.pretraining or objective_of(name) or "other",
+        height=row.height,
+        width=row.width,
+        head=row.head,
+        recipe=f"{changed}, {row.schedule}" if changed else "",
+        regime=row.regime,
+        eval=row.eval,
     )
 
 
@@ -88,11 +111,13 @@ def _bare(dataset: str, name: str, params: float | None) -> Subject:
 def _objective(text: str, data: str, name: str) -> str:
     """The objective of our list that the words mean, else the one of the tag, else `other`."""
     lower = text.strip().lower()
-    if lower in load_objectives():
-        return lower
-    named = {alias: each.name for each in load_objectives().values() for alias in each.aliases}
+    named = {alias: each.name for each in load_objectives().values() for alias in (each.name, *each.aliases)}
     if lower in named:
         return named[lower]
-    if lower:
-        return cleaning.objective(lower, data, name)
-    return objective_of(name) or "other"
+    found = cleaning.objective(lower, data, name) if lower else "other"
+    tagged = (objective_of(name) or "other") if "." in name else "other"
+    if found != "other" or tagged != "other":
+        return found if found != "other" else tagged
+    if lower.startswith("supervised"):
+        return "supervised_in21k" if _MORE_CLASSES.search(f"{lower} {data} {name}".lower()) else "supervised_in1k"
+    return "other"

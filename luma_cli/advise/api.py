@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from luma_cli.accuracy.learned import LearnedModel
 from luma_cli.accuracy.model import load_model
+from luma_cli.accuracy.rule_chooser import chooser
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Recommendation
+from luma_cli.advise.chooser import Chooser
 from luma_cli.advise.question import Objective, Question
 from luma_cli.advise.recommend import recommend as answer
-from luma_cli.advise.setting import Fit, load
+from luma_cli.advise.setting import Fit, Setting, load
 from luma_cli.head.config import HeadName
 from luma_cli.units import Budget, FlopConvention, parse_budget
 
@@ -66,7 +69,15 @@ def recommend(
         evidence=setting.evidence,
         own=setting.own,
         speed=setting.speed,
+        chooser=_chooser(setting),
         top=top,
         with_reasons=with_reasons,
     )
     return replace(found, notes=(*found.notes, *setting.notes))
+
+
+def _chooser(setting: Setting) -> Chooser | None:
+    """The simple rule that beats the learned model on this dataset, if the audit found one."""
+    if not isinstance(setting.model, LearnedModel):
+        return None
+    return chooser(setting.model, setting.question.dataset, setting.evidence)

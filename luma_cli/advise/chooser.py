@@ -9,7 +9,7 @@ from luma_cli.accuracy.subject import Subject
 
 
 class Chooser(Protocol):
-    """A baseline that decides in the model's place; `luma_cli.accuracy.audit.chooser(dataset)` gives one or None."""
+    """A baseline that decides in the model's place; `luma_cli.accuracy.rule_chooser.chooser` gives one or None."""
 
     @property
     def title(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from luma_cli.units import BudgetKind
 
 # Candidates off the envelope are shown beside it when this likely on the front, and at most so many.
 LIKELY, NUM_LIKELY = 0.1, 5
+_NUM_COST_NOTES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,11 @@ class LearnedFront:
     scale_note: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def reference_miou(self) -> float:
+        """The least mIoU that counts for the hypervolume."""
+        return REFERENCE_MIOU.get(self.question.dataset, 0.0)
+
     def to_json(self) -> dict[str, Any]:
         """Schema 1; mIoU in percent, costs in the unit of their kind."""
         return {
@@ -118,7 +125,7 @@ class LearnedFront:
                 "mean": self.hypervolume.mean,
                 "interval_80": [self.hypervolume.low, self.hypervolume.high],
                 "unit": "mIoU points x doublings of cost",
-                "reference": {"cost": REFERENCE_COST[self.kind], "miou": REFERENCE_MIOU},
+                "reference": {"cost": REFERENCE_COST[self.kind], "miou": self.reference_miou},
             },
             "own_runs": [each.to_json(self.kind) for each in self.own],
             "notes": list(self.notes),
@@ -154,11 +161,11 @@ def learned_front(
         rows=rows,
         likely=_likely(envelope, chosen, predictions, places, chance, band),
         knee=None if voted is None else (voted, chosen[voted.index].candidate),
-        hypervolume=hypervolume(places, draws, REFERENCE_COST[kind]),
+        hypervolume=hypervolume(places, draws, REFERENCE_COST[kind], REFERENCE_MIOU.get(question.dataset, 0.0)),
         own=own_distances(own, placed, rows, kind),
         num_candidates=len(chosen),
         scale_note=model.scale_note,
-        notes=tuple(_notes(kind, pool, placed, len(chosen))),
+        notes=tuple([*_notes(kind, pool, placed, len(chosen)), *_said_of_costs(rows, kind)]),
     )
 
 
@@ -235,6 +242,12 @@ def _nothing(question: Question, kind: BudgetKind, pool: Sequence[Priced], place
         )
     nothing = f"no evidence about any of {len(placed)} candidates on {question.dataset}"
     return f"{nothing}; run: luma next --dataset {question.dataset}"
+
+
+def _said_of_costs(rows: Sequence[FrontRow], kind: BudgetKind) -> list[str]:
+    """What the costs of the rows say of themselves, each thing once, with how many say it."""
+    said = Counter(row.priced.costs[kind].note for row in rows if row.priced.costs[kind].note)
+    return [f"{TITLES[kind]} of {count} rows: {note}" for note, count in said.most_common(_NUM_COST_NOTES)]
 
 
 def _notes(kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced], num_chosen: int) -> list[str]:

@@ -41,8 +41,10 @@ def _anchor(question: Question, pool: Sequence[Priced], speed: Speed, kind: Budg
     """The candidate whose measurement tells most about the others, at the size where the figures are."""
     usual = _USUAL_RESOLUTION[question.dataset]
     sized = [each for each in pool if each.candidate.resolution == usual] or list(pool)
-    modest = [each.candidate for each in sized if (each.candidate.macs or 0) <= _MODEST_MACS]
-    names = {each.architecture: each for each in reversed(modest or [each.candidate for each in sized])}
+    modest = [priced.candidate for priced in sized if (priced.candidate.macs or 0) <= _MODEST_MACS]
+    names: dict[str, Candidate] = {}
+    for each in modest or [priced.candidate for priced in sized]:
+        names.setdefault(each.architecture, each)
     loads = [workload(each, question.head, num_classes(question.dataset)) for each in names.values()]
     anchor = next(iter(speed.anchors(loads, 1, kind)), None)
     return names[anchor.workload.architecture] if anchor else next(iter(names.values()))

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from luma_cli.accuracy.model import load_model
-from luma_cli.accuracy.prediction import Prediction
 from luma_cli.advise import budgets as held
 from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import TITLES, Priced
 from luma_cli.advise.design import most_narrowing, series_of
+from luma_cli.advise.hypervolume import REFERENCE_MIOU
 from luma_cli.advise.learned_front import has_evidence
-from luma_cli.advise.next_run import LEAST_REGRET, Bench, NextRun, Prospect, Purpose, command, rival
+from luma_cli.advise.next_run import LEAST_REGRET, Bench, NextRun, Pick, Prospect, Purpose, command, rival
 from luma_cli.advise.question import Question, unmet
 from luma_cli.advise.setting import Fit, Setting, load
 from luma_cli.advise.subjects import subject
@@ -106,7 +106,7 @@ class _Planner:
         self.predictions = setting.model.predict(subjects)
         self.draws = setting.model.draws(subjects)
         self.in_hours = any("gpu_hours" in each.costs for each in self.pool)
-        self.within = [held.standing(each, self.question.budgets) == "within" for each in self.pool]
+        self.within = [held.standing(each, self.question.budgets) in ("within", "may exceed") for each in self.pool]
         self.prospects = self._prospects()
         if not any(self.within):
             raise NoAnswer(unmet(self.question, self.pool))
@@ -144,7 +144,20 @@ class _Planner:
 
     def _bench(self, under_budget: bool) -> Bench:
         places = np.array([place(each, self.question.axis) for each in self.pool])
-        return Bench(places, self.draws, self.question.axis, self.within if under_budget else None)
+        least = REFERENCE_MIOU.get(self.question.dataset, 0.0)
+        within = self.within if under_budget else None
+        return Bench(places, self.draws, self.question.axis, within, (self._reference(), least))
+
+    def _reference(self) -> float:
+        """Where the front ends: at the budget on its axis, else at twice the dearest run that can be paid.
+
+        With an end far beyond them all the dearest candidate alone would gain from its distance.
+        """
+        limits = [budget for budget in self.question.budgets if budget.kind == self.question.axis]
+        if limits:
+            return 1 / limits[0].limit if limits[0].is_floor else limits[0].limit
+        places = [place(each.priced, self.question.axis) for each in self.prospects.values() if self._affords(each)]
+        return 2 * max(places, default=1.0)
 
     def _affords(self, prospect: Prospect) -> bool:
         return self.limit is None or not self.in_hours or prospect.cost.value <= self.limit
@@ -156,20 +169,22 @@ class _Planner:
         purpose: Purpose = "budget" if bench.is_under_budget else "front"
         return tuple(
             replace(
-                self._run(
-                    self.prospects[pick.index], purpose, self._why(purpose, pick.gain, self.predictions[pick.index])
-                ),
+                self._run(self.prospects[pick.index], purpose, self._why(purpose, pick)),
                 gain=pick.gain,
                 gain_unit=bench.gain_unit,
             )
             for pick in picks
         )
 
-    def _why(self, purpose: Purpose, gain: float, prediction: Prediction) -> str:
+    def _why(self, purpose: Purpose, pick: Pick) -> str:
+        prediction, other = self.predictions[pick.index], self.pool[pick.tells_of].candidate
         if purpose == "budget":
-            said = f"expected to save {gain:.2f} mIoU of regret under {_asked(self.question)}"
+            said = f"expected to save {pick.gain:.2f} mIoU of regret under {_asked(self.question)}"
+            said += "" if pick.tells_of == pick.index else f", by what it tells of {other.label}"
         else:
-            said = f"expected to lift the front by {gain:.2f} mIoU points x doublings of {TITLES[self.question.axis]}"
+            said = (
+                f"expected to lift the front by {pick.gain:.2f} mIoU points x doublings of {TITLES[self.question.axis]}"
+            )
         reason = f"; extrapolated: {prediction.reason}" if prediction.extrapolated and prediction.reason else ""
         return f"{said}; {prediction.support.line}{reason}"
 
@@ -211,7 +226,8 @@ class _Planner:
 
     def _exponents(self) -> NextRun | None:
         """Of a series' grid the corner that tells most about the exponents, within the hours."""
-        mious = {_key(each): found.miou_percent for each, found in zip(self.pool, self.predictions, strict=True)}
+        pairs = zip(self.pool, self.predictions, strict=True)
+        mious = {_key(each): found.miou_percent for each, found in pairs if not found.extrapolated}
         grid = series_of([each.candidate for each in self.pool], self.setting.trained, mious)
         costs = {each.run: each.cost.value for each in self.prospects.values() if self._affords(each)}
         found = most_narrowing(grid, self.setting.trained, costs)
@@ -237,6 +253,8 @@ class _Planner:
         if not self.in_hours:
             limit = f"; --budget-hours {self.limit:g} is not applied" if self.limit is not None else ""
             notes.append(f"no GPU-hours are known on this device: ranked by the multiply-adds of training{limit}")
+        if self.limit is not None and self.in_hours and batch:
+            notes.append(f"a run that takes less than its share of the {self.limit:g} hours counts as that share")
         if known and not batch:
             notes.append("no run within the hours is expected to add anything")
         if known and not self.setting.trained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,7 @@ from luma_cli.advise.believer import Believer
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.drawn_front import Floats
-from luma_cli.advise.ehvi import expected_hypervolume_improvement, steps
-from luma_cli.advise.front import on_front
+from luma_cli.advise.ehvi import expected_hypervolume_improvement, expected_improvement, steps
 from luma_cli.advise.hypervolume import REFERENCE_COST
 from luma_cli.advise.information import value_of_information
 from luma_cli.advise.ties import TIE_MIOU
@@ -27,6 +27,8 @@ Purpose = Literal["front", "budget", "first", "proxy", "exponents"]
 # Of what the most promising run that can be paid promises; less is not proposed, however cheap. Without it gain per
 # cost would always name the smallest model: prices span a factor of thousands, gains of ten.
 LEAST_PROMISE = 0.5
+# Of what the most promising run promised before any was chosen; a batch ends where the rest promises less.
+LEAST_OF_FIRST = 0.02
 # Points of mIoU below which no run is said to change a recommendation.
 LEAST_REGRET = 0.01
 
@@ -79,32 +81,51 @@ class NextRun:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """The place of a prospect in the list, and what it is expected to add given the picks before it."""
+    """A candidate by its place in the list, and what its run is expected to add given the picks before it.
+
+    tells_of: the candidate through whom it is worth that; itself for the front.
+    """
 
     index: int
     gain: float
+    tells_of: int
 
 
-def centred(draws: Floats, members: Sequence[int]) -> Floats:
-    """The draws [S, C] less what the members of the front have in common in each draw, around the same means.
+def centred(draws: Floats) -> Floats:
+    """The draws [S, C] less what all candidates have in common in each draw, around the same means.
 
-    The level that all share (how LUMA compares to other heads, say) moves the whole front and no choice on it.
+    The level that all share (how LUMA compares to other heads, say) moves the whole front and no choice on it. It is
+    estimated by the mean of all, shrunk by the part of that mean's variance that is shared and not chance.
     """
-    common = draws[:, list(members)].mean(axis=1, keepdims=True)
-    return np.asarray(draws - common + common.mean(), dtype=np.float64)
+    num = draws.shape[1]
+    level = draws.mean(axis=1)
+    if num < 2 or level.var() == 0:
+        return draws
+    covariance = (num * level.var() - draws.var(axis=0).mean()) / (num - 1)
+    shared = float(np.clip(covariance / level.var(), 0.0, 1.0))
+    return np.asarray(draws - shared * (level - level.mean())[:, np.newaxis], dtype=np.float64)
 
 
 class Bench:
     """The prospects with the joint posterior of all candidates: what each run adds, given those believed done."""
 
-    def __init__(self, places: Floats, draws: Floats, kind: BudgetKind, within: Sequence[bool] | None = None) -> None:
-        """places: [C] on the axis. draws: [S, C] of mIoU. within: whether a budget is met, None without a budget."""
-        self._places, self._kind, self._within = places, kind, within
+    def __init__(
+        self,
+        places: Floats,
+        draws: Floats,
+        kind: BudgetKind,
+        within: Sequence[bool] | None = None,
+        reference: tuple[float, float] | None = None,
+    ) -> None:
+        """places: [C] on the axis. draws: [S, C] of mIoU. within: whether a budget is met, None without a budget.
+
+        reference: the largest cost and the least mIoU that count for the hypervolume; the kind's fixed one when None.
+        """
+        self._places, self._within = places, within
         means = draws.mean(axis=0)
-        members = [i for i, kept in enumerate(on_front([(at,) for at in places.tolist()], means.tolist())) if kept]
         # What is common to all cancels in a regret by itself.
-        self.believer = Believer(draws if within else centred(draws, members), TIE_MIOU)
-        self._front = steps(places, means, REFERENCE_COST[kind])
+        self.believer = Believer(draws if within else centred(draws), TIE_MIOU)
+        self._front = steps(places, means, *(reference or (REFERENCE_COST[kind], 0.0)))
 
     @property
     def is_under_budget(self) -> bool:
@@ -124,21 +145,41 @@ class Bench:
         mean, sd = self.believer.mean[at], self.believer.sd[at]
         return expected_hypervolume_improvement(self._places[at], mean, sd, self._front)
 
+    def tells_of(self, run: int) -> int:
+        """Through whom the run is worth most: whose new mean alone would change the recommendation for most gain."""
+        allowed = np.flatnonzero(np.ones(len(self._places), bool) if self._within is None else self._within)
+        if len(allowed) < 2:
+            return run
+        mean, shift = self.believer.mean[allowed], np.abs(self.believer.shifts([run], allowed)[0])
+        order = np.argsort(-mean, kind="stable")
+        rivals = np.full(len(allowed), mean[order[0]])  # of each the best other
+        rivals[order[0]] = mean[order[1]]
+        gains = expected_improvement(np.where(mean > rivals, rivals - mean, mean - rivals), shift, 0.0)
+        return int(allowed[gains.argmax()]) if gains.max() > 0 else run
+
     def pick(self, runs: Sequence[int], costs: Sequence[float], limit: float, count: int) -> list[Pick]:
-        """Up to `count` of the runs, most gain per cost first, that cost no more than the limit together."""
+        """Up to `count` of the runs, most gain per cost first, that cost no more than the limit together.
+
+        A run that costs less than its share of a finite limit counts as that share: what is not spent buys nothing.
+        """
         price = dict(zip(runs, costs, strict=True))
-        left, picks = list(price), list[Pick]()
+        left, picks, least = list(price), list[Pick](), LEAST_REGRET if self.is_under_budget else 0.0
         while len(picks) < count:
             left = [run for run in left if price[run] <= limit]
             gains = self.gains(left).tolist() if left else []
-            floor = max(LEAST_PROMISE * max(gains, default=0.0), LEAST_REGRET if self.is_under_budget else 0.0)
+            most = max(gains, default=0.0)
+            least = least if picks else max(least, LEAST_OF_FIRST * most)
+            floor = max(LEAST_PROMISE * most, least)
+            share = limit / (count - len(picks)) if math.isfinite(limit) else 0.0
             worth = [
-                (gain / price[run], -run, gain) for run, gain in zip(left, gains, strict=True) if gain >= floor > 0
+                (gain / max(price[run], share), -run, gain)
+                for run, gain in zip(left, gains, strict=True)
+                if gain >= floor > 0
             ]
             if not worth:
                 break
             _, negative, gain = max(worth)
-            picks.append(Pick(-negative, gain))
+            picks.append(Pick(-negative, gain, self.tells_of(-negative) if self.is_under_budget else -negative))
             self.believer.believe(-negative)
             limit -= price[-negative]
             left.remove(-negative)
@@ -162,7 +203,7 @@ def command(candidate: Candidate, dataset: str, recipe: str, head: str, epochs: 
     """The `luma train` line of a run: official dataset, resolution, recipe by name, head.
 
     >>> from luma_cli.advise.candidates import Candidate
-    >>> command(Candidate("vit_s.dinov3", "t", "a", 512, None, None), "ade20k", "ade20k", "luma")
+        >>> command(Candidate("vit_s.dinov3", "t", "a", 512, None, None), "ade20k", "ade20k", "luma")
     'luma train vit_s.dinov3 --data ade20k --res 512 --recipe ade20k --head luma'
     """
     words = ["luma", "train", candidate.name, "--data", dataset, "--res", str(candidate.resolution)]

@@ -39,7 +39,8 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The winner first, then what ties with it, cheapest first, then the rest of the likely front, best first.
+    """The winner first, then what ties with it, the seen before the extrapolated and the cheap before the dear, then
+    the rest of the likely front, best first.
 
     num_dominated: candidates left out because they are hardly ever on the front.
     """
@@ -68,7 +69,11 @@ def order(
     values, best, tolerance = _objective(question, pool, predictions, draws)
     values = list(scores) if scores is not None else values
     front = on_front_chances(pool, question.axis, [place(each, question.axis) for each in pool], draws)
-    expenses = [held.expense(each, question.budgets) for each in pool]
+    # Of what ties, that which the evidence spans comes before what is extrapolated, and then the cheaper.
+    expenses = [
+        (each.extrapolated, *held.expense(priced, question.budgets))
+        for priced, each in zip(pool, predictions, strict=True)
+    ]
     leader = min(range(len(pool)), key=lambda at: (-values[at], expenses[at], pool[at].candidate.key))
     # What no draw puts on the front must not tie either, or adding it would change who wins.
     known = [value if at == leader or front[at] > 0 else float("nan") for at, value in enumerate(values)]

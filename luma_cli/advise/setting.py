@@ -85,9 +85,7 @@ def load(
     return Setting(question, tuple(priced), tuple(own), fit(evidence), evidence, speed, tuple(notes))
 
 
-def _speed(
-    question: Question, kinds: Sequence[BudgetKind], database: Path | None
-) -> tuple[SpeedModel, list[str]]:
+def _speed(question: Question, kinds: Sequence[BudgetKind], database: Path | None) -> tuple[SpeedModel, list[str]]:
     from luma_cli.advise.device import load_speed  # what only depends on counts must not wait for it
 
     return load_speed(question, kinds, database)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 
 NONE = "none"  # no block can be read, as opposed to no text: nobody has looked
@@ -36,6 +37,7 @@ def format_blocks(blocks: Iterable[Block]) -> str:
     return " ".join(f"{shape}*{len(list(same))}" for shape, same in groupby(map(_shape, blocks))) or NONE
 
 
+@cache
 def parse_blocks(text: str) -> tuple[Block, ...]:
     """The blocks of that text, last first. Raises ValueError for another.
 

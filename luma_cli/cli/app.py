@@ -16,9 +16,11 @@ from luma_cli.cli import (
     data,
     db,
     doctor,
+    estimate,
     eval_,
     evidence,
     export,
+    findings,
     front,
     list_,
     next_,
@@ -26,6 +28,7 @@ from luma_cli.cli import (
     profile,
     recommend,
     runs,
+    scaling,
     show,
     train,
 )
@@ -46,8 +49,11 @@ app.command("show")(show.show)
 app.command("cost", cls=ManyValued)(cost.cost)
 app.command("profile", cls=ManyValued)(profile.profile)
 app.command("recommend", cls=ManyValued)(recommend.recommend)
+app.command("estimate")(estimate.estimate)
 app.command("front", cls=ManyValued)(front.front)
 app.command("next", cls=ManyValued)(next_.next_)
+app.command("findings")(findings.findings)
+app.command("scaling")(scaling.scaling)
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
@@ -60,7 +66,9 @@ app.add_typer(db.app, name="db")
 
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
-_NAMES_BACKBONES = frozenset({"list", "show", "cost", "profile", "recommend", "front", "next", "doctor", "train"})
+_NAMES_BACKBONES = frozenset(
+    {"list", "show", "cost", "profile", "recommend", "estimate", "front", "next", "scaling", "doctor", "train"}
+)
 
 
 def _print_version(wanted: bool) -> None:

@@ -68,13 +68,13 @@ def list_evidence(
     source: Source = "",
     doubtful: Doubtful = None,
     imported: ImportedOnly = False,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="How many rows; 0 for all.")] = 25,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="How many rows of each dataset; 0 for all.")] = 15,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
     """List results: published ones, imported ones and your own finished runs."""
     from luma_cli.evidence.table import load_evidence
-    from luma_cli.report.evidence import evidence_json, evidence_table
+    from luma_cli.report.evidence import evidence_json, evidence_tables
     from luma_cli.report.table import print_table
 
     asked = _selection(dataset, head, backbone, pretraining, provenance, regime, source, doubtful, imported)
@@ -83,7 +83,8 @@ def list_evidence(
     if as_json:
         typer.echo(json.dumps(evidence_json(found, len(rows)), indent=1, allow_nan=False))
     else:
-        print_table(evidence_table(found, limit, len(rows)))
+        for table in evidence_tables(found, limit):
+            print_table(table)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,6 +59,9 @@ def recommend(
     measure: Annotated[
         bool, typer.Option("--measure", help="Profile the five most promising here first, then answer.")
     ] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="How good the advisor is on rows it did not see, instead of an answer.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, schema 2.")] = False,
     convention: Flops = Convention.mac,
     database: Database = None,
@@ -68,6 +72,9 @@ def recommend(
     predicted, and say which. A predicted cost must fit at the dear end of its 80 % interval. mIoU is predicted from
     published results and your own runs. Exit code 1 when nothing can be recommended.
     """
+    if audit:
+        _audit(database, as_json)
+        return
     from luma_cli.advise.api import recommend as answer
     from luma_cli.cli.measure_shortlist import Session
     from luma_cli.report.recommendation import print_recommendation
@@ -100,3 +107,17 @@ def recommend(
             print_recommendation(found)
     if not found.rows:
         raise typer.Exit(_UNANSWERED)
+
+
+def _audit(database: Path | None, as_json: bool) -> None:
+    """Prints the audit of the model on all evidence, and of the transfer of speed."""
+    from luma_cli.accuracy.audit import audit
+    from luma_cli.evidence.table import load_evidence
+    from luma_cli.report.audit import print_audit
+    from luma_cli.speed.audit import audit as speed_audit
+
+    found, speed = audit(load_evidence(database)), speed_audit()
+    if as_json:
+        typer.echo(json.dumps({**found.to_json(), "speed": speed.to_json()}, indent=1, allow_nan=False))
+    else:
+        print_audit(found, speed)

@@ -79,7 +79,7 @@ def examine(table: TableFile, known: Sequence[Evidence], scale: MiouScale | None
     if scale is None and (question := miou_scale.unclear(table)) is not None:
         raise UsageError(f"{table.path}: {question.text}; add --scale fraction or --scale percent")
     reading = Reading(table.path.name, load_index(), cards(), scale, table.decimal_comma)
-    rows: dict[object, Evidence] = {}
+    rows: dict[Evidence, Evidence] = {}
     rejected, merged = [], 0
     for record in table.records:
         try:
@@ -87,10 +87,10 @@ def examine(table: TableFile, known: Sequence[Evidence], scale: MiouScale | None
         except ValueError as error:
             rejected.append(Rejected(record.row, record.line, str(error)))
             continue
-        merged += statement(row) in rows
-        rows.setdefault(statement(row), _named(row))
+        merged += row in rows
+        rows.setdefault(row, _named(row))
     said = {statement(row) for row in known}
-    new = tuple(row for key, row in rows.items() if key not in said)
+    new = tuple(row for row in rows.values() if statement(row) not in said)
     clashes = [each for each in contradictions([*rows.values(), *known]) if set(each.rows) & set(new)]
     return Imported(
         file=table.path,

@@ -82,15 +82,14 @@ def _text(path: Path) -> str:
     if not data.strip():
         raise UsageError(f"{path} is empty, expected a heading and a row for each result")
     encoding = next((name for bom, name in _BOMS if data.startswith(bom)), "utf-8")
+    if encoding != "utf-16" and b"\0" in data:
+        raise UsageError(f"{path} is a binary file, expected CSV or JSON text")
     try:
-        text = data.decode(encoding)
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path} is not {encoding} text (byte {error.start}): save it as `CSV UTF-8` and import that"
         ) from error
-    if "\0" in text:
-        raise UsageError(f"{path} is a binary file, expected CSV or JSON text")
-    return text
 
 
 def column(name: str) -> str:
@@ -146,7 +145,10 @@ def _json_table(path: Path, text: str) -> TableFile:
     try:
         whole = json.loads(text)
         rows = whole.get("evidence", [whole]) if isinstance(whole, dict) else whole
+        rows = rows if isinstance(rows, list) else [rows]
         found = [_json_record(number, number, value) for number, value in enumerate(rows, start=1)]
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply, expected a list of objects with the columns as keys") from error
     except json.JSONDecodeError:
         lines = [(line, content) for line, content in enumerate(text.splitlines(), start=1) if content.strip()]
         found = [_json_line(row, line, content) for row, (line, content) in enumerate(lines, start=1)]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from luma_cli.evidence.evidence import COLUMNS, HEAD_TITLES, Evidence, to_row
+from luma_cli.catalogue.pretraining import objective_named
+from luma_cli.evidence.cleaning import OTHER
+from luma_cli.evidence.evidence import COLUMNS, DATASET_TITLES, HEAD_TITLES, Evidence, to_row
 from luma_cli.evidence.imported import Imported
 from luma_cli.report.table import Column, Table, columns, number
 
@@ -19,19 +22,36 @@ _COUNTED = {"own run": ("own run", "own runs"), "published LUMA": ("published LU
             "other head": ("figure of another head", "figures of other heads")}  # fmt: skip
 _ORDER = {"own run": 0, "published LUMA": 1, "other head": 2}
 _NONE = "no result matches; `luma evidence list` without filters shows what there is"
-_EVALS = {"single-scale": "1 scale", "ms+flip": "ms+flip", "": "-"}
+_TESTS = {"single-scale": "", "ms+flip": " ms", "": " scales?"}
+_COLUMNS = columns("id", "mIoU %>", "backbone~", "pretraining~", "at", "head~")
 
 
-def evidence_table(rows: Sequence[Evidence], limit: int, total: int) -> Table:
-    """The first `limit` rows, best mIoU of each dataset first; all when it is 0. total: rows before any filter."""
-    ordered = sorted(rows, key=lambda row: (row.dataset, _ORDER[row.provenance], -row.miou_percent, row.id))
-    shown = ordered[:limit] if limit else ordered
+def evidence_tables(rows: Sequence[Evidence], limit: int) -> list[Table]:
+    """One table for each dataset, best mIoU first after own runs and LUMA's; `limit` rows of each, all when it is 0."""
+    if not rows:
+        return [Table(_COLUMNS, (), caption=_NONE)]
+    by_dataset: dict[str, list[Evidence]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (row.dataset, _ORDER[row.provenance], -row.miou_percent, row.id)):
+        by_dataset[row.dataset].append(row)
+    tables = [_table(dataset, found, limit) for dataset, found in by_dataset.items()]
+    total = [f"all datasets: {_results(rows)}"] if len(tables) > 1 else []
+    lines = [tables[-1].caption, *total, *_legend(rows)]
+    return [*tables[:-1], replace(tables[-1], caption="\n".join(filter(None, lines)))]
+
+
+def _table(dataset: str, rows: Sequence[Evidence], limit: int) -> Table:
+    shown = rows[:limit] if limit else rows
+    left_out = len(rows) - len(shown)
     return Table(
-        columns("id", "dataset", "backbone~", "pretraining~", "px", "head~", "test", "mIoU %>"),
+        _COLUMNS,
         tuple(_cells(row) for row in shown),
-        title=f"{len(rows)} of {total} results: {by_provenance(rows)}" if rows else "",
-        caption="\n".join(_caption(shown, len(ordered) - len(shown))) if rows else _NONE,
+        title=f"{DATASET_TITLES.get(dataset, dataset)}: {_results(rows)}",
+        caption=f"{left_out} more: --limit 0 shows all; --head, --backbone, ... narrow them" if left_out else "",
     )
+
+
+def _results(rows: Sequence[Evidence]) -> str:
+    return f"{len(rows)} result{'s' * (len(rows) != 1)}, {by_provenance(rows)}"
 
 
 def by_provenance(rows: Sequence[Evidence]) -> str:
@@ -45,31 +65,38 @@ def by_provenance(rows: Sequence[Evidence]) -> str:
 
 
 def _cells(row: Evidence) -> tuple[str, ...]:
-    recipe = f" ({row.recipe})" if row.recipe else ""
-    return (
-        row.id,
-        row.dataset,
-        row.backbone,
-        row.pretraining_raw if row.pretraining in ("", "other") else row.pretraining,
-        str(row.height) if row.height and row.height == row.width else row.size if row.height else "-",
-        f"{HEAD_TITLES.get(row.head, row.head) or '-'}{recipe}{', frozen' if row.regime == 'frozen' else ''}",
-        _EVALS[row.eval],
-        number(row.miou_percent, 2 if row.miou_percent != round(row.miou_percent, 1) else 1) + _mark(row),
-    )
+    return (row.id, _miou(row), row.backbone, _objective(row), _at(row), _head(row))
 
 
-def _mark(row: Evidence) -> str:
-    return ("?" if row.doubtful else "") + ("+" if row.extra_data else "")
+def _miou(row: Evidence) -> str:
+    digits = 1 if row.miou_percent == round(row.miou_percent, 1) else 2
+    return number(row.miou_percent, digits) + ("?" if row.doubtful else "") + ("+" if row.extra_data else "")
 
 
-def _caption(shown: Sequence[Evidence], left_out: int) -> list[str]:
-    lines = [f"{left_out} more: --limit 0 shows all, --dataset, --head, --backbone narrow them"] if left_out else []
-    lines.append("test: at one scale, or several and flips (ms+flip); figures of two heads or tests do not compare")
-    if any(row.extra_data for row in shown):
-        lines.append("+ trained with further labelled images")
-    if any(row.doubtful for row in shown):
-        lines.append("? doubtful; `--json` says why")
-    return lines
+def _objective(row: Evidence) -> str:
+    """The shortest spelling of the objective; as printed where it is none of luma's."""
+    if row.pretraining in ("", OTHER):
+        return row.pretraining_raw or "-"
+    found = objective_named(row.pretraining)
+    return min(found.aliases, key=len, default=row.pretraining) if found else row.pretraining
+
+
+def _at(row: Evidence) -> str:
+    size = str(row.height) if row.height == row.width else row.size
+    return f"{size if row.height else '-'}{_TESTS[row.eval]}"
+
+
+def _head(row: Evidence) -> str:
+    name = HEAD_TITLES.get(row.head, row.head).replace("+", " + ") or "not stated"
+    said = ", ".join(filter(None, (row.recipe, "frozen" if row.regime == "frozen" else "")))
+    return f"{name} ({said})" if said else name
+
+
+def _legend(rows: Sequence[Evidence]) -> list[str]:
+    lines = ["at: training crop in pixels; ms: tested at several scales and flips. Figures of two",
+             "heads, or with and without ms, do not compare. `luma evidence show ID`: source"]  # fmt: skip
+    lines += ["+ trained with further labelled images"] if any(row.extra_data for row in rows) else []
+    return lines + (["? doubtful: `luma evidence show ID` says why"] if any(row.doubtful for row in rows) else [])
 
 
 def evidence_json(rows: Sequence[Evidence], total: int) -> dict[str, Any]:

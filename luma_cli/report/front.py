@@ -9,7 +9,8 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
 from luma_cli.advise.budgets import TITLES, amount
-from luma_cli.advise.hypervolume import REFERENCE_COST, REFERENCE_MIOU
+from luma_cli.advise.hypervolume import REFERENCE_COST
+from luma_cli.advise.ties import TIE_MIOU
 from luma_cli.report.table import Table, columns, number, print_table
 from luma_cli.units import BudgetKind, gflops, gibibytes
 
@@ -31,7 +32,7 @@ _HEADINGS: Mapping[BudgetKind, str] = {
 def print_front(front: LearnedFront, file: TextIO | None = None) -> None:
     """Print the front to `file` (default stdout): a table, and remarks under it."""
     stream = file or sys.stdout
-    print_table(_table(front), stream)
+    print_table(front_table(front), stream)
     for mark, text in _remarks(front):
         if stream.isatty():
             width = max(40, get_terminal_size((80, 24)).columns - 1)
@@ -45,7 +46,8 @@ def print_front(front: LearnedFront, file: TextIO | None = None) -> None:
             print(f"# {mark}{text}", file=stream)
 
 
-def _table(front: LearnedFront) -> Table:
+def front_table(front: LearnedFront) -> Table:
+    """The rows of the front; a column for the origin of costs where there are several."""
     origins = {row.priced.costs[front.kind].origin for row in front.rows}
     source = ["from"] if len(origins) > 1 else []
     rows = [
@@ -60,7 +62,7 @@ def _table(front: LearnedFront) -> Table:
             "-" if row.per_doubling is None else f"{row.per_doubling:+.1f}",
             "/".join(number(each) for each in row.attained),
         )
-        for row in front.rows
+        for row in _shown(front)
     ]
     return Table(
         columns(
@@ -72,14 +74,25 @@ def _table(front: LearnedFront) -> Table:
     )
 
 
+def _shown(front: LearnedFront) -> list[FrontRow]:
+    """The rows that add more than a tie to the one shown before."""
+    shown: list[FrontRow] = []
+    for row in front.rows:
+        if not shown or row.prediction.miou_percent - shown[-1].prediction.miou_percent > TIE_MIOU:
+            shown.append(row)
+    return shown
+
+
 def _caption(front: LearnedFront, origins: Collection[str]) -> str:
     lines = [
         f"mIoU in percent as predicted for one run, {front.scale_note}, with the central 80 % interval",
         f"P: chance to be on the front. next 2x: mIoU points that twice the {TITLES[front.kind]} would add",
-        "reached: mIoU that the front has at this cost with 90/50/10 % probability",
+        "reached: mIoU that the best at this cost has, whichever it is, with 90/50/10 % probability",
     ]
     if len(origins) == 1:
         lines.append(f"{TITLES[front.kind]}: {next(iter(origins))}")
+    if (hidden := len(front.rows) - len(_shown(front))) > 0:
+        lines.append(f"{hidden} more rows add {TIE_MIOU:g} mIoU or less to the one above; --json has them")
     if any(row.prediction.extrapolated for row in front.rows):
         lines.append("*: extrapolated, beyond the sizes, tokens, families or objectives of the evidence")
     return "\n".join(lines)
@@ -133,7 +146,7 @@ def _covered(front: LearnedFront) -> str:
     reference = f"{_reference(front):,.0f} {_HEADINGS[front.kind]}"
     return (
         f"Hypervolume {area.mean:.0f} mIoU points x doublings (80 %: {area.low:.0f} to {area.high:.0f}), "
-        f"up to {reference} and {REFERENCE_MIOU:g} mIoU."
+        f"up to {reference}, from {front.reference_miou:g} mIoU up."
     )
 
 

@@ -17,7 +17,7 @@ from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.units import BudgetKind
 
 # Spread of a repeated measurement, log: of the median over a session, and of one that its own samples call noisy.
-REPEAT_SD, NOISY_SD = 0.02, 0.1
+REPEAT_SD, NOISY_SD = 0.02, 0.15
 Z80 = 1.2815515594
 _NOISE = {"ms": "latency", "fps": "latency", "images_per_second": "throughput", "joules": "energy"}
 _Key = tuple[str, int]
@@ -50,10 +50,12 @@ class Bench:
     def answering(self) -> Iterator[Measured]:
         """Rows that answer for their own segmenter: `rows`, and those that differ in the number of classes alone."""
         yield from self.rows
-        for row in self.related:
-            same = self.conditions and replace(row.conditions, num_classes=self.conditions.num_classes)
-            if same == self.conditions:
-                yield row
+        if self.conditions is not None:
+            others = {row.conditions for row in self.related}
+            same = {
+                each for each in others if replace(each, num_classes=self.conditions.num_classes) == self.conditions
+            }
+            yield from (row for row in self.related if row.conditions in same)
 
 
 def key_of(workload: Workload) -> tuple[str, int, str, int]:

@@ -18,8 +18,8 @@ from luma_cli.speed.transfer import SHIPPED, Spread
 
 # Spreads where no setting of the class ships: moments of the laws of the eight shipped settings about their mean.
 COSTS_ONLY = replace(SHIPPED, size=0.15, intensity=0.2, side=0.3, family=0.3, stem=0.2, contrast=0.0)
-# Latency at batch 1 about times at large batches: small networks wait for launches, large ones do not.
-LATENCY = replace(SHIPPED, size=0.25, intensity=0.1, side=0.25, family=0.2, stem=0.15, noise=0.03)
+# Latency at batch 1 about a reference with an overhead (`latency`), assumed: kernels at batch 1 are other ones.
+LATENCY = replace(SHIPPED, size=0.1, intensity=0.1, side=0.1, family=0.1, stem=0.1, noise=0.03)
 # The level of the device's own shipped setting: another machine, driver and release of torch.
 _OWN_SCALE = 0.1
 

@@ -9,14 +9,19 @@ same process left over (a median of 9.9 times the weights).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from luma_cli.catalogue.costs import load_costs
+from luma_cli.speed import shipped
 from luma_cli.speed.bench import Z80, Bench
+from luma_cli.speed.features import stem_of
 from luma_cli.speed.measured import Measured
 from luma_cli.speed.quantity import Quantity, Workload
+from luma_cli.speed.shipped import Classifier
 from luma_cli.speed.times import LARGE_SIDE, workload_of
 
 if TYPE_CHECKING:
@@ -28,7 +33,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _BASE_BYTES, _BASE_SD = 0.6 * 2**30, 0.3 * 2**30
 _SHARE, _SHARE_SD = 0.4, 0.3
 _NOISE, _LEAST_NOISE_BYTES = 0.06, 32 * 2**20
-_QUERIES, _MASK_STRIDE = 100, 4
+_QUERIES, _MASK_STRIDE, _USUAL_WIDTH = 100, 4, 768
 _MOST_ROWS = 500
 
 
@@ -79,12 +84,28 @@ def activations_of(workload: Workload) -> int | None:
     if workload.activations is not None:
         return workload.activations
     facts = load_costs().get((workload.architecture, workload.resolution))
-    if facts is None:
-        return None
+    width = min(facts.width, _USUAL_WIDTH) if facts else _USUAL_WIDTH
+    backbone = facts.activations if facts else _shipped_activations(workload.architecture, workload.resolution)
     side = workload.resolution // _MASK_STRIDE
-    width = min(facts.width, 768)
     head = 0 if workload.head == "none" else side**2 * (_QUERIES + width)
-    return facts.activations + head
+    return None if backbone is None else backbone + head
+
+
+def _shipped_activations(architecture: str, resolution: int) -> int | None:
+    """Those of timm's classifier at its nearest size, in proportion to the area; None for a network it has not."""
+    rows = _shipped_rows().get(stem_of(architecture))
+    if not rows:
+        return None
+    row = min(rows, key=lambda each: abs(each.resolution - resolution))
+    return int(row.activations * (resolution / row.resolution) ** 2)
+
+
+@cache
+def _shipped_rows() -> dict[str, list[Classifier]]:
+    found = defaultdict(list)
+    for row in shipped.load().rows:
+        found[stem_of(row.architecture)].append(row)
+    return dict(found)
 
 
 def _quantity(

@@ -25,12 +25,13 @@ from luma_cli.units import BudgetKind
 if TYPE_CHECKING:
     from luma_cli.speed.times import Evidence, TimeKind
     from luma_cli.speed.training import Job, TrainedRun
-    from luma_cli.speed.transfer import LogNormal, Points
+    from luma_cli.speed.transfer import LogNormal
 
-# How a shipped device that was never measured here is taken to be used, and how eager PyTorch's launches add to the
-# time of one image at batch 1: milliseconds, 80 % interval and middle. An assumption; any measured latency replaces it.
+# How a shipped device that was never measured here is taken to be used, in order of preference.
 _SHIPPED_CLASSES = (("cuda half", "none"), ("cuda half", "default"), ("cpu fp32", "default"))
-_LAUNCH_MS = (0.0, 6.0, 20.0)
+# Latency of one image on a GPU of which only throughput ships: the time at large batches, times what idle units cost,
+# or the time of eager launches where that is longer. Lower end, middle, upper end: assumed; measured ones replace it.
+_ALONE, _LAUNCH_MS = (1.0, 1.2, 1.6), (0.0, 6.0, 16.0)
 _NOTHING = "nothing was measured on this device"
 _RELATED_ONLY = "measured here only with another head, or before driver, torch or power limit changed"
 _RATES: tuple[BudgetKind, ...] = ("images_per_second", "ms")
@@ -157,9 +158,12 @@ class SpeedModel:
     def training(self, jobs: Sequence[Job | None]) -> list[Quantity | None]:
         """GPU-hours of trainings on this device (`training.job_of`); None where no run and no forward time tells."""
         loads = [job.workload for job in jobs if job is not None]
-        rates = iter(self.quantities("images_per_second", loads))
-        latencies = iter(self.quantities("ms", loads) if self.bench.rows else [None] * len(loads))
-        forward = [None if job is None else _rate(next(rates), next(latencies)) for job in jobs]
+        rates = self.quantities("images_per_second", loads)
+        if self.bench.rows and None in rates:
+            latencies = self.quantities("ms", loads)
+            rates = [_rate(rate, latency) for rate, latency in zip(rates, latencies, strict=True)]
+        left = iter(rates)
+        forward = [None if job is None else next(left) for job in jobs]
         return training.predict(jobs, self.runs, self.lineup, forward, self.device_name)
 
     def _measured(self, kind: BudgetKind) -> dict[tuple[str, int, str, int], Quantity]:
@@ -188,27 +192,26 @@ class SpeedModel:
             if not found.own:
                 return [None] * len(workloads)
             if time_kind == "latency":
-                return [
-                    _bounded(kind, each) for each in self._timed("images_per_second", "throughput", workloads, found)
-                ]
-        said, points, extrapolated = self._said(time_kind, workloads, found, seen)
+                rates = self._timed("images_per_second", "throughput", workloads, found)
+                return [_bounded(kind, each, found.reference.on_cpu) for each in rates]
+        said, extrapolated = self._said(time_kind, workloads, found, seen)
         notes = [self._note(each, far, found, seen) for each, far in zip(workloads, extrapolated, strict=True)]
         origins = [self._origin(each, found, seen) for each in workloads]
         return _quantities(kind, said, origins, extrapolated, notes)
 
     def _said(
         self, kind: TimeKind, workloads: Sequence[Workload], found: Lineup, seen: Evidence
-    ) -> tuple[LogNormal, Points, list[bool]]:
-        extrapolated = [times.is_extrapolated(each, self.bench) for each in workloads]
+    ) -> tuple[LogNormal, list[bool]]:
+        extrapolated = times.extrapolated(workloads, self.bench)
         points = found.reference.points(workloads)
-        return times.predict(kind, points, seen, found, extrapolated), points, extrapolated
+        return times.predict(kind, points, seen, found, extrapolated), extrapolated
 
     def _energies(self, workloads: Sequence[Workload], found: Lineup) -> list[Quantity | None]:
         power = energy.power_of(self.bench)
         if power is None:
             return [None] * len(workloads)
         seen = self._evidence(power.kind, found)
-        said, _, extrapolated = self._said(power.kind, workloads, found, seen)
+        said, extrapolated = self._said(power.kind, workloads, found, seen)
         note = f"predicted time x power of {power.num} measured row{'s' if power.num > 1 else ''}"
         origins: list[Origin] = ["predicted"] * len(workloads)
         return _quantities("joules", power.energy(said), origins, extrapolated, [note] * len(workloads))
@@ -261,14 +264,17 @@ def _quantity(kind: BudgetKind, mean: float, variance: float, origin: Origin, fa
     return Quantity(kind, value, value / factor, value * factor, origin, far, note)
 
 
-def _bounded(kind: BudgetKind, rate: Quantity | None) -> Quantity | None:
-    """Latency of one image where only throughput at large batches ships: no less than that time, launches added."""
+def _bounded(kind: BudgetKind, rate: Quantity | None, on_cpu: bool) -> Quantity | None:
+    """Latency of one image where only throughput ships; on a CPU timm took one image at a time."""
     if rate is None:
         return None
-    low, value, high = (
-        1000 / each + launch for each, launch in zip((rate.high, rate.value, rate.low), _LAUNCH_MS, strict=True)
-    )
+    times_ms = [1000 / each for each in (rate.high, rate.value, rate.low)]
+    if not on_cpu:
+        bounds = zip(times_ms, _ALONE, _LAUNCH_MS, strict=True)
+        times_ms = [max(factor * time_ms, launch) for time_ms, factor, launch in bounds]
+    low, value, high = times_ms
     if kind == "fps":
         low, value, high = 1000 / high, 1000 / value, 1000 / low
-    note = "extrapolated: throughput at large batches bounds the latency of one image from below"
-    return Quantity(kind, value, low, high, "predicted", True, "; ".join(filter(None, (note, rate.note))))
+    note = "" if on_cpu else "extrapolated: throughput at large batches bounds the latency of one image from below"
+    far = rate.extrapolated or not on_cpu
+    return Quantity(kind, value, low, high, "predicted", far, "; ".join(filter(None, (note, rate.note))))

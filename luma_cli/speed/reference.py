@@ -88,6 +88,18 @@ class Reference:
             environments or [""] * len(workloads),
         )
 
+    @property
+    def middle(self) -> float:
+        """Log ms of the median classifier."""
+        import numpy as np
+
+        return float(np.median(self.base))
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the settings are of CPUs."""
+        return all(each.speed_class[0].startswith("cpu") for each in self.settings)
+
     def law_only(self) -> Reference:
         """Without the times of any network: for devices whose class has none."""
         import numpy as np

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from luma_cli.speed import latency
 from luma_cli.speed.bench import NOISY_SD, Bench
 from luma_cli.speed.lineup import LATENCY, Lineup
 from luma_cli.speed.measured import Measured
@@ -24,7 +25,7 @@ TimeKind = Literal["latency", "throughput"]
 LARGE_SIDE, _LARGE_SD = 512, 0.15
 _OTHER_CLASSES_SD, _OLDER_SD = 0.03, 0.05
 # Rows beyond this many no longer narrow anything, and solving is cubic in them.
-_MOST_ROWS = 250
+_MOST_ROWS = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,16 @@ def evidence(kind: TimeKind, bench: Bench, lineup: Lineup) -> Evidence:
     return Evidence(noisy, log_ms, len(here), len(related))
 
 
-def predict(kind: TimeKind, targets: Points, seen: Evidence, lineup: Lineup, extrapolated: Sequence[bool]) -> LogNormal:
-    """Log milliseconds per image of the targets."""
+def predict(kind: TimeKind, targets: Points, seen: Evidence, lineup: Lineup, far: Sequence[bool]) -> LogNormal:
+    """Log milliseconds per image of the targets. far: which are `extrapolated`."""
     import numpy as np
 
-    said = posterior(targets, seen.points, seen.log_ms, spread_of(kind, lineup))
-    return LogNormal(said.mean, said.variance + _LARGE_SD**2 * np.array(extrapolated, dtype=float))
+    spread = spread_of(kind, lineup)
+    if kind == "latency":
+        said = latency.predict(targets, seen.points, seen.log_ms, spread, lineup.reference.middle)
+    else:
+        said = posterior(targets, seen.points, seen.log_ms, spread)
+    return LogNormal(said.mean, said.variance + _LARGE_SD**2 * np.array(far, dtype=float))
 
 
 def spread_of(kind: TimeKind, lineup: Lineup) -> Spread:
@@ -87,12 +92,12 @@ def workload_of(row: Measured) -> Workload:
     return Workload(row.architecture, row.resolution, row.family, row.macs, None, row.params, head, num_classes)
 
 
-def is_extrapolated(workload: Workload, bench: Bench) -> bool:
-    """Whether a segmenter with a head is asked at a size from which on none was measured here."""
-    if workload.head == "none" or workload.resolution < LARGE_SIDE:
-        return False
+def extrapolated(workloads: Sequence[Workload], bench: Bench) -> list[bool]:
+    """Which segmenters with a head are asked at a size from which on none was measured here."""
     rows = (row for row in (*bench.rows, *bench.related) if not bench.is_older(row))
-    return not any(row.resolution >= LARGE_SIDE and row.conditions.head != "none" for row in rows)
+    if any(row.resolution >= LARGE_SIDE and row.conditions.head != "none" for row in rows):
+        return [False] * len(workloads)
+    return [each.head != "none" and each.resolution >= LARGE_SIDE for each in workloads]
 
 
 def _own_variance(kind: TimeKind, row: Measured, bench: Bench) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ _USUAL: Mapping[int, tuple[str, int]] = {150: ("ade20k", 20_210), 19: ("cityscap
 class TrainedRun:
     """What a run took. ms_per_image: wall time x processes per training image, validations included.
 
-    dtype: number format of the steps.
+    device: `cuda` or `cpu`. dtype: number format of the steps.
     """
 
     workload: Workload
@@ -45,6 +46,7 @@ class TrainedRun:
     dtype: str
     ms_per_image: float
     started_at: str = ""
+    device: str = "cuda"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,14 @@ def job_of(workload: Workload, recipe: Recipe | None = None, num_train_images: i
         if workload.num_classes not in _USUAL:
             return None
         name, num_train_images = _USUAL[workload.num_classes]
-        recipe = load_recipe(name)
+        recipe = _usual_recipe(name)
     steps = recipe.steps or max(1, round(recipe.epochs * (num_train_images // recipe.batch)))
     return Job(workload, steps * recipe.batch)
+
+
+@cache
+def _usual_recipe(name: str) -> Recipe:
+    return load_recipe(name)
 
 
 def trained_runs(records: Iterable[RunRecord]) -> list[TrainedRun]:
@@ -103,6 +110,7 @@ def _trained(run: RunRecord) -> TrainedRun:
         str(run.facts.get("dtype", "")),
         run.seconds * 1e3 * run.num_processes / (run.step * run.batch),
         run.started_at,
+        str(run.environment.identity.get("device", "cuda")).partition(":")[0],
     )
 
 
@@ -112,8 +120,7 @@ def device_of(runs: Sequence[TrainedRun], device: str | None) -> tuple[str, tupl
     if len(names) != 1:
         return "", None
     latest = max((run for run in runs if run.device_name in names), key=lambda run: run.started_at)
-    kind = "cpu" if "cpu" in (device or "").lower() else "cuda"
-    return latest.device_name, (f"{kind} {'fp32' if latest.dtype == 'float32' else 'half'}", "none")
+    return latest.device_name, (f"{latest.device} {'fp32' if latest.dtype == 'float32' else 'half'}", "none")
 
 
 def predict(

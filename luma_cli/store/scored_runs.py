@@ -68,4 +68,4 @@ def scored_runs(connection: sqlite3.Connection | None) -> list[ScoredRun]:
     if connection is None:
         return []
     with translated(file_of(connection)):
-        return [ScoredRun._make(row) for row in connection.execute(_QUERY)]
+        return list(map(ScoredRun._make, connection.execute(_QUERY)))

@@ -1,0 +1,198 @@
+"""What one segmenter would score and cost: mIoU on the scale of its own head and protocol, costs with their origin."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from luma_cli.accuracy.backbones import recognise
+from luma_cli.accuracy.prediction import AccuracyModel, Prediction
+from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.subjects import subject_of
+from luma_cli.advise.candidates import NUM_CLASSES
+from luma_cli.errors import BuildError, UnknownName, UsageError
+from luma_cli.evidence import cleaning
+from luma_cli.evidence.evidence import Eval
+from luma_cli.head.config import HeadConfig, HeadName
+from luma_cli.head.formula import head_macs, head_params
+from luma_cli.speed.quantity import Quantity, Workload
+from luma_cli.units import BudgetKind
+
+if TYPE_CHECKING:
+    from luma_cli.catalogue.costs import BackboneFacts
+    from luma_cli.speed.model import SpeedModel
+
+_DEVICE_KINDS: tuple[BudgetKind, ...] = ("ms", "images_per_second", "bytes", "joules")
+_EVALS: Mapping[str, Eval] = {
+    **dict.fromkeys(("", "single-scale", "ss", "single", "single scale"), "single-scale"),
+    **dict.fromkeys(("ms+flip", "ms", "multi-scale", "multi scale", "ms + flip", "multiscale"), "ms+flip"),
+}
+USUAL_PRETRAINING = "supervised_in1k"
+_NEEDED = ("dataset", "backbone")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One segmenter as the user wrote it. resolution: `512`, `512x1024` or empty. head, eval: empty for LUMA's."""
+
+    dataset: str
+    backbone: str
+    pretraining: str = ""
+    resolution: str = ""
+    head: str = "luma"
+    eval: str = "single-scale"
+    pretraining_data: str = ""
+    params_m: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The answer to one. prediction: None where nothing can be said. remark: why not, or what was assumed."""
+
+    asked: Asked
+    subject: Subject | None
+    prediction: Prediction | None
+    costs: Mapping[BudgetKind, Quantity]
+    remark: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Schema 1; numbers that are not known are null."""
+        said = self.prediction.to_json() if self.prediction else _NOTHING
+        return {
+            "dataset": self.asked.dataset,
+            "backbone": self.asked.backbone,
+            "pretraining": self.subject.objective if self.subject else self.asked.pretraining,
+            "resolution": self.asked.resolution or None,
+            "head": self.asked.head,
+            "eval": self.asked.eval,
+            "architecture": self.subject.architecture if self.subject else None,
+            "series": (self.subject.lineage or None) if self.subject else None,
+            **said,
+            "reason": "; ".join(filter(None, (self.remark, said["reason"]))) or None,
+            "costs": {kind: cost.to_json() for kind, cost in self.costs.items()},
+        }
+
+
+_NOTHING: dict[str, Any] = {
+    **dict.fromkeys(("miou", "miou_50", "miou_80", "miou_90", "evidence", "reason")),
+    "extrapolated": True,
+}
+
+
+def read_asked(path: Path) -> list[Asked]:
+    """The rows of a CSV file with columns dataset, backbone, pretraining, resolution, head, eval; others are ignored.
+
+    Raises UsageError for a file that cannot be read or lacks dataset or backbone.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
+            if missing:
+                raise UsageError(
+                    f"{path} has no column {missing[0]}; expected {', '.join(_NEEDED)} and any of the others"
+                )
+            rows = [{name: (row.get(name) or "").strip() for name in _FIELDS} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as a CSV file: {error}") from error
+    defaults = {"head": "luma", "eval": "single-scale"}
+    return [Asked(**{name: text or defaults.get(name, "") for name, text in row.items()}) for row in rows]
+
+
+def estimates(
+    asked: Sequence[Asked],
+    model: AccuracyModel,
+    costs: Mapping[tuple[str, int], BackboneFacts],
+    speed: SpeedModel | None = None,
+) -> list[Estimate]:
+    """One estimate per row, in order; a row that cannot be understood says so and stops no other."""
+    read = [_subject(each) for each in asked]
+    known = [subject for subject, _ in read if subject is not None]
+    predictions = iter(model.predict(known) if known else [])
+    found = []
+    for each, (subject, remark) in zip(asked, read, strict=True):
+        if subject is None:
+            found.append(Estimate(each, None, None, {}, remark))
+        else:
+            found.append(Estimate(each, subject, next(predictions), _costs(subject, costs, speed), remark))
+    return found
+
+
+def _subject(asked: Asked) -> tuple[Subject | None, str]:
+    """The subject with what was assumed of it, or None with why there is none."""
+    evaluation = _EVALS.get(asked.eval.lower())
+    if evaluation is None:
+        return None, f"eval {asked.eval!r} is not known; use single-scale or ms+flip"
+    try:
+        height, width = cleaning.resolution(asked.resolution.replace("×", "x"))
+        params = float(asked.params_m) * 1e6 if asked.params_m else None
+    except ValueError as error:
+        return None, str(error)
+    name, pretraining, remark = _named(asked)
+    subject = subject_of(
+        name,
+        asked.dataset.strip().lower(),
+        resolution=(height, width) if height and width else None,
+        pretraining=pretraining,
+        pretraining_data=asked.pretraining_data,
+        head=asked.head,
+        evaluation=evaluation,
+        params=params,
+    )
+    if not subject.lineage and subject.params is None:
+        return None, f"backbone {asked.backbone!r} is not recognised: neither its series nor its size is known"
+    return subject, remark
+
+
+def _named(asked: Asked) -> tuple[str, str, str]:
+    """The timm name with its tag where a card's spelling was typed, the objective that it implies, and a remark.
+
+    Without any word about pretraining the weights that timm loads by default are meant, or labels of ImageNet-1k.
+    """
+    from luma_cli.catalogue.index import load_index
+    from luma_cli.catalogue.names import resolve
+
+    name = asked.backbone
+    if not (recognise(name).size_origin == "counted" and "." in name):
+        try:
+            spec = resolve(f"{name}.{asked.pretraining}" if asked.pretraining else name)
+        except UnknownName:
+            pass
+        else:
+            entry = load_index().get(spec.architecture)
+            tag = spec.tag or (entry.default_tag if entry else "")
+            name = f"{spec.architecture}.{tag}" if tag and not spec.tag else spec.timm_name
+            if spec.pretraining or tag:
+                return name, spec.pretraining, "" if spec.tag else f"weights not given, {name} assumed"
+    if asked.pretraining or "." in name:
+        return name, asked.pretraining, ""
+    return name, USUAL_PRETRAINING, f"pretraining not given, {USUAL_PRETRAINING} assumed"
+
+
+def _costs(
+    subject: Subject, costs: Mapping[tuple[str, int], BackboneFacts], speed: SpeedModel | None
+) -> dict[BudgetKind, Quantity]:
+    """Exact counts where the cost table has the size and luma the head; device costs where a device is known."""
+    facts = costs.get((subject.architecture, subject.height or 0)) if subject.height == subject.width else None
+    if facts is None or subject.head not in get_args(HeadName):
+        return {}
+    head = HeadConfig(name=cast(HeadName, subject.head), num_classes=NUM_CLASSES.get(subject.dataset, 150))
+    try:
+        macs, params = facts.macs + head_macs(facts, head), facts.params + head_params(facts, head)
+    except BuildError:
+        return {}
+    counts: tuple[tuple[BudgetKind, int], ...] = (("macs", macs), ("params", params))
+    found = {kind: Quantity(kind, value, value, value, "exact") for kind, value in counts}
+    if speed is not None:
+        load = Workload(
+            facts.architecture, facts.resolution, subject.family, macs, None, params, subject.head, head.num_classes
+        )
+        quantities = {kind: speed.quantity(kind, load) for kind in _DEVICE_KINDS}
+        found.update({kind: quantity for kind, quantity in quantities.items() if quantity is not None})
+    return found
+
+
+_FIELDS = tuple(Asked.__dataclass_fields__)

@@ -1,0 +1,56 @@
+"""The user's profiles of one device told apart by conditions, so that nothing measured differently is ever compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from luma_cli.advise.findings.finding import Row
+from luma_cli.speed.measured import Conditions, Measured
+
+# Attention that writes the N x N weights to memory: what a GPU without FlashAttention does.
+_UNFUSED = ("math", "unfused")
+WITH_FLASH, WITHOUT_FLASH = "with FlashAttention", "without FlashAttention"
+
+
+def of_device(rows: Iterable[Measured], device: str | None) -> tuple[str, list[Measured]]:
+    """Sound rows of the device named, or of the one with most rows; its name, empty when there is none."""
+    wanted = (device or "").lower()
+    sound = [row for row in rows if not row.flags and _is_device(row.conditions, wanted)]
+    if not sound:
+        return "", []
+    counts = Counter(row.conditions.device_name for row in sound)
+    name = max(counts, key=lambda each: (counts[each], each))
+    return name, [row for row in sound if row.conditions.device_name == name]
+
+
+def _is_device(conditions: Conditions, wanted: str) -> bool:
+    return not wanted or wanted.split(":")[0] == conditions.device.lower() or wanted in conditions.device_name.lower()
+
+
+def attention_label(conditions: Conditions) -> str:
+    """Whether attention was fused: `auto` takes a fused kernel wherever there is one."""
+    return WITHOUT_FLASH if conditions.attention in _UNFUSED else WITH_FLASH
+
+
+def apart_from_attention(conditions: Conditions) -> Conditions:
+    """The conditions of a backbone that has no attention to switch: equal whatever was asked for."""
+    return replace(conditions, attention="")
+
+
+def latest(rows: Sequence[Measured]) -> dict[tuple[Conditions, str, int], Measured]:
+    """The last row of every model and size under each set of conditions."""
+    found: dict[tuple[Conditions, str, int], Measured] = {}
+    for row in sorted(rows, key=lambda row: (row.started_at, row.fingerprint)):
+        if not row.own_module:
+            found[row.conditions, row.architecture, row.resolution] = row
+    return found
+
+
+def profile_row(row: Measured) -> Row:
+    """A profile as a row behind a claim."""
+    speed = "no throughput" if row.images_per_second is None else f"{row.images_per_second:.1f} img/s"
+    memory = "no memory" if row.memory_bytes is None else f"{row.memory_bytes / 2**30:.2f} GiB"
+    says = f"{row.architecture} at {row.resolution} px: {speed}, {memory}; {row.conditions.label}"
+    return Row(row.fingerprint[:12], says, f"your profile of {row.started_at}")

@@ -1,0 +1,65 @@
+"""Which of the user's own runs a claim may rest on: finished, public weights, official data, unchanged recipe."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from luma_cli.advise.findings.finding import Row
+from luma_cli.evidence.own_run import OwnRun
+from luma_cli.head.config import HeadConfig
+
+
+@dataclass(frozen=True, slots=True)
+class OwnScore:
+    """One model of the user's with one head: the mean mIoU over its seeds. ids: of the runs."""
+
+    timm_name: str
+    resolution: int
+    head: str
+    miou_percent: float
+    ids: tuple[str, ...]
+
+
+def usable(run: OwnRun, dataset: str, own_weights: bool = False) -> bool:
+    """Whether the run's score may stand beside others of the dataset; heads and backbones may differ.
+
+    own_weights: whether weights from a file or folder of the user's will do; random ones never do.
+    """
+    usual = f"eomt-{dataset}" if run.head.name == "eomt" else dataset
+    default = HeadConfig(name=run.head.name, num_classes=run.head.num_classes)
+    return (
+        (run.data, run.dataset, run.split, run.status) == (dataset, dataset, "val", "finished")
+        and (run.recipe, run.usual_recipe) == (usual, True)
+        and (run.weights != "random" if own_weights else run.weights == "pretrained")
+        and (run.single_scale, run.absent, run.num_skipped) == (True, "skip", 0)
+        and run.head.identity() == replace(default, num_classes=run.head.num_classes).identity()
+    )
+
+
+def own_scores(runs: Iterable[OwnRun], dataset: str, own_weights: bool = False) -> list[OwnScore]:
+    """Mean score of every model and head over seeds, in a fixed order; own_weights as in `usable`."""
+    groups: dict[tuple[str, int, str], list[OwnRun]] = defaultdict(list)
+    for run in runs:
+        if usable(run, dataset, own_weights):
+            groups[run.timm_name, run.resolution, run.head.name].append(run)
+    return [
+        OwnScore(*key, fmean(run.miou_percent for run in group), tuple(sorted(run.run_id for run in group)))
+        for key, group in sorted(groups.items())
+    ]
+
+
+def own_rows(runs: Iterable[OwnRun], ids: Iterable[str]) -> list[Row]:
+    """The runs with these ids as rows behind a claim."""
+    wanted = set(ids)
+    return [
+        Row(
+            run.run_id,
+            f"{run.miou_percent:.2f} mIoU, {run.timm_name}, head {run.head.name}, {run.resolution} px, seed {run.seed}",
+            f"your run {run.run_id}",
+        )
+        for run in runs
+        if run.run_id in wanted
+    ]

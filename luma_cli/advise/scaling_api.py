@@ -1,0 +1,86 @@
+"""`luma scaling` as a function: evidence and own runs read from the store, the law, and how to spend more compute."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from luma_cli.advise.candidates import NUM_CLASSES, check_families
+from luma_cli.advise.more_compute import MoreCompute, more_compute
+from luma_cli.errors import UsageError
+from luma_cli.evidence.own_run import OwnRun, from_scored
+from luma_cli.evidence.table import load_evidence
+from luma_cli.head.config import HeadConfig, HeadName
+from luma_cli.scaling.answer import Scaling
+from luma_cli.scaling.answer import scaling as fit_scaling
+from luma_cli.store import database as files
+from luma_cli.store.scored_runs import scored_runs
+
+if TYPE_CHECKING:
+    from luma_cli.accuracy.prediction import AccuracyModel
+
+# Classes of a dataset that is the user's own, for the head's share of the cost: well below 1% of it up to 150.
+_USUAL_CLASSES = 150
+
+
+def scaling(
+    dataset: str = "ade20k",
+    *,
+    start: str = "vit_b.dinov3@512",
+    family: str = "",
+    pretraining: str = "",
+    own_only: bool = False,
+    head: HeadName = "luma",
+    database: Path | None = None,
+) -> Scaling:
+    """The scaling law of a dataset near the model `start`, or why there is none.
+
+    database: the store with the user's own runs; $LUMA_DB or the data folder when None. Raises UsageError for a
+    dataset, family, pretraining or start that is none, StoreError for a store that cannot be read.
+
+    >>> scaling().split.size
+    0.83
+    """
+    from luma_cli.catalogue.pretraining import check_objective
+
+    check_families([family] if family else [])
+    if pretraining:
+        check_objective("--pretraining", pretraining)
+    runs = _own_runs(database)
+    known = sorted({*NUM_CLASSES, *(run.base for run in runs)})
+    if dataset not in known:
+        raise UsageError(f"dataset {dataset!r} is not known, expected one of {', '.join(known)}; try --dataset ade20k")
+    config = HeadConfig(name=head, num_classes=NUM_CLASSES.get(dataset, _USUAL_CLASSES))
+    evidence = load_evidence(database, own=False)
+    return fit_scaling(
+        evidence, runs, dataset, start, config, family=family, pretraining=pretraining, own_only=own_only
+    )
+
+
+def spend(
+    answer: Scaling,
+    factor: float,
+    *,
+    head: HeadName = "luma",
+    model: AccuracyModel | None = None,
+    database: Path | None = None,
+) -> MoreCompute:
+    """How to spend `factor` times the compute of the model that the answer is for, over the shipped candidates.
+
+    model: the learned one when None. Raises UsageError unless factor is above 1.
+    """
+    from luma_cli.accuracy.model import load_model
+    from luma_cli.advise.recommend import load_candidates
+
+    dataset = answer.dataset if answer.dataset in NUM_CLASSES else "ade20k"
+    predictor = model or load_model(load_evidence(database))
+    return more_compute(answer, factor, load_candidates(dataset, head=head), predictor, head)
+
+
+def _own_runs(database: Path | None) -> list[OwnRun]:
+    connection = files.open_read(database)
+    if connection is None:
+        return []
+    with closing(connection):
+        return from_scored(scored_runs(connection))

@@ -1,0 +1,111 @@
+"""The audit as tables: error, order and intervals on rows left out, regret of choices, and transfer of speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from luma_cli.accuracy.audit import Audit, Score
+from luma_cli.accuracy.regret import MODEL
+from luma_cli.report.table import Table, columns, print_table
+from luma_cli.speed.audit import NUM_MEASURED, Error, SpeedAudit
+
+_REGIMES = {"fine-tuned": "Fine-tuned heads", "frozen": "Frozen probes, a regime of their own"}
+
+
+def print_audit(found: Audit, speed: SpeedAudit) -> None:
+    """Prints the audit to stdout."""
+    for table in tables(found, speed):
+        print_table(table)
+
+
+def tables(found: Audit, speed: SpeedAudit) -> list[Table]:
+    """The audit's tables: accuracy by regime, regrets, speed."""
+    regimes = [regime for regime in _REGIMES if any(score.regime == regime for score in found.scores)]
+    return [
+        *(_accuracy(found, regime) for regime in regimes),
+        *([_regrets(found)] if found.regrets else []),
+        _transfer(speed),
+        _upsizing(speed),
+    ]
+
+
+def _accuracy(found: Audit, regime: str) -> Table:
+    scores = [score for score in found.scores if score.regime == regime]
+    learned = "variance components learned without a fifth of the backbones, five times" if found.relearned else (
+        "variance components as shipped")  # fmt: skip
+    return Table(
+        columns("left out", "dataset", "rows>", "MAE>", "RMSE>", "bias>", "tau (groups)>", "in 50/80/90 %>"),
+        tuple(_score(score) for score in scores),
+        f"{_REGIMES[regime]}: mIoU predicted without all rows of the same ...",
+        f"errors in mIoU points; tau: Kendall's within one head and protocol; widths cross-fitted; {learned}",
+        merge=1,
+    )
+
+
+def _score(score: Score) -> tuple[str, ...]:
+    tau = "-" if score.tau is None else f"{score.tau:.2f} ({score.num_groups})"
+    rows = f"{score.num} of {score.num + score.num_kept}" if score.num_kept else str(score.num)
+    inside = "/".join(f"{100 * share:.0f}" for share in score.coverage)
+    return (
+        *(score.left_out, score.dataset, rows),
+        *(f"{score.mae:.2f}", f"{score.rmse:.2f}", f"{score.bias:+.2f}", tau, inside),
+    )
+
+
+def _regrets(found: Audit) -> Table:
+    rows = [
+        (dataset, name, f"{regret.at_1:.2f}", f"{regret.at_3:.2f}", str(regret.num))
+        for dataset, by_rule in found.regrets.items()
+        for name, regret in by_rule.items()
+    ]
+    decides = "; ".join(
+        f"{'the model' if name == MODEL else name} decides on {dataset}" for dataset, name in found.winners.items()
+    )
+    return Table(
+        columns("dataset", "rule", "regret@1>", "regret@3>", "budgets>"),
+        tuple(rows),
+        "Regret: mIoU lost by a rule's choice under a budget, backbones left out",
+        f"seven budgets in each head and protocol with five backbones or more; {decides}",
+        merge=1,
+    )
+
+
+def _transfer(speed: SpeedAudit) -> Table:
+    rows = [
+        (
+            each.setting + ("" if each.has_class else " (alone in its class)"),
+            each.anchor,
+            *_errors(each.errors.values()),
+        )
+        for each in speed.transfers
+    ]
+    rows.append(("all that share a class", "", *_errors(speed.pooled.values())))
+    return Table(
+        columns("device left out", "measured first", *(f"{count} measured>" for count in NUM_MEASURED)),
+        tuple(rows),
+        "Throughput carried over to a device that was left out",
+        "median relative error in percent; in brackets, shares inside the 80 and 90 % intervals; classifiers",
+    )
+
+
+def _upsizing(speed: SpeedAudit) -> Table:
+    rows = [
+        (name, *(_error(each, each.num if each else 0) for each in errors)) for name, errors in speed.upsizing.items()
+    ]
+    return Table(
+        columns("device", "networks seen smaller>", "networks not seen>"),
+        tuple(rows),
+        "Throughput at 512 px and more when only sizes below 384 px were seen",
+        "median relative error in percent (shares inside 80 and 90 % intervals), and how many; no head in this table",
+    )
+
+
+def _errors(errors: Iterable[Error]) -> list[str]:
+    return [_error(each) for each in errors]
+
+
+def _error(error: Error | None, count: int = 0) -> str:
+    if error is None:
+        return "none"
+    text = f"{error.median_percent:.1f} % ({error.coverage_80:.2f}, {error.coverage_90:.2f})"
+    return f"{text}, n = {count}" if count else text

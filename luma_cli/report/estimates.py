@@ -1,0 +1,86 @@
+"""Estimates as a table: mIoU with its intervals, evidence, costs with their origin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from luma_cli.advise import budgets as held
+from luma_cli.advise.estimate import Asked, Estimate
+from luma_cli.head.config import HeadName
+from luma_cli.report.table import Table, columns, print_table
+from luma_cli.units import FlopConvention, convention_caption
+
+
+def print_estimates(found: Sequence[Estimate], scale_note: str, convention: FlopConvention = "mac") -> None:
+    """Prints the estimates to stdout: one as a sheet, several as a table."""
+    table = _sheet(found[0], scale_note, convention) if len(found) == 1 else _list(found, scale_note)
+    print_table(table)
+
+
+def _list(found: Sequence[Estimate], scale_note: str) -> Table:
+    rows = []
+    for each in found:
+        predicted = each.prediction
+        what = (each.asked.backbone, each.asked.resolution or "-", each.asked.head, each.asked.eval)
+        if predicted is None:
+            rows.append((*what, "-", "-", each.remark))
+        else:
+            said = "; ".join(filter(None, (predicted.support.line, predicted.reason, each.remark)))
+            rows.append((*what, f"{predicted.miou_percent:.1f}", _span(predicted.interval_80), said))
+    headings = columns("backbone", "res px>", "head", "eval", "mIoU %>", "80 % interval>", "evidence~")
+    title = f"{len(found)} estimates, {_datasets(found)}"
+    return Table(headings, tuple(rows), title, _caption(found, scale_note))
+
+
+def _sheet(each: Estimate, scale_note: str, convention: FlopConvention) -> Table:
+    asked, predicted = each.asked, each.prediction
+    rows = [("head", asked.head), ("scored", asked.eval), ("resolution", f"{asked.resolution or 'not given'} px")]
+    if each.subject is not None:
+        size = "not known" if each.subject.params is None else f"{each.subject.params / 1e6:.1f} M parameters"
+        guess = ", read off its size word" if each.subject.params_guessed else ""
+        rows += [
+            ("series", each.subject.lineage or "not recognised"),
+            ("pretraining", each.subject.objective),
+            ("backbone size", size + guess),
+        ]
+    if each.remark:
+        rows.append(("remark", each.remark))
+    if predicted is not None:
+        rows += [
+            ("mIoU", f"{predicted.miou_percent:.1f} %"),
+            ("50 % interval", _span(predicted.interval_50)),
+            ("80 % interval", _span(predicted.interval_80)),
+            ("90 % interval", _span(predicted.interval_90)),
+            ("evidence", predicted.support.line),
+            ("extrapolated", predicted.reason or "no"),
+        ]
+    for kind, cost in each.costs.items():
+        shown = held.describe(kind, cost.value, convention)
+        span = f" ({held.describe(kind, cost.low, convention)} to {held.describe(kind, cost.high, convention)})"
+        note = f"; {cost.note}" if cost.note else ""
+        rows.append((held.TITLES[kind], f"{shown}, {cost.origin}{span if cost.low != cost.high else ''}{note}"))
+    if not each.costs and each.subject is not None:
+        rows.append(("cost", _why_no_cost(asked)))
+    caption = "; ".join((_caption([each], scale_note), convention_caption(convention)))
+    return Table(columns("", "~"), tuple(rows), f"{asked.backbone} on {asked.dataset}", caption)
+
+
+def _why_no_cost(asked: Asked) -> str:
+    if asked.head not in get_args(HeadName):
+        return f"not counted: luma attaches {', '.join(get_args(HeadName))}, not {asked.head}"
+    return f"not in the cost table; try luma cost {asked.backbone} --res {asked.resolution or 512}"
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.1f} to {interval[1]:.1f}"
+
+
+def _datasets(found: Sequence[Estimate]) -> str:
+    return ", ".join(sorted({each.asked.dataset for each in found}))
+
+
+def _caption(found: Sequence[Estimate], scale_note: str) -> str:
+    luma = any(each.subject is not None and each.subject.head == "luma" for each in found)
+    own = "intervals are of one training run"
+    return f"{own}; LUMA {scale_note}" if luma else f"{own}, on the scale of each row's own head and protocol"

@@ -1,0 +1,44 @@
+"""Rows under other conditions are named with what differs, and with what was done about them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from advise_world import conditions, measured
+
+from luma_cli.advise.set_apart import set_apart
+from luma_cli.speed.bench import bench_of
+
+HERE = conditions(compile="none", environment=json.dumps({"torch": "2.0", "driver": "550"}))
+
+
+def test_another_compile_mode_is_left_out_and_another_environment_corrected() -> None:
+    compiled = replace(HERE, compile="max-autotune")
+    older = replace(HERE, environment=json.dumps({"torch": "1.9", "driver": "550"}))
+    rows = [
+        *(measured(f"a{n}", conditions=HERE, started_at="2026-01-03T00:00:00Z") for n in range(3)),
+        measured("a0", conditions=compiled),
+        measured("b", conditions=compiled),
+        measured("c", conditions=older),
+    ]
+    assert set_apart(rows, bench_of(rows)) == [
+        "2 measured rows with compile max-autotune (here none): are left out",
+        "1 measured row with another environment: torch 1.9 (here 2.0): is corrected by an offset",
+    ]
+
+
+def test_repeated_and_flagged_rows() -> None:
+    rows = [
+        measured("a", conditions=HERE, started_at="2026-01-01T00:00:00Z"),
+        measured("a", conditions=HERE, started_at="2026-01-02T00:00:00Z"),
+        measured("b", conditions=HERE, flags=("throttled",)),
+    ]
+    assert set_apart(rows, bench_of(rows)) == [
+        "1 measured row flagged throttled: is left out",
+        "1 measured row repeated since: is left out",
+    ]
+
+
+def test_nothing_measured_sets_nothing_apart() -> None:
+    assert set_apart([], bench_of([])) == []
