@@ -62,6 +62,7 @@ class Sightings:
         """Indexes the rows."""
         self.rows = tuple(rows)
         self._by: dict[tuple[str, ...], list[Sighting]] = defaultdict(list)
+        self._supports: dict[tuple[str | int | None, ...], Support] = {}
         for row in self.rows:
             for _, key in _relations(row):
                 self._by[key].append(row)
@@ -81,9 +82,10 @@ class Sightings:
         sighting = Sighting.of(subject)
         for relation, key in _relations(sighting):
             if rows := self._by.get(key):
-                own, luma = (sum(row.provenance == name for row in rows) for name in ("own run", "published LUMA"))
-                near = sorted(rows, key=lambda row: (_distance(row, sighting), row.id))
-                return Support(own, luma, len(rows) - own - luma, tuple(row.id for row in near), relation)
+                same = (*key, sighting.head, sighting.regime, sighting.eval, sighting.objective, sighting.pixels)
+                if same not in self._supports:  # whole series share one
+                    self._supports[same] = _support(rows, sighting, relation)
+                return self._supports[same]
         return Support(0, 0, 0)
 
     def beyond(self, subject: Subject) -> Iterator[str]:
@@ -116,6 +118,12 @@ def _relations(row: Sighting) -> Iterator[tuple[Relation, tuple[str, ...]]]:
     yield "same architecture and objective", ("both", row.dataset, row.architecture, row.objective)
     yield "same architecture", ("architecture", row.dataset, row.architecture)
     yield "same series", ("series", row.dataset, row.series)
+
+
+def _support(rows: Sequence[Sighting], wanted: Sighting, relation: Relation) -> Support:
+    own, luma = (sum(row.provenance == name for row in rows) for name in ("own run", "published LUMA"))
+    near = sorted(rows, key=lambda row: (_distance(row, wanted), row.id))
+    return Support(own, luma, len(rows) - own - luma, tuple(row.id for row in near), relation)
 
 
 def _distance(row: Sighting, wanted: Sighting) -> tuple[bool, ...]:

@@ -112,7 +112,8 @@ def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
 
 def _decision(answer: Recommendation) -> Iterator[tuple[str, str]]:
     if answer.num_ties:
-        yield "* ", f"tie (=): {answer.num_ties} candidates are within seed noise of the best; the cheapest is first"
+        alike = "are the knee equally often" if answer.question.objective == "knee" else "are as good within seed noise"
+        yield "* ", f"tie (=): {answer.num_ties} candidates {alike}; the cheapest is first"
     if any(row.prediction.extrapolated for row in answer.rows):
         yield "* ", "!: extrapolated beyond the evidence; see the row's reason"
     if answer.rows:
