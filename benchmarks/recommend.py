@@ -74,17 +74,19 @@ def add_runs(file: Path, runs: int) -> None:
                 db.conn.execute(statement, [runs])
 
 
-def seconds(arguments: list[str], file: Path, rounds: int) -> float:
-    """Median of cold processes, the first left out: it fits the model and fills caches."""
+def seconds(arguments: list[str], file: Path, rounds: int) -> tuple[float, float]:
+    """Wall and processor seconds of cold processes, medians; the first fits the model, fills caches and is left out."""
     command = [sys.executable, "-P", "-m", "luma_cli", "recommend", *arguments, "--json", "--db", str(file)]
-    taken = []
+    taken, worked = [], []
     for _ in range(rounds + 1):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), os.times()
         done = subprocess.run(command, capture_output=True, text=True)
         taken.append(time.perf_counter() - start)
+        after = os.times()
+        worked.append(after[2] + after[3] - before[2] - before[3])
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["recommendations"]
-    return statistics.median(taken[1:])
+    return statistics.median(taken[1:]), statistics.median(worked[1:])
 
 
 def main() -> None:
@@ -104,7 +106,8 @@ def main() -> None:
             ("large, GFLOPs", counted, large, 1.5),
             ("large, memory", timed, large, 1.5),
         ):
-            print(f"{name:16} {seconds(arguments, file, given.rounds):7.3f} s (limit {limit} s)")
+            wall, processor = seconds(arguments, file, given.rounds)
+            print(f"{name:16} {wall:7.3f} s (limit {limit} s), {processor:.3f} s of processor")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,10 @@ def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
 def _decision(answer: Recommendation) -> Iterator[tuple[str, str]]:
     if answer.num_ties:
         alike = "are the knee equally often" if answer.question.objective == "knee" else "are as good within seed noise"
-        yield "* ", f"tie (=): {answer.num_ties} candidates {alike}; the cheapest is first"
+        first = "the cheapest that the evidence spans is first"
+        if answer.rows[0].prediction.extrapolated:
+            first = "the cheapest is first"
+        yield "* ", f"tie (=): {answer.num_ties} candidates {alike}; {first}"
     if any(row.prediction.extrapolated for row in answer.rows):
         yield "* ", "!: extrapolated beyond the evidence; see the row's reason"
     if answer.rows:
