@@ -28,6 +28,8 @@ _SIZES = {
     **{"b0": 3.5, "b1": 13.5, "b2": 25.0, "b3": 45.0, "b4": 62.0, "b5": 85.0},
 }
 _DETAIL = re.compile(r"_(patch\d+|window\d+|\d\d\d)$")
+_TAG = re.compile(r"\.[a-z].*$", re.IGNORECASE)  # `.ms_in22k`, `.dinov3`; not the size in `repvit_m1.1`, `one_peace_1.5b`
+_TRAINER = re.compile(r"(?:open_?clip|clip|dinov[23]|dino|mae|ibot|siglip2?)_")
 _COUNT = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)([mb])(?=_|$)")
 
 
@@ -58,11 +60,11 @@ def recognise(name: str) -> Backbone:
     >>> recognise("Swin-T").architecture, recognise("mit_b2").params
     ('swin_tiny_patch4_window7_224', 24200000.0)
     """
-    plain = normalised(name)
+    plain = _untrained(normalised(name))
     series = _lineage(plain)
     for spelling in _spellings(plain):
         if (architecture := _in_timm(spelling)) is not None:
-            return Backbone(architecture, series, float(_counted()[architecture]), "counted")
+            return Backbone(architecture, _finer(series, architecture), float(_counted()[architecture]), "counted")
         if (millions := _published().get(spelling)) is not None:
             return Backbone(spelling, series, millions * 1e6, "published")
     if (match := _VIT.search(plain)) is not None and (series is None or series.name == "vit"):
@@ -73,11 +75,21 @@ def recognise(name: str) -> Backbone:
 
 def normalised(name: str) -> str:
     """Lower case, words joined by underscores, without qualifier in brackets and without timm's tag."""
-    bare = _QUALIFIER.sub("", name).strip()
-    if bare.partition(".")[0] in _counted():
-        return bare.partition(".")[0]
-    plain = re.sub(r"[\s\-/]+", "_", bare.lower()).strip("_")
-    return plain.partition(".")[0] if plain.partition(".")[0] in _counted() else plain
+    bare = _TAG.sub("", _QUALIFIER.sub("", name).strip())
+    return bare if bare in _counted() else re.sub(r"[\s\-/]+", "_", bare.lower()).strip("_")
+
+
+def _untrained(plain: str) -> str:
+    """Without the trainer's name before that of a series: `dinov3_convnext_base`, but not `dinov2_vit_l_14`."""
+    rest = _TRAINER.sub("", plain, count=1)
+    series = _lineage(rest) if _TRAINER.match(plain) else None
+    return rest if series is not None and series.name != "vit" else plain
+
+
+def _finer(series: Lineage | None, architecture: str) -> Lineage | None:
+    """The architecture's own series where the name was that of a wider one: `EVA-02-L` begins like `eva`."""
+    found = _lineage(architecture)
+    return found if series is None or (found is not None and series.name == "vit") else series
 
 
 def lineages() -> tuple[Lineage, ...]:
@@ -100,11 +112,13 @@ def _lineage(plain: str) -> Lineage | None:
 def _spellings(plain: str) -> Iterator[str]:
     """The name, with the usual prefix of its series, and with letters of size spelled out or shortened."""
     yield plain
-    joined = re.sub(r"([a-z])_(\d)", r"\1\2", plain)  # ResNet-50, resnet50_v1c
+    joined = re.sub(r"([a-z])_(\d)", r"\1\2", re.sub(r"_d(8|16|32)$", "", plain))  # ResNet-50, resnet50_v1c, -D8
     forms = [
         plain,
         joined,
         re.sub(r"_v1([a-d])$", r"\1", joined),
+        re.sub(r"^r(\d+)$", r"resnet\1", joined),
+        plain.replace(".", "_").replace("+", "_plus"),
         *(first + plain[len(other) :] for other, first in _synonyms() if plain.startswith(other)),
     ]
     shorter = {word: letter for letter, word in _WORDS.items()}
@@ -122,9 +136,12 @@ def _in_timm(spelling: str) -> str | None:
 
 @cache
 def _shortened() -> Mapping[str, str]:
-    """Architecture by its name without patch, window and image size; patches of 16 first, then the shortest name."""
+    """Architecture by its name without patch, window and image size or width in percent.
+
+    Patches of 16 and the full width come first, then the shortest name.
+    """
     table: dict[str, str] = {}
-    for name in sorted(_counted(), key=lambda name: ("patch16" not in name, len(name), name)):
+    for name in sorted(_counted(), key=lambda name: ("patch16" not in name, not name.endswith("_100"), len(name), name)):
         short = name
         while (cut := _DETAIL.sub("", short)) != short:
             short = cut

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 Point = tuple[float, float]
-_SLACK = 1e-9
+SLACK = 1e-9
 
 
 def hull(points: Iterable[Point]) -> list[Point]:
@@ -30,22 +30,12 @@ def span(corners: Sequence[Point], height: float) -> tuple[float, float] | None:
     return (min(found), max(found)) if found else None
 
 
-def inside(corners: Sequence[Point], point: Point) -> bool:
-    """Whether `point` is in or on the hull; on a degenerate one, whether it is on its line, between its ends.
-
-    >>> inside(hull([(0, 0), (2, 0), (2, 2), (0, 2)]), (1, 2)), inside(hull([(0, 0), (1, 0)]), (0.5, 1))
-    (True, False)
-    """
-    crossed = span(corners, point[1])
-    return crossed is not None and crossed[0] - _SLACK <= point[0] <= crossed[1] + _SLACK
-
-
 def _crossings(first: Point, second: Point, height: float) -> Iterator[float]:
     """Where an edge meets the level line: nowhere, in a point, or along all of it."""
     (low, bottom), (high, top) = sorted((first, second), key=lambda corner: corner[1])
-    if not bottom - _SLACK <= height <= top + _SLACK:
+    if not bottom - SLACK <= height <= top + SLACK:
         return
-    if top - bottom <= _SLACK:
+    if top - bottom <= SLACK:
         yield from (low, high)
     else:
         yield low + (high - low) * min(max((height - bottom) / (top - bottom), 0.0), 1.0)

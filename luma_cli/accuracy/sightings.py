@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from luma_cli.accuracy.design import LUMA_SCALE
-from luma_cli.accuracy.hull import Point, hull, inside
+from luma_cli.accuracy.hull import SLACK, Point, hull, span
 from luma_cli.accuracy.prediction import Relation, Support
 from luma_cli.accuracy.subject import Subject
 
@@ -61,10 +61,11 @@ class Sightings:
     def __init__(self, rows: Sequence[Sighting]) -> None:
         """Indexes the rows."""
         self.rows = tuple(rows)
-        self._by: dict[tuple[str, ...], list[Sighting]] = defaultdict(list)
+        self._by: dict[tuple[str, ...], list[Sighting]] = {}
+        self._supports: dict[tuple[object, ...], Support] = {}
         for row in self.rows:
             for _, key in _relations(row):
-                self._by[key].append(row)
+                self._by.setdefault(key, []).append(row)
 
     @cached_property
     def own_luma_runs(self) -> int:
@@ -78,36 +79,64 @@ class Sightings:
 
     def support(self, subject: Subject) -> Support:
         """The rows about these weights; failing any, about the closest relatives."""
-        sighting = Sighting.of(subject)
-        for relation, key in _relations(sighting):
-            if rows := self._by.get(key):
-                own, luma = (sum(row.provenance == name for row in rows) for name in ("own run", "published LUMA"))
-                near = sorted(rows, key=lambda row: (_distance(row, sighting), row.id))
-                return Support(own, luma, len(rows) - own - luma, tuple(row.id for row in near), relation)
+        wanted = Sighting.of(subject)
+        for relation, key in _relations(wanted):
+            if key in self._by:
+                place = (key, wanted.regime, wanted.head, wanted.eval, wanted.objective, wanted.pixels)
+                if place not in self._supports:
+                    self._supports[place] = _support(self._by[key], wanted, relation)
+                return self._supports[place]
         return Support(0, 0, 0)
 
     def beyond(self, subject: Subject) -> Iterator[str]:
-        """Why the subject's size and tokens are outside what the dataset's fine-tuned rows span."""
+        """Why the subject's size and tokens are outside what the dataset's rows of its regime span."""
         if subject.params is None:
             yield "its size is not known"
             return
-        corners = self._hulls.get(subject.dataset, [])
-        sizes = [point[0] for point in corners]
+        seen = self._spans.get((subject.dataset, subject.regime))
+        if seen is None:
+            return
         size = math.log(subject.params)
-        if corners and not min(sizes) <= size <= max(sizes):
-            yield f"no {'larger' if size > max(sizes) else 'smaller'} backbone was seen than {_millions(sizes, size)}"
-        elif subject.height and subject.width and corners:
-            tokens = math.log(subject.height * subject.width / _TOKEN_PIXELS)
-            if not inside(corners, (size, tokens)):
-                yield f"no such size was seen at {subject.height}x{subject.width} px or the like"
+        if not seen.least <= size <= seen.most:
+            larger = size > seen.most
+            bound = f"{math.exp(seen.most if larger else seen.least) / 1e6:.3g} M parameters"
+            yield f"no {'larger' if larger else 'smaller'} backbone was seen than {bound}"
+        elif subject.height and subject.width and not seen.holds(size, subject.height * subject.width):
+            yield f"no such size was seen at {subject.height}x{subject.width} px or the like"
 
     @cached_property
-    def _hulls(self) -> Mapping[str, list[Point]]:
-        points: dict[str, list[Point]] = defaultdict(list)
+    def _spans(self) -> Mapping[tuple[str, str], _Span]:
+        points: dict[tuple[str, str], list[Point]] = defaultdict(list)
         for row in self.rows:
-            if row.params and row.pixels and row.regime == "fine-tuned":
-                points[row.dataset].append((math.log(row.params), math.log(row.pixels / _TOKEN_PIXELS)))
-        return {dataset: hull(found) for dataset, found in points.items()}
+            if row.params and row.pixels:
+                points[row.dataset, row.regime].append((math.log(row.params), _log_tokens(row.pixels)))
+        return {scale: _Span(hull(found)) for scale, found in points.items()}
+
+
+class _Span:
+    """Log sizes and log tokens that rows of one dataset and regime span."""
+
+    def __init__(self, corners: Sequence[Point]) -> None:
+        self.corners = tuple(corners)
+        self.least, self.most = min(corners)[0], max(corners)[0]
+        self._by_pixels: dict[int, tuple[float, float] | None] = {}
+
+    def holds(self, size: float, pixels: int) -> bool:
+        """Whether a backbone of this log size on a crop of so many pixels lies within."""
+        if pixels not in self._by_pixels:
+            self._by_pixels[pixels] = span(self.corners, _log_tokens(pixels))
+        crossed = self._by_pixels[pixels]
+        return crossed is not None and crossed[0] - SLACK <= size <= crossed[1] + SLACK
+
+
+def _log_tokens(pixels: int) -> float:
+    return math.log(pixels / _TOKEN_PIXELS)
+
+
+def _support(rows: Sequence[Sighting], wanted: Sighting, relation: Relation) -> Support:
+    own, luma = (sum(row.provenance == name for row in rows) for name in ("own run", "published LUMA"))
+    near = sorted(rows, key=lambda row: (_distance(row, wanted), row.id))
+    return Support(own, luma, len(rows) - own - luma, tuple(row.id for row in near), relation)
 
 
 def _relations(row: Sighting) -> Iterator[tuple[Relation, tuple[str, ...]]]:
@@ -129,8 +158,3 @@ def _distance(row: Sighting, wanted: Sighting) -> tuple[bool, ...]:
         row.objective != wanted.objective,
         row.pixels != wanted.pixels,
     )
-
-
-def _millions(sizes: Sequence[float], size: float) -> str:
-    bound = max(sizes) if size > max(sizes) else min(sizes)
-    return f"{math.exp(bound) / 1e6:.3g} M parameters"

@@ -7,6 +7,7 @@ Emmerich, Deutz, Baeck: Efficient computation of expected hypervolume improvemen
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,13 +52,17 @@ def expected_improvement(mu: ArrayLike, sd: ArrayLike, best: ArrayLike) -> Float
     >>> round(float(expected_improvement(0.0, 1.0, 0.0)), 4)
     0.3989
     """
-    from scipy.special import ndtr
-
     mean, spread, top = (np.asarray(each, dtype=np.float64) for each in (mu, sd, best))
     gap, safe = mean - top, np.where(spread > 0, spread, 1.0)
     z = gap / safe
-    value = gap * ndtr(z) + safe * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
+    value = gap * _normal_cdf(z) + safe * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
     return np.asarray(np.where(spread > 0, np.maximum(value, 0.0), np.maximum(gap, 0.0)), dtype=np.float64)
+
+
+def _normal_cdf(z: Floats) -> Floats:
+    """As `scipy.special.ndtr`, without the third of a second that importing it takes."""
+    halved = np.frompyfunc(lambda each: 0.5 * math.erfc(-each * math.sqrt(0.5)), 1, 1)
+    return np.asarray(halved(z), dtype=np.float64)
 
 
 def expected_hypervolume_improvement(costs: ArrayLike, mu: ArrayLike, sd: ArrayLike, front: Steps) -> Floats:

@@ -192,7 +192,7 @@ class _Desk:
         from luma_cli.advise.worth import worthiest
 
         trained = frozenset((row.run.timm_name, row.run.resolution) for row in own if not row.why_not)
-        return worthiest(self.question, [tuple(each) for each in pool], self.model, trained)
+        return worthiest(self.question, [(each.priced, each.subject, each.prediction) for each in pool], self.model, trained)
 
 
 class _Judged(NamedTuple):
