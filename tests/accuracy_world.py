@@ -17,6 +17,7 @@ from luma_cli.accuracy.observations import CENTRE, Observations, noise_name, obs
 from luma_cli.accuracy.subjects import subject_of_row
 from luma_cli.evidence.evidence import Evidence, load_reference
 
+
 def row(backbone: str = "swin_tiny", miou: float = 45.0, **fields: Any) -> Evidence:
     """A published fine-tuned row; `fields` replace anything. The id says it all: the same row twice is one."""
     usual = {
