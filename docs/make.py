@@ -20,7 +20,9 @@ from rich.text import Text
 DOCS = Path(__file__).resolve().parent
 LUMA = [sys.executable, "-P", "-m", "luma_cli"]
 COMMANDS = (
-    "", "list", "show", "cost", "profile", "recommend", "doctor",
+    "", "list", "show", "cost", "profile", "doctor",
+    "recommend", "estimate", "front", "next", "scaling", "findings", "plot",
+    "evidence", "evidence list", "evidence show", "evidence import", "evidence export", "evidence rm",
     "data", "data list", "data check", "data sample",
     "train", "eval", "predict", "export",
     "runs", "runs list", "runs show", "runs compare", "runs rm",
