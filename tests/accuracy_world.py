@@ -17,6 +17,7 @@ from luma_cli.accuracy.observations import CENTRE, Observations, noise_name, obs
 from luma_cli.accuracy.subjects import subject_of_row
 from luma_cli.evidence.evidence import Evidence, load_reference
 
+
 def row(backbone: str = "swin_tiny", miou: float = 45.0, **fields: Any) -> Evidence:
     """A published fine-tuned row; `fields` replace anything. The id says it all: the same row twice is one."""
     usual = {
@@ -42,7 +43,7 @@ def own(timm: str, miou: float, *, recipe: str = "measured here", **fields: Any)
     """An own LUMA run as the store gives it."""
     mine: dict[str, Any] = {"provenance": "own run", "head": "luma", "pretraining": "", "pretraining_raw": ""}
     mine |= {"pretraining_data": "", "recipe": recipe, "schedule": "39153 iters", "source": f"run of {timm} at {miou}"}
-    return row(timm, miou, timm=timm, **{**mine, **fields})
+    return replace(row(timm, miou, timm=timm, **mine), **fields)
 
 
 def some_rows(step: int = 14) -> list[Evidence]:
