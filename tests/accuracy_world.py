@@ -43,7 +43,7 @@ def own(timm: str, miou: float, *, recipe: str = "measured here", **fields: Any)
     """An own LUMA run as the store gives it."""
     mine: dict[str, Any] = {"provenance": "own run", "head": "luma", "pretraining": "", "pretraining_raw": ""}
     mine |= {"pretraining_data": "", "recipe": recipe, "schedule": "39153 iters", "source": f"run of {timm} at {miou}"}
-    return row(timm, miou, timm=timm, **{**mine, **fields})
+    return replace(row(timm, miou, timm=timm, **mine), **fields)
 
 
 def some_rows(step: int = 14) -> list[Evidence]:

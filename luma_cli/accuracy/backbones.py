@@ -75,8 +75,9 @@ def recognise(name: str) -> Backbone:
 
 
 def normalised(name: str) -> str:
-    """Lower case, words joined by underscores, without qualifier in brackets and without timm's tag."""
-    bare = _TAG.sub("", _QUALIFIER.sub("", name).strip())
+    """Lower case, words joined by underscores, without qualifier in brackets, timm's tag and the folder of a hub."""
+    last = name.rpartition("/")[2] if ":" in name else name
+    bare = _TAG.sub("", _QUALIFIER.sub("", last).strip())
     return bare if bare in _counted() else re.sub(r"[\s\-/]+", "_", bare.lower()).strip("_")
 
 
