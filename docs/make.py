@@ -21,7 +21,7 @@ DOCS = Path(__file__).resolve().parent
 LUMA = [sys.executable, "-P", "-m", "luma_cli"]
 COMMANDS = (
     "", "list", "show", "cost", "profile", "doctor",
-    "recommend", "estimate", "front", "next", "scaling", "findings", "plot",
+    "recommend", "estimate", "front", "next", "scaling", "findings", "plot", "plot front", "plot scaling",
     "evidence", "evidence list", "evidence show", "evidence import", "evidence export", "evidence rm",
     "data", "data list", "data check", "data sample",
     "train", "eval", "predict", "export",
