@@ -39,7 +39,8 @@ COPIES = (
     seed + i, num_steps, batch, num_processes, step, seconds, started_unix_seconds + i, started_at, folder, config,
     facts FROM number, run WHERE run_key = 1""",
     f"""INSERT INTO evaluation {NUMBERS} SELECT i, printf('%064x', i), run_id || i, checkpoint_sha256, step, data,
-    split, resolution, protocol, num_images, num_skipped, num_windows, num_classes, num_present, miou_percent, macc_percent,
+    split, resolution, protocol, num_images, num_skipped, num_windows, num_classes, num_present, miou_percent,
+    macc_percent,
     aacc_percent, boundary_miou_percent, windows_per_image, macs_per_image, seconds, evaluated_unix_seconds,
     evaluated_at FROM number, evaluation WHERE evaluation_id = 1""",
 )

@@ -28,7 +28,8 @@ _SIZES = {
     **{"b0": 3.5, "b1": 13.5, "b2": 25.0, "b3": 45.0, "b4": 62.0, "b5": 85.0},
 }
 _DETAIL = re.compile(r"_(patch\d+|window\d+|\d\d\d)$")
-_TAG = re.compile(r"\.[a-z].*$", re.IGNORECASE)  # `.ms_in22k`, `.dinov3`; not the size in `repvit_m1.1`, `one_peace_1.5b`
+# `.ms_in22k` and `.dinov3`, but not the sizes in `repvit_m1.1` and `one_peace_1.5b`.
+_TAG = re.compile(r"\.[a-z].*$", re.IGNORECASE)
 _TRAINER = re.compile(r"(?:open_?clip|clip|dinov[23]|dino|mae|ibot|siglip2?)_")
 _COUNT = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)([mb])(?=_|$)")
 
@@ -74,8 +75,9 @@ def recognise(name: str) -> Backbone:
 
 
 def normalised(name: str) -> str:
-    """Lower case, words joined by underscores, without qualifier in brackets and without timm's tag."""
-    bare = _TAG.sub("", _QUALIFIER.sub("", name).strip())
+    """Lower case, words joined by underscores, without qualifier in brackets, timm's tag and the folder of a hub."""
+    last = name.rpartition("/")[2] if ":" in name else name
+    bare = _TAG.sub("", _QUALIFIER.sub("", last).strip())
     return bare if bare in _counted() else re.sub(r"[\s\-/]+", "_", bare.lower()).strip("_")
 
 
@@ -141,7 +143,8 @@ def _shortened() -> Mapping[str, str]:
     Patches of 16 and the full width come first, then the shortest name.
     """
     table: dict[str, str] = {}
-    for name in sorted(_counted(), key=lambda name: ("patch16" not in name, not name.endswith("_100"), len(name), name)):
+    names = sorted(_counted(), key=lambda name: ("patch16" not in name, not name.endswith("_100"), len(name), name))
+    for name in names:
         short = name
         while (cut := _DETAIL.sub("", short)) != short:
             short = cut

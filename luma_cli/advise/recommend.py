@@ -191,9 +191,8 @@ class _Desk:
         from luma_cli.advise.worth import worthiest
 
         trained = frozenset((row.run.timm_name, row.run.resolution) for row in own if not row.why_not)
-        return worthiest(
-            self.question, [(each.priced, each.subject, each.prediction) for each in pool], self.model, trained
-        )
+        judged = [(each.priced, each.subject, each.prediction) for each in pool]
+        return worthiest(self.question, judged, self.model, trained)
 
 
 class _Judged(NamedTuple):

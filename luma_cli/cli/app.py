@@ -69,7 +69,8 @@ app.add_typer(db.app, name="db")
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
 _NAMES_BACKBONES = frozenset(
-    {"list", "show", "cost", "profile", "recommend", "estimate", "front", "next", "scaling", "plot", "doctor", "train"}
+    {"list", "show", "cost", "profile", "recommend", "estimate", "front", "next", "scaling", "plot", "findings"}
+    | {"doctor", "train"}
 )
 
 

@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from luma_cli.advise.budgets import TITLES
+from luma_cli.evidence.evidence import DATASET_TITLES, HEAD_TITLES
+from luma_cli.units import FLOORS, BudgetKind, FlopConvention, gflops, gibibytes
+
+if TYPE_CHECKING:
+    from luma_cli.advise.backdrop import Backdrop
+    from luma_cli.advise.learned_front import FrontRow, LearnedFront
+
+_AXES: Mapping[BudgetKind, str] = {
+    "macs": "GFLOPs of the segmenter on one crop",
+    "params": "parameters of the segmenter (millions)",
+    "ms": "latency (ms per image, batch 1)",
+    "images_per_second": "throughput (images/s)",
+    "bytes": "peak memory (GiB)",
+    "joules": "energy (J per image)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +64,47 @@ class FrontPicture:
     band: tuple[Step, ...]
     caption: tuple[str, ...]
     is_rate: bool = False
+
+
+def picture_of(front: LearnedFront, behind: Backdrop) -> FrontPicture:
+    """The picture of a learned front before its backdrop."""
+    kind, convention = front.kind, front.question.convention
+    head = HEAD_TITLES.get(front.question.head, front.question.head)
+    dataset = DATASET_TITLES.get(front.question.dataset, front.question.dataset)
+    origins = sorted({row.priced.costs[kind].origin for row in front.rows})
+    own = [each for each in front.own if kind in each.priced.costs]
+    return FrontPicture(
+        title=f"{dataset}, head {head}: learned front over {TITLES[kind]}",
+        axis=_AXES[kind],
+        front=tuple(_dot(row, kind, convention) for row in front.rows),
+        beside=tuple(_dot(row, kind, convention) for row in front.likely),
+        cloud=tuple((_shown(kind, cost, convention), miou) for cost, miou in behind.candidates),
+        own=tuple(
+            Dot(
+                f"own: {each.row.run.backbone}@{each.row.run.resolution}",
+                _shown(kind, each.priced.costs[kind].value, convention),
+                *[each.row.run.miou_percent] * 3,
+            )
+            for each in own
+        ),
+        band=tuple(Step(_shown(kind, cost, convention), *reached) for cost, reached in behind.band),
+        caption=(
+            f"{len(behind.candidates):,} candidates, mIoU predicted {front.scale_note}; bars: 80% of one run. "
+            f"{TITLES[kind].capitalize() if kind != 'macs' else 'GFLOPs'}: {', '.join(origins)}.",
+            *(f"{note[:1].upper()}{note[1:]}." for note in front.notes),
+        ),
+        is_rate=kind in FLOORS,
+    )
+
+
+def _dot(row: FrontRow, kind: BudgetKind, convention: FlopConvention) -> Dot:
+    low, high = row.prediction.interval_80
+    cost = _shown(kind, row.priced.costs[kind].value, convention)
+    return Dot(f"{row.candidate.name}@{row.candidate.resolution}", cost, row.prediction.miou_percent, low, high)
+
+
+def _shown(kind: BudgetKind, value: float, convention: FlopConvention) -> float:
+    """The value in the unit of the axis."""
+    if kind == "macs":
+        return gflops(value, convention)
+    return gibibytes(value) if kind == "bytes" else value / 1e6 if kind == "params" else value

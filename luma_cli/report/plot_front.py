@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_HEIGHT_INCHES = 3.6
-_CAPTION_CHARACTERS = 82
+_AXES_INCHES = 2.35
+_ABOVE_INCHES, _BELOW_INCHES = 0.45, 0.45  # title with legend, axis title with caption's first gap
+# Of the members of the front those are labelled that add this part of the range of mIoU to the one labelled before.
+_LABELLED_RISE = 0.035
+_CAPTION_CHARACTERS = 78
 _CAPTION_INCHES_PER_LINE = 0.115
 _BAND = "#b7d3ea"
 _OWN = COLOURS[2]
@@ -28,22 +31,33 @@ def draw_front(picture: FrontPicture) -> Figure:
     """The front with its band, labels of its members, and a caption of what it stands on."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(COLUMN_INCHES, _HEIGHT_INCHES), dpi=300)
+    lines = textwrap.wrap(" ".join(picture.caption), _CAPTION_CHARACTERS)
+    below = _BELOW_INCHES + _CAPTION_INCHES_PER_LINE * len(lines)
+    height = _ABOVE_INCHES + _AXES_INCHES + below
+    figure = Figure(figsize=(COLUMN_INCHES, height), dpi=300)
     axes = figure.subplots()
-    lines = [line for text in picture.caption for line in textwrap.wrap(text, _CAPTION_CHARACTERS)]
-    bottom = (_CAPTION_INCHES_PER_LINE * len(lines) + 0.45) / _HEIGHT_INCHES
-    figure.subplots_adjust(left=0.115, right=0.97, top=0.875, bottom=bottom)
-    figure.text(0.02, 0.985, picture.title, fontsize=7.5, color=INK, va="top")
+    figure.subplots_adjust(left=0.115, right=0.97, top=1 - _ABOVE_INCHES / height, bottom=below / height)
+    figure.text(0.02, 1 - 0.05 / height, picture.title, fontsize=7.5, color=INK, va="top")
     _band(axes, picture)
     _dots(axes, picture)
     _frame(axes, picture)
-    labelled = [*picture.front, *picture.own]
+    labelled = [*picture.own, *_labelled(picture.front)]
     points = [(dot.cost, dot.miou_percent) for dot in labelled]
-    left_out = label_points(axes, points, [dot.label for dot in labelled], list(_covered(axes, picture)))
-    if left_out:
-        lines.append(f"{left_out} labels left out for want of room.")
-    figure.text(0.02, 0.01, "\n".join(lines), fontsize=5.8, color="#444444", va="bottom", linespacing=1.3)
+    label_points(axes, points, [dot.label for dot in labelled], list(_covered(axes, picture)))
+    figure.text(0.02, 0.04 / height, "\n".join(lines), fontsize=5.8, color="#444444", va="bottom", linespacing=1.3)
     return figure
+
+
+def _labelled(front: Sequence[Dot]) -> list[Dot]:
+    """Members that stand visibly above the one labelled before."""
+    if not front:
+        return []
+    rise = _LABELLED_RISE * (front[-1].miou_percent - front[0].miou_percent)
+    chosen = [front[0]]
+    for dot in front[1:]:
+        if dot.miou_percent - chosen[-1].miou_percent > rise:
+            chosen.append(dot)
+    return chosen
 
 
 def plot_front(picture: FrontPicture, path: Path) -> None:
@@ -99,7 +113,7 @@ def _marked(axes: Axes, dots: Sequence[Dot], marker: str, fill: str, label: str,
 
 def _frame(axes: Axes, picture: FrontPicture) -> None:
     """Limits around front, band and own runs: candidates far below the front are cut off."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     dots = (*picture.front, *picture.beside, *picture.own)
     lows = [dot.low for dot in dots] + [step.likely for step in picture.band]
@@ -115,6 +129,7 @@ def _frame(axes: Axes, picture: FrontPicture) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if most / least < 1000 else (1.0,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axes.set_xlabel(picture.axis)
     axes.set_ylabel("mIoU (%)")
     axes.legend(

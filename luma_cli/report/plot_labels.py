@@ -16,7 +16,7 @@ _FONT_SIZE = 5.6
 _MARKER_PIXELS = 7.0
 _PADDING_PIXELS = 2.0
 # Places are tried near before far; at each distance up and to the left first, which a rising front leaves free.
-_DISTANCES = (9, 16, 26, 40, 58, 80, 110, 140)
+_DISTANCES = (9, 16, 26, 40, 58, 80, 105)
 _ANGLES = (135, 90, 160, 112, 180, 60, 45, 315, 0, 290, 270, 225, 200, 20)
 
 
@@ -84,10 +84,10 @@ def _places(x: float, y: float, width: float, height: float) -> Iterator[Box]:
 
 def label_points(
     axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str], avoid: Sequence[Box] = ()
-) -> int:
+) -> None:
     """Write a label beside each point in data coordinates, with a thin line where it stands apart.
 
-    Limits and scales must be final. Returns how many labels found no room and were left out.
+    Limits and scales must be final. A label that finds no room is left out.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -112,4 +112,3 @@ def label_points(
         if math.dist(near, anchor) > _DISTANCES[1]:
             ends = inverse.transform([near, anchor])
             axes.plot(ends[:, 0], ends[:, 1], "-", color=SOFT, linewidth=0.4, zorder=2)
-    return sum(box is None for box in boxes)
