@@ -3,11 +3,12 @@
 # make bench  the measured ratios, one run
 # make gpu    every GPU test and benchmark, writes profiles/measured/<gpu>.csv
 # make docs   the generated pages; make costs   the cost table
+# make learn  what the advisor learned from the shipped results; make audit   how good it is, docs/audit.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench gpu docs costs clean
+.PHONY: demo test bench gpu docs costs learn audit clean
 
 $(BIN)/luma: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +37,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/moe.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/recommend.py
 
 gpu: $(VENV)/dev
 	$(BIN)/python benchmarks/gpu.py
@@ -46,6 +48,12 @@ docs: $(VENV)/dev
 
 costs: $(VENV)/dev
 	$(BIN)/python -m luma_cli.measure.cost_table
+
+learn: $(VENV)/dev
+	$(BIN)/python -m luma_cli.accuracy.components profiles/accuracy.toml
+
+audit: $(VENV)/dev
+	$(BIN)/python docs/audit.py
 
 clean:
 	rm -rf $(VENV) dist build

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.layers import weight_init
 
 from luma_cli.catalogue.cards import Card, load_cards, spec_of
 from luma_cli.catalogue.costs import load_costs
@@ -14,6 +15,16 @@ from luma_cli.head.segmenter import Segmenter, build
 RESOLUTIONS = (64, 96, 128, 192, 224, 256)
 CONFIG = HeadConfig(num_queries=5, num_classes=7)
 EVERY_CARD = pytest.mark.parametrize("card", load_cards().values(), ids=lambda card: card.name)
+
+
+@pytest.fixture(autouse=True)
+def weights_drawn_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clamped instead of truncated normals: 300 million of the latter take seconds, and here any weights will do."""
+
+    def clamped(tensor: torch.Tensor, mean: float, std: float, a: float, b: float) -> torch.Tensor:
+        return tensor.normal_(mean, std).clamp_(a, b)
+
+    monkeypatch.setattr(weight_init, "_trunc_normal_", clamped)
 
 
 def smallest(card: Card, resolution: int) -> Segmenter:

@@ -123,6 +123,17 @@ def test_every_claim_is_tested_on_what_ships_without_torch(tmp_path: Path) -> No
     assert all(each["settle"] for each in said.values() if each["verdict"] == UNDECIDED)
 
 
+def test_docs_say_what_is_printed() -> None:
+    text = (Path(__file__).resolve().parent.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    table = text.partition("| figure | value |")[2].partition("\n\n")[0].splitlines()[2:]
+    said = dict(line.strip("| ").split(" | ") for line in table)
+    found = findings(claims=["pretraining", "imagenet", "mixers", "heads"]).findings
+    printed = {figure.what: interval_text(figure) for finding in found for figure in finding.figures}
+    assert len(said) > 5
+    assert said == {what: printed.get(what, "") for what in said}
+    assert all(f"`{name}`" in text for name in claim_names())
+
+
 def test_bad_names_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["findings", "--claim", "moon"]) == 2
     assert "claim 'moon' is not known; use front, pretraining" in capsys.readouterr().err

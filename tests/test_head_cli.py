@@ -15,7 +15,8 @@ from luma_cli.cli.head_options import head_config
 from luma_cli.cli.options import Head
 from luma_cli.errors import UsageError
 from luma_cli.head.config import HAS, HeadConfig
-from luma_cli.measure.cost import Cost
+from luma_cli.measure import recount as recounting
+from luma_cli.measure.cost import Cost, costs
 from luma_cli.measure.count_request import Refusal
 
 HEAD_FIELDS = ("head", "ffn", "tap", "queries", "l2", "classes", "prefix")
@@ -23,8 +24,12 @@ HEAD_FIELDS = ("head", "ffn", "tap", "queries", "l2", "classes", "prefix")
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where counts are kept for all tests of this file, so that each backbone is counted once."""
-    return tmp_path_factory.mktemp("counts")
+    """Where counts are kept for all tests of this file, so that backbones are counted once, all by one process."""
+    folder = tmp_path_factory.mktemp("counts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        costs([("test_vit", 64), ("swin_t", 64), ("test_convnext", 64), ("test_convnext", 96)])
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +161,9 @@ def test_all_is_every_card_at_every_size():
     assert len({spec.name for spec in specs}) == len(specs)
 
 
-def test_counting_anew_agrees_with_the_closed_form_and_says_sizes_that_cannot_be_built(capsys):
+def test_counting_anew_agrees_with_the_closed_form_and_says_sizes_that_cannot_be_built(capsys, monkeypatch):
+    # One worker: starting another takes longer than all that is counted here.
+    monkeypatch.setattr(recounting.recount, "__kwdefaults__", {**recounting.recount.__kwdefaults__, "num_workers": 1})
     *counted, misfit = rows_of(capsys, "test_convnext", "--res", "64", "96", "65", "--count")
     assert counted == rows_of(capsys, "test_convnext", "--res", "64", "96")
     assert misfit["status"] == "not_applicable"

@@ -55,7 +55,10 @@ class Support:
         said = [f"{count} {one if count == 1 else many}" for count, one, many in parts if count]
         if not said:
             return "no evidence about this backbone"
-        return ", ".join(said) + ("" if self.relation == "these weights" else f" ({self.relation})")
+        if self.relation == "these weights":
+            return ", ".join(said)
+        about = self.relation.removeprefix("same ")
+        return f"none of these weights; {', '.join(said)} of the same {about}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
-"""The run that most narrows the scaling exponents: a corner of one series' grid of sizes and resolutions.
+"""The run that most narrows the scaling exponents: of one series' grid of sizes and resolutions, usually a corner.
 
-In logs of parameters and tokens the law is nearly a plane, whose slopes are known best when runs stand at its corners.
-The worth of a run is its leverage, x' (X'X + I)^-1 x, over the runs of the series that are there already.
+How much a run tells is `scaling.experiment`'s answer, from the Fisher information of the law.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
-
 from luma_cli.advise.candidates import Candidate
+from luma_cli.scaling.experiment import most_telling
+from luma_cli.scaling.optimal import PLAIN
+from luma_cli.scaling.point import Point, tokens_of
+from luma_cli.scaling.series import Model
 
 Run = tuple[str, int]
 # A law needs that many sizes and resolutions (`luma scaling` refuses with fewer).
 LEAST = 3
-# Corners this near to the best in leverage are as good: the cheapest of them is taken.
-AS_GOOD = 0.9
 
 
 def series_of(candidates: Sequence[Candidate], trained: Collection[Run], mious: Mapping[Run, float]) -> list[Candidate]:
@@ -42,26 +41,28 @@ def series_of(candidates: Sequence[Candidate], trained: Collection[Run], mious: 
     return grids[max(sorted(grids), key=worth)]
 
 
-def most_narrowing(grid: Sequence[Candidate], trained: Collection[Run], costs: Mapping[Run, float]) -> Candidate | None:
-    """The cheapest of the runs with most leverage that is not there yet and has a cost; None without one."""
+def most_narrowing(
+    grid: Sequence[Candidate], trained: Collection[Run], affordable: Collection[Run]
+) -> Candidate | None:
+    """The run that is not there yet and tells most, of those as good the cheapest to run; None without one.
+
+    Sizes and resolutions count, not results: C = k N T is taken for the cost.
+    """
     runs = {(each.timm_name, each.resolution): each for each in grid}
-    free = [run for run in sorted(runs) if run not in trained and run in costs]
-    if not free:
-        return None
-    x = {run: _coordinates(each) for run, each in runs.items()}
-    low, high = np.min(list(x.values()), axis=0), np.max(list(x.values()), axis=0)
-    scaled = {run: np.append((2 * each - low - high) / np.maximum(high - low, 1e-9), 1.0) for run, each in x.items()}
-    known = np.array([scaled[run] for run in runs if run in trained]).reshape(-1, 3)
-    inverse = np.linalg.inv(known.T @ known + np.eye(3))
-    leverage = {run: float(scaled[run] @ inverse @ scaled[run]) for run in free}
-    enough = AS_GOOD * max(leverage.values())
-    return runs[min((run for run in free if leverage[run] >= enough), key=lambda run: (costs[run], run))]
+    models = {_model(runs[run]): runs[run] for run in sorted(runs) if run not in trained and run in affordable}
+    found = most_telling([_point(each) for run, each in sorted(runs.items()) if run in trained], list(models), PLAIN)
+    return None if found is None else models[found]
+
+
+def _model(candidate: Candidate) -> Model:
+    return Model(candidate.timm_name, candidate.resolution, float(candidate.backbone_params or 0), candidate.macs or 0)
+
+
+def _point(candidate: Candidate) -> Point:
+    tokens = tokens_of(candidate.resolution, candidate.resolution)
+    return Point(candidate.timm_name, candidate.name, float(candidate.backbone_params or 0), tokens, 0.0)
 
 
 def _is_grid(candidates: Sequence[Candidate]) -> bool:
     sizes = {each.backbone_params for each in candidates}
     return len(sizes) >= LEAST and len({each.resolution for each in candidates}) >= LEAST
-
-
-def _coordinates(candidate: Candidate) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.array([math.log(candidate.backbone_params or 1), 2 * math.log(candidate.resolution)])

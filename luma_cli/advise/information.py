@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from luma_cli.advise.believer import Believer
 from luma_cli.advise.drawn_front import Floats
@@ -30,17 +30,13 @@ def value_of_information(believer: Believer, runs: Sequence[int], within: ArrayL
         return np.zeros(len(runs))
     normal = NormalDist()
     surprise = np.array([normal.inv_cdf((stratum + 0.5) / NUM_STRATA) for stratum in range(NUM_STRATA)])
-    mean = believer.mean[allowed]
-    contenders = allowed[mean >= mean.max() - _reach(believer, allowed)]
-    means, shifts = believer.mean[contenders], believer.shifts(runs, contenders)
-    return np.array([_gain(means, shift, surprise) for shift in shifts], dtype=np.float64)
-
-
-def _reach(believer: Believer, allowed: NDArray[np.intp]) -> float:
-    """How far a mean can fall short of the highest and still overtake it in some stratum."""
-    return float(2 * NormalDist().inv_cdf(1 - 0.5 / NUM_STRATA) * believer.sd[allowed].max())
+    mean, shifts = believer.mean[allowed], believer.shifts(runs, allowed)
+    return np.array([_gain(mean, shift, surprise) for shift in shifts], dtype=np.float64)
 
 
 def _gain(mean: Floats, shift: Floats, surprise: Floats) -> float:
-    best = (mean[:, np.newaxis] + shift[:, np.newaxis] * surprise).max(axis=0).mean()
-    return max(0.0, float(best - mean.max()))
+    """Over what could lead in some stratum: most candidates are beaten in all of them."""
+    reach = surprise[-1] * np.abs(shift)
+    contends = mean + reach >= (mean - reach).max()
+    lines = mean[contends, np.newaxis] + shift[contends, np.newaxis] * surprise
+    return max(0.0, float(lines.max(axis=0).mean() - mean.max()))

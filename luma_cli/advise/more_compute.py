@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from luma_cli.accuracy.prediction import AccuracyModel, Prediction
-from luma_cli.accuracy.subjects import subject_of
 from luma_cli.advise.candidates import Candidate
+from luma_cli.advise.subjects import subject
 from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.next_model import Target, cheapest_larger, next_model, target
 from luma_cli.scaling.series import Model
@@ -131,8 +131,5 @@ def _predicted(
 
 
 def _predict(candidates: Sequence[Candidate], dataset: str, model: AccuracyModel, head: str) -> list[Prediction]:
-    subjects = [
-        subject_of(each.timm_name, dataset, resolution=each.resolution, pretraining=each.pretraining, head=head)
-        for each in candidates
-    ]
+    subjects = [subject(each, dataset, head) for each in candidates]
     return model.predict(subjects) if subjects else []

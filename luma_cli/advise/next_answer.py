@@ -229,13 +229,13 @@ class _Planner:
         pairs = zip(self.pool, self.predictions, strict=True)
         mious = {_key(each): found.miou_percent for each, found in pairs if not found.extrapolated}
         grid = series_of([each.candidate for each in self.pool], self.setting.trained, mious)
-        costs = {each.run: each.cost.value for each in self.prospects.values() if self._affords(each)}
-        found = most_narrowing(grid, self.setting.trained, costs)
+        affordable = {each.run for each in self.prospects.values() if self._affords(each)}
+        found = most_narrowing(grid, self.setting.trained, affordable)
         if found is None:
             return None
         runs = sum((each.timm_name, each.resolution) in self.setting.trained for each in grid)
         why = (
-            f"a corner of {found.card} x {found.pretraining}, sizes by resolutions, where you have {runs} "
+            f"tells most about the exponents of {found.card} x {found.pretraining}, where you have {runs} "
             f"{'run' if runs == 1 else 'runs'}; a law needs 9, an exponent about 16"
         )
         prospect = next(each for each in self.prospects.values() if each.candidate == found)

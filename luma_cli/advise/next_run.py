@@ -203,7 +203,7 @@ def command(candidate: Candidate, dataset: str, recipe: str, head: str, epochs: 
     """The `luma train` line of a run: official dataset, resolution, recipe by name, head.
 
     >>> from luma_cli.advise.candidates import Candidate
-        >>> command(Candidate("vit_s.dinov3", "t", "a", 512, None, None), "ade20k", "ade20k", "luma")
+    >>> command(Candidate("vit_s.dinov3", "t", "a", 512, None, None), "ade20k", "ade20k", "luma")
     'luma train vit_s.dinov3 --data ade20k --res 512 --recipe ade20k --head luma'
     """
     words = ["luma", "train", candidate.name, "--data", dataset, "--res", str(candidate.resolution)]

@@ -74,9 +74,14 @@ class Question:
 def check_names(question: Question, candidates: Iterable[Candidate]) -> None:
     """Raises UsageError, naming the valid ones, for a filter that no candidate can pass by its spelling."""
     pool = list(candidates)
-    _check("--family", question.families, get_args(Family))
+    check_families(question.families)
     _check("--pretraining", question.pretrainings, sorted({each.pretraining for each in pool} - {""}))
     _check("--license", question.licences, sorted({each.licence for each in pool} - {""}))
+
+
+def check_families(families: Iterable[str]) -> None:
+    """Raises UsageError, naming the valid ones, for a family that no backbone can have."""
+    _check("--family", families, get_args(Family))
 
 
 def _check(option: str, asked: Iterable[str], valid: Sequence[str]) -> None:

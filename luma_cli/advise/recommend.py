@@ -186,13 +186,13 @@ class _Desk:
         ends = gain[len(gain) // 10], gain[len(gain) - 1 - len(gain) // 10]
         return Price(doubled, then.priced.candidate, then.miou - best.miou, ends)
 
-
     def next_run(self, pool: Sequence[_Judged], own: Sequence[OwnRow]) -> str:
         """The run that is worth most for this answer."""
         from luma_cli.advise.worth import worthiest
 
         trained = frozenset((row.run.timm_name, row.run.resolution) for row in own if not row.why_not)
-        return worthiest(self.question, [tuple(each) for each in pool], self.model, trained)
+        judged = [(each.priced, each.subject, each.prediction) for each in pool]
+        return worthiest(self.question, judged, self.model, trained)
 
 
 class _Judged(NamedTuple):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from luma_cli.advise.candidates import NUM_CLASSES, check_families
+from luma_cli.advise import candidates
+from luma_cli.advise.candidates import NUM_CLASSES
 from luma_cli.advise.more_compute import MoreCompute, more_compute
+from luma_cli.catalogue.spec import Family
 from luma_cli.errors import UsageError
 from luma_cli.evidence.own_run import OwnRun, from_scored
 from luma_cli.evidence.table import load_evidence
@@ -44,7 +46,8 @@ def scaling(
     """
     from luma_cli.catalogue.pretraining import check_objective
 
-    check_families([family] if family else [])
+    if family and family not in get_args(Family):
+        raise UsageError(f"family {family!r} is not known; use one of {', '.join(get_args(Family))}")
     if pretraining:
         check_objective("--pretraining", pretraining)
     runs = _own_runs(database)
@@ -71,11 +74,10 @@ def spend(
     model: the learned one when None. Raises UsageError unless factor is above 1.
     """
     from luma_cli.accuracy.model import load_model
-    from luma_cli.advise.recommend import load_candidates
 
     dataset = answer.dataset if answer.dataset in NUM_CLASSES else "ade20k"
     predictor = model or load_model(load_evidence(database))
-    return more_compute(answer, factor, load_candidates(dataset, head=head), predictor, head)
+    return more_compute(answer, factor, candidates.load(dataset, head=head), predictor, head)
 
 
 def _own_runs(database: Path | None) -> list[OwnRun]:

@@ -45,5 +45,5 @@ def _room(priced: Priced, budget: Budget) -> str:
     left = held.slack(priced, budget)
     if left < 0:
         return f"may not meet {budget.text}"
-    surely = "" if held.worst(priced.costs[budget.kind], budget.is_floor) == priced.cost(budget.kind) else "surely "
-    return f"{surely}{left:.0%} above {budget.text}" if budget.is_floor else f"{surely}{left:.0%} of {budget.text} left"
+    least = "" if held.worst(priced.costs[budget.kind], budget.is_floor) == priced.cost(budget.kind) else "at least "
+    return f"{least}{left:.0%} above {budget.text}" if budget.is_floor else f"{least}{left:.0%} of {budget.text} left"

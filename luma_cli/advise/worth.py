@@ -41,7 +41,8 @@ def worthiest(
     }
     places = np.array([place(priced, question.axis) for priced, _, _ in contenders])
     draws = model.draws([subject for _, subject, _ in contenders], 1000)
-    bench = Bench(places, draws, question.axis, [True] * len(contenders))
+    reference = float(places.max()), 0.0
+    bench = Bench(places, draws, question.axis, [True] * len(contenders), reference)
     picks = bench.pick(list(costs), [cost.value for cost in costs.values()], float("inf"), 1) if costs else []
     if not picks:
         return f"none is expected to better this by {LEAST_REGRET:g} mIoU; luma next looks at the whole front"

@@ -24,6 +24,7 @@ from luma_cli.cli import (
     front,
     list_,
     next_,
+    plot,
     predict,
     profile,
     recommend,
@@ -54,6 +55,7 @@ app.command("front", cls=ManyValued)(front.front)
 app.command("next", cls=ManyValued)(next_.next_)
 app.command("findings")(findings.findings)
 app.command("scaling")(scaling.scaling)
+app.add_typer(plot.app, name="plot")
 app.command("doctor", cls=ManyValued)(doctor.doctor)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
@@ -67,7 +69,8 @@ app.add_typer(db.app, name="db")
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
 _NAMES_BACKBONES = frozenset(
-    {"list", "show", "cost", "profile", "recommend", "estimate", "front", "next", "scaling", "doctor", "train"}
+    {"list", "show", "cost", "profile", "recommend", "estimate", "front", "next", "scaling", "plot", "findings"}
+    | {"doctor", "train"}
 )
 
 

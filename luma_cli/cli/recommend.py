@@ -75,28 +75,31 @@ def recommend(
     if audit:
         _audit(database, as_json)
         return
-    from luma_cli.advise.api import recommend as answer
-    from luma_cli.cli.measure_shortlist import Session
-    from luma_cli.report.recommendation import print_recommendation
+    from luma_cli.cli.garbage import uncollected
 
-    ask: Callable[..., Recommendation] = partial(
-        answer,
-        budget or [],
-        dataset=dataset.value,
-        objective=objective.value,
-        resolutions=resolutions or (),
-        families=family or (),
-        pretrainings=pretraining or (),
-        licences=licence or (),
-        head=head.value,
-        device=device,
-        convention=convention.value,
-        database=database,
-    )
-    session = Session(ask, dataset.value, head.value, device, database)
-    if measure:
-        session.measure()
-    found = session.first(top=top, with_reasons=why, may_ask=not (measure or as_json))
+    with uncollected():
+        from luma_cli.advise.api import recommend as answer
+        from luma_cli.cli.measure_shortlist import Session
+        from luma_cli.report.recommendation import print_recommendation
+
+        ask: Callable[..., Recommendation] = partial(
+            answer,
+            budget or [],
+            dataset=dataset.value,
+            objective=objective.value,
+            resolutions=resolutions or (),
+            families=family or (),
+            pretrainings=pretraining or (),
+            licences=licence or (),
+            head=head.value,
+            device=device,
+            convention=convention.value,
+            database=database,
+        )
+        session = Session(ask, dataset.value, head.value, device, database)
+        if measure:
+            session.measure()
+        found = session.first(top=top, with_reasons=why, may_ask=not (measure or as_json))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
     else:

@@ -38,7 +38,10 @@ def scaling(
     from luma_cli.advise.scaling_api import scaling as answer_scaling
     from luma_cli.advise.scaling_api import spend
     from luma_cli.report.scaling import print_scaling
+    from luma_cli.scaling.next_model import check_factor
 
+    if more is not None:
+        check_factor(more)
     if num_runs not in _DESIGNS:
         raise UsageError(f"--runs is {num_runs}, expected 9 or 16; try --runs 9")
     answer = answer_scaling(

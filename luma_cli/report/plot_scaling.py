@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEIGHT_INCHES = 4.7
-_CAPTION_CHARACTERS = 82
+_CAPTION_CHARACTERS = 78
 _MOST_SERIES = len(COLOURS)
 # Groups of sizes stand beside each other at one resolution, this part of it apart.
 _ASIDE = 0.012

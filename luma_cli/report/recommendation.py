@@ -103,7 +103,7 @@ def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
     yield from _decision(answer)
     yield from _reasons(answer)
     yield from _aside(answer, answer.may_exceed, "may exceed a budget (the 80 % interval of a predicted cost does)")
-    yield from _aside(answer, answer.unsupported, "within budget have no evidence and are not recommended")
+    yield from _aside(answer, answer.unsupported, "within budget without evidence, not recommended")
     yield from _own_lines(answer)
     yield "", ""
     for note in answer.notes:
@@ -112,7 +112,11 @@ def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
 
 def _decision(answer: Recommendation) -> Iterator[tuple[str, str]]:
     if answer.num_ties:
-        yield "* ", f"tie (=): {answer.num_ties} candidates are within seed noise of the best; the cheapest is first"
+        alike = "are the knee equally often" if answer.question.objective == "knee" else "are as good within seed noise"
+        first = "the cheapest that the evidence spans is first"
+        if answer.rows[0].prediction.extrapolated:
+            first = "the cheapest is first"
+        yield "* ", f"tie (=): {answer.num_ties} candidates {alike}; {first}"
     if any(row.prediction.extrapolated for row in answer.rows):
         yield "* ", "!: extrapolated beyond the evidence; see the row's reason"
     if answer.rows:
@@ -168,7 +172,7 @@ def _aside(answer: Recommendation, aside: Aside, what: str) -> Iterator[tuple[st
     if not aside.count:
         return
     yield "", ""
-    yield "", f"{aside.count} candidates {what}, among them:"
+    yield "", f"{aside.count} candidate{'s' if aside.count > 1 else ''} {what}, among them:"
     for row in aside.rows[:_NUM_ASIDE]:
         low, high = row.prediction.interval_80
         yield (

@@ -42,10 +42,16 @@ class Target:
         }
 
 
-def target(at: Local, factor: float, exponents: Split) -> Target:
-    """The point for `factor` times the compute of `at`. Raises UsageError unless factor is a number above 1."""
+def check_factor(factor: float) -> float:
+    """`factor` itself. Raises UsageError unless it is a number above 1."""
     if not (math.isfinite(factor) and factor > 1):
         raise UsageError(f"--more is {factor:g}, expected how many times more compute there is; try --more 10")
+    return factor
+
+
+def target(at: Local, factor: float, exponents: Split) -> Target:
+    """The point for `factor` times the compute of `at`. Raises UsageError unless factor is a number above 1."""
+    check_factor(factor)
     params, tokens = best_point(at.model.params, at.model.tokens, factor, exponents)
     return Target(factor, at.model.macs * factor, params, tokens)
 

@@ -120,7 +120,7 @@ def _stored(dataset: str, device: str | None, database: Path | None) -> tuple[Wo
 def _unknown_device(measured: Sequence[Measured], device: str | None) -> tuple[str, ...]:
     if device is None or of_device(measured, device)[0]:
         return ()
-    return (f"you profiled nothing on {device}; `luma profile NAME --device {device}` does",)
+    return (f"you profiled nothing on {device}; run `luma profile NAME` there, and `luma db merge` its database here",)
 
 
 def _front(world: World) -> Finding:

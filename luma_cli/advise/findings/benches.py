@@ -29,6 +29,15 @@ def _is_device(conditions: Conditions, wanted: str) -> bool:
     return not wanted or wanted.split(":")[0] == conditions.device.lower() or wanted in conditions.device_name.lower()
 
 
+def device_option(device: str | None) -> str:
+    """` --device cuda` for a `luma profile` line; empty where the user named a model, which only its machine can run.
+
+    >>> device_option("cuda:1"), device_option("RTX 4090")
+    (' --device cuda:1', '')
+    """
+    return f" --device {device}" if device and device.split(":")[0] in ("cpu", "cuda") else ""
+
+
 def attention_label(conditions: Conditions) -> str:
     """Whether attention was fused: `auto` takes a fused kernel wherever there is one."""
     return WITHOUT_FLASH if conditions.attention in _UNFUSED else WITH_FLASH

@@ -17,6 +17,7 @@ from luma_cli.advise.findings.benches import (
     WITH_FLASH,
     WITHOUT_FLASH,
     attention_label,
+    device_option,
     latest,
     of_device,
     profile_row,
@@ -190,7 +191,7 @@ def _because(verdict: Verdict, found: Sequence[tuple[_Front, Held]], own: Sequen
     if verdict == SUPPORTED:
         return f"held at all {len(found)} fronts on {device}"
     if not own:
-        return "no segmenter was profiled" + (f" on {device}" if device else "")
+        return "no segmenter of yours has a sound throughput" + (f" on {device}" if device else "")
     if not found:
         return f"no resolution on {device} has {FEWEST_VITS} plain ViTs and {FEWEST_OTHERS} other backbones profiled"
     num_held = sum(result.loss_points.below(MARGIN) for _, result in found)
@@ -208,6 +209,5 @@ def _figure(of: _Front, result: Held) -> Figure:
 def _settle(device: str | None) -> tuple[str, ...]:
     """ViTs of every size beside the usual rivals, attention fused and not."""
     names = "vit_t vit_s vit_b vit_l swin_t swin_b convnext_t convnext_b hiera_b caformer_s18 poolformer_s36 nextvit_s"
-    chosen = f" --device {device}" if device else ""
-    line = f"luma profile {names} --res 224 512 1024{chosen}"
+    line = f"luma profile {names} --res 224 512 1024{device_option(device)}"
     return line, f"{line} --attention unfused"

@@ -19,6 +19,7 @@ from luma_cli.advise.findings.benches import (
     WITHOUT_FLASH,
     apart_from_attention,
     attention_label,
+    device_option,
     latest,
     of_device,
     profile_row,
@@ -189,7 +190,7 @@ def _figures(matches: Sequence[_Match], name: str) -> list[Figure]:
             counts = f"{counted(len(by_kind), 'kind')} on {name}" if by_kind else ""
             title = f"{what}, mixer over ViT {attention}"
             ratio = ratio_interval(list(by_kind.values()))
-            figures.append(Figure(title, ratio, "x", counts, "nothing profiled", attention == WITH_FLASH))
+            figures.append(Figure(title, ratio, "x", counts, "no sound pair of profiles", attention == WITH_FLASH))
     return figures
 
 
@@ -222,8 +223,7 @@ def _ends(interval: Interval | None) -> bool:
 def _settle(device: str | None, dataset: str, has_profiles: bool) -> tuple[str, ...]:
     """Profiles of five kinds beside the ViT; then what is dearer, one run of each."""
     names = ("linformer_vit_b", "nystrom_vit_b", "performer_vit_b", "hydra_vit_b", "fnet_vit_b")
-    chosen = f" --device {device}" if device else ""
-    profile = f"luma profile vit_b {' '.join(names)} --res 512 1024{chosen}"
+    profile = f"luma profile vit_b {' '.join(names)} --res 512 1024{device_option(device)}"
     train = tuple(
         f"luma train {name} --data {dataset} --weights FILE" for name in (*names[:FEWEST_VALUES], "vit_b.in21k")
     )

@@ -16,7 +16,10 @@ _LABELS = {Move.back: "back (Esc)", Move.quit: "quit (Ctrl-D)"}
 def ask(question: Question) -> Reply:
     """The reply to the question. Raises KeyboardInterrupt on Ctrl-C; the terminal is as before in every case."""
     prompt = _list(question) if question.choices else _text(question)
-    reply: Reply = prompt.unsafe_ask()
+    try:
+        reply: Reply = prompt.unsafe_ask()
+    except EOFError:  # the terminal has gone
+        return Move.quit
     return (question.move(reply) or reply) if isinstance(reply, str) and not question.choices else reply
 
 

@@ -1,0 +1,96 @@
+"""A recommendation as text: on a terminal of 80 columns and in a pipe, with everything that qualifies it."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from advise_world import TableModel, TableSpeed, candidate, result
+
+from luma_cli.advise.answer import Recommendation
+from luma_cli.advise.pricing import price
+from luma_cli.advise.question import Question
+from luma_cli.advise.recommend import recommend
+from luma_cli.report.recommendation import print_recommendation
+from luma_cli.units import parse_budget
+
+BEST, CHEAP, UNSURE = candidate("vit_b.dinov3", 120), candidate("vit_s.dinov3", 40), candidate("vit_l.dinov3", 150)
+UNSEEN = candidate("swin_t.supervised_in1k", 60)
+MODEL = TableModel({BEST.timm_name: (54.0, 0.5), CHEAP.timm_name: (53.9, 0.5), UNSURE.timm_name: (58.0, 0.5)},
+                   ids=("row-1",))  # fmt: skip
+SPEED = TableSpeed(
+    {
+        BEST.architecture: {"ms": (15.0, 12.0, 19.0)},
+        CHEAP.architecture: {"ms": 10.0},
+        UNSURE.architecture: {"ms": (18.0, 15.0, 22.0)},
+        UNSEEN.architecture: {"ms": 5.0},
+    }
+)
+
+
+def answer(**asked: Any) -> Recommendation:
+    question = Question("ade20k", tuple(map(parse_budget, ("20ms", "200gflops"))), **asked)
+    pool = price([BEST, CHEAP, UNSURE, UNSEEN], question.kinds, SPEED, "luma", 150)
+    evidence = [result(BEST, 53.5, 1, doubtful="odd")]
+    return recommend(question, pool, MODEL, evidence=evidence, speed=SPEED, with_reasons=True)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(found: Recommendation, stream: io.StringIO) -> str:
+    print_recommendation(found, stream)
+    return stream.getvalue()
+
+
+def test_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = re.sub(r"\x1b\[[\d;]*m", "", shown(answer(), Terminal()))
+    assert max(map(len, text.splitlines())) <= 80
+    joined = " ".join(text.split())
+    for part in (
+        "ade20k under 20ms, 200gflops, highest mIoU: 3 candidates within budget, 2 with evidence",
+        "mIoU in percent with its 80 % interval, on the EoMT scale, no LUMA run seen",
+        "1= vit_s.dinov3 512 53.9",
+        "2= vit_b.dinov3 512 54.0",
+        "~15",
+        "2 candidates are as good within seed noise; the cheapest that the evidence spans is first",
+        "P(front): that nothing with less latency is as good",
+        "binding: 20ms, 50% slack",
+        "twice 20ms would buy +4.0 mIoU",
+        "next run: ",
+        "+2.50 +- 0.40 pretraining dinov3",
+        "53.5 mIoU arch_vit_b.dinov3 at 512x512, UPerNet, fine-tuned, single-scale, ADE20K val (paper 1, "
+        "https://example.org/1); doubtful: odd",
+        "1 candidate may exceed a budget",
+        "18 ms predicted (80 %: 15 to 22), may not meet 20ms",
+        "1 candidate within budget without evidence, not recommended, among them: - swin_t.supervised_in1k",
+    ):
+        assert part in joined, part
+
+
+def test_in_a_pipe_the_table_has_tabs_and_the_reasons_a_column() -> None:
+    lines = shown(answer(), io.StringIO()).splitlines()
+    heading = next(line for line in lines if not line.startswith("# "))
+    assert heading.split("\t") == [
+        "#", "backbone", "px", "mIoU", "80 %", "P(best)", "P(front)", "p50 ms", "GFLOPs", "why",
+    ]  # fmt: skip
+    rows = [line.split("\t") for line in lines if line[:1].isdigit()]
+    assert [row[1] for row in rows] == ["vit_s.dinov3", "vit_b.dinov3"]
+    assert rows[1][7:9] == ["~15", "120"]
+
+
+def test_nothing_recommended_is_said() -> None:
+    found = replace(answer(), rows=(), binding=None, price=None, num_ties=0)
+    text = shown(found, io.StringIO())
+    assert "# nothing is recommended: no evidence speaks of any candidate that surely fits" in text
+
+
+@pytest.mark.parametrize(("objective", "heading"), [("knee", "P(knee)"), ("miou-per-ms", "P(best)")])
+def test_the_chance_is_of_the_objective(objective: str, heading: str) -> None:
+    assert heading in shown(answer(objective=objective), io.StringIO())
