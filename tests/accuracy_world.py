@@ -10,10 +10,7 @@ import numpy as np
 
 from luma_cli.accuracy.components import load_components
 from luma_cli.accuracy.design import features
-from luma_cli.accuracy.fit import fit
-from luma_cli.accuracy.learned import LearnedModel
-from luma_cli.accuracy.model import from_fit
-from luma_cli.accuracy.observations import CENTRE, Observations, noise_name, observe, usual_data
+from luma_cli.accuracy.observations import CENTRE, Observations, noise_name, usual_data
 from luma_cli.accuracy.subjects import subject_of_row
 from luma_cli.evidence.evidence import Evidence, load_reference
 
@@ -49,12 +46,6 @@ def own(timm: str, miou: float, *, recipe: str = "measured here", **fields: Any)
 def some_rows(step: int = 14) -> list[Evidence]:
     """Every so many shipped rows: about 70 by default, of both datasets and regimes."""
     return load_reference()[::step]
-
-
-def fitted(rows: Sequence[Evidence]) -> LearnedModel:
-    """The model of the rows with the shipped components, no cache."""
-    components = load_components()
-    return from_fit(fit(observe(rows, components.sensitivity), components))
 
 
 def dense(observed: Observations) -> np.ndarray:

@@ -10,7 +10,7 @@ from accuracy_world import dense, row, some_rows
 from luma_cli.accuracy import components as variances
 from luma_cli.accuracy.components import Components, covariance, initial, learn, load_components, to_toml
 from luma_cli.accuracy.design import GROUPS
-from luma_cli.accuracy.fit import Fit, fit, leave_out
+from luma_cli.accuracy.fit import Fit, fit, leave_out, without_slips
 from luma_cli.accuracy.observations import MAX_SEEDS, Observations, observe, usable
 
 
@@ -140,9 +140,24 @@ def test_a_row_that_stands_twice_counts_once(known: Components) -> None:
     assert len(observe([*rows, *rows], known.sensitivity)) == 2
 
 
+def test_without_slips_nothing_changes(conditioned: Fit) -> None:
+    assert without_slips(conditioned) is conditioned
+
+
+def test_a_slip_is_a_fit_with_more_noise_there(known: Components) -> None:
+    rows = [row(f"swin_{size}", points) for size, points in (("tiny", 45.0), ("small", 1.0), ("base", 48.0))]
+    found = without_slips(fit(observe(rows, known.sensitivity), known))
+    again = fit(found.observations, known)
+    assert [each > 20 for each in found.observations.noise_factor] == [
+        each.backbone == "swin_small" for each in found.observations.subjects
+    ]
+    assert np.allclose(found.inverse, again.inverse, rtol=1e-6)
+    assert np.allclose(found.effects(), again.effects(), rtol=1e-5, atol=1e-9)
+
+
 def test_rows_that_contradict_each_other_meet_in_the_middle(known: Components) -> None:
     rows = [row(miou=40.0), row(miou=50.0)]
-    conditioned = fit(observe(rows, known.sensitivity), known)
+    conditioned = without_slips(fit(observe(rows, known.sensitivity), known))
     design = dense(conditioned.observations)
     both = design @ conditioned.effects()
     assert both[0] == pytest.approx(both[1])

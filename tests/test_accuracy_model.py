@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from accuracy_world import fitted, own, row, simulated, some_rows
+from accuracy_world import own, row, simulated, some_rows
 
 from luma_cli.accuracy.design import LUMA_SD
 from luma_cli.accuracy.learned import LearnedModel
@@ -120,7 +120,7 @@ def test_intervals_hold_each_other(shipped: LearnedModel) -> None:
 
 @pytest.mark.parametrize("rows", [[], [row()]], ids=["no row", "one row"])
 def test_with_next_to_no_evidence_all_is_open(rows: list[Evidence]) -> None:
-    model = fitted(rows)
+    model = learn(rows)
     other = subject_of("convnext_base", "cityscapes", resolution=(512, 1024))
     prediction = model.predict([other])[0]
     draws = model.draws([other])
@@ -133,7 +133,7 @@ def test_with_next_to_no_evidence_all_is_open(rows: list[Evidence]) -> None:
 
 
 def test_one_row_tells_of_itself() -> None:
-    found = fitted([row(miou=45.0)]).predict([subject_of_row(row())])[0]
+    found = learn([row(miou=45.0)]).predict([subject_of_row(row())])[0]
     assert found.miou_percent == pytest.approx(45.0, abs=0.2)
 
 
@@ -146,14 +146,14 @@ def test_a_dataset_nobody_measured(shipped: LearnedModel) -> None:
 
 def test_a_dataset_with_frozen_probes_alone(base: list[Evidence]) -> None:
     probe = row("vit_base_patch16", 40.0, dataset="cityscapes", regime="frozen", head="linear", pretraining="mae")
-    model = fitted([*base, probe])
+    model = learn([*base, probe])
     tuned = subject_of("vit_base_patch16", "cityscapes", resolution=512, pretraining="mae", head="upernet")
     assert "no fine-tuned evidence on cityscapes" in model.predict([tuned])[0].reason
 
 
 def test_an_objective_with_frozen_probes_alone_is_wide_and_says_so(base: list[Evidence]) -> None:
     probe = row("vit_base_patch16", 40.0, regime="frozen", head="linear", pretraining="franca")
-    model = fitted([*base, probe])
+    model = learn([*base, probe])
     tuned, seen = (
         subject_of("vit_base_patch16", "ade20k", resolution=512, pretraining=name, head="upernet")
         for name in ("franca", "mae")
@@ -186,7 +186,7 @@ def test_a_size_that_is_not_known_is_wider(shipped: LearnedModel) -> None:
 
 
 def shift(base: Sequence[Evidence], more: Sequence[Evidence], subject: Subject) -> float:
-    return miou(fitted([*base, *more]), subject) - miou(fitted(base), subject)
+    return miou(learn([*base, *more]), subject) - miou(learn(base), subject)
 
 
 def test_one_row_moves_an_objective_less_than_twenty(base: list[Evidence]) -> None:
@@ -197,7 +197,7 @@ def test_one_row_moves_an_objective_less_than_twenty(base: list[Evidence]) -> No
 
 
 def test_an_unseen_series_is_wider_than_a_seen_one(base: list[Evidence]) -> None:
-    model = fitted(base)
+    model = learn(base)
     seen, unseen = (
         subject_of(name, "ade20k", resolution=512, pretraining="supervised_in1k", head="upernet")
         for name in ("swin_base_patch4_window12_384", "focalnet_base_lrf")
@@ -207,8 +207,8 @@ def test_an_unseen_series_is_wider_than_a_seen_one(base: list[Evidence]) -> None
 
 def test_a_row_narrows_the_interval_of_its_backbone(base: list[Evidence]) -> None:
     subject = replace(subject_of_row(row("focalnet_base_lrf")), source="somebody else")
-    before = fitted(base)
-    after = fitted([*base, row("focalnet_base_lrf", 49.0)])
+    before = learn(base)
+    after = learn([*base, row("focalnet_base_lrf", 49.0)])
     assert width(after, subject) < width(before, subject)
     assert before.predict([subject])[0].extrapolated
     assert not after.predict([subject])[0].extrapolated
@@ -220,8 +220,8 @@ def test_frozen_rows_move_fine_tuned_predictions_less_than_fine_tuned_ones(base:
     probe = replace(ibot, regime="frozen", head="linear")
     # The same part of the error less in both regimes: 15 %.
     frozen, tuned = (
-        miou(fitted([*base, replace(each, miou_percent=100 - 0.85 * error)]), target)
-        - miou(fitted([*base, replace(each, miou_percent=100 - error)]), target)
+        miou(learn([*base, replace(each, miou_percent=100 - 0.85 * error)]), target)
+        - miou(learn([*base, replace(each, miou_percent=100 - error)]), target)
         for each, error in ((probe, 65.0), (ibot, 52.0))
     )
     assert 0 < frozen < tuned / 2
@@ -231,7 +231,7 @@ def test_frozen_rows_move_fine_tuned_predictions_less_than_fine_tuned_ones(base:
 
 
 def test_luma_is_eomt_until_own_runs_exist(base: list[Evidence]) -> None:
-    model = fitted(base)
+    model = learn(base)
     luma, eomt = (
         subject_of("vit_base_patch14_dinov2.lvd142m", "ade20k", resolution=512, head=head) for head in ("luma", "eomt")
     )
@@ -245,9 +245,9 @@ def test_luma_is_eomt_until_own_runs_exist(base: list[Evidence]) -> None:
 def test_own_runs_move_lumas_level_and_not_eomts(base: list[Evidence]) -> None:
     names = ("vit_small_patch14_dinov2.lvd142m", "vit_base_patch14_dinov2.lvd142m", "vit_large_patch14_dinov2.lvd142m")
     luma, eomt = (subject_of(names[1], "ade20k", resolution=512, head=head) for head in ("luma", "eomt"))
-    before = fitted(base)
+    before = learn(base)
     runs = [own(name, points) for name, points in zip(names, (43.0, 50.0, 54.0), strict=True)]
-    after = fitted([*base, *runs])
+    after = learn([*base, *runs])
     assert miou(after, luma) - miou(before, luma) < -1.5
     assert abs(miou(after, eomt) - miou(before, eomt)) < 1.0
     assert width(after, luma) < width(before, luma)
@@ -255,7 +255,7 @@ def test_own_runs_move_lumas_level_and_not_eomts(base: list[Evidence]) -> None:
 
 
 def test_an_own_run_is_reproduced(base: list[Evidence]) -> None:
-    model = fitted([*base, own("vit_base_patch14_dinov2.lvd142m", 51.0)])
+    model = learn([*base, own("vit_base_patch14_dinov2.lvd142m", 51.0)])
     prediction = model.predict([subject_of("vit_base_patch14_dinov2.lvd142m", "ade20k", resolution=512)])[0]
     assert prediction.miou_percent == pytest.approx(51.0, abs=0.4)
     assert prediction.support.line.startswith("1 own run")
@@ -268,7 +268,7 @@ def test_short_trials_do_not_lower_full_trainings(base: list[Evidence]) -> None:
         for name, points in zip(names, (8.0, 12.0, 15.0), strict=True)
     ]
     luma = subject_of(names[1], "ade20k", resolution=512)
-    model = fitted([*base, *trials])
+    model = learn([*base, *trials])
     assert abs(shift(base, trials, luma)) < 2.5
     assert model.scale_note.startswith("on the EoMT scale")
 
@@ -281,6 +281,21 @@ def test_trials_of_one_recipe_tell_how_backbones_compare(base: list[Evidence]) -
     ]
     one, other = (subject_of(name, "ade20k", resolution=512) for name in (first, second))
     assert shift(base, trials, other) > shift(base, trials, one)
+
+
+# Slips
+
+
+@pytest.mark.parametrize("slip", [0.453, 2.0, 99.0])
+def test_a_slip_does_not_drag_its_relatives_along(base: list[Evidence], slip: float) -> None:
+    target = subject_of("swin_small", "ade20k", resolution=512, pretraining="supervised_in1k", head="upernet")
+    assert abs(shift(base, [row("swin_tiny", slip, source="an import")], target)) < 0.5
+
+
+def test_many_slips_do_not_either(base: list[Evidence]) -> None:
+    target = subject_of("swin_small", "ade20k", resolution=512, pretraining="supervised_in1k", head="upernet")
+    slips = [row(f"convnext_{size}", points, source="an import") for size, points in (("tiny", 0.4), ("base", 0.5))]
+    assert abs(shift(base, [*slips, row("swin_base", 0.45, source="an import")], target)) < 2.0
 
 
 # Size and resolution
@@ -344,7 +359,7 @@ def test_intervals_cover_unseen_rows_of_worlds_drawn_from_the_model() -> None:
     total = 0
     for seed in range(6):
         world = simulated(rows, seed)
-        model = fitted([each for index, each in enumerate(world) if index % 4])
+        model = learn([each for index, each in enumerate(world) if index % 4])
         unseen = world[::4]
         for each, found in zip(unseen, model.predict([subject_of_row(each) for each in unseen]), strict=True):
             total += 1

@@ -98,7 +98,8 @@ def test_failing_these_weights_relatives_do(other: Evidence, relation: str) -> N
     found = sightings(other).support(swin())
     assert found.relation == relation
     assert found.ids == (other.id,)
-    assert found.line == f"1 other-head fact ({relation})"
+    about = relation.removeprefix("same ")
+    assert found.line == f"none of these weights; 1 other-head fact of the same {about}"
 
 
 def test_other_datasets_and_series_do_not_speak() -> None:

@@ -101,13 +101,9 @@ def lineages() -> tuple[Lineage, ...]:
 
 def _lineage(plain: str) -> Lineage | None:
     """The series with the longest prefix that ends where a word or a number ends."""
-    fitting = [
-        prefix
-        for prefix in _prefixes()
-        if plain.startswith(prefix) and not plain[len(prefix) : len(prefix) + 1].isalpha()
-    ]
-    if fitting:
-        return _prefixes()[max(fitting, key=len)]
+    for end in range(len(plain), 0, -1):
+        if not plain[end : end + 1].isalpha() and plain[:end] in _prefixes():
+            return _prefixes()[plain[:end]]
     return _prefixes()["vit"] if _VIT.search(plain) else None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from luma_cli.accuracy.components import Components, covariance
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from luma_cli.accuracy.observations import Matrix, Observations, Vector
 
 NUM_DRAWS = 2000
+
+# A row this many sds from what all others say is a slip, a fraction among percentages or a training that collapsed;
+# shipped rows are within 6.3.
+SLIP_SDS = 7.0
+_AS_FAR = 0.9  # two rows that contradict each other are equally far from the other
+_MOST_ROUNDS = 50
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,33 @@ def fit(observations: Observations, components: Components) -> Fit:
     inverse = np.linalg.inv(covariance(observations, components))
     inverse = (inverse + inverse.T) / 2
     return Fit(observations, components, inverse, inverse @ observations.log_error)
+
+
+def without_slips(fitted: Fit) -> Fit:
+    """The fit with rows beyond SLIP_SDS counted as noisy as they are far off, the farthest first.
+
+    The inverse is updated in place of a new fit (Sherman-Morrison), because the farthest row makes its neighbours look
+    far off too.
+    """
+    import numpy as np
+
+    inverse, weighted = fitted.inverse.copy(), fitted.weighted
+    more = np.zeros(len(weighted))
+    for _ in range(_MOST_ROUNDS):
+        precision = np.diag(inverse).copy()
+        z = np.abs(weighted) / np.sqrt(precision)
+        if not (z > SLIP_SDS).any():
+            break
+        added = np.where(z > _AS_FAR * z.max(), (weighted / precision) ** 2 - 1 / precision, 0.0)
+        for row in np.flatnonzero(added).tolist():
+            inverse -= np.outer(inverse[row], inverse[row]) * (added[row] / (1 + added[row] * inverse[row, row]))
+        more += added
+        weighted = inverse @ fitted.observations.log_error
+    if not more.any():
+        return fitted
+    usual = fitted.components.noise_sds(fitted.observations)
+    factor = fitted.observations.noise_factor * np.sqrt(1 + more / usual**2)
+    return Fit(replace(fitted.observations, noise_factor=factor), fitted.components, inverse, weighted)
 
 
 def leave_out(fitted: Fit, labels: Sequence[str]) -> tuple[Vector, Vector]:

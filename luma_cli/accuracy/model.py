@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from luma_cli import atomic, content
 from luma_cli.accuracy.calibration import Calibration, calibrate
 from luma_cli.accuracy.components import Components, load_components
-from luma_cli.accuracy.fit import Fit, fit
+from luma_cli.accuracy.fit import Fit, fit, without_slips
 from luma_cli.accuracy.learned import LearnedModel
 from luma_cli.accuracy.observations import observe
 from luma_cli.accuracy.regret import Regret, left_out_regrets
@@ -53,7 +53,7 @@ def load_model(evidence: Sequence[Evidence] | None = None, cache: Path | None = 
 def learn(rows: Sequence[Evidence], components: Components | None = None) -> LearnedModel:
     """Fits the rows, without a cache."""
     known = components or load_components()
-    return from_fit(fit(observe(rows, known.sensitivity), known))
+    return from_fit(without_slips(fit(observe(rows, known.sensitivity), known)))
 
 
 def from_fit(fitted: Fit) -> LearnedModel:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 from luma_cli.accuracy.backbones import Backbone, recognise
 from luma_cli.accuracy.subject import HERE, Subject
@@ -111,9 +113,8 @@ def _bare(dataset: str, name: str, params: float | None) -> Subject:
 def _objective(text: str, data: str, name: str) -> str:
     """The objective of our list that the words mean, else the one of the tag, else `other`."""
     lower = text.strip().lower()
-    named = {alias: each.name for each in load_objectives().values() for alias in (each.name, *each.aliases)}
-    if lower in named:
-        return named[lower]
+    if lower in _named_objectives():
+        return _named_objectives()[lower]
     found = cleaning.objective(lower, data, name) if lower else "other"
     tagged = (objective_of(name) or "other") if "." in name else "other"
     if found != "other" or tagged != "other":
@@ -121,3 +122,9 @@ def _objective(text: str, data: str, name: str) -> str:
     if lower.startswith("supervised"):
         return "supervised_in21k" if _MORE_CLASSES.search(f"{lower} {data} {name}".lower()) else "supervised_in1k"
     return "other"
+
+
+@cache
+def _named_objectives() -> Mapping[str, str]:
+    """Name or alias -> name of the objective."""
+    return {alias: each.name for each in load_objectives().values() for alias in (each.name, *each.aliases)}
