@@ -158,6 +158,7 @@ class TestWithMeasured:
         "row",
         [
             measured("arch_vit_s"),
+            measured("boat_net", resolution=448),
             measured("arch_vit_s", own_module=True, resolution=448),
             measured("arch_vit_s", conditions=conditions(head="eomt"), resolution=448),
         ],

@@ -163,7 +163,8 @@ def load(
 def with_measured(candidates: Sequence[Candidate], measured: Iterable[Measured], head: str) -> list[Candidate]:
     """The candidates, and what was measured with this head beyond them: models without a card, and other sizes.
 
-    Rows of a module of the user's own are left out: neither accuracy nor cost is known of them by name.
+    Models that timm does not name (a module or a folder of the user's own) are left out: nothing is known of their
+    accuracy.
     """
     known = {(each.architecture, each.resolution) for each in candidates}
     cards: dict[str, dict[str, Candidate]] = {}
@@ -177,8 +178,16 @@ def with_measured(candidates: Sequence[Candidate], measured: Iterable[Measured],
             replace(card, resolution=row.resolution, macs=row.macs, params=row.params, activations=None)
             for card in cards.get(row.architecture, {}).values()
         ]
-        added.update({(each.timm_name, each.resolution): each for each in sized or [_uncarded(row)]})
+        if not sized and _is_timms(row.architecture):
+            sized = [_uncarded(row)]
+        added.update({(each.timm_name, each.resolution): each for each in sized})
     return [*candidates, *added.values()]
+
+
+def _is_timms(architecture: str) -> bool:
+    from luma_cli.catalogue.index import load_index
+
+    return load_index().get(architecture) is not None
 
 
 def _uncarded(row: Measured) -> Candidate:

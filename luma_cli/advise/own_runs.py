@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 from luma_cli.advise import budgets as held
 from luma_cli.advise.budgets import Priced
-from luma_cli.advise.candidates import Candidate, num_classes
+from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.question import Question
 from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.evidence.own_run import OwnRow, OwnRun
-from luma_cli.head.config import HeadConfig
+from luma_cli.head.config import HeadConfig, HeadName
 
 _UNUSUAL = {"running": "still running", "stopped": "stopped early"}
 
@@ -77,7 +78,7 @@ def settled(
 
 
 def _differences(run: OwnRun, question: Question) -> Iterator[str]:
-    asked, head = question.dataset, HeadConfig(name=question.head, num_classes=num_classes(question.dataset))
+    asked = question.dataset
     if run.dataset.partition("#")[0] != run.base:
         yield f"trained on {run.dataset}"
     elif (run.data, run.dataset) != (asked, asked):  # each split has a fingerprint of its own
@@ -86,9 +87,9 @@ def _differences(run: OwnRun, question: Question) -> Iterator[str]:
         yield f"split {run.split}"
     if run.status != "finished":
         yield _UNUSUAL.get(run.status, run.status)
-    if run.head.name != head.name:
+    if run.head.name != question.head:
         yield f"head {run.head.name}"
-    elif run.head.identity() != replace(head, num_classes=run.head.num_classes).identity():
+    elif run.head != _default_head(question.head, run.head.num_classes):
         yield f"head {run.head.name} with other options"
     yield from _recipe_differences(run, question)
     if run.weights != "pretrained":
@@ -101,6 +102,11 @@ def _differences(run: OwnRun, question: Question) -> Iterator[str]:
         yield f"{run.num_skipped} images skipped"
     if question.resolutions and run.resolution not in question.resolutions:
         yield f"{run.resolution} px was not asked for"
+
+
+@cache
+def _default_head(name: HeadName, num_classes: int) -> HeadConfig:
+    return HeadConfig(name=name, num_classes=num_classes)
 
 
 def _recipe_differences(run: OwnRun, question: Question) -> Iterator[str]:
