@@ -61,10 +61,7 @@ def learn(rows: Sequence[Evidence], components: Components | None = None) -> Lea
 def from_fit(fitted: Fit) -> LearnedModel:
     """The model of a fit, its intervals calibrated on rows left out."""
     observed = fitted.observations
-    sightings = [
-        Sighting.of(subject, row_id, provenance)
-        for subject, row_id, provenance in zip(observed.subjects, observed.ids, observed.provenances, strict=True)
-    ]
+    sightings = [Sighting.of(*row) for row in observed.rows]
     return LearnedModel(
         Posterior(observed.position, fitted.effects(), fitted.draws().T),
         fitted.components,
