@@ -329,6 +329,12 @@ def test_larger_backbones_of_a_series_are_no_worse(
     assert mious == sorted(mious)
 
 
+def test_no_more_is_gained_beyond_the_largest_published_crop(shipped: LearnedModel) -> None:
+    largest, beyond = shipped.predict([subject_of("swin_tiny", "ade20k", resolution=side) for side in (1280, 9999)])
+    assert beyond.miou_percent == largest.miou_percent
+    assert beyond.extrapolated
+
+
 # Effects
 
 

@@ -35,11 +35,25 @@ def subject_of(
     read off the tag when empty. params: of the backbone, looked up when None.
     """
     height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    known = _at_any_size(name, dataset, pretraining, pretraining_data, head, evaluation, regime, params)
+    return replace(known, height=height, width=width)
+
+
+@cache
+def _at_any_size(
+    name: str,
+    dataset: str,
+    pretraining: str,
+    pretraining_data: str,
+    head: str,
+    evaluation: Eval,
+    regime: Regime,
+    params: float | None,
+) -> Subject:
+    """All of `subject_of` but the crop: candidates stand at many."""
     kind = cleaning.head(head, "") if head != "luma" else cleaning.Head("luma", regime)
     return replace(
         _bare(dataset, name, params),
-        height=height,
-        width=width,
         pretraining=_objective(pretraining, pretraining_data, name),
         pretraining_raw=pretraining,
         pretraining_data=pretraining_data,
