@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from accuracy_world import own, row, simulated, some_rows
 
-from luma_cli.accuracy.design import LUMA_SD
+from luma_cli.accuracy.design import REFERENCE_SD
 from luma_cli.accuracy.learned import LearnedModel
 from luma_cli.accuracy.model import learn
 from luma_cli.accuracy.subject import Subject
@@ -238,7 +238,7 @@ def test_luma_is_eomt_until_own_runs_exist(base: list[Evidence]) -> None:
     assert miou(model, luma) == pytest.approx(miou(model, eomt), abs=1e-9)
     assert width(model, luma) > width(model, eomt)
     assert model.scale_note == (
-        f"on the EoMT scale (LUMA's level is EoMT's +- {100 * LUMA_SD:.0f} % of the error), no LUMA run seen"
+        f"on the EoMT scale (LUMA's level is EoMT's +- {100 * REFERENCE_SD:.0f} % of the error), no LUMA run seen"
     )
 
 

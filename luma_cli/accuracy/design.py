@@ -33,9 +33,9 @@ TOKEN_EXPONENT = 0.45
 # The largest published crop, 1280 px on ADE20K, has 6.25 times the usual pixels; what lies beyond gains nothing more.
 MOST_PIXELS = 6.25
 
-# LUMA's level is that of EoMT (arXiv 2607.00687: it "matches" it) plus Normal(0, LUMA_SD) until own runs tell.
-LUMA_SCALE = "eomt"
-LUMA_SD = 0.03
+# LUMA's level is that of EoMT (arXiv 2607.00687: it "matches" it) plus Normal(0, REFERENCE_SD) until own runs tell.
+REFERENCE_HEAD = "eomt"
+REFERENCE_SD = 0.03
 
 # An own run with changed settings, a short trial say, can be off by any amount: it tells how backbones compare under
 # those settings, hardly what the usual ones reach.
@@ -82,7 +82,7 @@ GROUPS: Mapping[str, Group] = {
     "head": Group(0.05),
     "head x dataset": Group(0.04, sensitive=False),
     "recipe": Group(0.04),
-    "luma": Group(LUMA_SD, sensitive=False, fixed=True),
+    "luma": Group(REFERENCE_SD, sensitive=False, fixed=True),
     "changed recipe": Group(CHANGED_RECIPE_SD, sensitive=False, fixed=True),
     "scales": Group(0.03),
     "scales x head": Group(0.01),
@@ -153,7 +153,7 @@ def _scaled(terms: Iterable[Feature], dataset: str, sensitivity: Mapping[str, fl
 
 def _scale_terms(subject: Subject) -> Iterator[Feature]:
     dataset, regime = subject.dataset, subject.regime
-    head = LUMA_SCALE if subject.head == "luma" else subject.head
+    head = REFERENCE_HEAD if subject.head == "luma" else subject.head
     scales = subject.eval or "not stated"
     yield Feature("level", "all", 3.0)
     yield Feature("level", dataset, 1.0)
@@ -175,7 +175,7 @@ def _scale_terms(subject: Subject) -> Iterator[Feature]:
 
 def _size_terms(subject: Subject) -> Iterator[Feature]:
     dataset = subject.dataset
-    head = LUMA_SCALE if subject.head == "luma" else subject.head
+    head = REFERENCE_HEAD if subject.head == "luma" else subject.head
     if subject.params is None:
         yield Feature("unknown size", f"{dataset}, {subject.backbone}", 1.0)
     else:

@@ -9,7 +9,7 @@ import numpy as np
 
 from luma_cli.accuracy.calibration import NORMAL, Calibration, Novelty
 from luma_cli.accuracy.components import Components
-from luma_cli.accuracy.design import LUMA_SD
+from luma_cli.accuracy.design import REFERENCE_SD
 from luma_cli.accuracy.fit import NUM_DRAWS
 from luma_cli.accuracy.observations import CENTRE, noise_name
 from luma_cli.accuracy.prediction import Effect, Prediction
@@ -67,7 +67,9 @@ class LearnedModel:
         """What LUMA's level stands on."""
         if self.sightings.own_luma_runs:
             return f"on the scale of {self.sightings.own_luma_runs} own LUMA runs"
-        return f"on the EoMT scale (LUMA's level is EoMT's +- {100 * LUMA_SD:.0f} % of the error), no LUMA run seen"
+        return (
+            f"on the EoMT scale (LUMA's level is EoMT's +- {100 * REFERENCE_SD:.0f} % of the error), no LUMA run seen"
+        )
 
     def predict(self, subjects: Sequence[Subject]) -> list[Prediction]:
         """Posterior medians with intervals of one training run."""
