@@ -157,7 +157,7 @@ class LearnedModel:
             "objective": f"no {subject.regime} evidence for pretraining {subject.objective}",
             "head": f"no evidence for head {subject.head}",
         }
-        yield from (said[novelty] for novelty in _novelties(terms))
+        yield from (said[novelty] for novelty in _novelties(terms) if novelty in said)
 
 
 def _first_of_each(subjects: Sequence[Subject], found: Sums) -> list[Subject]:
@@ -167,7 +167,12 @@ def _first_of_each(subjects: Sequence[Subject], found: Sums) -> list[Subject]:
 
 def _novelties(terms: Terms) -> list[Novelty]:
     """What of a subject no row has shown."""
-    named: dict[str, Novelty] = {"series": "series", "objective x regime": "objective", "head": "head"}
+    named: dict[str, Novelty] = {
+        "source": "source",
+        "series": "series",
+        "objective x regime": "objective",
+        "head": "head",
+    }
     return [novelty for group, novelty in named.items() if group in terms.unseen_groups]
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from luma_cli.accuracy.backbones import recognise
-from luma_cli.accuracy.prediction import AccuracyModel, Prediction
+from luma_cli.accuracy.labels import usual_labels
+from luma_cli.accuracy.learned import LearnedModel
+from luma_cli.accuracy.prediction import Prediction
+from luma_cli.accuracy.sightings import Sighting
 from luma_cli.accuracy.subject import Subject
 from luma_cli.accuracy.subjects import subject_of
 from luma_cli.advise.candidates import NUM_CLASSES
@@ -30,7 +33,6 @@ _EVALS: Mapping[str, Eval] = {
     **dict.fromkeys(("", "single-scale", "ss", "single", "single scale"), "single-scale"),
     **dict.fromkeys(("ms+flip", "ms", "multi-scale", "multi scale", "ms + flip", "multiscale"), "ms+flip"),
 }
-USUAL_PRETRAINING = "supervised_in1k"
 _NEEDED = ("dataset", "backbone")
 
 
@@ -104,12 +106,12 @@ def read_asked(path: Path) -> list[Asked]:
 
 def estimates(
     asked: Sequence[Asked],
-    model: AccuracyModel,
+    model: LearnedModel,
     costs: Mapping[tuple[str, int], BackboneFacts],
     speed: SpeedModel | None = None,
 ) -> list[Estimate]:
     """One estimate per row, in order; a row that cannot be understood says so and stops no other."""
-    read = [_subject(each) for each in asked]
+    read = [_subject(each, model.sightings.rows) for each in asked]
     known = [subject for subject, _ in read if subject is not None]
     predictions = iter(model.predict(known) if known else [])
     found = []
@@ -121,7 +123,7 @@ def estimates(
     return found
 
 
-def _subject(asked: Asked) -> tuple[Subject | None, str]:
+def _subject(asked: Asked, rows: Sequence[Sighting]) -> tuple[Subject | None, str]:
     """The subject with what was assumed of it, or None with why there is none."""
     evaluation = _EVALS.get(asked.eval.lower())
     if evaluation is None:
@@ -144,19 +146,29 @@ def _subject(asked: Asked) -> tuple[Subject | None, str]:
     )
     if not subject.lineage and subject.params is None:
         return None, f"backbone {asked.backbone!r} is not recognised: neither its series nor its size is known"
+    if _is_vague(asked, name):
+        labels = usual_labels(subject, rows)
+        subject = replace(subject, pretraining=labels)
+        remark = f"{'labels' if asked.pretraining else 'pretraining'} not given, {labels} assumed by its size"
     return subject, remark
+
+
+def _is_vague(asked: Asked, name: str) -> bool:
+    """Whether nothing tells on which labels the backbone was pretrained."""
+    words = asked.pretraining.strip().lower()
+    return "." not in name and not asked.pretraining_data and words in ("", "supervised", "sup", "imagenet")
 
 
 def _named(asked: Asked) -> tuple[str, str, str]:
     """The timm name with its tag where a card's spelling was typed, the objective that it implies, and a remark.
 
-    Without any word about pretraining the weights that timm loads by default are meant, or labels of ImageNet-1k.
+    Without any word about pretraining the weights that timm loads by default are meant.
     """
     from luma_cli.catalogue.index import load_index
     from luma_cli.catalogue.names import resolve
 
     name = asked.backbone
-    if not (recognise(name).size_origin == "counted" and "." in name):
+    if "." not in name or recognise(name).architecture != name.partition(".")[0]:
         try:
             spec = resolve(f"{name}.{asked.pretraining}" if asked.pretraining else name)
         except UnknownName:
@@ -167,9 +179,7 @@ def _named(asked: Asked) -> tuple[str, str, str]:
             name = f"{spec.architecture}.{tag}" if tag and not spec.tag else spec.timm_name
             if spec.pretraining or tag:
                 return name, spec.pretraining, "" if spec.tag else f"weights not given, {name} assumed"
-    if asked.pretraining or "." in name:
-        return name, asked.pretraining, ""
-    return name, USUAL_PRETRAINING, f"pretraining not given, {USUAL_PRETRAINING} assumed"
+    return name, asked.pretraining, ""
 
 
 def _costs(
