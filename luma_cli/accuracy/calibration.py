@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal, get_args
 
 from luma_cli.accuracy.fit import Fit, leave_out
@@ -85,5 +84,7 @@ def quantiles(z: Vector) -> tuple[float, float, float]:
 
 def _normal_quantile(places: Vector) -> list[float]:
     """Quantile of |z| of a normal distribution."""
+    from statistics import NormalDist  # with fractions and decimals, which what was learned can do without
+
     normal = NormalDist()
     return [normal.inv_cdf((1 + place) / 2) for place in places.tolist()]

@@ -111,6 +111,12 @@ def build(
     return found
 
 
+def attached(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig) -> Candidate | None:
+    """One backbone at the size of its facts with a head; None where it does not take that head."""
+    extra = _head_cost(facts, head)
+    return None if extra is None else _candidate(spec, facts, *extra)
+
+
 def _head_cost(facts: BackboneFacts, head: HeadConfig) -> tuple[int, int] | None:
     """Multiply-adds and parameters of the head; None where this backbone does not take it."""
     from luma_cli.head.formula import head_macs, head_params

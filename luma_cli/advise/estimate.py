@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -15,25 +16,27 @@ from luma_cli.accuracy.prediction import Prediction
 from luma_cli.accuracy.sightings import Sighting
 from luma_cli.accuracy.subject import Subject
 from luma_cli.accuracy.subjects import subject_of
-from luma_cli.advise.candidates import NUM_CLASSES
-from luma_cli.errors import BuildError, UnknownName, UsageError
+from luma_cli.advise.candidates import NUM_CLASSES, attached
+from luma_cli.advise.pricing import Speed, price
+from luma_cli.errors import UnknownName, UsageError
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval
 from luma_cli.head.config import HeadConfig, HeadName
-from luma_cli.head.formula import head_macs, head_params
-from luma_cli.speed.quantity import Quantity, Workload
+from luma_cli.speed.quantity import Quantity
 from luma_cli.units import BudgetKind
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
-    from luma_cli.speed.model import SpeedModel
+    from luma_cli.catalogue.spec import BackboneSpec
 
+SpeedOf = Callable[[HeadName], Speed]
 _DEVICE_KINDS: tuple[BudgetKind, ...] = ("ms", "images_per_second", "bytes", "joules")
 _EVALS: Mapping[str, Eval] = {
     **dict.fromkeys(("", "single-scale", "ss", "single", "single scale"), "single-scale"),
     **dict.fromkeys(("ms+flip", "ms", "multi-scale", "multi scale", "ms + flip", "multiscale"), "ms+flip"),
 }
 _NEEDED = ("dataset", "backbone")
+_TAG = re.compile(r"\.[a-z]", re.IGNORECASE)  # `.ms_in22k`, but not the size in `repvit_m1.1`
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,12 @@ def estimates(
     asked: Sequence[Asked],
     model: LearnedModel,
     costs: Mapping[tuple[str, int], BackboneFacts],
-    speed: SpeedModel | None = None,
+    speed: SpeedOf | None = None,
 ) -> list[Estimate]:
-    """One estimate per row, in order; a row that cannot be understood says so and stops no other."""
+    """One estimate per row, in order; a row that cannot be understood says so and stops no other.
+
+    speed: of segmenters with a head on the device that is asked about, None without a device.
+    """
     read = [_subject(each, model.sightings.rows) for each in asked]
     known = [subject for subject, _ in read if subject is not None]
     predictions = iter(model.predict(known) if known else [])
@@ -156,7 +162,7 @@ def _subject(asked: Asked, rows: Sequence[Sighting]) -> tuple[Subject | None, st
 def _is_vague(asked: Asked, name: str) -> bool:
     """Whether nothing tells on which labels the backbone was pretrained."""
     words = asked.pretraining.strip().lower()
-    return "." not in name and not asked.pretraining_data and words in ("", "supervised", "sup", "imagenet")
+    return not _TAG.search(name) and not asked.pretraining_data and words in ("", "supervised", "sup", "imagenet")
 
 
 def _named(asked: Asked) -> tuple[str, str, str]:
@@ -168,6 +174,8 @@ def _named(asked: Asked) -> tuple[str, str, str]:
     from luma_cli.catalogue.names import resolve
 
     name = asked.backbone
+    if "." in name and (known := _checkpoint(name)) is not None:
+        return known.timm_name, asked.pretraining or known.pretraining, ""
     if "." not in name or recognise(name).architecture != name.partition(".")[0]:
         try:
             spec = resolve(f"{name}.{asked.pretraining}" if asked.pretraining else name)
@@ -182,27 +190,37 @@ def _named(asked: Asked) -> tuple[str, str, str]:
     return name, asked.pretraining, ""
 
 
+def _checkpoint(name: str) -> BackboneSpec | None:
+    """The very weights that a card's spelling or timm's `architecture.tag` names, as candidates have them."""
+    from luma_cli.catalogue.names import resolve
+
+    try:
+        spec = resolve(name)
+    except UnknownName:
+        return None
+    return spec if spec.tag else None
+
+
 def _costs(
-    subject: Subject, costs: Mapping[tuple[str, int], BackboneFacts], speed: SpeedModel | None
+    subject: Subject, costs: Mapping[tuple[str, int], BackboneFacts], speed: SpeedOf | None
 ) -> dict[BudgetKind, Quantity]:
     """Exact counts where the cost table has the size and luma the head; device costs where a device is known."""
     facts = costs.get((subject.architecture, subject.height or 0)) if subject.height == subject.width else None
     if facts is None or subject.head not in get_args(HeadName):
         return {}
     head = HeadConfig(name=cast(HeadName, subject.head), num_classes=NUM_CLASSES.get(subject.dataset, 150))
-    try:
-        macs, params = facts.macs + head_macs(facts, head), facts.params + head_params(facts, head)
-    except BuildError:
+    candidate = attached(_spec_of(subject.architecture), facts, head)
+    if candidate is None:
         return {}
-    counts: tuple[tuple[BudgetKind, int], ...] = (("macs", macs), ("params", params))
-    found = {kind: Quantity(kind, value, value, value, "exact") for kind, value in counts}
-    if speed is not None:
-        load = Workload(
-            facts.architecture, facts.resolution, subject.family, macs, None, params, subject.head, head.num_classes
-        )
-        quantities = {kind: speed.quantity(kind, load) for kind in _DEVICE_KINDS}
-        found.update({kind: quantity for kind, quantity in quantities.items() if quantity is not None})
-    return found
+    (priced,) = price([candidate], _DEVICE_KINDS, speed and speed(head.name), head.name, head.num_classes)
+    return dict(priced.costs)
+
+
+def _spec_of(architecture: str) -> BackboneSpec:
+    """What the catalogue knows of it."""
+    from luma_cli.catalogue.names import resolve
+
+    return resolve(architecture)
 
 
 _FIELDS = tuple(Asked.__dataclass_fields__)

@@ -1,0 +1,67 @@
+"""`luma estimate`: one segmenter has the same numbers as in a recommendation, however it is spelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from luma_cli.accuracy.model import load_model
+from luma_cli.accuracy.prediction import AccuracyModel
+from luma_cli.advise.budgets import Priced
+from luma_cli.advise.estimate import Asked, Estimate, estimates
+from luma_cli.advise.pricing import Speed
+from luma_cli.advise.question import Question
+from luma_cli.advise.setting import load
+from luma_cli.advise.subjects import subject
+from luma_cli.catalogue.costs import load_costs
+from luma_cli.head.config import HeadName
+from luma_cli.speed.model import SpeedModel
+from luma_cli.units import BudgetKind
+
+DEVICE = "RTX 4090"
+KINDS: tuple[BudgetKind, ...] = ("macs", "params", "ms", "images_per_second", "bytes")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> AccuracyModel:
+    return load_model(cache=tmp_path_factory.mktemp("fits"))
+
+
+def _speed(head: HeadName) -> Speed:
+    return SpeedModel.load([], DEVICE, head=head)
+
+
+def _estimates(model: AccuracyModel, *asked: Asked) -> list[Estimate]:
+    return estimates(asked, model, load_costs(), _speed)
+
+
+def _pool(model: AccuracyModel, dataset: str, tmp_path: Path) -> list[Priced]:
+    question = Question(dataset, (), resolutions=(384,), device=DEVICE)
+    return list(load(question, KINDS, tmp_path / "luma.db", lambda rows: model).pool)
+
+
+@pytest.mark.parametrize("spelled", ["card", "timm"])
+def test_every_candidate_is_estimated_as_it_is_recommended(model: AccuracyModel, tmp_path: Path, spelled: str) -> None:
+    pool = _pool(model, "ade20k", tmp_path)
+    names = [each.candidate.name if spelled == "card" else each.candidate.timm_name for each in pool]
+    found = _estimates(model, *(Asked("ade20k", name, resolution="384") for name in names))
+    predicted = model.predict([subject(each.candidate, "ade20k", "luma") for each in pool])
+    assert len(found) > 300
+    for name, priced, expected, each in zip(names, pool, predicted, found, strict=True):
+        assert each.prediction is not None, name
+        said, wanted = each.prediction, expected
+        assert (said.support, said.extrapolated, said.reason) == (wanted.support, wanted.extrapolated, wanted.reason)
+        assert [said.miou_percent, *said.interval_80] == pytest.approx([wanted.miou_percent, *wanted.interval_80]), name
+        assert each.costs.keys() == priced.costs.keys(), name
+        for kind, cost in priced.costs.items():
+            mine = each.costs[kind]
+            assert mine.origin == cost.origin
+            assert [mine.value, mine.low, mine.high] == pytest.approx([cost.value, cost.low, cost.high]), (name, kind)
+
+
+def test_a_number_after_a_point_is_no_tag(model: AccuracyModel) -> None:
+    (found,) = _estimates(model, Asked("ade20k", "repvit_m1.1", resolution="512"))
+    assert found.subject is not None
+    assert found.subject.pretraining == "supervised_in1k"
+    assert "assumed" in found.remark
