@@ -314,7 +314,15 @@ def test_fewer_pixels_than_usual_lower_miou(shipped: LearnedModel, dataset: str,
 @pytest.mark.parametrize(
     ("names", "pretraining"),
     [
-        (("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224"), "dinov3"),
+        (
+            (
+                "vit_small_patch16_dinov3",
+                "vit_base_patch16_dinov3",
+                "vit_large_patch16_dinov3",
+                "vit_huge_plus_patch16_dinov3",
+            ),
+            "dinov3",
+        ),
         (("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224"), "dinov2"),
         (("swin_tiny", "swin_small", "swin_base", "swin_large"), "supervised_in21k"),
         (("convnext_tiny", "convnext_small", "convnext_base", "convnext_large", "convnext_xlarge"), "supervised_in21k"),
