@@ -63,7 +63,7 @@ def test_a_front_over_time_mixes_no_compile_modes_and_says_which(monkeypatch: py
         measured(vit("vit_b.dinov3").timm_name, 90.0),
         measured(vit("vit_l.dinov3").timm_name, 5.0, conditions=compiled),
     ]
-    monkeypatch.setattr("luma_cli.advise.device.measured_rows", lambda database=None: rows)
+    monkeypatch.setattr("luma_cli.advise.device.measured_rows", lambda *_: rows)
     found = front_of(QUESTION, "latency", fit=fit)
     costs = {row.candidate.name: row.priced.costs["ms"] for row in found.rows}
     assert (costs["vit_s.dinov3"].value, costs["vit_s.dinov3"].origin) == (30.0, "measured")

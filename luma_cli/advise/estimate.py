@@ -137,6 +137,8 @@ def _subject(asked: Asked) -> tuple[Subject | None, str]:
         params = float(asked.params_m) * 1e6 if asked.params_m else None
     except ValueError as error:
         return None, str(error)
+    if 0 in (height, width):
+        return None, f"resolution {asked.resolution!r} has no pixels; use e.g. 512 or 512x1024"
     name, pretraining, remark = _named(asked)
     subject = subject_of(
         name,
@@ -150,7 +152,17 @@ def _subject(asked: Asked) -> tuple[Subject | None, str]:
     )
     if not subject.lineage and subject.params is None:
         return None, f"backbone {asked.backbone!r} is not recognised: neither its series nor its size is known"
-    return subject, remark
+    return subject, remark or _misunderstood(asked, subject)
+
+
+def _misunderstood(asked: Asked, subject: Subject) -> str:
+    """A word about pretraining that is not known, and what was taken instead."""
+    tag = "" if asked.pretraining or not _TAG.search(asked.backbone) else asked.backbone.partition(".")[2]
+    said = asked.pretraining or tag
+    alone = subject_of("", subject.dataset, pretraining=said, pretraining_data=asked.pretraining_data)
+    if said.lower() in ("", "other") or alone.pretraining != "other" or (tag and subject.pretraining != "other"):
+        return ""
+    return f"pretraining {said!r} is not known, {subject.pretraining} assumed; luma list shows what is known"
 
 
 def _named(asked: Asked) -> tuple[str, str, str]:
