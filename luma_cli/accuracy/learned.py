@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from luma_cli.accuracy.prediction import Draws
 
-# What a reader calls the groups, for `--why`. Those of the protocol come last: all candidates share them.
+# What a reader calls the groups, for `--why`. Those of the protocol come last: all candidates share them. Left out are
+# the dataset's level and its regime's: rows tell their sum, not the one without the other.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "size": ("size", "size x dataset", "size curvature", "size x series", "size x objective", "size x head"),
     "resolution": ("tokens", "tokens x dataset", "low resolution"),
@@ -36,7 +37,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "this backbone": ("architecture", "weights", "weights x dataset", "weights, frozen"),
     "head and protocol": (
         *("head", "head x dataset", "recipe", "luma", "changed recipe", "scales", "scales x head"),
-        *("source", "source x head", "iterations", "regime"),
+        *("source", "source x head", "iterations"),
     ),
 }
 
@@ -68,7 +69,7 @@ class LearnedModel:
         if self.sightings.own_luma_runs:
             return f"on the scale of {self.sightings.own_luma_runs} own LUMA runs"
         return (
-            f"on the EoMT scale (LUMA's level is EoMT's +- {100 * REFERENCE_SD:.0f} % of the error), no LUMA run seen"
+            f"on the EoMT scale (LUMA's level is EoMT's +- {100 * REFERENCE_SD:.0f}% of 100 - mIoU), no LUMA run seen"
         )
 
     def predict(self, subjects: Sequence[Subject]) -> list[Prediction]:

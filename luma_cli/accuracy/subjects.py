@@ -14,6 +14,7 @@ from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval, Evidence, Regime
 
 _MORE_CLASSES = re.compile(r"2[12]k")
+_LABELLED = re.compile(r"(?:in|imagenet)[-_ ]?(1|21|22)k")  # papers name supervised pretraining by its data alone
 _ITERATIONS = re.compile(r"(\d+) iters")
 
 
@@ -135,6 +136,8 @@ def _objective(text: str, data: str, name: str) -> str:
     lower = text.strip().lower()
     if lower in _named_objectives():
         return _named_objectives()[lower]
+    if (labelled := _LABELLED.fullmatch(lower)) is not None:
+        return "supervised_in1k" if labelled[1] == "1" else "supervised_in21k"
     found = cleaning.objective(lower, data, name) if lower else "other"
     tagged = (objective_of(name) or "other") if "." in name else "other"
     if found != "other" or tagged != "other":
