@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from accuracy_world import own, row, simulated, some_rows
 
-from luma_cli.accuracy.design import LUMA_SD
+from luma_cli.accuracy.design import REFERENCE_SD
 from luma_cli.accuracy.learned import LearnedModel
 from luma_cli.accuracy.model import learn
 from luma_cli.accuracy.subject import Subject
@@ -238,7 +238,7 @@ def test_luma_is_eomt_until_own_runs_exist(base: list[Evidence]) -> None:
     assert miou(model, luma) == pytest.approx(miou(model, eomt), abs=1e-9)
     assert width(model, luma) > width(model, eomt)
     assert model.scale_note == (
-        f"on the EoMT scale (LUMA's level is EoMT's +- {100 * LUMA_SD:.0f} % of the error), no LUMA run seen"
+        f"on the EoMT scale (LUMA's level is EoMT's +- {100 * REFERENCE_SD:.0f}% of 100 - mIoU), no LUMA run seen"
     )
 
 
@@ -332,7 +332,15 @@ def test_fewer_pixels_than_usual_lower_miou(shipped: LearnedModel, dataset: str,
 @pytest.mark.parametrize(
     ("names", "pretraining"),
     [
-        (("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224"), "dinov3"),
+        (
+            (
+                "vit_small_patch16_dinov3",
+                "vit_base_patch16_dinov3",
+                "vit_large_patch16_dinov3",
+                "vit_huge_plus_patch16_dinov3",
+            ),
+            "dinov3",
+        ),
         (("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224"), "dinov2"),
         (("swin_tiny", "swin_small", "swin_base", "swin_large"), "supervised_in21k"),
         (("convnext_tiny", "convnext_small", "convnext_base", "convnext_large", "convnext_xlarge"), "supervised_in21k"),
@@ -347,6 +355,12 @@ def test_larger_backbones_of_a_series_are_no_worse(
     assert mious == sorted(mious)
 
 
+def test_no_more_is_gained_beyond_the_largest_published_crop(shipped: LearnedModel) -> None:
+    largest, beyond = shipped.predict([subject_of("swin_tiny", "ade20k", resolution=side) for side in (1280, 9999)])
+    assert beyond.miou_percent == largest.miou_percent
+    assert beyond.extrapolated
+
+
 # Effects
 
 
@@ -356,6 +370,7 @@ def test_effects_are_largest_first_and_the_protocol_last(shipped: LearnedModel) 
     sizes = [abs(each.points) for each in effects[:-1]]
     assert sizes == sorted(sizes, reverse=True)
     assert next(each for each in effects if each.name == "size").points > 0
+    assert all(each.sd_points < 5 for each in effects)  # the level of a regime is no one's property
 
 
 def test_low_resolution_costs_points(shipped: LearnedModel) -> None:

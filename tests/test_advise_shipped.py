@@ -86,7 +86,7 @@ def test_nothing_meets_a_tiny_budget(model: AccuracyModel) -> None:
 
 
 def test_a_size_outside_the_table_names_those_inside(model: AccuracyModel) -> None:
-    with pytest.raises(BadResolution, match="at 500 px; recommend answers at --res 224"):
+    with pytest.raises(BadResolution, match="at 500 px; luma answers at --res 224"):
         answer(model, "200gflops", resolutions=[500])
 
 

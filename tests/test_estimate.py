@@ -65,3 +65,26 @@ def test_a_number_after_a_point_is_no_tag(model: AccuracyModel) -> None:
     assert found.subject is not None
     assert found.subject.pretraining == "supervised_in1k"
     assert "assumed" in found.remark
+
+
+@pytest.mark.parametrize(
+    ("name", "pretraining", "taken"), [("vit_b.dinov3", "foo", "dinov3"), ("vit_b.dinov9", "", "other")]
+)
+def test_an_unknown_pretraining_is_said(model: AccuracyModel, name: str, pretraining: str, taken: str) -> None:
+    (found,) = _estimates(model, Asked("ade20k", name, pretraining, "512"))
+    assert found.subject is not None
+    assert found.subject.pretraining == taken
+    assert found.remark.startswith(f"pretraining {pretraining or 'dinov9'!r} is not known, {taken} assumed")
+
+
+def test_data_alone_names_supervised_pretraining(model: AccuracyModel) -> None:
+    (found,) = _estimates(model, Asked("ade20k", "Swin-B", "IN-22K", "512"))
+    assert found.subject is not None
+    assert found.subject.pretraining == "supervised_in21k"
+    assert not found.remark
+
+
+def test_a_crop_without_pixels_is_refused(model: AccuracyModel) -> None:
+    (found,) = _estimates(model, Asked("ade20k", "vit_b.dinov3", resolution="0"))
+    assert found.prediction is None
+    assert "is neither" in found.remark

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.accuracy.calibration import Novelty, quantiles
+from luma_cli.accuracy.calibration import quantiles
 from luma_cli.accuracy.components import Components, initial, learn, load_components
 from luma_cli.accuracy.fit import Fit, fit, leave_out
 from luma_cli.accuracy.observations import Observations, observe
@@ -34,20 +34,19 @@ MOST_ROWS = 2 / 3
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """One way to leave rows out. novelty: whose widths the intervals have."""
+    """One way to leave rows out: all that share a label."""
 
     title: str
     label: Callable[[Subject], str]
-    novelty: Novelty = "backbone"
 
 
 LEFT: tuple[Left, ...] = (
     Left("backbone", lambda subject: subject.backbone),
     Left("architecture", lambda subject: subject.architecture),
-    Left("series", lambda subject: subject.lineage or subject.architecture, "series"),
-    Left("objective", lambda subject: subject.objective, "objective"),
+    Left("series", lambda subject: subject.lineage or subject.architecture),
+    Left("objective", lambda subject: subject.objective),
     Left("source", lambda subject: subject.source),
-    Left("head", lambda subject: subject.head, "head"),
+    Left("head", lambda subject: subject.head),
     Left("resolution", lambda subject: f"{subject.dataset}, {subject.height}, {subject.width}"),
 )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal, get_args
 
 from luma_cli.accuracy.fit import Fit, leave_out
@@ -19,8 +18,9 @@ from luma_cli.accuracy.subject import Subject
 if TYPE_CHECKING:
     from luma_cli.accuracy.observations import Vector
 
-# What of a subject no row has shown: nothing but the backbone itself, its series, its objective, its head.
-Novelty = Literal["backbone", "series", "objective", "head"]
+# What of a subject no row has shown: its architecture at least, its source (a table, or the user's own runs), its
+# series, its objective, its head.
+Novelty = Literal["architecture", "source", "series", "objective", "head"]
 NOVELTIES: tuple[Novelty, ...] = get_args(Novelty)
 LEVELS = (0.5, 0.8, 0.9)
 NORMAL = (0.6745, 1.2816, 1.6449)
@@ -37,7 +37,7 @@ class Calibration:
         """The widest that applies; those of a normal distribution where nothing is known."""
         found = [
             self.widths[key]
-            for novelty in ("backbone", *novelties)
+            for novelty in ("architecture", *novelties)
             if (key := f"{noise_name(subject)}, {novelty}") in self.widths
         ]
         if not found:
@@ -48,7 +48,8 @@ class Calibration:
 def label_of(subject: Subject, novelty: Novelty) -> str:
     """Rows with one label are left out together."""
     return {
-        "backbone": subject.backbone,
+        "architecture": subject.architecture,
+        "source": subject.source,
         "series": subject.lineage or subject.architecture,
         "objective": subject.objective,
         "head": subject.head,
@@ -56,7 +57,7 @@ def label_of(subject: Subject, novelty: Novelty) -> str:
 
 
 def calibrate(fitted: Fit) -> Calibration:
-    """Widths from leaving out backbones, series, objectives and heads."""
+    """Widths from leaving out architectures, sources, series, objectives and heads."""
     import numpy as np
 
     observed = fitted.observations
@@ -83,5 +84,7 @@ def quantiles(z: Vector) -> tuple[float, float, float]:
 
 def _normal_quantile(places: Vector) -> list[float]:
     """Quantile of |z| of a normal distribution."""
+    from statistics import NormalDist  # with fractions and decimals, which what was learned can do without
+
     normal = NormalDist()
     return [normal.inv_cdf((1 + place) / 2) for place in places.tolist()]

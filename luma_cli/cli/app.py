@@ -124,7 +124,7 @@ def _terminated(signum: int, frame: FrameType | None) -> None:
 def _one_line(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     hint = f"; see `{context.command_path} --help`" if context is not None else ""
-    return " ".join(error.format_message().split()).rstrip(".") + hint
+    return " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".") + hint
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -85,7 +85,7 @@ def plan_from_facts(facts: Facts, head: HeadConfig) -> HeadPlan:
         has_ffn=facts.ffn == "reused",
         has_final_norm=facts.final_norm,
         name=facts.architecture,
-        blocks=parse_blocks(facts.blocks),
+        blocks=parse_blocks(facts.blocks) if needs_blocks(head) else (),
         num_prefix_tokens=facts.num_prefix_tokens,
     )
     if not knows_blocks(facts) and needs_blocks(head):

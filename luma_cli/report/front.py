@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from luma_cli.speed.quantity import Quantity
 
 _NUM_OWN = 8
+# Origins of a cost that need no tilde.
+_SURE = frozenset({"exact", "measured"})
 _HEADINGS: Mapping[BudgetKind, str] = {
     "macs": "GFLOPs",
     "params": "M params",
@@ -65,9 +67,7 @@ def front_table(front: LearnedFront) -> Table:
         for row in _shown(front)
     ]
     return Table(
-        columns(
-            "backbone", "px>", *source, f"{_HEADINGS[front.kind]}>", "mIoU>", "80 %>", "P>", "next 2x>", "reached>"
-        ),
+        columns("backbone", "px>", *source, f"{_HEADINGS[front.kind]}>", "mIoU>", "80%>", "P>", "next 2x>", "reached>"),
         tuple(rows),
         title=f"{front.question.dataset}: learned front over {TITLES[front.kind]}, {front.num_candidates} candidates",
         caption=_caption(front, origins),
@@ -83,14 +83,17 @@ def _shown(front: LearnedFront) -> list[FrontRow]:
     return shown
 
 
-def _caption(front: LearnedFront, origins: Collection[str]) -> str:
+def _caption(front: LearnedFront, origins: Set[str]) -> str:
     lines = [
-        f"mIoU in percent as predicted for one run, {front.scale_note}, with the central 80 % interval",
+        f"mIoU in percent as predicted for one run, {front.scale_note}, with the central 80% interval",
         f"P: chance to be on the front. next 2x: mIoU points that twice the {TITLES[front.kind]} would add",
         "reached: mIoU that the best at this cost has, whichever it is, with 90/50/10 % probability",
     ]
     if len(origins) == 1:
-        lines.append(f"{TITLES[front.kind]}: {next(iter(origins))}")
+        (origin,) = origins
+        lines.append(f"{TITLES[front.kind]}: {origin}{'' if origin in _SURE else ' (~)'}")
+    elif origins - _SURE:
+        lines.append(f"~: {TITLES[front.kind]} not measured here")
     if (hidden := len(front.rows) - len(_shown(front))) > 0:
         lines.append(f"{hidden} more rows add {TIE_MIOU:g} mIoU or less to the one above; --json has them")
     if any(row.prediction.extrapolated for row in front.rows):
@@ -100,12 +103,11 @@ def _caption(front: LearnedFront, origins: Collection[str]) -> str:
 
 def _cost(front: LearnedFront, quantity: Quantity) -> str:
     said = _amount(front, quantity)
-    return said if quantity.origin in ("exact", "measured") else f"~{said}"
+    return said if quantity.origin in _SURE else f"~{said}"
 
 
 def _amount(front: LearnedFront, quantity: Quantity) -> str:
-    said = amount(front.kind, quantity.value, front.question.convention)
-    return f"{float(said):,.0f}" if "e" in said else said
+    return amount(front.kind, quantity.value, front.question.convention, 3 if quantity.origin == "predicted" else 4)
 
 
 def _ends(ends: tuple[float, float]) -> str:
@@ -145,7 +147,7 @@ def _covered(front: LearnedFront) -> str:
     area = front.hypervolume
     reference = f"{_reference(front):,.0f} {_HEADINGS[front.kind]}"
     return (
-        f"Hypervolume {area.mean:.0f} mIoU points x doublings (80 %: {area.low:.0f} to {area.high:.0f}), "
+        f"Hypervolume {area.mean:.0f} mIoU points x doublings (80%: {area.low:.0f} to {area.high:.0f}), "
         f"up to {reference}, from {front.reference_miou:g} mIoU up."
     )
 
