@@ -66,6 +66,7 @@ _SAME_OBJECTIVE = {
 _SUPERVISED = {"imagenet-1k": "supervised_in1k", "imagenet-22k": "supervised_in21k", "imagenet-21k": "supervised_in21k",
                "jx vit checkpoint (timm v0.1)": "supervised_in21k"}  # fmt: skip
 _EXTRA_DATA = ("additional seg data", "pseudo-labels", "coco-stuff")
+_MORE_CLASSES = re.compile(r"2[12]k")
 _FROZEN_HEADS = ("logreg", "k-nn", "in-context")
 _SIZE = re.compile(r"([1-9]\d*)(?:\s*[x×]\s*([1-9]\d*))?")
 # Whose weights they are, where a name does not say: `vit_base_patch16 (MAE, dVAE target)`.
@@ -107,6 +108,19 @@ def objective(raw: str, data: str, backbone: str) -> str:
     if raw == "supervised":
         return _SUPERVISED.get(data.split(" + ")[0].strip().lower(), OTHER)
     return _SAME_OBJECTIVE.get(raw.lower(), OTHER)
+
+
+def supervised(raw: str, data: str, backbone: str) -> str:
+    """The objective of `supervised` alone: labels of ImageNet-1k, of its 21k where these words or the name say so.
+
+    `other` where the data are something else, or the words are.
+
+    >>> supervised("supervised", "", "swin_tiny"), supervised("supervised", "JFT", "efficientnet_b7")
+    ('supervised_in1k', 'other')
+    """
+    if not raw.lower().startswith("supervised") or (data and "imagenet" not in data.lower()):
+        return OTHER
+    return "supervised_in21k" if _MORE_CLASSES.search(f"{raw} {data} {backbone}".lower()) else "supervised_in1k"
 
 
 def extra_data(raw: str, data: str) -> str:
