@@ -261,6 +261,24 @@ def test_an_own_run_is_reproduced(base: list[Evidence]) -> None:
     assert prediction.support.line.startswith("1 own run")
 
 
+def test_a_grid_of_own_runs_tells_the_shape_in_resolution(shipped: LearnedModel) -> None:
+    """Error with an additive part of the tokens, as `luma scaling` fits it: no power law, and yet followed."""
+    names = [f"vit_{size}_patch16_dinov3.lvd1689m" for size in ("small", "base", "large")]
+    sides = (224, 384, 512, 640, 768, 1024)
+    truth = {
+        (name, side): 70.0 - 12.0 * (millions / 100) ** -0.25 - 5.0 * (side / 512) ** -1.8
+        for name, millions in zip(names, (21.6, 85.6, 303.1), strict=True)
+        for side in sides
+    }
+    runs = [own(name, miou, height=side, width=side) for (name, side), miou in truth.items()]
+    model = learn([*load_reference(), *runs])
+    subjects = [subject_of(name, "ade20k", resolution=side) for name, side in truth]
+    errors = [found.miou_percent - miou for found, miou in zip(model.predict(subjects), truth.values(), strict=True)]
+    assert np.mean(np.abs(errors)) < 0.5
+    middle = [error for error, (_, side) in zip(errors, truth, strict=True) if side == 512]
+    assert np.mean(middle) == pytest.approx(0.0, abs=0.4)
+
+
 def test_short_trials_do_not_lower_full_trainings(base: list[Evidence]) -> None:
     names = ("vit_small_patch14_dinov2.lvd142m", "vit_base_patch14_dinov2.lvd142m", "vit_large_patch14_dinov2.lvd142m")
     trials = [
