@@ -125,7 +125,7 @@ def contrasts(points: Sequence[Point]) -> tuple[list[float], list[float]]:
 
 
 def missing(points: Sequence[Point]) -> str:
-    """What keeps the points from being fitted, as `2 resolutions within a level, expected at least 3`; empty when nothing does."""
+    """What keeps the points from being fitted, as `2 resolutions within a level, expected at least 3`; else empty."""
     sizes, tokens = contrasts(points)
     parts = [
         f"{len(found)} {name} within a level, expected at least {least}"
