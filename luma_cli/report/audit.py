@@ -35,7 +35,7 @@ def _accuracy(found: Audit, regime: str) -> Table:
     learned = "variance components learned without a fifth of the backbones, five times" if found.relearned else (
         "variance components as shipped")  # fmt: skip
     return Table(
-        columns("left out", "dataset", "rows>", "MAE>", "RMSE>", "bias>", "tau (groups)>", "in 50/80/90 %>"),
+        columns("left out", "dataset", "rows>", "MAE>", "RMSE>", "bias>", "tau (groups)>", "in 50/80/90%>"),
         tuple(_score(score) for score in scores),
         f"{_REGIMES[regime]}: mIoU predicted without all rows of the same ...",
         f"errors in mIoU points; tau: Kendall's within one head and protocol; widths cross-fitted; {learned}",
@@ -73,7 +73,9 @@ def _regrets(found: Audit) -> Table:
         for name, regret in by_rule.items()
     ]
     decides = "; ".join(
-        f"{'the model' if name == MODEL else name} decides on {dataset}" for dataset, name in found.winners.items()
+        f"{'the model' if rule == MODEL else rule} decides on "
+        + " and ".join(dataset for dataset, winner in found.winners.items() if winner == rule)
+        for rule in dict.fromkeys(found.winners.values())
     )
     return Table(
         columns("dataset", "rule", "regret@1>", "regret@3>", "budgets>"),
@@ -87,7 +89,7 @@ def _regrets(found: Audit) -> Table:
 def _transfer(speed: SpeedAudit) -> Table:
     rows = [
         (
-            each.setting + ("" if each.has_class else " (alone in its class)"),
+            _device(each.setting) + ("" if each.has_class else " (alone in its class)"),
             each.anchor,
             *_errors(each.errors.values()),
         )
@@ -98,20 +100,26 @@ def _transfer(speed: SpeedAudit) -> Table:
         columns("device left out", "measured first", *(f"{count} measured>" for count in NUM_MEASURED)),
         tuple(rows),
         "Throughput carried over to a device that was left out",
-        "median relative error in percent; in brackets, shares inside the 80 and 90 % intervals; classifiers",
+        "median relative error in percent; in brackets, shares inside the 80 and 90% intervals; classifiers",
     )
 
 
 def _upsizing(speed: SpeedAudit) -> Table:
     rows = [
-        (name, *(_error(each, each.num if each else 0) for each in errors)) for name, errors in speed.upsizing.items()
+        (_device(name), *(_error(each, each.num if each else 0) for each in errors))
+        for name, errors in speed.upsizing.items()
     ]
     return Table(
         columns("device", "networks seen smaller>", "networks not seen>"),
         tuple(rows),
         "Throughput at 512 px and more when only sizes below 384 px were seen",
-        "median relative error in percent (shares inside 80 and 90 % intervals), and how many; no head in this table",
+        "median relative error in percent (shares inside 80 and 90% intervals), and how many; no head in this table",
     )
+
+
+def _device(setting: str) -> str:
+    """Device, precision, layout, compiler and torch as words, between which a narrow cell can break."""
+    return setting.replace("/", " ")
 
 
 def _errors(errors: Iterable[Error]) -> list[str]:
@@ -121,5 +129,5 @@ def _errors(errors: Iterable[Error]) -> list[str]:
 def _error(error: Error | None, count: int = 0) -> str:
     if error is None:
         return "none"
-    text = f"{error.median_percent:.1f} % ({error.coverage_80:.2f}, {error.coverage_90:.2f})"
+    text = f"{error.median_percent:.1f}% ({error.coverage_80:.2f}, {error.coverage_90:.2f})"
     return f"{text}, n = {count}" if count else text
