@@ -39,10 +39,10 @@ def _distance(run: OwnRun, dataset: str) -> tuple[bool, bool]:
 
 def with_own(pool: Sequence[Candidate], rows: Sequence[OwnRow]) -> list[Candidate]:
     """The candidates, and the models of comparable runs that are not among them: no card, or another resolution."""
-    known = {(each.timm_name, each.resolution) for each in pool}
+    known = {each.run_key for each in pool}
     added = {}
     for row in rows:
-        key = (row.run.timm_name, row.run.resolution)
+        key = row.run.run_key
         if not row.why_not and key not in known:
             family = next((each.family for each in pool if each.architecture == row.run.architecture), "unknown")
             added[key] = replace(candidate_of(row.run), family=family)
@@ -66,11 +66,11 @@ def settled(
     rows: Sequence[OwnRow], within: Collection[Priced], pool: Collection[Priced], question: Question
 ) -> tuple[OwnRow, ...]:
     """The rows, a budget that a comparable run does not meet now among the reasons."""
-    kept = {(each.candidate.timm_name, each.candidate.resolution) for each in within}
-    known = {(each.candidate.timm_name, each.candidate.resolution): each for each in pool}
+    kept = {each.candidate.run_key for each in within}
+    known = {each.candidate.run_key: each for each in pool}
     found = []
     for row in rows:
-        key = (row.run.timm_name, row.run.resolution)
+        key = row.run.run_key
         if not row.why_not and key not in kept:
             row = replace(row, why_not=tuple(_unmet(known.get(key), question)))
         found.append(row)

@@ -54,6 +54,11 @@ class OwnRun:
         return self.timm_name if ":" in self.timm_name else self.timm_name.split(".")[0]
 
     @property
+    def run_key(self) -> tuple[str, int]:
+        """What names the model that was trained: the checkpoint and the size."""
+        return self.timm_name, self.resolution
+
+    @property
     def base(self) -> str:
         """Name of the dataset whose card it was evaluated with."""
         return self.data.partition("#")[0]
