@@ -17,7 +17,7 @@ from luma_cli.accuracy.calibration import BY_LABEL, calibrate, quantiles
 from luma_cli.accuracy.components import Components, initial, learn, load_components
 from luma_cli.accuracy.fit import Fit, fit, leave_out
 from luma_cli.accuracy.observations import Observations, observe
-from luma_cli.accuracy.regret import MODEL, Regret, best_rule, regrets
+from luma_cli.accuracy.regret import LEAST_BACKBONES, MODEL, Regret, best_rule, regrets
 from luma_cli.accuracy.subject import Subject
 from luma_cli.accuracy.unseen import UnseenObjective, unseen_objectives
 from luma_cli.evidence.evidence import Evidence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from luma_cli.accuracy.observations import Vector
 
 NUM_FOLDS = 5
-LEAST_BACKBONES = 5
 MOST_ROWS = 2 / 3
 
 
