@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.accuracy.calibration import quantiles
+from luma_cli.accuracy.calibration import BY_LABEL, calibrate, quantiles
 from luma_cli.accuracy.components import Components, initial, learn, load_components
 from luma_cli.accuracy.fit import Fit, fit, leave_out
 from luma_cli.accuracy.observations import Observations, observe
-from luma_cli.accuracy.regret import MODEL, Regret, best_rule, regrets
+from luma_cli.accuracy.regret import LEAST_BACKBONES, MODEL, Regret, best_rule, regrets
 from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.unseen import UnseenObjective, unseen_objectives
 from luma_cli.evidence.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from luma_cli.accuracy.observations import Vector
 
 NUM_FOLDS = 5
-LEAST_BACKBONES = 5
 MOST_ROWS = 2 / 3
 
 
@@ -76,12 +76,16 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """scores: per way, dataset and regime. regrets: by dataset and rule. relearned: components cross-fitted too."""
+    """scores: per way, dataset and regime. regrets: by dataset and rule. relearned: components cross-fitted too.
+
+    unseen: pretraining objectives one by one, by the model as it is.
+    """
 
     num_rows: int
     relearned: bool
     scores: tuple[Score, ...]
     regrets: Mapping[str, Mapping[str, Regret]]
+    unseen: tuple[UnseenObjective, ...] = ()
 
     @property
     def winners(self) -> dict[str, str]:
@@ -99,6 +103,7 @@ class Audit:
                 dataset: {name: asdict(regret) for name, regret in by_rule.items()}
                 for dataset, by_rule in self.regrets.items()
             },
+            "unseen_objectives": [asdict(each) for each in self.unseen],
             "chosen": {dataset: "model" if name == MODEL else name for dataset, name in self.winners.items()},
         }
 
@@ -119,7 +124,14 @@ def audit(rows: Sequence[Evidence], *, relearn: bool = False, components: Compon
         predicted = found if predicted is None else predicted
         scores += _scores(left, observed, truth, found, abs(observed.log_error - means) / sds, labels)
     assert predicted is not None
-    return Audit(len(observed), relearn, tuple(scores), regrets(observed, truth.tolist(), predicted.tolist()))
+    whole = fit(observed, known)
+    return Audit(
+        len(observed),
+        relearn,
+        tuple(scores),
+        regrets(observed, truth.tolist(), predicted.tolist()),
+        unseen_objectives(whole, calibrate(whole)),
+    )
 
 
 def _folds(labels: Sequence[str]) -> NDArray[np.intp]:
@@ -167,6 +179,7 @@ def _scores(
         rows = np.array([index for index in chosen if counts[labels[index]] <= MOST_ROWS * len(chosen)], dtype=np.intp)
         if not len(rows):
             continue
+        counted = np.array(labels)[rows] if left.title in BY_LABEL else None
         errors = found[rows] - truth[rows]
         tau, num_groups = _tau(observed, rows, truth, found)
         scores.append(
@@ -181,19 +194,19 @@ def _scores(
                 bias=float(errors.mean()),
                 tau=tau,
                 num_groups=num_groups,
-                coverage=_coverage(z[rows], folds[rows]),
+                coverage=_coverage(z[rows], folds[rows], counted),
             )
         )
     return scores
 
 
-def _coverage(z: Vector, folds: NDArray[np.intp]) -> tuple[float, float, float]:
+def _coverage(z: Vector, folds: NDArray[np.intp], labels: NDArray[np.str_] | None) -> tuple[float, float, float]:
     """Shares of |z| inside widths learned from the other folds."""
     import numpy as np
 
     inside = np.zeros((len(z), 3))
     for fold in set(folds.tolist()):
-        widths = quantiles(z[folds != fold])
+        widths = quantiles(z[folds != fold], None if labels is None else labels[folds != fold].tolist())
         inside[folds == fold] = z[folds == fold, None] <= np.array(widths)
     low, middle, high = inside.mean(0)
     return float(low), float(middle), float(high)

@@ -35,7 +35,7 @@ def series_of(candidates: Sequence[Candidate], trained: Collection[Run], mious: 
         return []
 
     def worth(key: tuple[str, str]) -> tuple[int, float]:
-        runs = [(each.timm_name, each.resolution) for each in grids[key]]
+        runs = [each.run_key for each in grids[key]]
         return sum(run in trained for run in runs), max(mious.get(run, -math.inf) for run in runs)
 
     return grids[max(sorted(grids), key=worth)]
@@ -48,7 +48,7 @@ def most_narrowing(
 
     Sizes and resolutions count, not results: C = k N T is taken for the cost.
     """
-    runs = {(each.timm_name, each.resolution): each for each in grid}
+    runs = {each.run_key: each for each in grid}
     models = {_model(runs[run]): runs[run] for run in sorted(runs) if run not in trained and run in affordable}
     found = most_telling([_point(each) for run, each in sorted(runs.items()) if run in trained], list(models), PLAIN)
     return None if found is None else models[found]

@@ -222,10 +222,10 @@ def own_distances(
     own: Sequence[OwnRow], pool: Sequence[Priced], rows: Sequence[FrontRow], kind: BudgetKind
 ) -> tuple[OwnDistance, ...]:
     """How far each comparable run with a known cost lies below the envelope, in the order of the runs."""
-    known = {(each.candidate.timm_name, each.candidate.resolution): each for each in pool}
+    known = {each.candidate.run_key: each for each in pool}
     found = []
     for row in own:
-        priced = known.get((row.run.timm_name, row.run.resolution))
+        priced = known.get(row.run.run_key)
         if row.why_not or priced is None:
             continue
         cheaper = [each for each in rows if place(each.priced, kind) <= place(priced, kind)]

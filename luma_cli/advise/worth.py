@@ -36,7 +36,7 @@ def worthiest(
     costs = {
         at: cost
         for at, (priced, _, _) in enumerate(contenders)
-        if (priced.candidate.timm_name, priced.candidate.resolution) not in trained
+        if priced.candidate.run_key not in trained
         and (cost := training_cost(priced, images, in_hours, question.convention)) is not None
     }
     places = np.array([place(priced, question.axis) for priced, _, _ in contenders])

@@ -12,13 +12,14 @@ from luma_cli.advise.budgets import TITLES, amount
 from luma_cli.advise.hypervolume import REFERENCE_COST
 from luma_cli.advise.ties import TIE_MIOU
 from luma_cli.report.table import Table, columns, number, print_table
-from luma_cli.units import BudgetKind, gflops, gibibytes
+from luma_cli.units import FLOORS, BudgetKind, gflops, gibibytes
 
 if TYPE_CHECKING:
     from luma_cli.advise.learned_front import FrontRow, LearnedFront, OwnDistance
     from luma_cli.speed.quantity import Quantity
 
 _NUM_OWN = 8
+_DEARER = {False: "twice", True: "half"}
 # Origins of a cost that need no tilde.
 _SURE = frozenset({"exact", "measured"})
 _HEADINGS: Mapping[BudgetKind, str] = {
@@ -67,11 +68,26 @@ def front_table(front: LearnedFront) -> Table:
         for row in _shown(front)
     ]
     return Table(
-        columns("backbone", "px>", *source, f"{_HEADINGS[front.kind]}>", "mIoU>", "80%>", "P>", "next 2x>", "reached>"),
+        columns(
+            "backbone",
+            "px>",
+            *source,
+            f"{_HEADINGS[front.kind]}>",
+            "mIoU>",
+            "80%>",
+            "P>",
+            f"{_dearer(front)}>",
+            "reached>",
+        ),
         tuple(rows),
         title=f"{front.question.dataset}: learned front over {TITLES[front.kind]}, {front.num_candidates} candidates",
         caption=_caption(front, origins),
     )
+
+
+def _dearer(front: LearnedFront) -> str:
+    """The next step towards what costs more: twice a cost, half a rate."""
+    return "next 1/2" if front.kind in FLOORS else "next 2x"
 
 
 def _shown(front: LearnedFront) -> list[FrontRow]:
@@ -86,8 +102,9 @@ def _shown(front: LearnedFront) -> list[FrontRow]:
 def _caption(front: LearnedFront, origins: Set[str]) -> str:
     lines = [
         f"mIoU in percent as predicted for one run, {front.scale_note}, with the central 80% interval",
-        f"P: chance to be on the front. next 2x: mIoU points that twice the {TITLES[front.kind]} would add",
-        "reached: mIoU that the best at this cost has, whichever it is, with 90/50/10 % probability",
+        f"P: chance to be on the front. {_dearer(front)}: mIoU points that {_DEARER[front.kind in FLOORS]} the "
+        f"{TITLES[front.kind]} would add",
+        "reached: mIoU that the best at this cost has, whichever it is, with 90/50/10% probability",
     ]
     if len(origins) == 1:
         (origin,) = origins
@@ -148,7 +165,7 @@ def _covered(front: LearnedFront) -> str:
     reference = f"{_reference(front):,.0f} {_HEADINGS[front.kind]}"
     return (
         f"Hypervolume {area.mean:.0f} mIoU points x doublings (80%: {area.low:.0f} to {area.high:.0f}), "
-        f"up to {reference}, from {front.reference_miou:g} mIoU up."
+        f"{'down' if front.kind in FLOORS else 'up'} to {reference}, from {front.reference_miou:g} mIoU up."
     )
 
 
