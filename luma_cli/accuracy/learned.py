@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # the dataset's level and its regime's: rows tell their sum, not the one without the other.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "size": ("size", "size x dataset", "size curvature", "size x series", "size x objective", "size x head"),
-    "resolution": ("tokens", "tokens x dataset", "low resolution"),
+    "resolution": ("tokens", "tokens x dataset", "low resolution", "luma at a crop"),
     "pretraining": (
         *("kind", "objective", "objective x regime", "objective, frozen", "kind, frozen"),
         *("objective x dataset", "pretraining data", "series x objective"),

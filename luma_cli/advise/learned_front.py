@@ -13,7 +13,7 @@ from luma_cli.advise.attainment import LEVELS, Attainment, attainment
 from luma_cli.advise.axis import draw_places, is_certain, place
 from luma_cli.advise.budgets import TITLES, Priced
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.chances import chances, chances_at
+from luma_cli.advise.chances import NUM_DRAWS, chances, chances_at
 from luma_cli.advise.drawn_front import Floats
 from luma_cli.advise.front import on_front
 from luma_cli.advise.hypervolume import REFERENCE_COST, REFERENCE_MIOU, Hypervolume, hypervolume
@@ -148,7 +148,7 @@ def learned_front(
     if not known:
         raise NoAnswer(_nothing(question, kind, pool, placed))
     chosen, predictions = [each for each, _, _ in known], [prediction for _, prediction, _ in known]
-    draws = model.draws([of for _, _, of in known])
+    draws = model.draws([of for _, _, of in known], NUM_DRAWS)
     places = [place(each, kind) for each in chosen]
     chance = on_front_chances(chosen, kind, places, draws)
     band = attainment(places, draws)
