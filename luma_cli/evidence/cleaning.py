@@ -65,6 +65,19 @@ _SAME_OBJECTIVE = {
 # The first ViT weights of timm 0.1 are Google's: ImageNet-21k, then fine-tuned on ImageNet-1k.
 _SUPERVISED = {"imagenet-1k": "supervised_in1k", "imagenet-22k": "supervised_in21k", "imagenet-21k": "supervised_in21k",
                "jx vit checkpoint (timm v0.1)": "supervised_in21k"}  # fmt: skip
+# Heads as they are written elsewhere, without spaces, hyphens and underscores.
+_SPELLED_HEADS = {
+    **{name.replace("-", ""): name for name in ("semantic-fpn", "vit-adapter+upernet", "vit-adapter+mask2former",
+       "segmenter-mask", "segmenter-linear", "setr-naive", "setr-pup", "setr-mla", "kmax-deeplab", "segnext-ham",
+       "linear-4-layers", "mask2former", "maskformer", "segformer", "upernet")},
+    **dict.fromkeys(("uper", "uperhead", "upernethead"), "upernet"),
+    **dict.fromkeys(("fpn", "semfpn", "fpnhead"), "semantic-fpn"),
+    **dict.fromkeys(("linear", "linearprobe", "linearprobing", "linearhead", "lineareval"), "linear"),
+    **dict.fromkeys(("m2f", "mask2formerhead"), "mask2former"),
+    **dict.fromkeys(("segformerhead", "segformermlp"), "segformer"),
+    **dict.fromkeys(("deeplabv3+", "deeplabv3plus"), "deeplabv3plus"),
+    "psp": "pspnet", "ocr": "ocrnet",
+}  # fmt: skip
 _EXTRA_DATA = ("additional seg data", "pseudo-labels", "coco-stuff")
 _MORE_CLASSES = re.compile(r"2[12]k")
 _FROZEN_HEADS = ("logreg", "k-nn", "in-context")
@@ -134,10 +147,13 @@ def head(raw: str, notes: str) -> Head:
 
     >>> head("linear (frozen, 4 layers, +ms)", "").name, head("eomt (LightlyTrain)", "").recipe
     ('linear-4-layers', 'lightly-train')
+    >>> head("UPerHead", "").name, head("Semantic FPN", "").name
+    ('upernet', 'semantic-fpn')
     """
     lower = raw.lower()
-    frozen = "frozen" in lower or lower.startswith(_FROZEN_HEADS)
+    frozen = "frozen" in lower or "probe" in lower or lower.startswith(_FROZEN_HEADS)
     name = _QUALIFIER.sub("", lower).strip()
+    name = _SPELLED_HEADS.get(re.sub(r"[\s_-]", "", name), name)
     name = {"not stated": "", "linear/dpt probe": "linear-or-dpt", "eomt + algm token merging": "eomt-algm"}.get(
         name, name
     )
