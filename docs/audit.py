@@ -32,8 +32,8 @@ What the figures do not exclude:
   effects and the table of series were chosen with all rows in view.
 - A backbone goes by its published name. Where the same architecture and objective have several names (another length
   of pretraining, fine-tuned on ImageNet or not), the others stay in; the line `architecture` leaves them out too.
-- A few figures are printed by several sources, comparisons that were copied from the first. With one source left out the
-  copies stay in, which makes the line `source` a little kinder than a new paper would be.
+- A few figures are printed by several sources, comparisons that were copied from the first. With one source left out
+  the copies stay in, which makes the line `source` a little kinder than a new paper would be.
 """
 
 
