@@ -63,4 +63,5 @@ def _run(mark: str, run: NextRun) -> Iterator[tuple[str, str]]:
 
 def _together(found: NextRuns) -> str:
     total = sum(run.cost.value for run in found.batch)
-    return f"{rounded(total)} {found.batch[0].cost.unit} for {len(found.batch)} {'run' if len(found.batch) == 1 else 'runs'}"
+    runs = "1 run" if len(found.batch) == 1 else f"{len(found.batch)} runs"
+    return f"{rounded(total)} {found.batch[0].cost.unit} for {runs}"
