@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from accuracy_world import dense, row, some_rows
+from accuracy_world import dense, own, row, some_rows
 
 from luma_cli.accuracy import components as variances
+from luma_cli.accuracy import observations
 from luma_cli.accuracy.components import Components, covariance, initial, learn, load_components, to_toml
 from luma_cli.accuracy.design import GROUPS
 from luma_cli.accuracy.fit import Fit, fit, leave_out, without_slips
@@ -189,6 +190,36 @@ def test_more_seeds_are_less_noise_up_to_a_limit(known: Components) -> None:
     assert factor(seeds=4) == pytest.approx(factor() / 2)
     assert factor(seeds=10**9) == factor(seeds=MAX_SEEDS)
     assert factor(doubtful="an outlier") == 2 * factor()
+
+
+def test_own_runs_that_differ_in_the_seed_alone_are_one_observation(known: Components) -> None:
+    runs = [own("swin_tiny", 44.0 + number / 100, id=f"run {number:03d}") for number in range(100)]
+    observed = observe([*runs, row(), own("swin_tiny", 43.0, height=640, width=640)], known.sensitivity)
+    assert len(observed) == 3
+    assert len(observed.rows) == 102
+    mious = observed.percent(observed.log_error)
+    assert sorted(mious.tolist()) == pytest.approx([43.0, 44.5, 45.0], abs=0.02)
+    assert min(observed.noise_factor) == pytest.approx(1 / np.sqrt(MAX_SEEDS))
+
+
+def test_two_seeds_weigh_like_two_rows(known: Components) -> None:
+    base = [row(), row("vit_base_patch16_224", 46.0, head="eomt")]
+    runs = [own("swin_tiny", points, id=f"run {points}") for points in (43.0, 43.4)]
+    together = fit(observe([*base, *runs], known.sensitivity), known)
+    apart = fit(observe([*base, replace(runs[0], miou_percent=float(100 - np.sqrt(57.0 * 56.6)), seeds=2)],
+                        known.sensitivity), known)  # fmt: skip
+    assert together.observations.keys == apart.observations.keys
+    assert np.allclose(together.effects(), apart.effects())
+
+
+def test_evidence_without_end_is_thinned(known: Components, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observations, "MOST_OBSERVATIONS", 20)
+    rows = [row(miou=40 + number / 100, id=f"{number:03d}") for number in range(90)]
+    observed = observe(rows, known.sensitivity)
+    assert len(observed) == 20
+    assert len(observed.rows) == 90
+    assert observed.ids[0] == "000"
+    assert int(observed.ids[-1]) > 80
 
 
 def test_the_noise_of_an_unmeasured_dataset_is_the_largest_of_its_regime(known: Components) -> None:

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from luma_cli.cli.app import run
+from luma_cli.cli.app import app, run, with_only
 from luma_cli.head.config import HeadConfig
 from luma_cli.measure.cost import cost
 
@@ -145,6 +146,16 @@ def test_answers_without_torch_and_without_a_home(line: str, tmp_path: Path, fit
     assert result.returncode == 0, result.stderr
     assert result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_command_alone_is_as_in_the_whole_program() -> None:
+    whole = typer.main.get_command(app)
+    for name in ("recommend", "evidence"):
+        (only,) = typer.main.get_command(with_only(name)).commands.values()
+        assert only.name == name
+        assert [each.opts for each in only.params] == [each.opts for each in whole.commands[name].params]
+    assert with_only("--help") is app
+    assert with_only("recomend") is app
 
 
 def test_closed_pipe_is_quiet() -> None:

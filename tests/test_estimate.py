@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from luma_cli.accuracy.learned import LearnedModel
 from luma_cli.accuracy.model import load_model
-from luma_cli.accuracy.prediction import AccuracyModel
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.estimate import Asked, Estimate, estimates
 from luma_cli.advise.pricing import Speed
@@ -24,25 +24,25 @@ KINDS: tuple[BudgetKind, ...] = ("macs", "params", "ms", "images_per_second", "b
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> AccuracyModel:
-    return load_model(cache=tmp_path_factory.mktemp("fits"))
+def model(kept_fit: Path) -> LearnedModel:
+    return load_model(cache=kept_fit / "luma" / "accuracy")
 
 
 def _speed(head: HeadName) -> Speed:
     return SpeedModel.load([], DEVICE, head=head)
 
 
-def _estimates(model: AccuracyModel, *asked: Asked) -> list[Estimate]:
+def _estimates(model: LearnedModel, *asked: Asked) -> list[Estimate]:
     return estimates(asked, model, load_costs(), _speed)
 
 
-def _pool(model: AccuracyModel, dataset: str, tmp_path: Path) -> list[Priced]:
+def _pool(model: LearnedModel, dataset: str, tmp_path: Path) -> list[Priced]:
     question = Question(dataset, (), resolutions=(384,), device=DEVICE)
     return list(load(question, KINDS, tmp_path / "luma.db", lambda rows: model).pool)
 
 
 @pytest.mark.parametrize("spelled", ["card", "timm"])
-def test_every_candidate_is_estimated_as_it_is_recommended(model: AccuracyModel, tmp_path: Path, spelled: str) -> None:
+def test_every_candidate_is_estimated_as_it_is_recommended(model: LearnedModel, tmp_path: Path, spelled: str) -> None:
     pool = _pool(model, "ade20k", tmp_path)
     names = [each.candidate.name if spelled == "card" else each.candidate.timm_name for each in pool]
     found = _estimates(model, *(Asked("ade20k", name, resolution="384") for name in names))
@@ -60,7 +60,7 @@ def test_every_candidate_is_estimated_as_it_is_recommended(model: AccuracyModel,
             assert [mine.value, mine.low, mine.high] == pytest.approx([cost.value, cost.low, cost.high]), (name, kind)
 
 
-def test_a_number_after_a_point_is_no_tag(model: AccuracyModel) -> None:
+def test_a_number_after_a_point_is_no_tag(model: LearnedModel) -> None:
     (found,) = _estimates(model, Asked("ade20k", "repvit_m1.1", resolution="512"))
     assert found.subject is not None
     assert found.subject.pretraining == "supervised_in1k"
@@ -70,21 +70,21 @@ def test_a_number_after_a_point_is_no_tag(model: AccuracyModel) -> None:
 @pytest.mark.parametrize(
     ("name", "pretraining", "taken"), [("vit_b.dinov3", "foo", "dinov3"), ("vit_b.dinov9", "", "other")]
 )
-def test_an_unknown_pretraining_is_said(model: AccuracyModel, name: str, pretraining: str, taken: str) -> None:
+def test_an_unknown_pretraining_is_said(model: LearnedModel, name: str, pretraining: str, taken: str) -> None:
     (found,) = _estimates(model, Asked("ade20k", name, pretraining, "512"))
     assert found.subject is not None
     assert found.subject.pretraining == taken
     assert found.remark.startswith(f"pretraining {pretraining or 'dinov9'!r} is not known, {taken} assumed")
 
 
-def test_data_alone_names_supervised_pretraining(model: AccuracyModel) -> None:
+def test_data_alone_names_supervised_pretraining(model: LearnedModel) -> None:
     (found,) = _estimates(model, Asked("ade20k", "Swin-B", "IN-22K", "512"))
     assert found.subject is not None
     assert found.subject.pretraining == "supervised_in21k"
     assert not found.remark
 
 
-def test_a_crop_without_pixels_is_refused(model: AccuracyModel) -> None:
+def test_a_crop_without_pixels_is_refused(model: LearnedModel) -> None:
     (found,) = _estimates(model, Asked("ade20k", "vit_b.dinov3", resolution="0"))
     assert found.prediction is None
-    assert "has no pixels" in found.remark
+    assert "is neither" in found.remark

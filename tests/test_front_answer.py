@@ -63,7 +63,7 @@ def test_a_front_over_time_mixes_no_compile_modes_and_says_which(monkeypatch: py
         measured(vit("vit_b.dinov3").timm_name, 90.0),
         measured(vit("vit_l.dinov3").timm_name, 5.0, conditions=compiled),
     ]
-    monkeypatch.setattr("luma_cli.advise.device.measured_rows", lambda *_: rows)
+    monkeypatch.setattr("luma_cli.advise.device.measured_rows", lambda database, device: rows)
     found = front_of(QUESTION, "latency", fit=fit)
     costs = {row.candidate.name: row.priced.costs["ms"] for row in found.rows}
     assert (costs["vit_s.dinov3"].value, costs["vit_s.dinov3"].origin) == (30.0, "measured")
@@ -94,7 +94,7 @@ def test_commands_print_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         return front_of(QUESTION, fit=fit)
 
     monkeypatch.setattr("luma_cli.advise.front_answer.front_of", answered)
-    words = ["front", "--x", "throughput", "--res", "512", "640", "--license", "mit", "--own", "--json"]
+    words = ["front", "--x", "throughput", "--res", "512", "640", "--license", "mit", "--own-only", "--json"]
     assert run(words) == 0
     ((question, axis, only_own),) = asked
     assert (question.resolutions, question.licences, axis, only_own) == (

@@ -23,9 +23,11 @@ HEAD_FIELDS = ("head", "ffn", "tap", "queries", "l2", "classes", "prefix")
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept(tmp_path_factory: pytest.TempPathFactory, kept_fit: Path) -> Path:
     """Where counts are kept for all tests of this file, so that backbones are counted once, all by one process."""
     folder = tmp_path_factory.mktemp("counts")
+    (folder / "luma").mkdir()
+    (folder / "luma" / "accuracy").symlink_to(kept_fit / "luma" / "accuracy")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         costs([("test_vit", 64), ("swin_t", 64), ("test_convnext", 64), ("test_convnext", 96)])
@@ -96,7 +98,7 @@ def test_the_table_says_which_head(capsys):
         ("recommend --budget 20ms --head eomt", 1, "--res 512 --head eomt"),
     ],
 )
-def test_what_a_head_does_not_have_is_one_line(line, code, said, capsys, tmp_path, monkeypatch, fitted):
+def test_what_a_head_does_not_have_is_one_line(line, code, said, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("LUMA_DB", str(tmp_path / "luma.db"))
     assert run(line.split()) == code
     shown = capsys.readouterr()

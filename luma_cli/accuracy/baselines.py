@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 from luma_cli.accuracy.design import USUAL_PIXELS
 from luma_cli.accuracy.subject import Subject
@@ -18,12 +18,17 @@ from luma_cli.evidence.imagenet import top1_percent
 PAPER_RATIO = 0.83 / 0.2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Known:
     """A row with its mIoU, as a rule may look at it."""
 
     subject: Subject
     miou_percent: float
+
+    @cached_property
+    def place(self) -> tuple[float, float]:
+        """Logs of its size and pixels."""
+        return _log_params(self.subject), _log_pixels(self.subject)
 
 
 # Score of a subject, better large, given rows that it may look at.
@@ -48,7 +53,7 @@ def size_rule(subject: Subject, known: Sequence[Known]) -> float:
 def nearest_neighbour(subject: Subject, known: Sequence[Known]) -> float:
     """The mIoU of the row nearest in size and tokens, the first of several; 0 without rows."""
     place = _log_params(subject), _log_pixels(subject)
-    distances = [math.dist(place, (_log_params(each.subject), _log_pixels(each.subject))) for each in known]
+    distances = [math.dist(place, each.place) for each in known]
     return known[distances.index(min(distances))].miou_percent if known else 0.0
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from luma_cli.accuracy.calibration import NORMAL, Calibration, Novelty
 from luma_cli.accuracy.components import Components
-from luma_cli.accuracy.design import LUMA_SD
+from luma_cli.accuracy.design import REFERENCE_SD
 from luma_cli.accuracy.fit import NUM_DRAWS
 from luma_cli.accuracy.observations import CENTRE, noise_name
 from luma_cli.accuracy.prediction import Effect, Prediction
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # the dataset's level and its regime's: rows tell their sum, not the one without the other.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "size": ("size", "size x dataset", "size curvature", "size x series", "size x objective", "size x head"),
-    "resolution": ("tokens", "tokens x dataset", "low resolution"),
+    "resolution": ("tokens", "tokens x dataset", "low resolution", "luma at a crop"),
     "pretraining": (
         *("kind", "objective", "objective x regime", "objective, frozen", "kind, frozen"),
         *("objective x dataset", "pretraining data", "series x objective"),
@@ -68,7 +68,9 @@ class LearnedModel:
         """What LUMA's level stands on."""
         if self.sightings.own_luma_runs:
             return f"on the scale of {self.sightings.own_luma_runs} own LUMA runs"
-        return f"on the EoMT scale (LUMA's level is EoMT's +- {100 * LUMA_SD:.0f}% of 100 - mIoU), no LUMA run seen"
+        return (
+            f"on the EoMT scale (LUMA's level is EoMT's +- {100 * REFERENCE_SD:.0f}% of 100 - mIoU), no LUMA run seen"
+        )
 
     def predict(self, subjects: Sequence[Subject]) -> list[Prediction]:
         """Posterior medians with intervals of one training run."""
@@ -158,7 +160,7 @@ class LearnedModel:
             "objective": f"no {subject.regime} evidence for pretraining {subject.objective}",
             "head": f"no evidence for head {subject.head}",
         }
-        yield from (said[novelty] for novelty in _novelties(terms))
+        yield from (said[novelty] for novelty in _novelties(terms) if novelty in said)
 
 
 def _first_of_each(subjects: Sequence[Subject], found: Sums) -> list[Subject]:
@@ -168,7 +170,12 @@ def _first_of_each(subjects: Sequence[Subject], found: Sums) -> list[Subject]:
 
 def _novelties(terms: Terms) -> list[Novelty]:
     """What of a subject no row has shown."""
-    named: dict[str, Novelty] = {"series": "series", "objective x regime": "objective", "head": "head"}
+    named: dict[str, Novelty] = {
+        "source": "source",
+        "series": "series",
+        "objective x regime": "objective",
+        "head": "head",
+    }
     return [novelty for group, novelty in named.items() if group in terms.unseen_groups]
 
 

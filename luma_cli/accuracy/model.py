@@ -7,7 +7,8 @@ import json
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_sighting = attrgetter(*(each.name for each in fields(Sighting)))
 _KEPT = 4
 _WRITING_SECONDS = 600  # the description of draws follows within this time, or never
 # What the numbers come from beside the evidence: variances, sizes and series of backbones.
@@ -59,10 +61,7 @@ def learn(rows: Sequence[Evidence], components: Components | None = None) -> Lea
 def from_fit(fitted: Fit) -> LearnedModel:
     """The model of a fit, its intervals calibrated on rows left out."""
     observed = fitted.observations
-    sightings = [
-        Sighting.of(subject, row_id, provenance)
-        for subject, row_id, provenance in zip(observed.subjects, observed.ids, observed.provenances, strict=True)
-    ]
+    sightings = [Sighting.of(*row) for row in observed.rows]
     return LearnedModel(
         Posterior(observed.position, fitted.effects(), fitted.draws().T),
         fitted.components,
@@ -138,7 +137,7 @@ def _keep(folder: Path, key: str, model: LearnedModel) -> None:
             "sensitivity": dict(components.sensitivity),
         },
         "widths": model.calibration.widths,
-        "sightings": [astuple(row) for row in model.sightings.rows],
+        "sightings": [_sighting(row) for row in model.sightings.rows],
         "usual_data": model.usual_data,
         "num_draws": model.posterior.draws.shape[1],
         "checksum": zlib.crc32(draws.data),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DOUBT_FACTOR = 2.0
 # More seeds than this tell no more: what is left then is not seed noise.
 MAX_SEEDS = 10
+# A fit of 3,000 takes about 5 s; of more, evenly spaced ones are taken.
+MOST_OBSERVATIONS = 3000
 CENTRE = 3.9  # log error that the model starts from: about 50 mIoU
 
 
@@ -41,9 +43,9 @@ class Column:
 class Observations:
     """`n` observed log errors with `p` effects.
 
-    subjects: n. log_error: n, without CENTRE and what the prior expects, `expected` [n]. noise_of: n indices into
-    `noises`. noise_factor: n. keys: p pairs of group and level; columns: p. usual_data: objective -> pretraining data
-    of most of its rows.
+    ids: n, of the first row of each. subjects: n. log_error: n, without CENTRE and what the prior expects, `expected`
+    [n]. noise_of: n indices into `noises`. noise_factor: n. keys: p pairs of group and level; columns: p. usual_data:
+    objective -> pretraining data of most of its rows. rows: subject, id and provenance of every row, at least n.
     """
 
     ids: tuple[str, ...]
@@ -56,7 +58,7 @@ class Observations:
     keys: tuple[tuple[str, str], ...]
     columns: tuple[Column, ...]
     usual_data: Mapping[str, str]
-    provenances: tuple[str, ...]
+    rows: tuple[tuple[Subject, str, str], ...]
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -109,30 +111,50 @@ def observe(rows: Sequence[Evidence], sensitivity: Mapping[str, float]) -> Obser
 
     distinct = dict.fromkeys(row for row in rows if usable(row))
     used = sorted(distinct, key=lambda row: (row.id, row.miou_percent, row.backbone, row.dataset, row.source))
-    subjects = tuple(subject_of_row(row) for row in used)
+    every = [subject_of_row(row) for row in used]
+    together = _together(used, every)
+    subjects = tuple(every[rows[0]] for rows in together)
     usual = usual_data(subjects)
     found = [features(subject, usual, sensitivity) for subject in subjects]
     expected = np.array(_expected(found))
     keys, columns = _columns(found)
     noises = tuple(sorted({noise_name(subject) for subject in subjects}))
+    errors = np.log(100 - np.array([row.miou_percent for row in used]))
     return Observations(
-        ids=tuple(row.id for row in used),
+        ids=tuple(used[rows[0]].id for rows in together),
         subjects=subjects,
-        log_error=np.log(100 - np.array([row.miou_percent for row in used])) - CENTRE - expected,
+        log_error=np.array([np.median(errors[rows]) for rows in together]) - CENTRE - expected,
         expected=expected,
         noises=noises,
         noise_of=np.array([noises.index(noise_name(subject)) for subject in subjects], dtype=np.intp),
-        noise_factor=np.array([_noise_factor(row) for row in used]),
+        noise_factor=np.array([_noise_factor([used[row] for row in rows]) for rows in together]),
         keys=keys,
         columns=columns,
         usual_data=usual,
-        provenances=tuple(row.provenance for row in used),
+        rows=tuple((subject, row.id, row.provenance) for subject, row in zip(every, used, strict=True)),
     )
 
 
-def _noise_factor(row: Evidence) -> float:
-    """How noisy a row is, one run of its dataset and regime being 1."""
-    return (DOUBT_FACTOR if row.doubtful else 1.0) / math.sqrt(min(max(row.seeds, 1), MAX_SEEDS))
+def _together(rows: Sequence[Evidence], subjects: Sequence[Subject]) -> list[list[int]]:
+    """Rows of one observation: own runs that differ in nothing but their seed; every other row for itself.
+
+    Thousands of repetitions must not make a fit slow: its time grows with the cube of the observations.
+    """
+    found: dict[Subject | int, list[int]] = {}
+    for index, (row, subject) in enumerate(zip(rows, subjects, strict=True)):
+        found.setdefault(subject if row.provenance == "own run" else index, []).append(index)
+    together = list(found.values())
+    if len(together) > MOST_OBSERVATIONS:
+        step = len(together) / MOST_OBSERVATIONS
+        together = [together[int(number * step)] for number in range(MOST_OBSERVATIONS)]
+    return together
+
+
+def _noise_factor(rows: Sequence[Evidence]) -> float:
+    """How noisy an observation is, one run of its dataset and regime being 1."""
+    precision = sum(max(row.seeds, 1) / (DOUBT_FACTOR if row.doubtful else 1.0) ** 2 for row in rows)
+    least = min((1.0 if not row.doubtful else DOUBT_FACTOR) for row in rows) / math.sqrt(MAX_SEEDS)
+    return max(1 / math.sqrt(precision), least)
 
 
 def noise_name(subject: Subject) -> str:

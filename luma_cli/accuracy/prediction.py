@@ -46,10 +46,7 @@ class Support:
 
     @property
     def line(self) -> str:
-        """e.g. `2 own runs, 5 LUMA facts, 11 other-head facts`, of whom they are where not of these weights.
-
-        A fact is a published result, with LUMA or with another head; all are of the asked dataset.
-        """
+        """e.g. `2 own runs, 5 LUMA facts, 11 other-head facts`, of whom they are where not of these weights."""
         parts = (
             (self.own_runs, "own run", "own runs"),
             (self.published_luma, "LUMA fact", "LUMA facts"),
@@ -57,7 +54,7 @@ class Support:
         )
         said = [f"{count} {one if count == 1 else many}" for count, one, many in parts if count]
         if not said:
-            return "no evidence about this backbone on this dataset"
+            return "no evidence about its series on this dataset"
         if self.relation == "these weights":
             return ", ".join(said)
         about = self.relation.removeprefix("same ")

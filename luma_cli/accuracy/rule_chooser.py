@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from luma_cli.accuracy.baselines import RULES, Known
 from luma_cli.accuracy.learned import LearnedModel
+from luma_cli.accuracy.observations import usable
 from luma_cli.accuracy.regret import MODEL, best_rule
 from luma_cli.accuracy.subject import Subject
 from luma_cli.accuracy.subjects import subject_of_row
@@ -35,5 +36,5 @@ def chooser(model: LearnedModel, dataset: str, evidence: Sequence[Evidence]) -> 
         return None
     theirs, ours = by_rule[name].at_1, by_rule[MODEL].at_1
     reason = f"regret@1 of {theirs:.2f} mIoU against the model's {ours:.2f} over {by_rule[name].num} budgets"
-    rows = [row for row in evidence if row.dataset == dataset and row.regime == "fine-tuned"]
+    rows = [row for row in evidence if row.dataset == dataset and row.regime == "fine-tuned" and usable(row)]
     return RuleChooser(name, reason, tuple(Known(subject_of_row(row), row.miou_percent) for row in rows))

@@ -7,14 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
-from luma_cli.accuracy.design import LUMA_SCALE
+from luma_cli.accuracy.design import REFERENCE_HEAD
 from luma_cli.accuracy.hull import SLACK, Point, hull, span
 from luma_cli.accuracy.prediction import Relation, Support
 from luma_cli.accuracy.subject import Subject
 
 _TOKEN_PIXELS = 256  # patches of 16 x 16
-_PLAIN = ("luma", LUMA_SCALE)
+_PLAIN = ("luma", REFERENCE_HEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +56,29 @@ class Sighting:
         )
 
 
+class _Protocol(NamedTuple):
+    """What of a row decides how near it is."""
+
+    provenance: str
+    regime: str
+    head: str
+    eval: str
+    objective: str
+    pixels: int | None
+
+
 class Sightings:
     """All rows of evidence, by what they show."""
 
     def __init__(self, rows: Sequence[Sighting]) -> None:
         """Indexes the rows."""
         self.rows = tuple(rows)
-        self._by: dict[tuple[str, ...], list[Sighting]] = {}
+        self._by: dict[tuple[str, ...], dict[_Protocol, list[str]]] = {}
         self._supports: dict[tuple[object, ...], Support] = {}
         for row in self.rows:
+            protocol = _Protocol(row.provenance, row.regime, row.head, row.eval, row.objective, row.pixels)
             for _, key in _relations(row):
-                self._by.setdefault(key, []).append(row)
+                self._by.setdefault(key, {}).setdefault(protocol, []).append(row.id)
 
     @cached_property
     def own_luma_runs(self) -> int:
@@ -133,10 +146,16 @@ def _log_tokens(pixels: int) -> float:
     return math.log(pixels / _TOKEN_PIXELS)
 
 
-def _support(rows: Sequence[Sighting], wanted: Sighting, relation: Relation) -> Support:
-    own, luma = (sum(row.provenance == name for row in rows) for name in ("own run", "published LUMA"))
-    near = sorted(rows, key=lambda row: (_distance(row, wanted), row.id))
-    return Support(own, luma, len(rows) - own - luma, tuple(row.id for row in near), relation)
+def _support(rows: Mapping[_Protocol, Sequence[str]], wanted: Sighting, relation: Relation) -> Support:
+    """Rows are ordered by protocol, because one may stand for thousands of runs."""
+    near: dict[tuple[bool, ...], list[str]] = defaultdict(list)
+    counts: dict[str, int] = defaultdict(int)
+    for protocol, ids in rows.items():
+        near[_distance(protocol, wanted)] += ids
+        counts[protocol.provenance] += len(ids)
+    own, luma = counts["own run"], counts["published LUMA"]
+    nearest = tuple(row_id for distance in sorted(near) for row_id in sorted(near[distance]))
+    return Support(own, luma, sum(counts.values()) - own - luma, nearest, relation)
 
 
 def _relations(row: Sighting) -> Iterator[tuple[Relation, tuple[str, ...]]]:
@@ -147,7 +166,7 @@ def _relations(row: Sighting) -> Iterator[tuple[Relation, tuple[str, ...]]]:
     yield "same series", ("series", row.dataset, row.series)
 
 
-def _distance(row: Sighting, wanted: Sighting) -> tuple[bool, ...]:
+def _distance(row: _Protocol, wanted: Sighting) -> tuple[bool, ...]:
     """Sort key: own runs, then the protocol that is asked for."""
     heads = _PLAIN if wanted.head in _PLAIN else (wanted.head,)
     return (

@@ -36,11 +36,25 @@ def subject_of(
     read off the tag when empty. params: of the backbone, looked up when None.
     """
     height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    known = _at_any_size(name, dataset, pretraining, pretraining_data, head, evaluation, regime, params)
+    return replace(known, height=height, width=width)
+
+
+@cache
+def _at_any_size(
+    name: str,
+    dataset: str,
+    pretraining: str,
+    pretraining_data: str,
+    head: str,
+    evaluation: Eval,
+    regime: Regime,
+    params: float | None,
+) -> Subject:
+    """All of `subject_of` but the crop: candidates stand at many."""
     kind = cleaning.head(head, "") if head != "luma" else cleaning.Head("luma", regime)
     return replace(
         _bare(dataset, name, params),
-        height=height,
-        width=width,
         pretraining=_objective(pretraining, pretraining_data, name),
         pretraining_raw=pretraining,
         pretraining_data=pretraining_data,
@@ -66,12 +80,18 @@ def subject_of_row(row: Evidence) -> Subject:
         height=row.height,
         width=row.width,
         head=row.head or "not stated",
-        recipe=row.recipe,
+        recipe=_recipe(row),
         regime=row.regime,
         eval=row.eval,
         iterations=int(iterations[1]) if iterations else None,
         source=row.source,
     )
+
+
+def _recipe(row: Evidence) -> str:
+    """The recipe; self-training on a larger model's labels is one of its own: it lifts ViT-S by seven points."""
+    taught = "pseudo-labels" if "pseudo-label" in row.extra_data else ""
+    return ", ".join(filter(None, (row.recipe, taught)))
 
 
 def _subject_of_own(row: Evidence) -> Subject:

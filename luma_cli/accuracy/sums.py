@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Double = NDArray[np.float64]
 
 _all_but_crop = attrgetter(*(each.name for each in fields(Subject) if each.name not in ("height", "width")))
-_crop = attrgetter("dataset", "regime", "height", "width")
+_crop = attrgetter("dataset", "regime", "height", "width", "source", "head")
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,46 @@ class Posterior:
     draws: Single
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Terms:
-    """Part of a sum: effects that the evidence bears upon, those it does not, and what priors expect."""
+    """Part of a sum: effects that the evidence bears upon, those it does not, and what priors expect.
+
+    mean, spread: of the part's log error and of the draws about it [S], weighed when first asked for.
+    """
 
     known: tuple[tuple[int, float], ...]
     unseen: tuple[Feature, ...]
     expected: float
+    mean: float = 0.0
+    spread: Single | None = None
 
-    @cached_property
-    def unseen_groups(self) -> frozenset[str]:
-        """Groups of which no row shows the subject's level."""
-        return frozenset(feature.group for feature in self.unseen)
+    def __post_init__(self) -> None:
+        """What is asked for again and again."""
+        self.unseen_groups = frozenset(feature.group for feature in self.unseen)
+        self._drawn: dict[tuple[int, int], Single] = {}
+
+    def unseen_variance(self, effects: Mapping[str, float]) -> float:
+        """Of what no evidence bears upon. effects: standard deviations by group."""
+        return sum((effects[group] * value) ** 2 for group, _, value in self.unseen)
+
+    def unseen_drawn(
+        self, effects: Mapping[str, float], num_draws: int, seed: int, normals: dict[tuple[str, str], Single]
+    ) -> Single:
+        """Draws [num_draws] of what no evidence bears upon, the same in every call. normals: of all parts so far."""
+        key = num_draws, seed
+        if key not in self._drawn:
+            total = np.zeros(num_draws, dtype=np.float32)
+            for group, level, value in self.unseen:
+                if (group, level) not in normals:
+                    normals[group, level] = _normal(f"{seed}, {group}, {level}", num_draws)
+                total += np.float32(effects[group] * value) * normals[group, level]
+            self._drawn[key] = total
+        return self._drawn[key]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Log errors of one kind of part: mean [N], draws about it [S, N], and the sd of what is unseen [N]."""
+    """Log errors of one kind of part: mean [N], draws about it [N, S], and the sd of what is unseen [N]."""
 
     terms: tuple[Terms, ...]
     mean: Double
@@ -67,15 +90,10 @@ class Part:
     unseen_sd: Double
 
     def drawn(self, effects: Mapping[str, float], num_draws: int, seed: int) -> Single:
-        """The first draws with unseen effects drawn too [num_draws, N]; those are the same in every call."""
-        unseen = np.zeros((len(self.terms), num_draws), dtype=np.float32)
+        """The first draws with unseen effects drawn too [N, num_draws]."""
         normals: dict[tuple[str, str], Single] = {}
-        for row, terms in enumerate(self.terms):
-            for group, level, value in terms.unseen:
-                if (group, level) not in normals:
-                    normals[group, level] = _normal(f"{seed}, {group}, {level}", num_draws)
-                unseen[row] += np.float32(effects[group] * value) * normals[group, level]
-        return np.asarray(self.spread[:num_draws] + unseen.T, dtype=np.float32)
+        unseen = [each.unseen_drawn(effects, num_draws, seed, normals) for each in self.terms]
+        return np.asarray(self.spread[:, :num_draws] + np.array(unseen), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -96,21 +114,21 @@ class Sums:
     def sd(self) -> Double:
         """Standard deviation of every subject's log error [C], noise of a run not included."""
         first, second = self.backbones, self.crops
-        num_draws = max(len(first.spread), 1)
-        squares = [np.einsum("sn,sn->n", part.spread, part.spread) for part in (first, second)]
-        across = first.spread.T @ second.spread
+        num_draws = max(first.spread.shape[1], 1)
+        squares = [np.einsum("ns,ns->n", part.spread, part.spread) for part in (first, second)]
+        across = first.spread @ second.spread.T
         known = squares[0][self.backbone_of] + squares[1][self.crop_of] + 2 * across[self.backbone_of, self.crop_of]
         unseen = first.unseen_sd[self.backbone_of] ** 2 + second.unseen_sd[self.crop_of] ** 2
         return np.asarray(np.sqrt(np.maximum(known / num_draws, 0.0) + unseen), dtype=np.float64)
 
     def drawn(self, effects: Mapping[str, float], factors: Single, num_draws: int, seed: int) -> Single:
         """Draws of every subject's log error [num_draws, C], about the mean `factors` [B] times as wide."""
-        backbones = self.backbones.drawn(effects, num_draws, seed) * factors
+        backbones = self.backbones.drawn(effects, num_draws, seed) * factors[:, None]
         crops = self.crops.drawn(effects, num_draws, seed)
         placed = np.zeros((len(self.crops.terms), len(self.crop_of)), dtype=np.float32)
         placed[self.crop_of, np.arange(len(self.crop_of))] = factors[self.backbone_of]
-        total = np.take(backbones, self.backbone_of, axis=1)
-        total += crops @ placed
+        total = np.take(np.ascontiguousarray(backbones.T), self.backbone_of, axis=1)
+        total += crops.T @ placed
         total += self.mean.astype(np.float32)
         return np.asarray(total, dtype=np.float32)
 
@@ -156,21 +174,28 @@ class Adder:
         )
 
     def _part(self, terms: Sequence[Terms]) -> Part:
-        used = sorted({index for each in terms for index, _ in each.known})
-        place = {index: row for row, index in enumerate(used)}
-        matrix = np.zeros((len(used), len(terms)))
-        for column, each in enumerate(terms):
-            for index, value in each.known:
-                matrix[place[index], column] += value
-        mean = self.posterior.mean[used]
-        about = np.asarray(self.posterior.draws[used]) - mean.astype(np.float32)[:, None]
+        self._weigh([each for each in terms if each.spread is None])
         effects = self.components.effects
         return Part(
             tuple(terms),
-            mean @ matrix + np.array([each.expected for each in terms]),
-            about.T @ matrix.astype(np.float32),
-            np.sqrt([sum((effects[group] * value) ** 2 for group, _, value in each.unseen) for each in terms]),
+            np.array([each.mean for each in terms]),
+            np.array([each.spread for each in terms], dtype=np.float32),
+            np.sqrt([each.unseen_variance(effects) for each in terms]),
         )
+
+    def _weigh(self, terms: Sequence[Terms]) -> None:
+        """Means and draws of parts that no earlier sum had."""
+        used = sorted({index for each in terms for index, _ in each.known})
+        place = {index: row for row, index in enumerate(used)}
+        matrix = np.zeros((len(terms), len(used)))
+        for row, each in enumerate(terms):
+            for index, value in each.known:
+                matrix[row, place[index]] += value
+        mean = self.posterior.mean[used]
+        about = np.asarray(self.posterior.draws[used]) - mean.astype(np.float32)[:, None]
+        spread = matrix.astype(np.float32) @ about
+        for each, middle, row in zip(terms, (matrix @ mean).tolist(), spread, strict=True):
+            each.mean, each.spread = middle + each.expected, row
 
 
 def _distinct(terms: Sequence[Terms]) -> tuple[list[Terms], NDArray[np.intp]]:

@@ -10,6 +10,7 @@ import numpy as np
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.drawn_front import Floats
 from luma_cli.errors import UsageError
+from luma_cli.speed.quantity import Z80
 from luma_cli.units import FLOORS, BudgetKind
 
 # As users name them.
@@ -21,8 +22,6 @@ AXES: Mapping[str, BudgetKind] = {
     "energy": "joules",
     "throughput": "images_per_second",
 }
-# The central 80 % of a normal distribution are this many standard deviations to each side.
-_Z80 = 1.2815515655446004
 
 
 def axis_kind(name: str) -> BudgetKind:
@@ -67,4 +66,4 @@ def draw_places(pool: Sequence[Priced], kind: BudgetKind, num_draws: int, seed: 
 
 def _log_sd(priced: Priced, kind: BudgetKind) -> float:
     quantity = priced.costs[kind]
-    return math.log(quantity.high / quantity.low) / (2 * _Z80) if 0 < quantity.low < quantity.high else 0.0
+    return math.log(quantity.high / quantity.low) / (2 * Z80) if 0 < quantity.low < quantity.high else 0.0

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
     from luma_cli.speed.measured import Measured
 
+# What is run first should take little: about a ViT-B at 512 px.
+MODEST_MACS = 150e9
 RESOLUTIONS = (224, 384, 512, 640, 768, 1024)
 NUM_CLASSES: Mapping[str, int] = {"ade20k": 150, "cityscapes": 19}
 
@@ -44,6 +46,11 @@ class Candidate:
     def key(self) -> tuple[str, str, int]:
         """Order that makes every listing deterministic."""
         return (self.name, self.timm_name, self.resolution)
+
+    @property
+    def run_key(self) -> tuple[str, int]:
+        """What names a training of it: the checkpoint and the size."""
+        return self.timm_name, self.resolution
 
     @property
     def title(self) -> str:
@@ -186,7 +193,7 @@ def with_measured(candidates: Sequence[Candidate], measured: Iterable[Measured],
         ]
         if not sized and _is_timms(row.architecture):
             sized = [_uncarded(row)]
-        added.update({(each.timm_name, each.resolution): each for each in sized})
+        added.update({each.run_key: each for each in sized})
     return [*candidates, *added.values()]
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from luma_cli.advise.candidates import Candidate
-from luma_cli.scaling.experiment import most_telling
+from luma_cli.scaling.experiment import MOST_PARAMS, most_telling
 from luma_cli.scaling.optimal import PLAIN
 from luma_cli.scaling.point import Point, tokens_of
 from luma_cli.scaling.series import Model
@@ -23,19 +23,19 @@ LEAST = 3
 def series_of(candidates: Sequence[Candidate], trained: Collection[Run], mious: Mapping[Run, float]) -> list[Candidate]:
     """The grid to work on: card and pretraining with most runs already, of equals the one with the highest mIoU.
 
-    trained: timm name and resolution of comparable runs. mious: expected. Empty when no series has three sizes at three
-    resolutions.
+    trained: timm name and resolution of comparable runs. mious: expected. Sizes beyond MOST_PARAMS are left out, as in
+    the designs of `luma scaling`. Empty when no series has three sizes at three resolutions.
     """
     series: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
     for each in candidates:
-        if each.card and each.backbone_params:
+        if each.card and 0 < (each.backbone_params or 0) <= MOST_PARAMS:
             series[each.card, each.pretraining].append(each)
     grids = {key: each for key, each in series.items() if _is_grid(each)}
     if not grids:
         return []
 
     def worth(key: tuple[str, str]) -> tuple[int, float]:
-        runs = [(each.timm_name, each.resolution) for each in grids[key]]
+        runs = [each.run_key for each in grids[key]]
         return sum(run in trained for run in runs), max(mious.get(run, -math.inf) for run in runs)
 
     return grids[max(sorted(grids), key=worth)]
@@ -48,7 +48,7 @@ def most_narrowing(
 
     Sizes and resolutions count, not results: C = k N T is taken for the cost.
     """
-    runs = {(each.timm_name, each.resolution): each for each in grid}
+    runs = {each.run_key: each for each in grid}
     models = {_model(runs[run]): runs[run] for run in sorted(runs) if run not in trained and run in affordable}
     found = most_telling([_point(each) for run, each in sorted(runs.items()) if run in trained], list(models), PLAIN)
     return None if found is None else models[found]

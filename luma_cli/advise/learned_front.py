@@ -13,7 +13,7 @@ from luma_cli.advise.attainment import LEVELS, Attainment, attainment
 from luma_cli.advise.axis import draw_places, is_certain, place
 from luma_cli.advise.budgets import TITLES, Priced
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.chances import chances, chances_at
+from luma_cli.advise.chances import NUM_DRAWS, chances, chances_at
 from luma_cli.advise.drawn_front import Floats
 from luma_cli.advise.front import on_front
 from luma_cli.advise.hypervolume import REFERENCE_COST, REFERENCE_MIOU, Hypervolume, hypervolume
@@ -148,7 +148,7 @@ def learned_front(
     if not known:
         raise NoAnswer(_nothing(question, kind, pool, placed))
     chosen, predictions = [each for each, _, _ in known], [prediction for _, prediction, _ in known]
-    draws = model.draws([of for _, _, of in known])
+    draws = model.draws([of for _, _, of in known], NUM_DRAWS)
     places = [place(each, kind) for each in chosen]
     chance = on_front_chances(chosen, kind, places, draws)
     band = attainment(places, draws)
@@ -222,10 +222,10 @@ def own_distances(
     own: Sequence[OwnRow], pool: Sequence[Priced], rows: Sequence[FrontRow], kind: BudgetKind
 ) -> tuple[OwnDistance, ...]:
     """How far each comparable run with a known cost lies below the envelope, in the order of the runs."""
-    known = {(each.candidate.timm_name, each.candidate.resolution): each for each in pool}
+    known = {each.candidate.run_key: each for each in pool}
     found = []
     for row in own:
-        priced = known.get((row.run.timm_name, row.run.resolution))
+        priced = known.get(row.run.run_key)
         if row.why_not or priced is None:
             continue
         cheaper = [each for each in rows if place(each.priced, kind) <= place(priced, kind)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from luma_cli.advise import budgets as held
 from luma_cli.advise.budgets import Priced
-from luma_cli.advise.candidates import Candidate, num_classes
+from luma_cli.advise.candidates import MODEST_MACS, Candidate, num_classes
 from luma_cli.advise.pricing import Speed, workload
 from luma_cli.advise.question import Question
 from luma_cli.errors import NothingMeasured
@@ -15,8 +15,6 @@ from luma_cli.units import BudgetKind
 
 # Where most published figures are: ADE20K crops of 512, Cityscapes crops of 1024.
 _USUAL_RESOLUTION = {"ade20k": 512, "cityscapes": 1024}
-# What is measured first should take seconds: of at most this many multiply-adds, unless nothing is that small.
-_MODEST_MACS = 150e9
 
 
 def check_known(question: Question, pool: Sequence[Priced], speed: Speed) -> None:
@@ -43,10 +41,10 @@ def shipped_hint(kind: BudgetKind, reason: str) -> str:
 
 
 def _anchor(question: Question, pool: Sequence[Priced], speed: Speed, kind: BudgetKind) -> Candidate:
-    """The candidate whose measurement tells most about the others, at the size where the figures are."""
+    """The candidate whose measurement tells most about the others, modest and at the size where the figures are."""
     usual = _USUAL_RESOLUTION[question.dataset]
     sized = [each for each in pool if each.candidate.resolution == usual] or list(pool)
-    modest = [priced.candidate for priced in sized if (priced.candidate.macs or 0) <= _MODEST_MACS]
+    modest = [priced.candidate for priced in sized if (priced.candidate.macs or 0) <= MODEST_MACS]
     names: dict[str, Candidate] = {}
     for each in modest or [priced.candidate for priced in sized]:
         names.setdefault(each.architecture, each)

@@ -13,12 +13,10 @@ from typing import Any
 from luma_cli.accuracy.prediction import AccuracyModel, Prediction
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.subjects import subject
+from luma_cli.advise.ties import TIE_MIOU
 from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.next_model import Target, cheapest_larger, next_model, target
 from luma_cli.scaling.series import Model
-
-# Predictions this close are a tie, and the cheaper is taken: about the noise between seeds (recommend.md, section 4).
-TIE_MIOU = 0.3
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ import numpy as np
 from luma_cli.accuracy.model import load_model
 from luma_cli.advise import budgets as held
 from luma_cli.advise.axis import place
-from luma_cli.advise.budgets import TITLES, Priced
+from luma_cli.advise.budgets import TITLES
+from luma_cli.advise.candidates import MODEST_MACS
 from luma_cli.advise.design import most_narrowing, series_of
 from luma_cli.advise.hypervolume import REFERENCE_MIOU
 from luma_cli.advise.learned_front import has_evidence
@@ -27,8 +28,6 @@ from luma_cli.errors import NoAnswer, UsageError
 # Of the usual schedule. Fine-tuned with a linear head for short, checkpoints rank much as they do with larger heads
 # (Kerssies, de Geus, Dubbelman: How to Benchmark Vision Foundation Models for Semantic Segmentation, arXiv 2404.12172).
 PROXY_SHARE = 1 / 8
-# A first run without any evidence: about the size of a ViT-B at 512 px.
-_MODEST_MACS = 150e9
 _PAPERS_BEST = ("dinov3", "eva02")  # pretrainings that arXiv 2607.00687 found best
 
 
@@ -118,7 +117,7 @@ class _Planner:
         for index, (priced, prediction) in enumerate(zip(self.pool, self.predictions, strict=True)):
             cost = training_cost(priced, images, self.in_hours, self.question.convention)
             prospect = None if cost is None else Prospect(priced, prediction, cost)
-            if prospect is not None and self.within[index] and prospect.run not in self.setting.trained:
+            if prospect is not None and self.within[index] and prospect.candidate.run_key not in self.setting.trained:
                 found[index] = prospect
         return found
 
@@ -195,7 +194,7 @@ class _Planner:
 
     def _first(self) -> tuple[NextRun, ...]:
         """A modest model with a pretraining that the paper found best."""
-        modest = [each for each in self.prospects.values() if (each.candidate.macs or math.inf) <= _MODEST_MACS]
+        modest = [each for each in self.prospects.values() if (each.candidate.macs or math.inf) <= MODEST_MACS]
         order = sorted(
             (each for each in modest or self.prospects.values() if self._affords(each)),
             key=lambda each: (
@@ -227,13 +226,13 @@ class _Planner:
     def _exponents(self) -> NextRun | None:
         """Of a series' grid the corner that tells most about the exponents, within the hours."""
         pairs = zip(self.pool, self.predictions, strict=True)
-        mious = {_key(each): found.miou_percent for each, found in pairs if not found.extrapolated}
+        mious = {each.candidate.run_key: found.miou_percent for each, found in pairs if not found.extrapolated}
         grid = series_of([each.candidate for each in self.pool], self.setting.trained, mious)
-        affordable = {each.run for each in self.prospects.values() if self._affords(each)}
+        affordable = {each.candidate.run_key for each in self.prospects.values() if self._affords(each)}
         found = most_narrowing(grid, self.setting.trained, affordable)
         if found is None:
             return None
-        runs = sum((each.timm_name, each.resolution) in self.setting.trained for each in grid)
+        runs = sum(each.run_key in self.setting.trained for each in grid)
         why = (
             f"tells most about the exponents of {found.card} with {found.pretraining}, where you have {runs} "
             f"{'run' if runs == 1 else 'runs'}; a law needs 9, an exponent about 16"
@@ -262,10 +261,6 @@ class _Planner:
         if batch:
             notes.append(f"recipe {self.recipe.name}; proxies compare with each other alone, never with full runs")
         return notes
-
-
-def _key(priced: Priced) -> tuple[str, int]:
-    return priced.candidate.timm_name, priced.candidate.resolution
 
 
 def _asked(question: Question) -> str:

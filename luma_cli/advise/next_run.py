@@ -46,11 +46,6 @@ class Prospect:
         """The backbone, pretraining and resolution."""
         return self.priced.candidate
 
-    @property
-    def run(self) -> tuple[str, int]:
-        """What names the run among those that were done."""
-        return self.candidate.timm_name, self.candidate.resolution
-
 
 @dataclass(frozen=True, slots=True)
 class NextRun:

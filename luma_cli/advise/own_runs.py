@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 
 from luma_cli.advise import budgets as held
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.question import Question
 from luma_cli.evidence.evidence import DATASET_TITLES
-from luma_cli.evidence.own_run import OwnRow, OwnRun
-from luma_cli.head.config import HeadConfig, HeadName
+from luma_cli.evidence.own_run import OwnRow, OwnRun, recipe_for
 
 _UNUSUAL = {"running": "still running", "stopped": "stopped early"}
 
@@ -39,10 +37,10 @@ def _distance(run: OwnRun, dataset: str) -> tuple[bool, bool]:
 
 def with_own(pool: Sequence[Candidate], rows: Sequence[OwnRow]) -> list[Candidate]:
     """The candidates, and the models of comparable runs that are not among them: no card, or another resolution."""
-    known = {(each.timm_name, each.resolution) for each in pool}
+    known = {each.run_key for each in pool}
     added = {}
     for row in rows:
-        key = (row.run.timm_name, row.run.resolution)
+        key = row.run.run_key
         if not row.why_not and key not in known:
             family = next((each.family for each in pool if each.architecture == row.run.architecture), "unknown")
             added[key] = replace(candidate_of(row.run), family=family)
@@ -65,16 +63,16 @@ def candidate_of(run: OwnRun) -> Candidate:
 def settled(
     rows: Sequence[OwnRow], within: Collection[Priced], pool: Collection[Priced], question: Question
 ) -> tuple[OwnRow, ...]:
-    """The rows, a budget that a comparable run does not meet now among the reasons."""
-    kept = {(each.candidate.timm_name, each.candidate.resolution) for each in within}
-    known = {(each.candidate.timm_name, each.candidate.resolution): each for each in pool}
+    """The rows, a budget that a comparable run does not meet now among the reasons; those that meet all come first."""
+    kept = {each.candidate.run_key for each in within}
+    known = {each.candidate.run_key: each for each in pool}
     found = []
     for row in rows:
-        key = (row.run.timm_name, row.run.resolution)
+        key = row.run.run_key
         if not row.why_not and key not in kept:
             row = replace(row, why_not=tuple(_unmet(known.get(key), question)))
         found.append(row)
-    return tuple(found)
+    return tuple(sorted(found, key=lambda row: bool(row.why_not)))
 
 
 def _differences(run: OwnRun, question: Question) -> Iterator[str]:
@@ -89,7 +87,7 @@ def _differences(run: OwnRun, question: Question) -> Iterator[str]:
         yield _UNUSUAL.get(run.status, run.status)
     if run.head.name != question.head:
         yield f"head {run.head.name}"
-    elif run.head != _default_head(question.head, run.head.num_classes):
+    elif not run.has_default_head:
         yield f"head {run.head.name} with other options"
     yield from _recipe_differences(run, question)
     if run.weights != "pretrained":
@@ -104,16 +102,10 @@ def _differences(run: OwnRun, question: Question) -> Iterator[str]:
         yield f"{run.resolution} px was not asked for"
 
 
-@cache
-def _default_head(name: HeadName, num_classes: int) -> HeadConfig:
-    return HeadConfig(name=name, num_classes=num_classes)
-
-
 def _recipe_differences(run: OwnRun, question: Question) -> Iterator[str]:
-    usual = f"eomt-{question.dataset}" if run.head.name == "eomt" else question.dataset
     if run.recipe.endswith("+"):
         yield f"recipe {run.recipe[:-1]} changed"
-    elif run.recipe != usual:
+    elif run.recipe != recipe_for(question.dataset, run.head.name):
         yield f"recipe {run.recipe}"
     elif not run.usual_recipe:
         yield f"recipe {run.recipe} of another version"

@@ -16,7 +16,7 @@ from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Aside, Price, Reasons, Recommendation, Row
 from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import Priced
-from luma_cli.advise.candidates import Candidate
+from luma_cli.advise.chances import NUM_DRAWS
 from luma_cli.advise.chooser import Chooser
 from luma_cli.advise.learned_front import has_evidence
 from luma_cli.advise.own_runs import settled
@@ -31,8 +31,6 @@ from luma_cli.evidence.own_run import OwnRow
 from luma_cli.units import Budget
 
 _NUM_ASIDE, _NUM_NEAREST = 3, 5
-# Chances are then within 0.016 (one standard error) of what more draws would say.
-NUM_DRAWS = 1000
 
 
 def recommend(
@@ -113,11 +111,11 @@ class _Desk:
     def judge(self, pool: Iterable[Priced]) -> list[_Judged]:
         """The pool with subjects and predictions, in order."""
         candidates = [each.candidate for each in pool]
-        new = {_key(each): each for each in candidates if _key(each) not in self.kept}
+        new = {each.run_key: each for each in candidates if each.run_key not in self.kept}
         subjects = [subject(each, self.question.dataset, self.question.head) for each in new.values()]
         predictions = self.model.predict(subjects) if subjects else []
         self.kept.update(zip(new, zip(subjects, predictions, strict=True), strict=True))
-        return [_Judged(each, *self.kept[_key(each.candidate)]) for each in pool]
+        return [_Judged(each, *self.kept[each.candidate.run_key]) for each in pool]
 
     def rank(self, pool: Sequence[_Judged], chooser: Chooser | None) -> Order:
         """The candidates in order; nothing without any."""
@@ -190,7 +188,7 @@ class _Desk:
         """The run that is worth most for this answer."""
         from luma_cli.advise.worth import worthiest
 
-        trained = frozenset((row.run.timm_name, row.run.resolution) for row in own if not row.why_not)
+        trained = frozenset(row.run.run_key for row in own if not row.why_not)
         judged = [(each.priced, each.subject, each.prediction) for each in pool]
         return worthiest(self.question, judged, self.model, trained)
 
@@ -205,10 +203,6 @@ class _Judged(NamedTuple):
     @property
     def miou(self) -> float:
         return self.prediction.miou_percent
-
-
-def _key(candidate: Candidate) -> tuple[str, int]:
-    return candidate.timm_name, candidate.resolution
 
 
 def _chooser_notes(chooser: Chooser | None) -> list[str]:

@@ -52,11 +52,11 @@ class Setting:
     @property
     def trained(self) -> frozenset[tuple[str, int]]:
         """Timm name and resolution of every comparable run of the user's own."""
-        return frozenset((row.run.timm_name, row.run.resolution) for row in self.own if not row.why_not)
+        return frozenset(row.run.run_key for row in self.own if not row.why_not)
 
     def only_own(self) -> Setting:
         """The same with no candidates but those that the user has trained comparably."""
-        kept = [each for each in self.pool if (each.candidate.timm_name, each.candidate.resolution) in self.trained]
+        kept = [each for each in self.pool if each.candidate.run_key in self.trained]
         return replace(self, pool=tuple(kept))
 
 

@@ -36,7 +36,7 @@ def worthiest(
     costs = {
         at: cost
         for at, (priced, _, _) in enumerate(contenders)
-        if (priced.candidate.timm_name, priced.candidate.resolution) not in trained
+        if priced.candidate.run_key not in trained
         and (cost := training_cost(priced, images, in_hours, question.convention)) is not None
     }
     places = np.array([place(priced, question.axis) for priced, _, _ in contenders])
@@ -48,4 +48,5 @@ def worthiest(
         return f"none is expected to better this by {LEAST_REGRET:g} mIoU; luma next looks at the whole front"
     (pick,) = picks
     line = command(contenders[pick.index][0].candidate, question.dataset, recipe.name, question.head)
-    return f"{line} (expected to better this choice by {pick.gain:.2f} mIoU, for {costs[pick.index].text} of training)"
+    worth = f"expected to better this choice by {pick.gain:.2f} mIoU, for {costs[pick.index].text} of training"
+    return f"{line} ({worth}; luma next weighs runs of models that cannot win themselves too)"

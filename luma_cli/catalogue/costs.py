@@ -5,7 +5,7 @@ Everything that the head's closed form needs to give the whole segmenter's cost 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -59,11 +59,6 @@ class BackboneFacts:
         return self.active_params or self.params
 
 
-# Types are texts here, by the __future__ import.
-_INTEGERS = frozenset(field.name for field in fields(BackboneFacts) if field.type == "int")
-_FLAGS = frozenset(field.name for field in fields(BackboneFacts) if field.type == "bool")
-
-
 def costs_path() -> Path:
     """The cost table that ships with luma."""
     return content.root() / "profiles" / "costs.csv"
@@ -80,22 +75,27 @@ def read_costs(path: Path) -> dict[tuple[str, int], BackboneFacts]:
     table = {}
     for number, row in enumerate(content.read_csv(path), 1):
         try:
-            facts = BackboneFacts(**{name: _value(name, text) for name, text in row.items()})
+            facts = BackboneFacts(**{name: _READERS.get(name, str.strip)(text) for name, text in row.items()})
         except (TypeError, ValueError) as error:
             raise BadCard(f"{path}: row {number} is no row of a cost table ({error})") from error
         table[facts.architecture, facts.resolution] = facts
     return table
 
 
-def _value(name: str, text: str) -> Any:
-    if name in _INTEGERS:
-        return int(text)
-    if name in _FLAGS:
-        return _spelled(text.lower(), {"true": True, "1": True, "false": False, "0": False})
-    return _spelled(text, {"reused": "reused", "fresh": "fresh"}) if name == "ffn" else text
+def _flag(text: str) -> Any:
+    return _spelled(text.lower(), {"true": True, "1": True, "false": False, "0": False})
+
+
+def _ffn(text: str) -> Any:
+    return _spelled(text, {"reused": "reused", "fresh": "fresh"})
 
 
 def _spelled(text: str, meanings: Mapping[str, Any]) -> Any:
     if text not in meanings:
         raise ValueError(f"{text!r} is none of {', '.join(meanings)}")
     return meanings[text]
+
+
+# Types are texts here, by the __future__ import. Other columns are texts.
+_BY_TYPE: Mapping[str, Callable[[str], Any]] = {"int": int, "bool": _flag}
+_READERS = {field.name: _BY_TYPE.get(str(field.type), str.strip) for field in fields(BackboneFacts)} | {"ffn": _ffn}

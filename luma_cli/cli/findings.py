@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli.options import Database, Dataset, Json
+from luma_cli.cli.options import Database, Dataset, EvidenceDataset, Json
 
 
 def findings(
-    dataset: Annotated[Dataset, typer.Option("--dataset", help="Dataset of the accuracy.")] = Dataset.ade20k,
+    dataset: EvidenceDataset = Dataset.ade20k,
     device: Annotated[
         str | None, typer.Option("--device", help="Device of measured claims: cpu, cuda or part of its name.")
     ] = None,

@@ -8,7 +8,22 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli.options import Convention, Database, Dataset, Flops, Head, HeadName, Json, Resolutions
+from luma_cli.cli.options import (
+    Convention,
+    CostDevice,
+    Database,
+    Dataset,
+    EvidenceDataset,
+    Families,
+    Flops,
+    Head,
+    HeadName,
+    Json,
+    Licences,
+    OwnOnly,
+    Pretrainings,
+    Resolutions,
+)
 
 
 class Axis(StrEnum):
@@ -24,18 +39,14 @@ class Axis(StrEnum):
 
 def front(
     axis: Annotated[Axis, typer.Option("--x", help="What the front costs.")] = Axis.gflops,
-    dataset: Annotated[Dataset, typer.Option("--dataset", help="Dataset of the accuracy.")] = Dataset.ade20k,
+    dataset: EvidenceDataset = Dataset.ade20k,
     resolutions: Resolutions = None,
-    family: Annotated[
-        list[str] | None, typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe.")
-    ] = None,
-    pretraining: Annotated[list[str] | None, typer.Option("--pretraining", help="Objectives, e.g. dinov3.")] = None,
-    licence: Annotated[list[str] | None, typer.Option("--license", help="Of the weights, e.g. apache-2.0.")] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Device of time, memory and energy: cpu, cuda or part of its name.")
-    ] = None,
+    family: Families = None,
+    pretraining: Pretrainings = None,
+    licence: Licences = None,
+    device: CostDevice = None,
     head: HeadName = Head.luma,
-    own: Annotated[bool, typer.Option("--own", help="Only what you have trained yourself.")] = False,
+    own_only: OwnOnly = False,
     as_json: Json = False,
     convention: Flops = Convention.mac,
     database: Database = None,
@@ -59,7 +70,7 @@ def front(
         device=device,
         head=head.value,
     )
-    found = front_of(question, axis.value, only_own=own, database=database)
+    found = front_of(question, axis.value, only_own=own_only, database=database)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
     else:

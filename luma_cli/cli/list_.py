@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli.options import Convention, Flops, Json
+from luma_cli.cli.options import Convention, Family, Flops, Json, Pretraining
 from luma_cli.errors import UsageError
 
 
 def list_backbones(
     patterns: Annotated[list[str] | None, typer.Argument(help="Names or globs, e.g. 'vit*dinov3*'.")] = None,
-    family: Annotated[str, typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe.")] = "",
-    pretraining: Annotated[str, typer.Option("--pretraining", help="An objective, e.g. dinov3.")] = "",
+    family: Family = "",
+    pretraining: Pretraining = "",
     max_gflops: Annotated[
         float | None, typer.Option("--max-gflops", help="Most GFLOPs of the backbone at --res.")
     ] = None,

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli.options import Convention, Database, Dataset, Flops, Head, HeadName, Json, Resolutions
+from luma_cli.cli.options import (
+    Convention,
+    Database,
+    Dataset,
+    Families,
+    Flops,
+    Head,
+    HeadName,
+    Json,
+    Licences,
+    Pretrainings,
+    Resolutions,
+)
 
 
 def next_(
@@ -23,11 +35,9 @@ def next_(
     dataset: Annotated[Dataset, typer.Option("--dataset", help="Dataset to train on.")] = Dataset.ade20k,
     top: Annotated[int, typer.Option("--top", help="How many runs at most.")] = 3,
     resolutions: Resolutions = None,
-    family: Annotated[
-        list[str] | None, typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe.")
-    ] = None,
-    pretraining: Annotated[list[str] | None, typer.Option("--pretraining", help="Objectives, e.g. dinov3.")] = None,
-    licence: Annotated[list[str] | None, typer.Option("--license", help="Of the weights, e.g. apache-2.0.")] = None,
+    family: Families = None,
+    pretraining: Pretrainings = None,
+    licence: Licences = None,
     device: Annotated[
         str | None, typer.Option("--device", help="Device that trains: cuda or part of its name.")
     ] = None,

@@ -136,6 +136,19 @@ Database = Annotated[Path | None, typer.Option("--db", help="Database file. \\[d
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, schema 1.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV with timm's column names.")]
 Flops = Annotated[Convention, typer.Option("--flop-convention", help="FLOPs per multiply-add, in display and budgets.")]
+EvidenceDataset = Annotated[Dataset, typer.Option("--dataset", help="Dataset of the accuracy.")]
+CurveDataset = Annotated[str, typer.Option("--dataset", help="ade20k, cityscapes, or a dataset of own runs.")]
+_FAMILIES = "isotropic, hierarchical, convolutional, hybrid, moe"
+Family = Annotated[str, typer.Option("--family", help=f"{_FAMILIES}.")]
+Families = Annotated[list[str] | None, typer.Option("--family", help=f"{_FAMILIES}; may repeat.")]
+Pretraining = Annotated[str, typer.Option("--pretraining", help="Objective, e.g. dinov3.")]
+Pretrainings = Annotated[list[str] | None, typer.Option("--pretraining", help="Objective, e.g. dinov3; may repeat.")]
+Licences = Annotated[list[str] | None, typer.Option("--license", help="Of the weights, e.g. apache-2.0; may repeat.")]
+CostDevice = Annotated[
+    str | None,
+    typer.Option("--device", help="Device of time, memory and energy: cpu, cuda or part of its name, e.g. 'RTX 4090'."),
+]
+OwnOnly = Annotated[bool, typer.Option("--own-only", help="Only what you have trained yourself.")]
 Import = Annotated[
     str | None, typer.Option("--import", help="Module or file.py that registers a backbone of your own with timm.")
 ]

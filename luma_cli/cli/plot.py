@@ -9,9 +9,27 @@ import typer
 
 from luma_cli.cli.command import ManyValued
 from luma_cli.cli.front import Axis
-from luma_cli.cli.options import Convention, Database, Dataset, Flops, Head, HeadName, Resolutions
+from luma_cli.cli.options import (
+    Convention,
+    CostDevice,
+    CurveDataset,
+    Database,
+    Dataset,
+    EvidenceDataset,
+    Families,
+    Family,
+    Flops,
+    Head,
+    HeadName,
+    Licences,
+    OwnOnly,
+    Pretraining,
+    Pretrainings,
+    Resolutions,
+)
 
 app = typer.Typer(help="Draw the front or the scaling law.", no_args_is_help=True)
+Start = Annotated[str, typer.Option("--from", help="Model that exponents are for, NAME@PIXELS.")]
 Out = Annotated[Path, typer.Option("--out", help="File to write: .png, .svg or .pdf.")]
 
 
@@ -19,18 +37,14 @@ Out = Annotated[Path, typer.Option("--out", help="File to write: .png, .svg or .
 def front(
     out: Out,
     axis: Annotated[Axis, typer.Option("--x", help="What the front costs.")] = Axis.gflops,
-    dataset: Annotated[Dataset, typer.Option("--dataset", help="Dataset of the accuracy.")] = Dataset.ade20k,
+    dataset: EvidenceDataset = Dataset.ade20k,
     resolutions: Resolutions = None,
-    family: Annotated[
-        list[str] | None, typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe.")
-    ] = None,
-    pretraining: Annotated[list[str] | None, typer.Option("--pretraining", help="Objectives, e.g. dinov3.")] = None,
-    licence: Annotated[list[str] | None, typer.Option("--license", help="Of the weights, e.g. apache-2.0.")] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Device of time, memory and energy: cpu, cuda or part of its name.")
-    ] = None,
+    family: Families = None,
+    pretraining: Pretrainings = None,
+    licence: Licences = None,
+    device: CostDevice = None,
     head: HeadName = Head.luma,
-    own: Annotated[bool, typer.Option("--own", help="Only what you have trained yourself.")] = False,
+    own_only: OwnOnly = False,
     convention: Flops = Convention.mac,
     database: Database = None,
 ) -> None:
@@ -53,21 +67,19 @@ def front(
         device=device,
         head=head.value,
     )
-    found = front_of(question, axis.value, only_own=own, database=database)
-    plot_front(picture_of(found, backdrop(question, axis.value, only_own=own, database=database)), out)
+    found = front_of(question, axis.value, only_own=own_only, database=database)
+    plot_front(picture_of(found, backdrop(question, axis.value, only_own=own_only, database=database)), out)
     typer.echo(f"{out}: front of {len(found.rows)} out of {found.num_candidates} candidates")
 
 
 @app.command("scaling")
 def scaling(
     out: Out,
-    dataset: Annotated[str, typer.Option("--dataset", help="ade20k, cityscapes, or a dataset of own runs.")] = "ade20k",
-    family: Annotated[str, typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe.")] = "",
-    pretraining: Annotated[str, typer.Option("--pretraining", help="An objective, e.g. dinov3.")] = "",
-    own_only: Annotated[bool, typer.Option("--own-only", help="Use own runs alone.")] = False,
-    start: Annotated[
-        str, typer.Option("--from", help="Model that exponents are for, NAME@PIXELS.")
-    ] = "vit_b.dinov3@512",
+    dataset: CurveDataset = "ade20k",
+    family: Family = "",
+    pretraining: Pretraining = "",
+    own_only: OwnOnly = False,
+    start: Start = "vit_b.dinov3@512",
     head: HeadName = Head.luma,
     database: Database = None,
 ) -> None:

@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from luma_cli.cli.options import Convention, Database, Dataset, Flops, Head, HeadName, Resolutions
+from luma_cli.cli.options import (
+    Convention,
+    CostDevice,
+    Database,
+    Dataset,
+    EvidenceDataset,
+    Families,
+    Flops,
+    Head,
+    HeadName,
+    Licences,
+    Pretrainings,
+    Resolutions,
+)
 
 if TYPE_CHECKING:
     from luma_cli.advise.answer import Recommendation
@@ -34,27 +47,15 @@ def recommend(
             "--budget", help="200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J, 24gpuh; may repeat."
         ),
     ] = None,
-    dataset: Annotated[Dataset, typer.Option("--dataset", help="Dataset of the accuracy.")] = Dataset.ade20k,
+    dataset: EvidenceDataset = Dataset.ade20k,
     objective: Annotated[Objective, typer.Option("--objective", help="What is wanted most.")] = Objective.miou,
     resolutions: Resolutions = None,
-    family: Annotated[
-        list[str] | None,
-        typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe; may repeat."),
-    ] = None,
-    pretraining: Annotated[
-        list[str] | None, typer.Option("--pretraining", help="Objective, e.g. dinov3; may repeat.")
-    ] = None,
-    licence: Annotated[
-        list[str] | None, typer.Option("--license", help="Of the weights, e.g. apache-2.0; may repeat.")
-    ] = None,
+    family: Families = None,
+    pretraining: Pretrainings = None,
+    licence: Licences = None,
     top: Annotated[int, typer.Option("--top", help="How many rows.")] = 3,
     head: HeadName = Head.luma,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "--device", help="Device of time, memory and energy: cpu, cuda or part of its name, e.g. 'RTX 4090'."
-        ),
-    ] = None,
+    device: CostDevice = None,
     why: Annotated[bool, typer.Option("--why", help="Each effect in mIoU points, and the nearest evidence.")] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Profile the five most promising here first, then answer.")

@@ -7,17 +7,28 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli.options import Convention, Database, Flops, Head, HeadName, Json
+from luma_cli.cli.options import (
+    Convention,
+    CurveDataset,
+    Database,
+    Family,
+    Flops,
+    Head,
+    HeadName,
+    Json,
+    OwnOnly,
+    Pretraining,
+)
 from luma_cli.errors import UsageError
 
 _DESIGNS = (9, 16)
 
 
 def scaling(
-    dataset: Annotated[str, typer.Option("--dataset", help="ade20k, cityscapes, or a dataset of own runs.")] = "ade20k",
-    family: Annotated[str, typer.Option("--family", help="isotropic, hierarchical, convolutional, hybrid, moe.")] = "",
-    pretraining: Annotated[str, typer.Option("--pretraining", help="An objective, e.g. dinov3.")] = "",
-    own_only: Annotated[bool, typer.Option("--own-only", help="Use own runs alone.")] = False,
+    dataset: CurveDataset = "ade20k",
+    family: Family = "",
+    pretraining: Pretraining = "",
+    own_only: OwnOnly = False,
     start: Annotated[
         str, typer.Option("--from", help="Model that exponents and --more are for, NAME@PIXELS.")
     ] = "vit_b.dinov3@512",

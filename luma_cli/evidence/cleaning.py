@@ -67,7 +67,7 @@ _SUPERVISED = {"imagenet-1k": "supervised_in1k", "imagenet-22k": "supervised_in2
                "jx vit checkpoint (timm v0.1)": "supervised_in21k"}  # fmt: skip
 _EXTRA_DATA = ("additional seg data", "pseudo-labels", "coco-stuff")
 _FROZEN_HEADS = ("logreg", "k-nn", "in-context")
-_SIZE = re.compile(r"(\d+)(?:\s*[x×]\s*(\d+))?")
+_SIZE = re.compile(r"([1-9]\d*)(?:\s*[x×]\s*([1-9]\d*))?")
 # Whose weights they are, where a name does not say: `vit_base_patch16 (MAE, dVAE target)`.
 _QUALIFIER = re.compile(r"\s*\(.*\)\s*$")
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cache
 
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
-from luma_cli.evidence.own_run import HERE, OwnRun
-from luma_cli.head.config import HeadConfig
+from luma_cli.evidence.own_run import HERE, OwnRun, recipe_for
 
 
 def own_rows(runs: Iterable[OwnRun]) -> list[Evidence]:
@@ -29,10 +27,9 @@ def _row(run: OwnRun) -> Evidence:
 
 
 def _differences(run: OwnRun) -> Iterator[str]:
-    if run.head != _default_head(run.head.name, run.head.num_classes):
+    if not run.has_default_head:
         yield "other head options"
-    usual = f"eomt-{run.data}" if run.head.name == "eomt" else run.data
-    if run.recipe != usual or not run.usual_recipe:
+    if run.recipe != recipe_for(run.data, run.head.name) or not run.usual_recipe:
         yield f"recipe {run.recipe.removesuffix('+')}" + ("" if run.usual_recipe else " changed")
     if run.weights != "pretrained":
         yield f"weights {run.weights}"
@@ -40,8 +37,3 @@ def _differences(run: OwnRun) -> Iterator[str]:
         yield f"absent classes count {run.absent}"
     if run.num_skipped:
         yield f"{run.num_skipped} images skipped"
-
-
-@cache
-def _default_head(name: str, num_classes: int) -> HeadConfig:
-    return HeadConfig(name=name, **({"num_classes": num_classes} if name != "none" else {}))  # type: ignore[arg-type]

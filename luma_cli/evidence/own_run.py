@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.head.config import HeadConfig
+from luma_cli.head.config import HeadConfig, HeadName
 from luma_cli.store.scored_runs import ScoredRun
 
 HERE = "measured here"
@@ -52,6 +52,16 @@ class OwnRun:
     def architecture(self) -> str:
         """The timm name without its tag; hub and folder names are kept whole."""
         return self.timm_name if ":" in self.timm_name else self.timm_name.split(".")[0]
+
+    @property
+    def run_key(self) -> tuple[str, int]:
+        """What names the model that was trained: the checkpoint and the size."""
+        return self.timm_name, self.resolution
+
+    @property
+    def has_default_head(self) -> bool:
+        """Whether no option of its head was changed but the number of classes."""
+        return self.head == _default_head(self.head.name, self.head.num_classes)
 
     @property
     def base(self) -> str:
@@ -121,6 +131,20 @@ class OwnRow:
             "ranked": not self.why_not,
             "why_not_ranked": list(self.why_not),
         }
+
+
+def recipe_for(dataset: str, head: str) -> str:
+    """Name of the shipped recipe for a head on the official data.
+
+    >>> recipe_for("ade20k", "eomt")
+    'eomt-ade20k'
+    """
+    return f"eomt-{dataset}" if head == "eomt" else dataset
+
+
+@cache
+def _default_head(name: HeadName, num_classes: int) -> HeadConfig:
+    return HeadConfig(name=name) if name == "none" else HeadConfig(name=name, num_classes=num_classes)
 
 
 def from_scored(rows: Iterable[ScoredRun]) -> list[OwnRun]:

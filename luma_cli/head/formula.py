@@ -7,6 +7,7 @@ parameters that exist. K queries, N patch and P prefix tokens, D channels of the
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Protocol
 
 from luma_cli.catalogue.block_runs import parse_blocks
@@ -76,6 +77,9 @@ class Facts(Protocol):
         """The blocks that they can join, last first, as runs `per token x per pair of tokens * blocks`."""
 
 
+_planned = cache(plan_head)  # a plan is asked for twice, and one at all sizes where only the map is read
+
+
 def plan_from_facts(facts: Facts, head: HeadConfig) -> HeadPlan:
     """The plan that `build` follows for this backbone. Raises BuildError as `plan_head` does."""
     tap = Tap(
@@ -85,14 +89,14 @@ def plan_from_facts(facts: Facts, head: HeadConfig) -> HeadPlan:
         has_ffn=facts.ffn == "reused",
         has_final_norm=facts.final_norm,
         name=facts.architecture,
-        blocks=parse_blocks(facts.blocks),
+        blocks=parse_blocks(facts.blocks) if needs_blocks(head) else (),
         num_prefix_tokens=facts.num_prefix_tokens,
     )
     if not knows_blocks(facts) and needs_blocks(head):
         raise BuildError(
             f"the facts of {facts.architecture} do not say its blocks; count it with segmenter_cost(build(...))"
         )
-    return plan_head(tap, head)
+    return _planned(tap, head)
 
 
 def knows_blocks(facts: Facts) -> bool:

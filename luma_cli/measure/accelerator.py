@@ -66,6 +66,7 @@ class Cpu:
     torch_device = torch.device("cpu")
 
     def __init__(self) -> None:
+        gc.collect()  # what earlier calls left behind is not there to be given back meanwhile
         self._before = host_memory.resident_bytes()
 
     def stopwatch(self) -> Stopwatch:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 
 from luma_cli.errors import UsageError
 from luma_cli.speed.measured import Conditions, Measured
-from luma_cli.speed.quantity import Quantity, Workload
+from luma_cli.speed.quantity import Z80, Quantity, Workload
 from luma_cli.units import BudgetKind
 
 # Spread of a repeated measurement, log: of the median over a session, and of one that its own samples call noisy.
 REPEAT_SD, NOISY_SD = 0.02, 0.15
-Z80 = 1.2815515594
 _NOISE = {"ms": "latency", "fps": "latency", "images_per_second": "throughput", "joules": "energy"}
 _Key = tuple[str, int]
 

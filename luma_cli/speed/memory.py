@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.speed import shipped
-from luma_cli.speed.bench import Z80, Bench
+from luma_cli.speed.bench import Bench
 from luma_cli.speed.features import stem_of
 from luma_cli.speed.measured import Measured
-from luma_cli.speed.quantity import Quantity, Workload
+from luma_cli.speed.quantity import Z80, Quantity, Workload
 from luma_cli.speed.shipped import Classifier
 from luma_cli.speed.times import LARGE_SIDE, workload_of
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from luma_cli.speed import anchor, energy, memory, times, training
 from luma_cli.speed.anchor import Anchor
-from luma_cli.speed.bench import Z80, Bench, bench_of, key_of, key_of_row, quantity_of
+from luma_cli.speed.bench import Bench, bench_of, key_of, key_of_row, quantity_of
 from luma_cli.speed.lineup import Lineup, class_of, lineup, shipped_name
 from luma_cli.speed.measured import Measured
-from luma_cli.speed.quantity import Origin, Quantity, Workload
+from luma_cli.speed.quantity import Z80, Origin, Quantity, Workload
 from luma_cli.units import BudgetKind
 
 if TYPE_CHECKING:

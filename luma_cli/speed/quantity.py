@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from luma_cli.units import BudgetKind
 
+# The central 80 % of a normal distribution are this many standard deviations to each side.
+Z80 = 1.2815515655446004
+
 Origin = Literal["exact", "measured", "shipped", "predicted"]
 
 

@@ -13,8 +13,7 @@ from functools import cache
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING
 
-from luma_cli.speed.bench import Z80
-from luma_cli.speed.quantity import Origin, Quantity, Workload
+from luma_cli.speed.quantity import Z80, Origin, Quantity, Workload
 from luma_cli.speed.transfer import SHIPPED, LogNormal, Points, posterior
 from luma_cli.train.recipe import Recipe
 from luma_cli.train.recipes import load_recipe

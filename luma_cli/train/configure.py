@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ from luma_cli.data.card import load_card
 from luma_cli.errors import UsageError
 from luma_cli.head.config import HeadConfig
 from luma_cli.train.recipe import Recipe
-from luma_cli.train.recipes import load_recipe, recipe_names, with_changes
+from luma_cli.train.recipes import default_recipe, load_recipe, recipe_names, with_changes
 from luma_cli.train.run_config import RunConfig
 
 DEFAULT_RESOLUTION = 512
-_USUAL_RECIPE = "ade20k"  # of datasets without one of their own
 _NO_CHANGE = frozenset({"dtype"})  # settings of the machine, which leave the recipe what it is
 
 
@@ -124,16 +123,6 @@ def chosen_recipe(given: Given, dataset: str, head: str) -> tuple[Recipe, tuple[
     name = given.recipe or default_recipe(dataset, head, recipe_names())
     recipe, changed = with_changes(load_recipe(name), given.changes)
     return recipe, tuple(key for key in changed if key not in _NO_CHANGE)
-
-
-def default_recipe(dataset: str, head: str, known: Sequence[str]) -> str:
-    """The name of the recipe for a dataset and a head; that of ADE20K where the dataset has none.
-
-    >>> default_recipe("cityscapes", "eomt", ["ade20k", "cityscapes", "eomt-cityscapes"])
-    'eomt-cityscapes'
-    """
-    own = dataset if dataset in known else _USUAL_RECIPE
-    return f"eomt-{own}" if head == "eomt" and f"eomt-{own}" in known else own
 
 
 def default_weights(spec: BackboneSpec) -> str:

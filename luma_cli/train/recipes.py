@@ -17,9 +17,10 @@ from luma_cli.errors import BadRecipe
 from luma_cli.train.recipe import Recipe
 from luma_cli.train.recipe_check import NAMES, TYPES, check, problems, refuse
 
-__all__ = ["check", "load_recipe", "recipe_names", "with_changes"]
+__all__ = ["check", "default_recipe", "load_recipe", "recipe_names", "with_changes"]
 
 _SUFFIX = ".toml"
+_USUAL = "ade20k"  # of datasets without one of their own
 SETTINGS = tuple(name for name in NAMES if name not in ("name", "source"))
 _TRUTHS = {"true": True, "false": False}
 
@@ -32,6 +33,16 @@ def folder() -> Path:
 def recipe_names() -> list[str]:
     """Names of the shipped recipes, in alphabetical order."""
     return sorted(path.stem for path in folder().glob(f"*{_SUFFIX}"))
+
+
+def default_recipe(dataset: str, head: str, known: Sequence[str]) -> str:
+    """The name of the recipe for a dataset and a head; that of ADE20K where the dataset has none.
+
+    >>> default_recipe("cityscapes", "eomt", ["ade20k", "cityscapes", "eomt-cityscapes"])
+    'eomt-cityscapes'
+    """
+    own = dataset if dataset in known else _USUAL
+    return f"eomt-{own}" if head == "eomt" and f"eomt-{own}" in known else own
 
 
 def load_recipe(name_or_file: str) -> Recipe:

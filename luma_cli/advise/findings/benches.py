@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from luma_cli.advise.findings.finding import Row
+from luma_cli.speed.bench import is_device
 from luma_cli.speed.measured import Conditions, Measured
 
 # Attention that writes the N x N weights to memory: what a GPU without FlashAttention does.
@@ -16,17 +17,12 @@ WITH_FLASH, WITHOUT_FLASH = "with FlashAttention", "without FlashAttention"
 
 def of_device(rows: Iterable[Measured], device: str | None) -> tuple[str, list[Measured]]:
     """Sound rows of the device named, or of the one with most rows; its name, empty when there is none."""
-    wanted = (device or "").lower()
-    sound = [row for row in rows if not row.flags and _is_device(row.conditions, wanted)]
+    sound = [row for row in rows if not row.flags and (not device or is_device(row.conditions, device))]
     if not sound:
         return "", []
     counts = Counter(row.conditions.device_name for row in sound)
     name = max(counts, key=lambda each: (counts[each], each))
     return name, [row for row in sound if row.conditions.device_name == name]
-
-
-def _is_device(conditions: Conditions, wanted: str) -> bool:
-    return not wanted or wanted.split(":")[0] == conditions.device.lower() or wanted in conditions.device_name.lower()
 
 
 def device_option(device: str | None) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 
 from luma_cli.advise.findings.finding import Row
-from luma_cli.evidence.own_run import OwnRun
-from luma_cli.head.config import HeadConfig
+from luma_cli.evidence.own_run import OwnRun, recipe_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +27,12 @@ def usable(run: OwnRun, dataset: str, own_weights: bool = False) -> bool:
 
     own_weights: whether weights from a file or folder of the user's will do; random ones never do.
     """
-    usual = f"eomt-{dataset}" if run.head.name == "eomt" else dataset
-    default = HeadConfig(name=run.head.name, num_classes=run.head.num_classes)
     return (
         (run.data, run.dataset, run.split, run.status) == (dataset, dataset, "val", "finished")
-        and (run.recipe, run.usual_recipe) == (usual, True)
+        and (run.recipe, run.usual_recipe) == (recipe_for(dataset, run.head.name), True)
         and (run.weights != "random" if own_weights else run.weights == "pretrained")
         and (run.single_scale, run.absent, run.num_skipped) == (True, "skip", 0)
-        and run.head.identity() == replace(default, num_classes=run.head.num_classes).identity()
+        and run.has_default_head
     )
 
 
