@@ -259,6 +259,8 @@ class _Planner:
         if known and not self.setting.trained:
             notes.append("no comparable run of your own yet: the first one also tells how LUMA's level compares")
         if batch:
+            if batch[0].purpose == "budget":
+                notes.append("regret: mIoU that what is recommended is expected to lack against the best within budget")
             notes.append(f"recipe {self.recipe.name}; proxies compare with each other alone, never with full runs")
         return notes
 

@@ -82,7 +82,7 @@ def recommend(
         price=desk.price(priced, found.rows, binding) if binding and question.objective == "miou" else None,
         may_exceed=desk.aside(may_exceed),
         unsupported=desk.aside([each.priced for each in judged if not has_evidence(each.prediction)]),
-        notes=(*_chooser_notes(chooser), *_notes(question, priced)),
+        notes=(*_chooser_notes(chooser), *_notes(question, priced), *_said_of_costs(question, rows)),
         next_run=desk.next_run(judged, own) if judged else "",
         measured_here=settled(own, within, priced, question),
     )
@@ -218,4 +218,15 @@ def _notes(question: Question, pool: Sequence[Priced]) -> list[str]:
         if uncounted:
             reason = "only known as a lower bound" if kind in held.EXACT else "not known on this device"
             notes.append(f"{uncounted} candidates left out: their {held.TITLES[kind]} are {reason}")
+    return notes
+
+
+def _said_of_costs(question: Question, rows: Iterable[Row]) -> list[str]:
+    """What the costs of the rows say of themselves, each thing once."""
+    notes = []
+    for kind in question.kinds:
+        said = [row.priced.costs[kind].note for row in rows if kind in row.priced.costs]
+        parts = dict.fromkeys(part for note in said for part in note.split("; ") if part)
+        if parts:
+            notes.append(f"{held.TITLES[kind]}: {'; '.join(parts)}")
     return notes
