@@ -120,3 +120,12 @@ def test_what_costs_rest_on_is_a_note() -> None:
         for each in price([BEST, CHEAP], question.kinds, SPEED, "luma", 150)
     ]
     assert recommend(question, pool, MODEL, speed=SPEED).notes == ("latency: from throughput; not measured",)
+
+
+def test_the_scale_is_of_the_head_that_was_asked_for() -> None:
+    assert "on the EoMT scale" in answer().scale_note
+    assert answer(head="linear").scale_note == "on the scale of the linear head"
+    bare = answer(head="none")
+    assert bare.scale_note == answer().scale_note
+    assert any("mIoU is with the LUMA head" in note for note in bare.notes)
+    assert [row.prediction for row in bare.rows] == [row.prediction for row in answer().rows]

@@ -23,7 +23,7 @@ from luma_cli.advise.own_runs import settled
 from luma_cli.advise.pricing import Speed
 from luma_cli.advise.question import Question, unmet
 from luma_cli.advise.ranking import Order, Ranked, order
-from luma_cli.advise.subjects import subject
+from luma_cli.advise.subjects import scale_note, subject
 from luma_cli.advise.wording import compared, why
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence
@@ -73,7 +73,7 @@ def recommend(
     return Recommendation(
         question=question,
         rows=rows,
-        scale_note=model.scale_note,
+        scale_note=scale_note(model, question.head),
         num_within_budget=len(within),
         num_ranked=len(supported),
         num_ties=found.num_ties,
@@ -211,7 +211,9 @@ def _chooser_notes(chooser: Chooser | None) -> list[str]:
 
 def _notes(question: Question, pool: Sequence[Priced]) -> list[str]:
     notes = []
-    if question.head != "luma":
+    if question.head == "none":
+        notes.append("costs are of the backbone alone; mIoU is with the LUMA head, whose costs come on top")
+    elif question.head != "luma":
         notes.append(f"costs are with head {question.head}; backbones that it cannot be attached to are left out")
     for kind in question.kinds:
         uncounted = sum(kind not in each.costs for each in pool)
