@@ -43,7 +43,9 @@ _UNITS: dict[str, tuple[BudgetKind, float]] = {
     "j/img": ("joules", 1.0),
     **dict.fromkeys(("gpuh", "gpuhour", "gpuhours"), ("gpu_hours", 1.0)),
 }
-_BUDGET = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?|\.[0-9]+)\s*([a-z/]+(?:[\s-][a-z]+)?)\s*", re.IGNORECASE)
+_BUDGET = re.compile(
+    r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*([a-z/]+(?:[\s-][a-z]+)?)\s*", re.IGNORECASE
+)
 BUDGET_EXAMPLES = "200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J or 24gpuh"
 
 

@@ -113,3 +113,9 @@ def test_no_evidence_is_audited_without_an_error() -> None:
     assert found.num_rows == 0
     assert found.scores == ()
     assert found.winners == {}
+
+
+def test_components_can_be_learned_without_the_rows_too() -> None:
+    found = audit(some_rows(24), relearn=True)
+    assert found.relearned is True
+    assert {score.dataset for score in found.scores} == {"ade20k", "cityscapes"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from accuracy_world import own, row, simulated, some_rows
 
-from luma_cli.accuracy.design import LUMA_SD
+from luma_cli.accuracy.design import REFERENCE_SD
 from luma_cli.accuracy.learned import LearnedModel
 from luma_cli.accuracy.model import learn
 from luma_cli.accuracy.subject import Subject
@@ -126,7 +126,7 @@ def test_with_next_to_no_evidence_all_is_open(rows: list[Evidence]) -> None:
     draws = model.draws([other])
     assert prediction.extrapolated
     assert prediction.reason == "no evidence on cityscapes"
-    assert prediction.support.line == "no evidence about this backbone"
+    assert prediction.support.line == "no evidence about its series here"
     assert prediction.interval_80[1] - prediction.interval_80[0] > 40
     assert np.isfinite(draws).all()
     assert 0 <= draws.min() <= draws.max() <= 100
@@ -238,7 +238,7 @@ def test_luma_is_eomt_until_own_runs_exist(base: list[Evidence]) -> None:
     assert miou(model, luma) == pytest.approx(miou(model, eomt), abs=1e-9)
     assert width(model, luma) > width(model, eomt)
     assert model.scale_note == (
-        f"on the EoMT scale (LUMA's level is EoMT's +- {100 * LUMA_SD:.0f} % of the error), no LUMA run seen"
+        f"on the EoMT scale (LUMA's level is EoMT's +- {100 * REFERENCE_SD:.0f}% of 100 - mIoU), no LUMA run seen"
     )
 
 
@@ -259,6 +259,24 @@ def test_an_own_run_is_reproduced(base: list[Evidence]) -> None:
     prediction = model.predict([subject_of("vit_base_patch14_dinov2.lvd142m", "ade20k", resolution=512)])[0]
     assert prediction.miou_percent == pytest.approx(51.0, abs=0.4)
     assert prediction.support.line.startswith("1 own run")
+
+
+def test_a_grid_of_own_runs_tells_the_shape_in_resolution(shipped: LearnedModel) -> None:
+    """Error with an additive part of the tokens, as `luma scaling` fits it: no power law, and yet followed."""
+    names = [f"vit_{size}_patch16_dinov3.lvd1689m" for size in ("small", "base", "large")]
+    sides = (224, 384, 512, 640, 768, 1024)
+    truth = {
+        (name, side): 70.0 - 12.0 * (millions / 100) ** -0.25 - 5.0 * (side / 512) ** -1.8
+        for name, millions in zip(names, (21.6, 85.6, 303.1), strict=True)
+        for side in sides
+    }
+    runs = [own(name, miou, height=side, width=side) for (name, side), miou in truth.items()]
+    model = learn([*load_reference(), *runs])
+    subjects = [subject_of(name, "ade20k", resolution=side) for name, side in truth]
+    errors = [found.miou_percent - miou for found, miou in zip(model.predict(subjects), truth.values(), strict=True)]
+    assert np.mean(np.abs(errors)) < 0.5
+    middle = [error for error, (_, side) in zip(errors, truth, strict=True) if side == 512]
+    assert np.mean(middle) == pytest.approx(0.0, abs=0.4)
 
 
 def test_short_trials_do_not_lower_full_trainings(base: list[Evidence]) -> None:
@@ -314,7 +332,15 @@ def test_fewer_pixels_than_usual_lower_miou(shipped: LearnedModel, dataset: str,
 @pytest.mark.parametrize(
     ("names", "pretraining"),
     [
-        (("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224"), "dinov3"),
+        (
+            (
+                "vit_small_patch16_dinov3",
+                "vit_base_patch16_dinov3",
+                "vit_large_patch16_dinov3",
+                "vit_huge_plus_patch16_dinov3",
+            ),
+            "dinov3",
+        ),
         (("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224"), "dinov2"),
         (("swin_tiny", "swin_small", "swin_base", "swin_large"), "supervised_in21k"),
         (("convnext_tiny", "convnext_small", "convnext_base", "convnext_large", "convnext_xlarge"), "supervised_in21k"),
@@ -344,6 +370,7 @@ def test_effects_are_largest_first_and_the_protocol_last(shipped: LearnedModel) 
     sizes = [abs(each.points) for each in effects[:-1]]
     assert sizes == sorted(sizes, reverse=True)
     assert next(each for each in effects if each.name == "size").points > 0
+    assert all(each.sd_points < 5 for each in effects)  # the level of a regime is no one's property
 
 
 def test_low_resolution_costs_points(shipped: LearnedModel) -> None:

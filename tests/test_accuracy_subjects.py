@@ -41,6 +41,12 @@ def test_a_published_recipe_is_a_recipe() -> None:
     assert published["recipe", "eomt, lightly-train"] == 1.0
 
 
+def test_self_training_is_a_recipe_of_its_own() -> None:
+    taught = row(head="eomt", recipe="lightly-train", extra_data="LVD-1689M + SUN397 pseudo-labels")
+    assert subject_of_row(taught).recipe == "lightly-train, pseudo-labels"
+    assert subject_of_row(row(extra_data="ImageNet-22k + COCO-Stuff")).recipe == ""
+
+
 def test_iterations_count_where_a_source_states_them() -> None:
     assert subject_of_row(row(schedule="80000 iters")).iterations == 80_000
     assert subject_of_row(row(schedule="107 epochs, bs16")).iterations is None

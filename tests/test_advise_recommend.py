@@ -159,8 +159,8 @@ class TestPredictedCosts:
         answer = ask("20ms", speed=SPEED)
         assert names(answer) == ["convnext_b.supervised_in21k", "vit_s.dinov3"]
         assert [row.candidate.name for row in answer.may_exceed.rows] == ["vit_b.dinov3"]
-        assert "18 ms predicted (80 %: 15 to 22), may not meet 20ms" in answer.may_exceed.rows[0].why
-        assert "12 ms predicted (80 %: 10 to 14), at least 30% of 20ms left" in answer.rows[0].why
+        assert "18 ms predicted (80%: 15 to 22), may not meet 20ms" in answer.may_exceed.rows[0].why
+        assert "12 ms predicted (80%: 10 to 14), at least 30% of 20ms left" in answer.rows[0].why
         assert "10 ms measured, 50% of 20ms left" in answer.rows[1].why
 
     def test_of_a_rate_the_slow_end_must_fit(self) -> None:
@@ -184,7 +184,7 @@ class TestEvidence:
         answer = ask("200gflops", candidates=[*CARDS, unseen])
         assert unseen.name not in names(answer)
         assert answer.unsupported.count == 1
-        assert "no evidence about this backbone; extrapolated: " in answer.unsupported.rows[0].why
+        assert "no evidence about its series here; extrapolated: " in answer.unsupported.rows[0].why
 
     def test_no_evidence_at_all_recommends_nothing(self) -> None:
         answer = ask("200gflops", model=TableModel({}))

@@ -15,6 +15,8 @@ from luma_cli.advise import candidates as shipped
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.api import recommend
 from luma_cli.advise.candidates import RESOLUTIONS
+from luma_cli.advise.front_answer import front_of
+from luma_cli.advise.question import Question
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.errors import BadResolution, NoAnswer, NothingMeasured, UsageError
 
@@ -52,6 +54,15 @@ def test_every_usual_budget_is_answered(model: AccuracyModel, dataset: str, limi
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def test_chances_to_be_on_the_front_are_those_of_the_front(model: AccuracyModel, tmp_path: Path) -> None:
+    found = answer(model, "200gflops", top=99, database=tmp_path / "luma.db")
+    front = front_of(Question("ade20k", ()), database=tmp_path / "luma.db", fit=lambda _: model)
+    chances = {each.candidate.key: each.on_front for each in (*front.rows, *front.likely)}
+    both = [each for each in found.rows if each.candidate.key in chances]
+    assert len(both) > 10
+    assert [each.on_front for each in both] == pytest.approx([chances[each.candidate.key] for each in both])
+
+
 def test_more_budget_is_never_worse(model: AccuracyModel) -> None:
     best = [
         max(row.prediction.miou_percent for row in answer(model, f"{limit}gflops", top=99).rows)
@@ -86,7 +97,7 @@ def test_nothing_meets_a_tiny_budget(model: AccuracyModel) -> None:
 
 
 def test_a_size_outside_the_table_names_those_inside(model: AccuracyModel) -> None:
-    with pytest.raises(BadResolution, match="at 500 px; recommend answers at --res 224"):
+    with pytest.raises(BadResolution, match="at 500 px; luma answers at --res 224"):
         answer(model, "200gflops", resolutions=[500])
 
 

@@ -166,6 +166,15 @@ def test_closed_pipe_is_quiet() -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    done = subprocess.run(
+        " ".join([*LUMA, "list", "'*'"]) + " > /dev/full", shell=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr == "luma: no space left on the device that the output goes to; free some and run this again\n"
+
+
 @pytest.mark.parametrize(
     "environment",
     [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"COLUMNS": "40"}, {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}],

@@ -55,6 +55,12 @@ def test_what_costs_too_much_is_not_taken() -> None:
         assert key(found) in cheap
 
 
+def test_sizes_that_hardly_anybody_can_train_are_left_out() -> None:
+    giants = [candidate("vit_7b.dinov3", 3000, side, backbone_params=6_700_000_000) for side in SIDES]
+    chosen = series_of([*grid(), *giants], [key(each) for each in grid()], {})
+    assert {key(each) for each in chosen} == ALL
+
+
 def test_all_done_leaves_nothing() -> None:
     assert most_narrowing(grid(), [key(each) for each in grid()], ALL) is None
     assert most_narrowing([], [], ()) is None

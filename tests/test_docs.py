@@ -37,8 +37,13 @@ def test_links_in_the_readme_and_docs_lead_somewhere() -> None:
 @pytest.mark.usefixtures("fitted")
 @pytest.mark.parametrize(
     "line",
-    re.findall(r"^    luma ((?:cost|recommend) [^#\n]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M),
+    re.findall(
+        r"^    luma ((?:cost|recommend|front|estimate|next|scaling|findings)\b[^#\n]*)",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.M,
+    ),
 )
+@pytest.mark.usefixtures("fitted")
 def test_commands_of_the_readme_run(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(shlex.split(line)) == 0
     assert capsys.readouterr().out

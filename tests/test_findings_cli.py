@@ -74,7 +74,7 @@ def test_a_block_at_80_columns() -> None:
     text = drawn(Findings("ade20k", (FINDING, other)))
     assert text.startswith(DRAWN)
     assert all(len(line) < 80 for line in text.splitlines())
-    assert "Brackets are 90 % intervals" in text
+    assert "Brackets are 90% intervals" in text
 
 
 def test_one_claim_says_its_rule_and_rows_say_where_from() -> None:
@@ -88,7 +88,7 @@ def test_a_pipe_gets_one_line_a_figure_and_one_a_row() -> None:
     file = io.StringIO()
     print_findings(Findings("ade20k", (FINDING,)), file=file)
     lines = [line.split("\t") for line in file.getvalue().splitlines() if not line.startswith("#")]
-    assert lines[0][:5] == ["claim", "verdict", "figure", "value", "low 90 %"]
+    assert lines[0][:5] == ["claim", "verdict", "figure", "value", "low 90%"]
     assert lines[2] == [
         *("heads", UNDECIDED, "mIoU of LUMA minus EoMT, ADE20K", "0.1", "-0.4", "0.6", "points", "4 backbones", "no")
     ]

@@ -282,6 +282,12 @@ def test_the_part_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
+def test_runs_within_budget_come_before_better_ones_beyond_it() -> None:
+    large = candidate("vit_l.dinov3", 400)
+    answer = ask(own(60.0, large), own(50.0, SMALL, 2))
+    assert [row.run.run_id for row in answer.measured_here] == ["run-2", "run-1"]
+
+
 def test_many_runs_are_cut_short_in_text_alone() -> None:
     answer = ask(*(own(number=number, recipe="smoke") for number in range(12)))
     screen = io.StringIO()

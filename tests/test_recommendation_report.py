@@ -51,16 +51,17 @@ def shown(found: Recommendation, stream: io.StringIO) -> str:
 def test_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     text = re.sub(r"\x1b\[[\d;]*m", "", shown(answer(), Terminal()))
-    assert max(map(len, text.splitlines())) <= 80
+    assert all(len(line) <= 80 for line in text.splitlines() if not line.strip().startswith("luma "))
     joined = " ".join(text.split())
     for part in (
         "ade20k under 20ms, 200gflops, highest mIoU: 3 candidates within budget, 2 with evidence",
-        "mIoU in percent with its 80 % interval, on the EoMT scale, no LUMA run seen",
+        "mIoU in percent with its 80% interval, on the EoMT scale, no LUMA run seen",
         "1= vit_s.dinov3 512 53.9",
         "2= vit_b.dinov3 512 54.0",
         "~15",
         "2 candidates are as good within seed noise; the cheapest that the evidence spans is first",
-        "P(front): that nothing with less latency is as good",
+        "P(best): that nothing within budget has a higher mIoU; P(front): that nothing with less latency is as good",
+        "~: predicted, not measured",
         "binding: 20ms, 50% slack",
         "twice 20ms would buy +4.0 mIoU",
         "next run: ",
@@ -68,7 +69,7 @@ def test_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
         "53.5 mIoU arch_vit_b.dinov3 at 512x512, UPerNet, fine-tuned, single-scale, ADE20K val (paper 1, "
         "https://example.org/1); doubtful: odd",
         "1 candidate may exceed a budget",
-        "18 ms predicted (80 %: 15 to 22), may not meet 20ms",
+        "18 ms predicted (80%: 15 to 22), may not meet 20ms",
         "1 candidate within budget without evidence, not recommended, among them: - swin_t.supervised_in1k",
     ):
         assert part in joined, part
@@ -78,7 +79,7 @@ def test_in_a_pipe_the_table_has_tabs_and_the_reasons_a_column() -> None:
     lines = shown(answer(), io.StringIO()).splitlines()
     heading = next(line for line in lines if not line.startswith("# "))
     assert heading.split("\t") == [
-        "#", "backbone", "px", "mIoU", "80 %", "P(best)", "P(front)", "p50 ms", "GFLOPs", "why",
+        "#", "backbone", "px", "mIoU", "80%", "P(best)", "P(front)", "p50 ms", "GFLOPs", "why",
     ]  # fmt: skip
     rows = [line.split("\t") for line in lines if line[:1].isdigit()]
     assert [row[1] for row in rows] == ["vit_s.dinov3", "vit_b.dinov3"]
@@ -89,6 +90,15 @@ def test_nothing_recommended_is_said() -> None:
     found = replace(answer(), rows=(), binding=None, price=None, num_ties=0)
     text = shown(found, io.StringIO())
     assert "# nothing is recommended: no evidence speaks of any candidate that surely fits" in text
+
+
+def test_commands_are_never_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    line = "luma train vit_b.dinov3 --data ade20k --res 384 --recipe ade20k --head luma"
+    found = replace(answer(), next_run=f"{line} (expected to better this choice by 0.11 mIoU)")
+    lines = shown(found, Terminal()).splitlines()
+    assert "* next run: expected to better this choice by 0.11 mIoU" in lines
+    assert f"    {line}" in lines
 
 
 @pytest.mark.parametrize(("objective", "heading"), [("knee", "P(knee)"), ("miou-per-ms", "P(best)")])

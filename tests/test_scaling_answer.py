@@ -92,7 +92,11 @@ def test_two_resolutions_are_refused_with_the_run_to_do_next(measured: Scaling) 
     found = fit_scaling([], runs, "ade20k", START, HeadConfig())
     assert found.fit is None
     line = next(line for line in printed(found).splitlines() if line.startswith("# No law"))
-    assert "0 sizes, expected at least 3; 2 resolutions, expected at least 3; run next: luma train " in line
+    assert (
+        "0 sizes within a level, expected at least 3; 2 resolutions within a level, expected at least 3; run next:"
+        in line
+    )
+    assert "# luma train " in printed(found)
     assert json.dumps(found.to_json(), allow_nan=False)
 
 
@@ -203,7 +207,10 @@ def test_no_own_runs_is_an_answer(capsys: pytest.CaptureFixture[str], tmp_path: 
     answer = json.loads(capsys.readouterr().out)
     assert answer["schema"] == 1
     assert answer["points"] == []
-    assert answer["refusal"] == "0 sizes, expected at least 3; 0 resolutions, expected at least 3"
+    assert (
+        answer["refusal"]
+        == "0 sizes within a level, expected at least 3; 0 resolutions within a level, expected at least 3"
+    )
     assert answer["next_run"].startswith("luma train ")
     assert answer["split"] == {"n": 0.83, "t": 0.2, "source": "the paper's (arXiv 2607.00687)"}
 

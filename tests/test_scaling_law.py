@@ -100,7 +100,12 @@ def test_huber_is_moved_less_by_a_wrong_result() -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "sides", "said"),
-    [(2, 4, "2 sizes"), (4, 2, "2 resolutions"), (4, 1, "0 resolutions, expected at least 3"), (0, 0, "0 sizes")],
+    [
+        (2, 4, "2 sizes"),
+        (4, 2, "2 resolutions"),
+        (4, 1, "0 resolutions within a level, expected at least 3"),
+        (0, 0, "0 sizes"),
+    ],
 )
 def test_too_few_sizes_or_resolutions_are_refused(sizes: int, sides: int, said: str) -> None:
     points = world.runs(sizes=world.SIZES[4][:sizes], sides=world.SIDES[4][:sides])

@@ -47,6 +47,16 @@ def test_junk_is_refused_with_an_example(text: str) -> None:
         parse_budget(text)
 
 
+@pytest.mark.parametrize("text", ["-5ms", "0gflops", "1e400gflops"])
+def test_a_number_that_bounds_nothing_is_named_as_such(text: str) -> None:
+    with pytest.raises(BadBudget, match="greater than zero"):
+        parse_budget(text)
+
+
+def test_small_exponents_are_read() -> None:
+    assert parse_budget("5e-1gflops").limit == 5e8
+
+
 @pytest.mark.parametrize("limit", [float("nan"), float("inf"), 0.0, -1.0])
 def test_a_limit_that_bounds_nothing_is_refused_in_python_too(limit: float) -> None:
     with pytest.raises(BadBudget, match="greater than zero"):

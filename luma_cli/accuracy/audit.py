@@ -8,17 +8,19 @@ the variance components, which takes minutes instead of a second.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.accuracy.calibration import quantiles
+from luma_cli.accuracy.calibration import BY_LABEL, calibrate, quantiles
 from luma_cli.accuracy.components import Components, initial, learn, load_components
 from luma_cli.accuracy.fit import Fit, fit, leave_out
 from luma_cli.accuracy.observations import Observations, observe
 from luma_cli.accuracy.regret import LEAST_BACKBONES, MODEL, Regret, best_rule, regrets
 from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.unseen import UnseenObjective, unseen_objectives
 from luma_cli.evidence.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -33,10 +35,31 @@ MOST_ROWS = 2 / 3
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """One way to leave rows out: all that share a label."""
+    """One way to leave rows out: all that share a label. only: the label whose rows are scored, all when empty."""
 
     title: str
     label: Callable[[Subject], str]
+    only: str = ""
+
+
+SINCE = 2023
+_YEAR = re.compile(r"\b(20[12]\d)\b|\b([12]\d)[01]\d\.\d{4,5}\b")
+
+
+def year_of(source: str) -> int | None:
+    """When a source was published, by the first year or arXiv number in its name.
+
+    >>> year_of("CSWin README (CVPR 2022)"), year_of("HPM (arXiv 2304.05919)"), year_of("mmsegmentation model zoo")
+    (2022, 2023, None)
+    """
+    found = _YEAR.search(source)
+    if found is None:
+        return None
+    return int(found[1] or f"20{found[2]}")
+
+
+def _age(subject: Subject) -> str:
+    return "later" if (year_of(subject.source) or 0) >= SINCE else subject.source
 
 
 LEFT: tuple[Left, ...] = (
@@ -47,6 +70,7 @@ LEFT: tuple[Left, ...] = (
     Left("source", lambda subject: subject.source),
     Left("head", lambda subject: subject.head),
     Left("resolution", lambda subject: f"{subject.dataset}, {subject.height}, {subject.width}"),
+    Left(f"sources since {SINCE}", _age, only="later"),
 )
 
 
@@ -75,12 +99,16 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """scores: per way, dataset and regime. regrets: by dataset and rule. relearned: components cross-fitted too."""
+    """scores: per way, dataset and regime. regrets: by dataset and rule. relearned: components cross-fitted too.
+
+    unseen: pretraining objectives one by one, by the model as it is.
+    """
 
     num_rows: int
     relearned: bool
     scores: tuple[Score, ...]
     regrets: Mapping[str, Mapping[str, Regret]]
+    unseen: tuple[UnseenObjective, ...] = ()
 
     @property
     def winners(self) -> dict[str, str]:
@@ -98,6 +126,7 @@ class Audit:
                 dataset: {name: asdict(regret) for name, regret in by_rule.items()}
                 for dataset, by_rule in self.regrets.items()
             },
+            "unseen_objectives": [asdict(each) for each in self.unseen],
             "chosen": {dataset: "model" if name == MODEL else name for dataset, name in self.winners.items()},
         }
 
@@ -118,7 +147,14 @@ def audit(rows: Sequence[Evidence], *, relearn: bool = False, components: Compon
         predicted = found if predicted is None else predicted
         scores += _scores(left, observed, truth, found, abs(observed.log_error - means) / sds, labels)
     assert predicted is not None
-    return Audit(len(observed), relearn, tuple(scores), regrets(observed, truth.tolist(), predicted.tolist()))
+    whole = fit(observed, known)
+    return Audit(
+        len(observed),
+        relearn,
+        tuple(scores),
+        regrets(observed, truth.tolist(), predicted.tolist()),
+        unseen_objectives(whole, calibrate(whole)),
+    )
 
 
 def _folds(labels: Sequence[str]) -> NDArray[np.intp]:
@@ -163,9 +199,13 @@ def _scores(
     scores = []
     for (dataset, regime), chosen in sorted(sets.items(), key=lambda each: (each[0][1], each[0][0])):
         counts = Counter(labels[index] for index in chosen)
-        rows = np.array([index for index in chosen if counts[labels[index]] <= MOST_ROWS * len(chosen)], dtype=np.intp)
+        pool = np.array([index for index in chosen if counts[labels[index]] <= MOST_ROWS * len(chosen)], dtype=np.intp)
+        wanted = np.array([left.only in ("", labels[index]) for index in pool], dtype=bool)
+        rows = pool[wanted]
         if not len(rows):
             continue
+        counted = np.array(labels)[pool] if left.title in BY_LABEL else None
+        low, middle, high = _inside(z[pool], folds[pool], counted)[wanted].mean(0).tolist()
         errors = found[rows] - truth[rows]
         tau, num_groups = _tau(observed, rows, truth, found)
         scores.append(
@@ -180,22 +220,21 @@ def _scores(
                 bias=float(errors.mean()),
                 tau=tau,
                 num_groups=num_groups,
-                coverage=_coverage(z[rows], folds[rows]),
+                coverage=(low, middle, high),
             )
         )
     return scores
 
 
-def _coverage(z: Vector, folds: NDArray[np.intp]) -> tuple[float, float, float]:
-    """Shares of |z| inside widths learned from the other folds."""
+def _inside(z: Vector, folds: NDArray[np.intp], labels: NDArray[np.str_] | None) -> NDArray[np.bool_]:
+    """Whether each |z| [n] is inside the widths of LEVELS [n, 3] that the rows of other folds ask for."""
     import numpy as np
 
-    inside = np.zeros((len(z), 3))
+    inside = np.zeros((len(z), 3), dtype=bool)
     for fold in set(folds.tolist()):
-        widths = quantiles(z[folds != fold])
+        widths = quantiles(z[folds != fold], None if labels is None else labels[folds != fold].tolist())
         inside[folds == fold] = z[folds == fold, None] <= np.array(widths)
-    low, middle, high = inside.mean(0)
-    return float(low), float(middle), float(high)
+    return inside
 
 
 def _tau(observed: Observations, rows: NDArray[np.intp], truth: Vector, found: Vector) -> tuple[float | None, int]:

@@ -2,11 +2,13 @@
 
 Log errors have heavier tails than a normal distribution, so the half-widths of the 50, 80 and 90 % intervals are
 quantiles of |z| over left-out rows rather than 0.67, 1.28 and 1.64: per dataset and regime, and per kind of novelty.
-A few rows of a normal distribution are added, so that small samples stay near it.
+Rows of one series, objective or head share most of their error there, so for these every label counts once, however
+many rows it has. A few rows of a normal distribution are added, so that small samples stay near it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -25,6 +27,9 @@ NOVELTIES: tuple[Novelty, ...] = get_args(Novelty)
 LEVELS = (0.5, 0.8, 0.9)
 NORMAL = (0.6745, 1.2816, 1.6449)
 PSEUDO_ROWS = 20
+# Novelties of which a label, not a row, is one observation; this many labels of a normal distribution are added.
+BY_LABEL: frozenset[Novelty] = frozenset({"series", "objective", "head"})
+PSEUDO_LABELS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +69,29 @@ def calibrate(fitted: Fit) -> Calibration:
     names = [noise_name(subject) for subject in observed.subjects]
     widths = {}
     for novelty in NOVELTIES:
-        means, sds = leave_out(fitted, [label_of(subject, novelty) for subject in observed.subjects])
+        labels = [label_of(subject, novelty) for subject in observed.subjects]
+        means, sds = leave_out(fitted, labels)
         z = np.abs(observed.log_error - means) / sds
         for name in sorted(set(names)):
             rows = [index for index, each in enumerate(names) if each == name]
-            widths[f"{name}, {novelty}"] = quantiles(z[rows])
+            counted = [labels[index] for index in rows] if novelty in BY_LABEL else None
+            widths[f"{name}, {novelty}"] = quantiles(z[rows], counted)
     return Calibration(widths)
 
 
-def quantiles(z: Vector) -> tuple[float, float, float]:
-    """Quantiles of |z| at LEVELS, PSEUDO_ROWS of a normal distribution added."""
+def quantiles(z: Vector, labels: Sequence[str] | None = None) -> tuple[float, float, float]:
+    """Quantiles of |z| at LEVELS, some of a normal distribution added; with `labels`, each of these counts once."""
     import numpy as np
 
+    counts = Counter(labels or ())
+    weights = [1.0] * len(z) if labels is None else [1 / counts[label] for label in labels]
+    added = PSEUDO_ROWS if labels is None else PSEUDO_LABELS
     places = (np.arange(PSEUDO_ROWS) + 0.5) / PSEUDO_ROWS
-    padded = np.concatenate([z, _normal_quantile(places)])
-    low, middle, high = np.quantile(padded, LEVELS)
+    values = np.concatenate([z, _normal_quantile(places)])
+    shares = np.concatenate([weights, np.full(PSEUDO_ROWS, added / PSEUDO_ROWS)])
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(shares[order]) - shares[order] / 2
+    low, middle, high = np.interp(LEVELS, below / shares.sum(), values[order])
     return float(low), float(middle), float(high)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from luma_cli.accuracy.calibration import NORMAL, Calibration, Novelty
 from luma_cli.accuracy.components import Components
-from luma_cli.accuracy.design import LUMA_SD
+from luma_cli.accuracy.design import REFERENCE_SD
 from luma_cli.accuracy.fit import NUM_DRAWS
 from luma_cli.accuracy.observations import CENTRE, noise_name
 from luma_cli.accuracy.prediction import Effect, Prediction
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
     from luma_cli.accuracy.prediction import Draws
 
-# What a reader calls the groups, for `--why`. Those of the protocol come last: all candidates share them.
+# What a reader calls the groups, for `--why`. Those of the protocol come last: all candidates share them. Left out are
+# the dataset's level and its regime's: rows tell their sum, not the one without the other.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "size": ("size", "size x dataset", "size curvature", "size x series", "size x objective", "size x head"),
-    "resolution": ("tokens", "tokens x dataset", "low resolution"),
+    "resolution": ("tokens", "tokens x dataset", "low resolution", "luma at a crop"),
     "pretraining": (
         *("kind", "objective", "objective x regime", "objective, frozen", "kind, frozen"),
         *("objective x dataset", "pretraining data", "series x objective"),
@@ -36,7 +37,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "this backbone": ("architecture", "weights", "weights x dataset", "weights, frozen"),
     "head and protocol": (
         *("head", "head x dataset", "recipe", "luma", "changed recipe", "scales", "scales x head"),
-        *("source", "source x head", "iterations", "regime"),
+        *("source", "source x head", "iterations"),
     ),
 }
 
@@ -67,7 +68,9 @@ class LearnedModel:
         """What LUMA's level stands on."""
         if self.sightings.own_luma_runs:
             return f"on the scale of {self.sightings.own_luma_runs} own LUMA runs"
-        return f"on the EoMT scale (LUMA's level is EoMT's +- {100 * LUMA_SD:.0f} % of the error), no LUMA run seen"
+        return (
+            f"on the EoMT scale (LUMA's level is EoMT's +- {100 * REFERENCE_SD:.0f}% of 100 - mIoU), no LUMA run seen"
+        )
 
     def predict(self, subjects: Sequence[Subject]) -> list[Prediction]:
         """Posterior medians with intervals of one training run."""

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from luma_cli.accuracy.design import LUMA_SCALE
+from luma_cli.accuracy.design import REFERENCE_HEAD
 from luma_cli.accuracy.hull import SLACK, Point, hull, span
 from luma_cli.accuracy.prediction import Relation, Support
 from luma_cli.accuracy.subject import Subject
 
 _TOKEN_PIXELS = 256  # patches of 16 x 16
-_PLAIN = ("luma", LUMA_SCALE)
+_PLAIN = ("luma", REFERENCE_HEAD)
 
 
 @dataclass(frozen=True, slots=True)

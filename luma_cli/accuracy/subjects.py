@@ -14,6 +14,7 @@ from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval, Evidence, Regime
 
 _MORE_CLASSES = re.compile(r"2[12]k")
+_LABELLED = re.compile(r"(?:in|imagenet)[-_ ]?(1|21|22)k")  # papers name supervised pretraining by its data alone
 _ITERATIONS = re.compile(r"(\d+) iters")
 
 
@@ -79,12 +80,18 @@ def subject_of_row(row: Evidence) -> Subject:
         height=row.height,
         width=row.width,
         head=row.head or "not stated",
-        recipe=row.recipe,
+        recipe=_recipe(row),
         regime=row.regime,
         eval=row.eval,
         iterations=int(iterations[1]) if iterations else None,
         source=row.source,
     )
+
+
+def _recipe(row: Evidence) -> str:
+    """The recipe; self-training on a larger model's labels is one of its own: it lifts ViT-S by seven points."""
+    taught = "pseudo-labels" if "pseudo-label" in row.extra_data else ""
+    return ", ".join(filter(None, (row.recipe, taught)))
 
 
 def _subject_of_own(row: Evidence) -> Subject:
@@ -129,6 +136,8 @@ def _objective(text: str, data: str, name: str) -> str:
     lower = text.strip().lower()
     if lower in _named_objectives():
         return _named_objectives()[lower]
+    if (labelled := _LABELLED.fullmatch(lower)) is not None:
+        return "supervised_in1k" if labelled[1] == "1" else "supervised_in21k"
     found = cleaning.objective(lower, data, name) if lower else "other"
     tagged = (objective_of(name) or "other") if "." in name else "other"
     if found != "other" or tagged != "other":

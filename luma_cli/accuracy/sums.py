@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Double = NDArray[np.float64]
 
 _all_but_crop = attrgetter(*(each.name for each in fields(Subject) if each.name not in ("height", "width")))
-_crop = attrgetter("dataset", "regime", "height", "width")
+_crop = attrgetter("dataset", "regime", "height", "width", "source", "head")
 
 
 @dataclass(frozen=True)

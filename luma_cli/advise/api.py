@@ -61,7 +61,7 @@ def recommend(
         device,
         head,
     )
-    setting = load(question, question.kinds, database, fit)
+    setting = load(question, (*question.kinds, "macs"), database, fit)
     found = answer(
         question,
         setting.pool,

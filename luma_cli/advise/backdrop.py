@@ -11,6 +11,7 @@ import numpy as np
 from luma_cli.accuracy.model import load_model
 from luma_cli.advise.attainment import attainment
 from luma_cli.advise.axis import axis_kind, place
+from luma_cli.advise.chances import NUM_DRAWS
 from luma_cli.advise.learned_front import has_evidence
 from luma_cli.advise.question import Question
 from luma_cli.advise.setting import Fit, load
@@ -49,7 +50,7 @@ def backdrop(
     if not known:
         return Backdrop((), ())
     places = [place(placed[at], kind) for at in known]
-    reached = attainment(places, setting.model.draws([subjects[at] for at in known]))
+    reached = attainment(places, setting.model.draws([subjects[at] for at in known], NUM_DRAWS))
     rises = [0, *(np.flatnonzero(np.any(np.diff(reached.miou, axis=1) > 0, axis=0)) + 1)]
     back = (lambda value: 1 / value) if kind in FLOORS else float
     return Backdrop(

@@ -107,21 +107,25 @@ def relaxed(budget: Budget) -> Budget:
     return Budget(budget.kind, budget.limit * factor, f"{'half' if budget.is_floor else 'twice'} {budget.text}")
 
 
-def describe(kind: BudgetKind, value: float, convention: FlopConvention = "mac") -> str:
+def describe(kind: BudgetKind, value: float, convention: FlopConvention = "mac", digits: int = 4) -> str:
     """The value with its unit, as a table shows it.
 
     >>> describe("macs", 122_600_000_000), describe("bytes", 2**30)
     ('122.6 GFLOPs', '1.00 GiB')
     """
-    return f"{amount(kind, value, convention)} {_UNITS[kind]}"
+    return f"{amount(kind, value, convention, digits)} {_UNITS[kind]}"
 
 
-def amount(kind: BudgetKind, value: float, convention: FlopConvention = "mac") -> str:
-    """The value alone, in the unit that `describe` names."""
+def amount(kind: BudgetKind, value: float, convention: FlopConvention = "mac", digits: int = 4) -> str:
+    """The value alone, in the unit that `describe` names, to so many significant digits and without an exponent.
+
+    >>> amount("macs", 12_345_600_000_000), amount("ms", 1234.5, digits=3)
+    ('12350', '1230')
+    """
     if kind == "bytes":
         return f"{gibibytes(value):.2f}"
     shown = gflops(value, convention) if kind == "macs" else value / 1e6 if kind == "params" else value
-    return f"{shown:.4g}"
+    return f"{float(f'{shown:.{digits}g}'):.12g}"
 
 
 _UNITS: Mapping[BudgetKind, str] = {
@@ -140,10 +144,11 @@ def explain(quantity: Quantity, convention: FlopConvention = "mac") -> str:
     """The cost with its origin and, where it is not certain, its interval.
 
     >>> explain(Quantity("ms", 18.0, 15.0, 22.0, "predicted"))
-    '18 ms predicted (80 %: 15 to 22)'
+    '18 ms predicted (80%: 15 to 22)'
     """
-    said = f"{describe(quantity.kind, quantity.value, convention)} {quantity.origin}"
+    digits = 3 if quantity.origin == "predicted" else 4  # a prediction is not sure of more
+    said = f"{describe(quantity.kind, quantity.value, convention, digits)} {quantity.origin}"
     if quantity.low < quantity.high and quantity.origin != "measured":
-        ends = (amount(quantity.kind, end, convention) for end in (quantity.low, quantity.high))
-        said += f" (80 %: {' to '.join(ends)})"
+        ends = (amount(quantity.kind, end, convention, digits) for end in (quantity.low, quantity.high))
+        said += f" (80%: {' to '.join(ends)})"
     return said + (", extrapolated" if quantity.extrapolated else "")

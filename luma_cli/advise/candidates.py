@@ -101,7 +101,7 @@ def build(
     missing = [resolution for resolution in resolutions if resolution not in known]
     if missing:
         sizes = ", ".join(map(str, sorted(known)))
-        raise BadResolution(f"no cost is known at {missing[0]} px; recommend answers at --res {sizes}")
+        raise BadResolution(f"no cost is known at {missing[0]} px; luma answers at --res {sizes}")
     priced: dict[tuple[str, int], tuple[int, int] | None] = {}
     found = []
     for spec in specs:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from luma_cli.advise.candidates import Candidate
-from luma_cli.scaling.experiment import most_telling
+from luma_cli.scaling.experiment import MOST_PARAMS, most_telling
 from luma_cli.scaling.optimal import PLAIN
 from luma_cli.scaling.point import Point, tokens_of
 from luma_cli.scaling.series import Model
@@ -23,12 +23,12 @@ LEAST = 3
 def series_of(candidates: Sequence[Candidate], trained: Collection[Run], mious: Mapping[Run, float]) -> list[Candidate]:
     """The grid to work on: card and pretraining with most runs already, of equals the one with the highest mIoU.
 
-    trained: timm name and resolution of comparable runs. mious: expected. Empty when no series has three sizes at three
-    resolutions.
+    trained: timm name and resolution of comparable runs. mious: expected. Sizes beyond MOST_PARAMS are left out, as in
+    the designs of `luma scaling`. Empty when no series has three sizes at three resolutions.
     """
     series: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
     for each in candidates:
-        if each.card and each.backbone_params:
+        if each.card and 0 < (each.backbone_params or 0) <= MOST_PARAMS:
             series[each.card, each.pretraining].append(each)
     grids = {key: each for key, each in series.items() if _is_grid(each)}
     if not grids:

@@ -139,6 +139,8 @@ def _subject(asked: Asked, rows: Sequence[Sighting]) -> tuple[Subject | None, st
         params = float(asked.params_m) * 1e6 if asked.params_m else None
     except ValueError as error:
         return None, str(error)
+    if 0 in (height, width):
+        return None, f"resolution {asked.resolution!r} has no pixels; use e.g. 512 or 512x1024"
     name, pretraining, remark = _named(asked)
     subject = subject_of(
         name,
@@ -154,9 +156,19 @@ def _subject(asked: Asked, rows: Sequence[Sighting]) -> tuple[Subject | None, st
         return None, f"backbone {asked.backbone!r} is not recognised: neither its series nor its size is known"
     if _is_vague(asked, name):
         labels = usual_labels(subject, rows)
-        subject = replace(subject, pretraining=labels)
-        remark = f"{'labels' if asked.pretraining else 'pretraining'} not given, {labels} assumed by its size"
-    return subject, remark
+        said = "labels" if asked.pretraining else "pretraining"
+        return replace(subject, pretraining=labels), f"{said} not given, {labels} assumed by its size"
+    return subject, remark or _misunderstood(asked, subject)
+
+
+def _misunderstood(asked: Asked, subject: Subject) -> str:
+    """A word about pretraining that is not known, and what was taken instead."""
+    tag = "" if asked.pretraining or not _TAG.search(asked.backbone) else asked.backbone.partition(".")[2]
+    said = asked.pretraining or tag
+    alone = subject_of("", subject.dataset, pretraining=said, pretraining_data=asked.pretraining_data)
+    if said.lower() in ("", "other") or alone.pretraining != "other" or (tag and subject.pretraining != "other"):
+        return ""
+    return f"pretraining {said!r} is not known, {subject.pretraining} assumed; luma list shows what is known"
 
 
 def _is_vague(asked: Asked, name: str) -> bool:

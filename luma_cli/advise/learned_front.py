@@ -13,7 +13,7 @@ from luma_cli.advise.attainment import LEVELS, Attainment, attainment
 from luma_cli.advise.axis import draw_places, is_certain, place
 from luma_cli.advise.budgets import TITLES, Priced
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.chances import chances, chances_at
+from luma_cli.advise.chances import NUM_DRAWS, chances, chances_at
 from luma_cli.advise.drawn_front import Floats
 from luma_cli.advise.front import on_front
 from luma_cli.advise.hypervolume import REFERENCE_COST, REFERENCE_MIOU, Hypervolume, hypervolume
@@ -148,7 +148,7 @@ def learned_front(
     if not known:
         raise NoAnswer(_nothing(question, kind, pool, placed))
     chosen, predictions = [each for each, _, _ in known], [prediction for _, prediction, _ in known]
-    draws = model.draws([of for _, _, of in known])
+    draws = model.draws([of for _, _, of in known], NUM_DRAWS)
     places = [place(each, kind) for each in chosen]
     chance = on_front_chances(chosen, kind, places, draws)
     band = attainment(places, draws)
@@ -237,9 +237,9 @@ def _nothing(question: Question, kind: BudgetKind, pool: Sequence[Priced], place
     if not pool:
         return f"no candidate with public weights is left{question.filters}; leave out a filter"
     if not placed:
-        return (
-            f"{TITLES[kind]} is not known of any of {len(pool)} candidates; run luma profile NAME, or take --x gflops"
-        )
+        missing = f"{TITLES[kind]} is not known of any of {len(pool)} candidates; run luma profile NAME"
+        shipped = "" if kind == "joules" else ", name a device whose figures ship, e.g. --device 'RTX 4090',"
+        return f"{missing}{shipped} or take --x gflops"
     nothing = f"no evidence about any of {len(placed)} candidates on {question.dataset}"
     return f"{nothing}; run: luma next --dataset {question.dataset}"
 
@@ -247,7 +247,10 @@ def _nothing(question: Question, kind: BudgetKind, pool: Sequence[Priced], place
 def _said_of_costs(rows: Sequence[FrontRow], kind: BudgetKind) -> list[str]:
     """What the costs of the rows say of themselves, each thing once, with how many say it."""
     said = Counter(row.priced.costs[kind].note for row in rows if row.priced.costs[kind].note)
-    return [f"{TITLES[kind]} of {count} rows: {note}" for note, count in said.most_common(_NUM_COST_NOTES)]
+    return [
+        f"{TITLES[kind]} of {count} row{'s' if count > 1 else ''}: {note}"
+        for note, count in said.most_common(_NUM_COST_NOTES)
+    ]
 
 
 def _notes(kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced], num_chosen: int) -> list[str]:

@@ -27,12 +27,17 @@ def check_known(question: Question, pool: Sequence[Priced], speed: Speed) -> Non
     asked = next(bound, f"--objective {question.objective}")
     reason = speed.why(kind).partition("; try:")[0] or f"nothing is known of {held.TITLES[kind]}"
     anchor = _anchor(question, pool, speed, kind)
-    shipped = "" if question.device else ", or name a device whose figures ship, e.g. --device 'RTX 4090'"
     raise NothingMeasured(
-        f"{asked} cannot be answered: {reason}; run: {_command(question, anchor)}{shipped}",
+        f"{asked} cannot be answered: {reason}; run: {_command(question, anchor)}{shipped_hint(kind, reason)}",
         anchor.name,
         anchor.resolution,
     )
+
+
+def shipped_hint(kind: BudgetKind, reason: str) -> str:
+    """The other way out where the device was none whose figures ship; no energy ships of any."""
+    is_elsewhere = kind != "joules" and "ships" in reason
+    return ", or name a device whose figures ship, e.g. --device 'RTX 4090'" if is_elsewhere else ""
 
 
 def _anchor(question: Question, pool: Sequence[Priced], speed: Speed, kind: BudgetKind) -> Candidate:

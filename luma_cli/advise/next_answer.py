@@ -234,7 +234,7 @@ class _Planner:
             return None
         runs = sum(each.run_key in self.setting.trained for each in grid)
         why = (
-            f"tells most about the exponents of {found.card} x {found.pretraining}, where you have {runs} "
+            f"tells most about the exponents of {found.card} with {found.pretraining}, where you have {runs} "
             f"{'run' if runs == 1 else 'runs'}; a law needs 9, an exponent about 16"
         )
         prospect = next(each for each in self.prospects.values() if each.candidate == found)

@@ -63,7 +63,7 @@ def candidate_of(run: OwnRun) -> Candidate:
 def settled(
     rows: Sequence[OwnRow], within: Collection[Priced], pool: Collection[Priced], question: Question
 ) -> tuple[OwnRow, ...]:
-    """The rows, a budget that a comparable run does not meet now among the reasons."""
+    """The rows, a budget that a comparable run does not meet now among the reasons; those that meet all come first."""
     kept = {each.candidate.run_key for each in within}
     known = {each.candidate.run_key: each for each in pool}
     found = []
@@ -72,7 +72,7 @@ def settled(
         if not row.why_not and key not in kept:
             row = replace(row, why_not=tuple(_unmet(known.get(key), question)))
         found.append(row)
-    return tuple(found)
+    return tuple(sorted(found, key=lambda row: bool(row.why_not)))
 
 
 def _differences(run: OwnRun, question: Question) -> Iterator[str]:

@@ -16,6 +16,7 @@ from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Aside, Price, Reasons, Recommendation, Row
 from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import Priced
+from luma_cli.advise.chances import NUM_DRAWS
 from luma_cli.advise.chooser import Chooser
 from luma_cli.advise.learned_front import has_evidence
 from luma_cli.advise.own_runs import settled
@@ -30,8 +31,6 @@ from luma_cli.evidence.own_run import OwnRow
 from luma_cli.units import Budget
 
 _NUM_ASIDE, _NUM_NEAREST = 3, 5
-# Chances are then within 0.016 (one standard error) of what more draws would say.
-NUM_DRAWS = 1000
 
 
 def recommend(

@@ -65,7 +65,7 @@ def load(
 ) -> Setting:
     """The setting of a question from the shipped tables and the store.
 
-    kinds: of the costs that are needed. database: $LUMA_DB or the data folder when None. A store that cannot be read is
+    kinds: of the costs that are shown. database: $LUMA_DB or the data folder when None. A store that cannot be read is
     only an error where a cost depends on it; else a note says so. Raises NoAnswer, UsageError, StoreError.
     """
     classes = num_classes(question.dataset)
@@ -81,7 +81,7 @@ def load(
         pool = with_measured(pool, speed.bench.rows, question.head)
     evidence = (*facts, *own_rows(runs))
     priced = price(question.eligible(pool), asked, speed, question.head, classes)
-    notes = [*_notes(question, asked, is_timed), *device_notes, *filter(None, [problem])]
+    notes = [*_notes(question, kinds, is_timed), *device_notes, *filter(None, [problem])]
     return Setting(question, tuple(priced), tuple(own), fit(evidence), evidence, speed, tuple(notes))
 
 

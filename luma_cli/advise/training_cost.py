@@ -18,7 +18,7 @@ STEP_PER_FORWARD = 3
 
 @dataclass(frozen=True, slots=True)
 class TrainingCost:
-    """Of one run. low, high: the central 80 % interval, equal to value when counted. source: where it comes from."""
+    """Of one run. low, high: the central 80% interval, equal to value when counted. source: where it comes from."""
 
     value: float
     low: float
@@ -28,9 +28,9 @@ class TrainingCost:
 
     @property
     def text(self) -> str:
-        """e.g. `5.2 GPU-hours (80 %: 4 to 6.8)`."""
+        """e.g. `5.2 GPU-hours (80%: 4 to 6.8)`."""
         said = f"{self.value:.3g}" if self.value < 1000 else f"{self.value:,.0f}"
-        ends = f" (80 %: {self.low:.3g} to {self.high:.3g})" if self.low < self.high else ""
+        ends = f" (80%: {self.low:.3g} to {self.high:.3g})" if self.low < self.high else ""
         return f"{said} {self.unit}{ends}"
 
     def share(self, part: float) -> TrainingCost:

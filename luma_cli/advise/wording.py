@@ -7,7 +7,7 @@ from luma_cli.advise import budgets as held
 from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.question import Question
-from luma_cli.units import FLOORS, Budget, BudgetKind
+from luma_cli.units import FLOORS, Budget
 
 
 def why(question: Question, priced: Priced, prediction: Prediction, *more: str) -> str:
@@ -21,13 +21,17 @@ def compared(question: Question, priced: Priced, miou: float, first: Priced, fir
     mine, theirs = place(priced, question.axis), place(first, question.axis)
     ahead = miou - first_miou
     gap = f"{abs(ahead):.1f} mIoU {'above' if ahead > 0 else 'behind'} the first"
-    price = f"at {mine / theirs:.2g}x its {held.TITLES[_ceiling(question)]}" if mine == mine and theirs > 0 else ""
+    price = f"at {_times(mine / theirs)} {_ceiling(question)}" if mine == mine and theirs > 0 else ""
     return " ".join(filter(None, ("ties with the first," if tie else "", gap, price)))
 
 
-def _ceiling(question: Question) -> BudgetKind:
-    """The kind of the axis, of a rate the time behind it: ratios of costs are said of what is better small."""
-    return "ms" if question.axis in FLOORS else question.axis
+def _times(ratio: float) -> str:
+    return "equal" if f"{ratio:.2g}" in ("1", "0.99") else f"{ratio:.2g}x its"
+
+
+def _ceiling(question: Question) -> str:
+    """What the axis measures, of a rate the time behind it: ratios of costs are said of what is better small."""
+    return "time per image" if question.axis in FLOORS else held.TITLES[question.axis]
 
 
 def _spending(question: Question, priced: Priced) -> list[str]:

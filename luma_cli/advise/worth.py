@@ -48,4 +48,5 @@ def worthiest(
         return f"none is expected to better this by {LEAST_REGRET:g} mIoU; luma next looks at the whole front"
     (pick,) = picks
     line = command(contenders[pick.index][0].candidate, question.dataset, recipe.name, question.head)
-    return f"{line} (expected to save {pick.gain:.2f} mIoU of regret, for {costs[pick.index].text})"
+    worth = f"expected to better this choice by {pick.gain:.2f} mIoU, for {costs[pick.index].text} of training"
+    return f"{line} ({worth}; luma next weighs runs of models that cannot win themselves too)"

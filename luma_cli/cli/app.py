@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
+from errno import ENOSPC
 from types import FrameType
 from typing import Annotated
 
@@ -125,7 +127,7 @@ def _terminated(signum: int, frame: FrameType | None) -> None:
 def _one_line(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     hint = f"; see `{context.command_path} --help`" if context is not None else ""
-    return " ".join(error.format_message().split()).rstrip(".") + hint
+    return " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".") + hint
 
 
 def with_only(name: str) -> typer.Typer:
@@ -158,11 +160,13 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(_STOPPED, _INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe has gone (`luma list | head`): nothing to say, and nothing more to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return 1
     except Exception as error:
         if os.environ.get("LUMA_DEBUG") == "1":
             raise
+        if isinstance(error, OSError) and error.errno == ENOSPC:
+            return _fail(f"no space left on the device{_where(error)}; free some and run this again", 1)
         return _fail(f"unexpected {type(error).__name__}: {_first_line(error)}; LUMA_DEBUG=1 shows where", 1)
     if code == _INTERRUPTED:
         # Typer turns Ctrl-C into an exit code of its own accord.
@@ -174,9 +178,23 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0]
 
 
+def _where(error: OSError) -> str:
+    return f" of {error.filename}" if error.filename else " that the output goes to"
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"luma: {message}", file=sys.stderr)
+    with suppress(BrokenPipeError):
+        print(f"luma: {message}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_stdout()
     return code
+
+
+def _discard_stdout() -> None:
+    """Nobody takes the rest of the output: nothing more is to be flushed at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:

@@ -23,6 +23,7 @@ def tables(found: Audit, speed: SpeedAudit) -> list[Table]:
     regimes = [regime for regime in _REGIMES if any(score.regime == regime for score in found.scores)]
     return [
         *(_accuracy(found, regime) for regime in regimes),
+        *([_unseen(found)] if found.unseen else []),
         *([_regrets(found)] if found.regrets else []),
         _transfer(speed),
         _upsizing(speed),
@@ -34,7 +35,7 @@ def _accuracy(found: Audit, regime: str) -> Table:
     learned = "variance components learned without a fifth of the backbones, five times" if found.relearned else (
         "variance components as shipped")  # fmt: skip
     return Table(
-        columns("left out", "dataset", "rows>", "MAE>", "RMSE>", "bias>", "tau (groups)>", "in 50/80/90 %>"),
+        columns("left out", "dataset", "rows>", "MAE>", "RMSE>", "bias>", "tau (groups)>", "in 50/80/90%>"),
         tuple(_score(score) for score in scores),
         f"{_REGIMES[regime]}: mIoU predicted without all rows of the same ...",
         f"errors in mIoU points; tau: Kendall's within one head and protocol; widths cross-fitted; {learned}",
@@ -52,6 +53,19 @@ def _score(score: Score) -> tuple[str, ...]:
     )
 
 
+def _unseen(found: Audit) -> Table:
+    rows = [
+        (each.objective, each.dataset, str(each.num), f"{each.bias:+.1f}", f"{100 * each.inside_80:.0f}%")
+        for each in found.unseen
+    ]
+    return Table(
+        columns("objective", "dataset", "rows>", "bias>", "in 80%>"),
+        tuple(rows),
+        "Pretraining objectives as if no row had shown them",
+        "fine-tuned; bias: predicted minus measured, mean in mIoU points; rows inside the 80% interval that luma gives",
+    )
+
+
 def _regrets(found: Audit) -> Table:
     rows = [
         (dataset, name, f"{regret.at_1:.2f}", f"{regret.at_3:.2f}", str(regret.num))
@@ -59,7 +73,9 @@ def _regrets(found: Audit) -> Table:
         for name, regret in by_rule.items()
     ]
     decides = "; ".join(
-        f"{'the model' if name == MODEL else name} decides on {dataset}" for dataset, name in found.winners.items()
+        f"{'the model' if rule == MODEL else rule} decides on "
+        + " and ".join(dataset for dataset, winner in found.winners.items() if winner == rule)
+        for rule in dict.fromkeys(found.winners.values())
     )
     return Table(
         columns("dataset", "rule", "regret@1>", "regret@3>", "budgets>"),
@@ -73,7 +89,7 @@ def _regrets(found: Audit) -> Table:
 def _transfer(speed: SpeedAudit) -> Table:
     rows = [
         (
-            each.setting + ("" if each.has_class else " (alone in its class)"),
+            _device(each.setting) + ("" if each.has_class else " (alone in its class)"),
             each.anchor,
             *_errors(each.errors.values()),
         )
@@ -84,20 +100,26 @@ def _transfer(speed: SpeedAudit) -> Table:
         columns("device left out", "measured first", *(f"{count} measured>" for count in NUM_MEASURED)),
         tuple(rows),
         "Throughput carried over to a device that was left out",
-        "median relative error in percent; in brackets, shares inside the 80 and 90 % intervals; classifiers",
+        "median relative error in percent; in brackets, shares inside the 80 and 90% intervals; classifiers",
     )
 
 
 def _upsizing(speed: SpeedAudit) -> Table:
     rows = [
-        (name, *(_error(each, each.num if each else 0) for each in errors)) for name, errors in speed.upsizing.items()
+        (_device(name), *(_error(each, each.num if each else 0) for each in errors))
+        for name, errors in speed.upsizing.items()
     ]
     return Table(
         columns("device", "networks seen smaller>", "networks not seen>"),
         tuple(rows),
         "Throughput at 512 px and more when only sizes below 384 px were seen",
-        "median relative error in percent (shares inside 80 and 90 % intervals), and how many; no head in this table",
+        "median relative error in percent (shares inside 80 and 90% intervals), and how many; no head in this table",
     )
+
+
+def _device(setting: str) -> str:
+    """Device, precision, layout, compiler and torch as words, between which a narrow cell can break."""
+    return setting.replace("/", " ")
 
 
 def _errors(errors: Iterable[Error]) -> list[str]:
@@ -107,5 +129,5 @@ def _errors(errors: Iterable[Error]) -> list[str]:
 def _error(error: Error | None, count: int = 0) -> str:
     if error is None:
         return "none"
-    text = f"{error.median_percent:.1f} % ({error.coverage_80:.2f}, {error.coverage_90:.2f})"
+    text = f"{error.median_percent:.1f}% ({error.coverage_80:.2f}, {error.coverage_90:.2f})"
     return f"{text}, n = {count}" if count else text

@@ -28,14 +28,18 @@ def _list(found: Sequence[Estimate], scale_note: str) -> Table:
         else:
             said = "; ".join(filter(None, (predicted.support.line, predicted.reason, each.remark)))
             rows.append((*what, f"{predicted.miou_percent:.1f}", _span(predicted.interval_80), said))
-    headings = columns("backbone", "res px>", "head", "eval", "mIoU %>", "80 % interval>", "evidence~")
+    headings = columns("backbone", "res px>", "head", "eval", "mIoU %>", "80% interval>", "evidence~")
     title = f"{len(found)} estimates, {_datasets(found)}"
     return Table(headings, tuple(rows), title, _caption(found, scale_note))
 
 
 def _sheet(each: Estimate, scale_note: str, convention: FlopConvention) -> Table:
     asked, predicted = each.asked, each.prediction
-    rows = [("head", asked.head), ("scored", asked.eval), ("resolution", f"{asked.resolution or 'not given'} px")]
+    rows = [
+        ("head", asked.head),
+        ("scored", asked.eval),
+        ("resolution", f"{asked.resolution} px" if asked.resolution else "not given"),
+    ]
     if each.subject is not None:
         size = "not known" if each.subject.params is None else f"{each.subject.params / 1e6:.1f} M parameters"
         guess = ", read off its size word" if each.subject.params_guessed else ""
@@ -49,9 +53,9 @@ def _sheet(each: Estimate, scale_note: str, convention: FlopConvention) -> Table
     if predicted is not None:
         rows += [
             ("mIoU", f"{predicted.miou_percent:.1f} %"),
-            ("50 % interval", _span(predicted.interval_50)),
-            ("80 % interval", _span(predicted.interval_80)),
-            ("90 % interval", _span(predicted.interval_90)),
+            ("50% interval", _span(predicted.interval_50)),
+            ("80% interval", _span(predicted.interval_80)),
+            ("90% interval", _span(predicted.interval_90)),
             ("evidence", predicted.support.line),
             ("extrapolated", predicted.reason or "no"),
         ]
@@ -63,7 +67,7 @@ def _sheet(each: Estimate, scale_note: str, convention: FlopConvention) -> Table
     if not each.costs and each.subject is not None:
         rows.append(("cost", _why_no_cost(asked)))
     caption = "; ".join((_caption([each], scale_note), convention_caption(convention)))
-    return Table(columns("", "~"), tuple(rows), f"{asked.backbone} on {asked.dataset}", caption)
+    return Table(columns("estimate", "value~"), tuple(rows), f"{asked.backbone} on {asked.dataset}", caption)
 
 
 def _why_no_cost(asked: Asked) -> str:

@@ -93,8 +93,10 @@ def _head(row: Evidence) -> str:
 
 
 def _legend(rows: Sequence[Evidence]) -> list[str]:
-    lines = ["at: training crop in pixels; ms: tested at several scales and flips. Figures of two",
-             "heads, or with and without ms, do not compare. `luma evidence show ID`: source"]  # fmt: skip
+    lines = [
+        "at: training crop in pixels; ms: tested at several scales and flips. Figures of two heads, or with and "
+        "without ms, do not compare. `luma evidence show ID`: source"
+    ]
     lines += ["+ trained with further labelled images"] if any(row.extra_data for row in rows) else []
     return lines + (["? doubtful: `luma evidence show ID` says why"] if any(row.doubtful for row in rows) else [])
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _INDENT = "  "
 _UNITS = {"points": " points", "x": "x", "%": " %"}
-_LEGEND = "Brackets are 90 % intervals; > marks the numbers that decide; mIoU in points of a percent scale."
+_LEGEND = "Brackets are 90% intervals; > marks the numbers that decide; mIoU in points of a percent scale."
 
 
 def print_findings(answer: Findings, with_rows: bool = False, file: TextIO | None = None) -> None:
@@ -97,7 +97,7 @@ def _table(answer: Findings) -> Table:
             decides = "yes" if figure.decides else "no"
             cells = (finding.name, finding.verdict, figure.what, number, *ends, figure.unit, figure.counts, decides)
             rows.append(cells)
-    headings = ("claim", "verdict", "figure", "value", "low 90 %", "high 90 %", "unit", "from", "decides")
+    headings = ("claim", "verdict", "figure", "value", "low 90%", "high 90%", "unit", "from", "decides")
     return Table(columns(*headings), tuple(rows), caption="\n".join(_comments(answer)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,13 +12,16 @@ from luma_cli.advise.budgets import TITLES, amount
 from luma_cli.advise.hypervolume import REFERENCE_COST
 from luma_cli.advise.ties import TIE_MIOU
 from luma_cli.report.table import Table, columns, number, print_table
-from luma_cli.units import BudgetKind, gflops, gibibytes
+from luma_cli.units import FLOORS, BudgetKind, gflops, gibibytes
 
 if TYPE_CHECKING:
     from luma_cli.advise.learned_front import FrontRow, LearnedFront, OwnDistance
     from luma_cli.speed.quantity import Quantity
 
 _NUM_OWN = 8
+_DEARER = {False: "twice", True: "half"}
+# Origins of a cost that need no tilde.
+_SURE = frozenset({"exact", "measured"})
 _HEADINGS: Mapping[BudgetKind, str] = {
     "macs": "GFLOPs",
     "params": "M params",
@@ -66,12 +69,25 @@ def front_table(front: LearnedFront) -> Table:
     ]
     return Table(
         columns(
-            "backbone", "px>", *source, f"{_HEADINGS[front.kind]}>", "mIoU>", "80 %>", "P>", "next 2x>", "reached>"
+            "backbone",
+            "px>",
+            *source,
+            f"{_HEADINGS[front.kind]}>",
+            "mIoU>",
+            "80%>",
+            "P>",
+            f"{_dearer(front)}>",
+            "reached>",
         ),
         tuple(rows),
         title=f"{front.question.dataset}: learned front over {TITLES[front.kind]}, {front.num_candidates} candidates",
         caption=_caption(front, origins),
     )
+
+
+def _dearer(front: LearnedFront) -> str:
+    """The next step towards what costs more: twice a cost, half a rate."""
+    return "next 1/2" if front.kind in FLOORS else "next 2x"
 
 
 def _shown(front: LearnedFront) -> list[FrontRow]:
@@ -83,14 +99,18 @@ def _shown(front: LearnedFront) -> list[FrontRow]:
     return shown
 
 
-def _caption(front: LearnedFront, origins: Collection[str]) -> str:
+def _caption(front: LearnedFront, origins: Set[str]) -> str:
     lines = [
-        f"mIoU in percent as predicted for one run, {front.scale_note}, with the central 80 % interval",
-        f"P: chance to be on the front. next 2x: mIoU points that twice the {TITLES[front.kind]} would add",
-        "reached: mIoU that the best at this cost has, whichever it is, with 90/50/10 % probability",
+        f"mIoU in percent as predicted for one run, {front.scale_note}, with the central 80% interval",
+        f"P: chance to be on the front. {_dearer(front)}: mIoU points that {_DEARER[front.kind in FLOORS]} the "
+        f"{TITLES[front.kind]} would add",
+        "reached: mIoU that the best at this cost has, whichever it is, with 90/50/10% probability",
     ]
     if len(origins) == 1:
-        lines.append(f"{TITLES[front.kind]}: {next(iter(origins))}")
+        (origin,) = origins
+        lines.append(f"{TITLES[front.kind]}: {origin}{'' if origin in _SURE else ' (~)'}")
+    elif origins - _SURE:
+        lines.append(f"~: {TITLES[front.kind]} not measured here")
     if (hidden := len(front.rows) - len(_shown(front))) > 0:
         lines.append(f"{hidden} more rows add {TIE_MIOU:g} mIoU or less to the one above; --json has them")
     if any(row.prediction.extrapolated for row in front.rows):
@@ -100,12 +120,11 @@ def _caption(front: LearnedFront, origins: Collection[str]) -> str:
 
 def _cost(front: LearnedFront, quantity: Quantity) -> str:
     said = _amount(front, quantity)
-    return said if quantity.origin in ("exact", "measured") else f"~{said}"
+    return said if quantity.origin in _SURE else f"~{said}"
 
 
 def _amount(front: LearnedFront, quantity: Quantity) -> str:
-    said = amount(front.kind, quantity.value, front.question.convention)
-    return f"{float(said):,.0f}" if "e" in said else said
+    return amount(front.kind, quantity.value, front.question.convention, 3 if quantity.origin == "predicted" else 4)
 
 
 def _ends(ends: tuple[float, float]) -> str:
@@ -145,8 +164,8 @@ def _covered(front: LearnedFront) -> str:
     area = front.hypervolume
     reference = f"{_reference(front):,.0f} {_HEADINGS[front.kind]}"
     return (
-        f"Hypervolume {area.mean:.0f} mIoU points x doublings (80 %: {area.low:.0f} to {area.high:.0f}), "
-        f"up to {reference}, from {front.reference_miou:g} mIoU up."
+        f"Hypervolume {area.mean:.0f} mIoU points x doublings (80%: {area.low:.0f} to {area.high:.0f}), "
+        f"{'down' if front.kind in FLOORS else 'up'} to {reference}, from {front.reference_miou:g} mIoU up."
     )
 
 

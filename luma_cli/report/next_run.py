@@ -53,7 +53,7 @@ def _lines(found: NextRuns) -> Iterator[tuple[str, str]]:
 
 def _run(mark: str, run: NextRun) -> Iterator[tuple[str, str]]:
     low, high = run.prediction.interval_80
-    predicted = f"{run.prediction.miou_percent:.1f} mIoU expected (80 %: {low:.1f} to {high:.1f})"
+    predicted = f"{run.prediction.miou_percent:.1f} mIoU expected (80%: {low:.1f} to {high:.1f})"
     said = "" if run.purpose == "proxy" else f", {predicted}"
     yield mark, f"{run.candidate.label}: {run.cost.text} {run.cost.source}{said}; {run.why}"
     yield " " * len(mark), run.command

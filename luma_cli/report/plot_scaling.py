@@ -40,7 +40,7 @@ def draw_scaling(answer: Scaling) -> Figure:
     _panel(by_size, answer.chosen.points, law, "tokens", told is not None and told.a.tells)
     _panel(by_tokens, answer.chosen.points, law, "params", told is not None and told.b.tells)
     by_size.set_xlabel("backbone parameters (millions)")
-    by_tokens.set_xlabel("side of the square crop (pixels)")
+    by_tokens.set_xlabel("side of a square of as many pixels, sizes side by side")
     title = DATASET_TITLES.get(answer.dataset, answer.dataset)
     figure.text(0.02, 0.985, f"{title}: error by size and resolution", fontsize=7.5, color=INK, va="top")
     lines = textwrap.wrap(_caption(answer), _CAPTION_CHARACTERS)

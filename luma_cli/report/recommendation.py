@@ -14,8 +14,10 @@ from luma_cli.units import BudgetKind, FlopConvention, gflops
 
 if TYPE_CHECKING:
     from luma_cli.advise.answer import Aside, Price, Recommendation, Row
+    from luma_cli.advise.budgets import Priced
     from luma_cli.evidence.evidence import Evidence
     from luma_cli.speed.quantity import Quantity
+    from luma_cli.units import Budget
 
 _NUM_OWN = 8
 _NUM_ASIDE = 3
@@ -28,6 +30,12 @@ _HEADINGS: Mapping[BudgetKind, str] = {
     "bytes": "GiB",
     "joules": "J/img",
     "gpu_hours": "GPU-h",
+}
+# What the chance in the table is of.
+_BEST = {
+    "miou": "P(best): that nothing within budget has a higher mIoU",
+    "miou-per-ms": "P(best): that nothing within budget has more mIoU per ms",
+    "knee": "P(knee): that the front bends most here",
 }
 _OBJECTIVES = {"miou": "highest mIoU", "miou-per-ms": "highest mIoU per ms", "knee": "knee of the front"}
 
@@ -52,7 +60,7 @@ def _table(answer: Recommendation, with_why: bool) -> Table:
     question = answer.question
     best = {"miou": "P(best)", "miou-per-ms": "P(best)", "knee": "P(knee)"}[question.objective]
     kinds = list(dict.fromkeys((*question.kinds, "macs")))
-    headings = ["#>", "backbone", "px>", "mIoU>", "80 %>", f"{best}>", "P(front)>"]
+    headings = ["#>", "backbone", "px>", "mIoU>", "80%>", f"{best}>", "P(front)>"]
     headings += [f"{_HEADINGS[kind]}>" for kind in kinds]
     rows = []
     for row in answer.rows:
@@ -64,7 +72,7 @@ def _table(answer: Recommendation, with_why: bool) -> Table:
         tuple(rows),
         title=f"{question.dataset} under {asked}, {_OBJECTIVES[question.objective]}: "
         f"{answer.num_within_budget} candidates within budget, {answer.num_ranked} with evidence",
-        caption=f"mIoU in percent with its 80 % interval, {answer.scale_note}"
+        caption=f"mIoU in percent with its 80% interval, {answer.scale_note}"
         if answer.rows
         else "nothing is recommended: no evidence speaks of any candidate that surely fits",
     )
@@ -93,8 +101,8 @@ def _cost(quantity: Quantity | None, convention: FlopConvention) -> str:
 
     if quantity is None:
         return "-"
-    mark = "~" if quantity.origin == "predicted" else ""
-    return mark + amount(quantity.kind, quantity.value, convention)
+    predicted = quantity.origin == "predicted"
+    return ("~" if predicted else "") + amount(quantity.kind, quantity.value, convention, 3 if predicted else 4)
 
 
 def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
@@ -102,7 +110,7 @@ def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
     yield "", ""
     yield from _decision(answer)
     yield from _reasons(answer)
-    yield from _aside(answer, answer.may_exceed, "may exceed a budget (the 80 % interval of a predicted cost does)")
+    yield from _aside(answer, answer.may_exceed, "may exceed a budget (the 80% interval of a predicted cost does)")
     yield from _aside(answer, answer.unsupported, "within budget without evidence, not recommended")
     yield from _own_lines(answer)
     yield "", ""
@@ -120,15 +128,28 @@ def _decision(answer: Recommendation) -> Iterator[tuple[str, str]]:
     if any(row.prediction.extrapolated for row in answer.rows):
         yield "* ", "!: extrapolated beyond the evidence; see the row's reason"
     if answer.rows:
-        yield "* ", f"P(front): that nothing with less {_axis(answer)} is as good"
+        yield "* ", f"{_BEST[answer.question.objective]}; P(front): that nothing with less {_axis(answer)} is as good"
+    if any(row.prediction.support.other_heads for row in answer.rows):
+        yield "* ", "other-head fact: a published result with another head than LUMA"
+    if any(cost.origin == "predicted" for row in answer.rows for cost in row.priced.costs.values()):
+        yield "* ", "~: predicted, not measured; the row's line has its interval"
     if answer.binding is not None:
-        from luma_cli.advise.budgets import slack
-
-        yield "* ", f"binding: {answer.binding.text}, {slack(answer.rows[0].priced, answer.binding):.0%} slack"
+        yield "* ", _binding(answer.rows[0].priced, answer.binding)
     if answer.price is not None:
         yield "* ", _price(answer.price)
     if answer.next_run:
-        yield "* ", f"next run: {answer.next_run}"
+        line, _, gain = answer.next_run.partition(" (")
+        yield "* ", f"next run: {gain.removesuffix(')') or line}"
+        if gain:
+            yield "    ", line
+
+
+def _binding(first: Priced, budget: Budget) -> str:
+    from luma_cli.advise.budgets import slack, worst
+
+    quantity = first.costs[budget.kind]
+    end = "" if worst(quantity, budget.is_floor) == quantity.value else " at the dear end of the prediction"
+    return f"binding: {budget.text}, {slack(first, budget):.0%} slack{end}"
 
 
 def _axis(answer: Recommendation) -> str:
@@ -142,18 +163,24 @@ def _axis(answer: Recommendation) -> str:
 def _price(price: Price) -> str:
     low, high = price.interval_80
     return (
-        f"{price.budget.text} would buy {price.points:+.1f} mIoU (80 %: {low:+.1f} to {high:+.1f}), "
+        f"{price.budget.text} would buy {price.points:+.1f} mIoU (80%: {low:+.1f} to {high:+.1f}), "
         f"with {price.candidate.label}"
     )
 
 
 def _reasons(answer: Recommendation) -> Iterator[tuple[str, str]]:
     """Of each row, with --why: what each property contributes, and the nearest results with their sources."""
+    from luma_cli.accuracy.design import USUAL_PARAMS
+
     for row in answer.rows:
         if row.reasons is None:
             continue
         yield "", ""
-        yield "", f"Why {row.candidate.label} (mIoU points against the average, one standard deviation):"
+        yield (
+            "",
+            f"Why {row.candidate.label}: mIoU points, each with its standard deviation, against an average series, "
+            f"pretraining and head, {USUAL_PARAMS / 1e6:.0f} M parameters and the usual crop",
+        )
         for effect in row.reasons.effects:
             yield "    ", f"{effect.points:+6.2f} +- {effect.sd_points:.2f}  {effect.name}"
         for found in row.reasons.evidence:
@@ -201,7 +228,10 @@ def _own_lines(answer: Recommendation) -> Iterator[tuple[str, str]]:
 
 
 def _paragraph(mark: str, text: str, file: TextIO) -> None:
-    """Wrapped text behind a mark, indented under itself."""
+    """Wrapped text behind a mark, indented under itself. A command stays whole, so that it can be copied."""
+    if text.startswith("luma "):
+        print(f"{mark}{text}", file=file)
+        return
     width = max(40, get_terminal_size((80, 24)).columns - 1)
     print(
         textwrap.fill(text, width, break_on_hyphens=False, initial_indent=mark, subsequent_indent=" " * len(mark)),

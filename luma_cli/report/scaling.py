@@ -51,10 +51,15 @@ def print_scaling(
 
 
 def _say(lines: Iterator[str], file: TextIO) -> None:
-    """Wrapped paragraphs on a terminal, comment lines in a pipe."""
+    """Wrapped paragraphs on a terminal, commands whole; comment lines in a pipe."""
     width = max(40, get_terminal_size((80, 24)).columns - 1)
     for line in lines:
-        print(textwrap.fill(line, width, break_on_hyphens=False) if file.isatty() else f"# {line}", file=file)
+        if not file.isatty():
+            print(f"# {line}", file=file)
+        elif line.startswith("luma "):
+            print(f"  {line}", file=file)
+        else:
+            print(textwrap.fill(line, width, break_on_hyphens=False), file=file)
 
 
 def _evidence_lines(answer: Scaling) -> Iterator[str]:
@@ -72,8 +77,9 @@ def _evidence_lines(answer: Scaling) -> Iterator[str]:
         counts = sorted(answer.chosen.left_out.items(), key=lambda each: (-each[1], each[0]))
         yield "Left out: " + "; ".join(f"{reason} ({count})" for reason, count in counts) + "."
     if answer.refusal:
-        next_run = f"; run next: {answer.next_run.train_line(answer.dataset)}" if answer.next_run else ""
-        yield f"No law: {answer.refusal}{next_run}"
+        yield f"No law: {answer.refusal}{'; run next:' if answer.next_run else ''}"
+        if answer.next_run is not None:
+            yield answer.next_run.train_line(answer.dataset)
 
 
 def _count(count: int, noun: str) -> str:
@@ -225,7 +231,8 @@ def _design(design: Experiment, dataset: str, convention: FlopConvention) -> Tab
 
 def _design_lines(answer: Scaling, shown: Experiment) -> Iterator[str]:
     if answer.next_run is not None:
-        yield f"The most telling of them now: {answer.next_run.train_line(answer.dataset)}"
+        yield "The most telling of them now:"
+        yield answer.next_run.train_line(answer.dataset)
     for each in answer.designs:
         if each is not shown:
             yield f"{len(each.runs)} runs (--runs {len(each.runs)}) would tell n within {each.half_width:.2f}."

@@ -20,7 +20,7 @@ NOISE_MIOU = 0.2
 # Sides of a design: 9 runs decide well, 16 give the exponents within 0.05 (docs/scaling.md).
 DECIDE, MEASURE = 3, 4
 # Sizes beyond this are left out of a design where enough smaller ones exist: ViT-7B costs 20 times ViT-H+.
-_MOST_PARAMS = 1.5e9
+MOST_PARAMS = 1.5e9
 # What is believed of (a, b, E, A, B) before any run, as standard deviations: wide, only to rank first runs.
 _BELIEF = (0.3, 0.8, 20.0, 15.0, 15.0)
 _Z90 = 1.645
@@ -104,7 +104,7 @@ def experiment(series: Series, side: int, elasticity: Elasticity, points: Sequen
 def _sizes(series: Series, count: int) -> list[str]:
     """Sizes with public weights, spread in the logarithm of their parameters."""
     params = {name: model.params for (name, _), model in sorted(series.models.items()) if model.public_weights}
-    usual = {name: value for name, value in params.items() if value <= _MOST_PARAMS}
+    usual = {name: value for name, value in params.items() if value <= MOST_PARAMS}
     by_params = {value: name for name, value in sorted(usual.items(), reverse=True)}
     return [by_params[value] for value in _spread(distinct(list(by_params)), count)]
 

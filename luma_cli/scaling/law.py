@@ -125,10 +125,10 @@ def contrasts(points: Sequence[Point]) -> tuple[list[float], list[float]]:
 
 
 def missing(points: Sequence[Point]) -> str:
-    """What keeps the points from being fitted, as `2 resolutions, expected at least 3`; empty when nothing does."""
+    """What keeps the points from being fitted, as `2 resolutions within a level, expected at least 3`; else empty."""
     sizes, tokens = contrasts(points)
     parts = [
-        f"{len(found)} {name}, expected at least {least}"
+        f"{len(found)} {name} within a level, expected at least {least}"
         for name, found, least in (
             ("sizes", sizes, LEAST_SIZES),
             ("resolutions", tokens, LEAST_RESOLUTIONS),

@@ -32,6 +32,10 @@ _SHIPPED_CLASSES = (("cuda half", "none"), ("cuda half", "default"), ("cpu fp32"
 # Latency of one image on a GPU of which only throughput ships: the time at large batches, times what idle units cost,
 # or the time of eager launches where that is longer. Lower end, middle, upper end: assumed; measured ones replace it.
 _ALONE, _LAUNCH_MS = (1.0, 1.2, 1.6), (0.0, 6.0, 16.0)
+_BOUNDED = (
+    "extrapolated: throughput at large batches bounds the latency of one image from below; "
+    f"launches alone are taken to need {_LAUNCH_MS[1]:g} ms ({_LAUNCH_MS[0]:g} to {_LAUNCH_MS[2]:g})"
+)
 _NOTHING = "nothing was measured on this device"
 _RELATED_ONLY = "measured here only with another head, or before driver, torch or power limit changed"
 _RATES: tuple[BudgetKind, ...] = ("images_per_second", "ms")
@@ -96,7 +100,8 @@ class SpeedModel:
         parts = [f"{num} measured" if num else "nothing was measured here"]
         parts += [f"{older} older rows, from another driver, torch or power limit, as evidence"] if older else []
         parts += [f"{self.bench.num_left_out} rows of other conditions left out"] if self.bench.num_left_out else []
-        return f"{label}: {'; '.join(parts)}; others predicted from these and {found.why}"
+        sources = f"these and {found.why}" if num + older else found.why
+        return f"{label}: {'; '.join(parts)}; {'others' if num else 'all'} predicted from {sources}"
 
     def quantity(self, kind: BudgetKind, workload: Workload) -> Quantity | None:
         """The cost of one segmenter; None where nothing can be said, and `why(kind)` says the reason."""
@@ -275,6 +280,6 @@ def _bounded(kind: BudgetKind, rate: Quantity | None, on_cpu: bool) -> Quantity 
     low, value, high = times_ms
     if kind == "fps":
         low, value, high = 1000 / high, 1000 / value, 1000 / low
-    note = "" if on_cpu else "extrapolated: throughput at large batches bounds the latency of one image from below"
+    note = "" if on_cpu else _BOUNDED
     far = rate.extrapolated or not on_cpu
     return Quantity(kind, value, low, high, "predicted", far, "; ".join(filter(None, (note, rate.note))))
