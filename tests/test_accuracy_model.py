@@ -126,7 +126,7 @@ def test_with_next_to_no_evidence_all_is_open(rows: list[Evidence]) -> None:
     draws = model.draws([other])
     assert prediction.extrapolated
     assert prediction.reason == "no evidence on cityscapes"
-    assert prediction.support.line == "no evidence about its series here"
+    assert prediction.support.line == "no evidence about its series on this dataset"
     assert prediction.interval_80[1] - prediction.interval_80[0] > 40
     assert np.isfinite(draws).all()
     assert 0 <= draws.min() <= draws.max() <= 100
@@ -259,6 +259,12 @@ def test_an_own_run_is_reproduced(base: list[Evidence]) -> None:
     prediction = model.predict([subject_of("vit_base_patch14_dinov2.lvd142m", "ade20k", resolution=512)])[0]
     assert prediction.miou_percent == pytest.approx(51.0, abs=0.4)
     assert prediction.support.line.startswith("1 own run")
+
+
+def test_runs_far_off_the_reference_say_so(base: list[Evidence]) -> None:
+    name = "vit_base_patch14_dinov2.lvd142m"
+    assert learn([*base, own(name, 52.0)]).scale_note == "on the scale of 1 own LUMA run"
+    assert "more error (100 - mIoU) than EoMT's" in learn([*base, own(name, 40.0)]).scale_note
 
 
 def test_a_grid_of_own_runs_tells_the_shape_in_resolution(shipped: LearnedModel) -> None:

@@ -103,7 +103,8 @@ def read_asked(path: Path) -> list[Asked]:
                 )
             rows = [{name: (row.get(name) or "").strip() for name in _FIELDS} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as a CSV file: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path} cannot be read as a CSV file: {reason}") from error
     defaults = {"head": "luma", "eval": "single-scale"}
     return [Asked(**{name: text or defaults.get(name, "") for name, text in row.items()}) for row in rows]
 

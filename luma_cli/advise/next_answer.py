@@ -20,7 +20,7 @@ from luma_cli.advise.learned_front import has_evidence
 from luma_cli.advise.next_run import LEAST_REGRET, Bench, NextRun, Pick, Prospect, Purpose, command, first_choice, rival
 from luma_cli.advise.question import Question, unmet
 from luma_cli.advise.setting import Fit, Setting, load
-from luma_cli.advise.subjects import subject
+from luma_cli.advise.subjects import scale_note, subject
 from luma_cli.advise.training_cost import num_images_seen, training_cost, usual_recipe
 from luma_cli.errors import NoAnswer, UsageError
 
@@ -135,7 +135,7 @@ class _Planner:
             proxies=proxies,
             exponents=self._exponents(),
             hours=self.limit if self.in_hours else None,
-            scale_note=self.setting.model.scale_note,
+            scale_note=scale_note(self.setting.model, self.question.head),
             notes=(*self._notes(known, batch, is_settled), *self.setting.notes),
         )
 
@@ -250,6 +250,8 @@ class _Planner:
         if known and not self.setting.trained:
             notes.append("no comparable run of your own yet: the first one also tells how LUMA's level compares")
         if batch:
+            if batch[0].purpose == "budget":
+                notes.append("regret: mIoU that what is recommended is expected to lack against the best within budget")
             notes.append(f"recipe {self.recipe.name}; proxies compare with each other alone, never with full runs")
         return notes
 

@@ -92,7 +92,9 @@ def _cells(row: Row) -> list[str]:
 
 
 def _chance(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    if value is None:
+        return "-"
+    return "<0.01" if value < 0.005 else f"{value:.2f}"
 
 
 def _cost(quantity: Quantity | None, convention: FlopConvention) -> str:
@@ -110,8 +112,8 @@ def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
     yield "", ""
     yield from _decision(answer)
     yield from _reasons(answer)
-    yield from _aside(answer, answer.may_exceed, "may exceed a budget (the 80% interval of a predicted cost does)")
-    yield from _aside(answer, answer.unsupported, "within budget without evidence, not recommended")
+    yield from _aside(answer.may_exceed, "may exceed a budget (the 80% interval of a predicted cost does)")
+    yield from _aside(answer.unsupported, "within budget without evidence, not recommended")
     yield from _own_lines(answer)
     yield "", ""
     for note in answer.notes:
@@ -195,7 +197,7 @@ def _result(found: Evidence) -> str:
     return f"{found.miou_percent:g} mIoU {found.backbone} at {found.size}, {scale} ({source}){doubt}"
 
 
-def _aside(answer: Recommendation, aside: Aside, what: str) -> Iterator[tuple[str, str]]:
+def _aside(aside: Aside, what: str) -> Iterator[tuple[str, str]]:
     if not aside.count:
         return
     yield "", ""

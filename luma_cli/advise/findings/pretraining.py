@@ -43,7 +43,7 @@ RULE = one_line(
     f"""
     Typical gap (root mean square, mIoU points) between two objectives on one architecture, over that between
     two architectures of different series and similar size (parameters within {SIZE_TOLERANCE}x) with one
-    objective; both within one table, so head, protocol, crop and schedule are equal. Supported when the 90 %
+    objective; both within one table, so head, protocol, crop and schedule are equal. Supported when the 90%
     interval of the ratio, sources resampled, lies above 1 for fine-tuned heads, contradicted when below 1.
     Needs {FEWEST_PAIRS} pairs of each kind from {FEWEST_PUBLISHERS} sources each. Frozen probes are shown apart
     and do not decide: LUMA is fine-tuned.
@@ -69,7 +69,7 @@ def pretraining(evidence: Sequence[Evidence], dataset: str, effects: Mapping[str
         claim=CLAIM,
         rule=RULE,
         verdict=verdict,
-        because=_because(verdict, ratio, missing, title),
+        because=_because(verdict, missing, title),
         figures=(
             *_figures(*fine_tuned, f"fine-tuned, {title}", decides=True),
             *_figures(*frozen, f"frozen, {title}", decides=False),
@@ -119,7 +119,7 @@ def _verdict(ratio: Interval | None, missing: str) -> Verdict:
     return SUPPORTED if ratio.above(1) else CONTRADICTED if ratio.below(1) else UNDECIDED
 
 
-def _because(verdict: Verdict, ratio: Interval | None, missing: str, title: str) -> str:
+def _because(verdict: Verdict, missing: str, title: str) -> str:
     if missing:
         return f"only {missing} on {title}, fine-tuned; needs {FEWEST_PAIRS} from {FEWEST_PUBLISHERS} of each kind"
     if verdict == UNDECIDED:
