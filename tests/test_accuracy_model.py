@@ -126,7 +126,7 @@ def test_with_next_to_no_evidence_all_is_open(rows: list[Evidence]) -> None:
     draws = model.draws([other])
     assert prediction.extrapolated
     assert prediction.reason == "no evidence on cityscapes"
-    assert prediction.support.line == "no evidence about its series here"
+    assert prediction.support.line == "no evidence about its series on this dataset"
     assert prediction.interval_80[1] - prediction.interval_80[0] > 40
     assert np.isfinite(draws).all()
     assert 0 <= draws.min() <= draws.max() <= 100

@@ -106,7 +106,7 @@ def test_other_datasets_and_series_do_not_speak() -> None:
     rows = row("swin_tiny", dataset="cityscapes"), row("convnext_tiny")
     found = sightings(*rows).support(swin())
     assert found.ids == ()
-    assert found.line == "no evidence about its series here"
+    assert found.line == "no evidence about its series on this dataset"
 
 
 def test_own_runs_come_first_then_the_protocol_asked_for() -> None:

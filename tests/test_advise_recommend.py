@@ -184,7 +184,7 @@ class TestEvidence:
         answer = ask("200gflops", candidates=[*CARDS, unseen])
         assert unseen.name not in names(answer)
         assert answer.unsupported.count == 1
-        assert "no evidence about its series here; extrapolated: " in answer.unsupported.rows[0].why
+        assert "no evidence about its series on this dataset; extrapolated: " in answer.unsupported.rows[0].why
 
     def test_no_evidence_at_all_recommends_nothing(self) -> None:
         answer = ask("200gflops", model=TableModel({}))

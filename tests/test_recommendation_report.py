@@ -104,3 +104,28 @@ def test_commands_are_never_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("objective", "heading"), [("knee", "P(knee)"), ("miou-per-ms", "P(best)")])
 def test_the_chance_is_of_the_objective(objective: str, heading: str) -> None:
     assert heading in shown(answer(objective=objective), io.StringIO())
+
+
+def test_a_chance_that_rounds_to_nothing_is_small_and_not_none() -> None:
+    found = answer()
+    rows = (replace(found.rows[0], best=0.004, on_front=0.0), *found.rows[1:])
+    row = next(line for line in shown(replace(found, rows=rows), io.StringIO()).splitlines() if line.startswith("1="))
+    assert row.split("\t")[5:7] == ["<0.01", "<0.01"]
+
+
+def test_what_costs_rest_on_is_a_note() -> None:
+    question = Question("ade20k", (parse_budget("20ms"),))
+    pool = [
+        replace(each, costs={**each.costs, "ms": replace(each.costs["ms"], note="from throughput; not measured")})
+        for each in price([BEST, CHEAP], question.kinds, SPEED, "luma", 150)
+    ]
+    assert recommend(question, pool, MODEL, speed=SPEED).notes == ("latency: from throughput; not measured",)
+
+
+def test_the_scale_is_of_the_head_that_was_asked_for() -> None:
+    assert "on the EoMT scale" in answer().scale_note
+    assert answer(head="linear").scale_note == "on the scale of the linear head"
+    bare = answer(head="none")
+    assert bare.scale_note == answer().scale_note
+    assert any("mIoU is with the LUMA head" in note for note in bare.notes)
+    assert [row.prediction for row in bare.rows] == [row.prediction for row in answer().rows]

@@ -54,7 +54,7 @@ class Support:
         )
         said = [f"{count} {one if count == 1 else many}" for count, one, many in parts if count]
         if not said:
-            return "no evidence about its series here"
+            return "no evidence about its series on this dataset"
         if self.relation == "these weights":
             return ", ".join(said)
         about = self.relation.removeprefix("same ")

@@ -19,7 +19,7 @@ from luma_cli.advise.front import on_front
 from luma_cli.advise.hypervolume import REFERENCE_COST, REFERENCE_MIOU, Hypervolume, hypervolume
 from luma_cli.advise.knee import Knee, knee, marginal_prices
 from luma_cli.advise.question import Question
-from luma_cli.advise.subjects import subject
+from luma_cli.advise.subjects import scale_note, subject
 from luma_cli.errors import NoAnswer
 from luma_cli.evidence.own_run import OwnRow
 from luma_cli.units import BudgetKind
@@ -164,7 +164,7 @@ def learned_front(
         hypervolume=hypervolume(places, draws, REFERENCE_COST[kind], REFERENCE_MIOU.get(question.dataset, 0.0)),
         own=own_distances(own, placed, rows, kind),
         num_candidates=len(chosen),
-        scale_note=model.scale_note,
+        scale_note=scale_note(model, question.head),
         notes=tuple([*_notes(kind, pool, placed, len(chosen)), *_said_of_costs(rows, kind)]),
     )
 

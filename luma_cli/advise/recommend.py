@@ -23,7 +23,7 @@ from luma_cli.advise.own_runs import settled
 from luma_cli.advise.pricing import Speed
 from luma_cli.advise.question import Question, unmet
 from luma_cli.advise.ranking import Order, Ranked, order
-from luma_cli.advise.subjects import subject
+from luma_cli.advise.subjects import scale_note, subject
 from luma_cli.advise.wording import compared, why
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence
@@ -69,7 +69,7 @@ def recommend(
     return Recommendation(
         question=question,
         rows=rows,
-        scale_note=model.scale_note,
+        scale_note=scale_note(model, question.head),
         num_within_budget=len(within),
         num_ranked=len(supported),
         num_ties=found.num_ties,
@@ -78,7 +78,7 @@ def recommend(
         price=desk.price(priced, found.rows, binding) if binding and question.objective == "miou" else None,
         may_exceed=desk.aside(may_exceed),
         unsupported=desk.aside([each.priced for each in judged if not has_evidence(each.prediction)]),
-        notes=(*_chooser_notes(chooser), *_notes(question, priced)),
+        notes=(*_chooser_notes(chooser), *_notes(question, priced), *_said_of_costs(question, rows)),
         next_run=desk.next_run(judged, own) if judged else "",
         measured_here=settled(own, within, priced, question),
     )
@@ -216,11 +216,24 @@ def _chooser_notes(chooser: Chooser | None) -> list[str]:
 
 def _notes(question: Question, pool: Sequence[Priced]) -> list[str]:
     notes = []
-    if question.head != "luma":
+    if question.head == "none":
+        notes.append("costs are of the backbone alone; mIoU is with the LUMA head, whose costs come on top")
+    elif question.head != "luma":
         notes.append(f"costs are with head {question.head}; backbones that it cannot be attached to are left out")
     for kind in question.kinds:
         uncounted = sum(kind not in each.costs for each in pool)
         if uncounted:
             reason = "only known as a lower bound" if kind in held.EXACT else "not known on this device"
             notes.append(f"{uncounted} candidates left out: their {held.TITLES[kind]} are {reason}")
+    return notes
+
+
+def _said_of_costs(question: Question, rows: Iterable[Row]) -> list[str]:
+    """What the costs of the rows say of themselves, each thing once."""
+    notes = []
+    for kind in question.kinds:
+        said = [row.priced.costs[kind].note for row in rows if kind in row.priced.costs]
+        parts = dict.fromkeys(part for note in said for part in note.split("; ") if part)
+        if parts:
+            notes.append(f"{held.TITLES[kind]}: {'; '.join(parts)}")
     return notes

@@ -29,9 +29,8 @@ class TrainingCost:
     @property
     def text(self) -> str:
         """e.g. `5.2 GPU-hours (80%: 4 to 6.8)`."""
-        said = f"{self.value:.3g}" if self.value < 1000 else f"{self.value:,.0f}"
-        ends = f" (80%: {self.low:.3g} to {self.high:.3g})" if self.low < self.high else ""
-        return f"{said} {self.unit}{ends}"
+        ends = f" (80%: {rounded(self.low)} to {rounded(self.high)})" if self.low < self.high else ""
+        return f"{rounded(self.value)} {self.unit}{ends}"
 
     def share(self, part: float) -> TrainingCost:
         """The cost of this part of the schedule."""
@@ -40,6 +39,15 @@ class TrainingCost:
     def to_json(self) -> dict[str, Any]:
         """The value with its unit, interval and source."""
         return {"value": self.value, "interval_80": [self.low, self.high], "unit": self.unit, "source": self.source}
+
+
+def rounded(value: float) -> str:
+    """A cost to three digits, thousands separated, without an exponent.
+
+    >>> rounded(5.234), rounded(44_412.0)
+    ('5.23', '44,400')
+    """
+    return f"{value:.3g}" if value < 999.5 else f"{float(f'{value:.3g}'):,.0f}"
 
 
 def usual_recipe(dataset: str, head: str) -> Recipe:

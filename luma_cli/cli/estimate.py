@@ -34,7 +34,7 @@ def estimate(
 ) -> None:
     """Estimate the mIoU of a segmenter on its own head's scale, and what it costs.
 
-    Intervals of 50, 80 and 90 % are of one training run. Costs are exact, measured or predicted, and say which.
+    Intervals of 50, 80 and 90% are of one training run. Costs are exact, measured or predicted, and say which.
     """
     from luma_cli.advise.estimate import Asked, read_asked
     from luma_cli.advise.estimate_api import estimate_all

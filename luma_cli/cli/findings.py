@@ -22,7 +22,7 @@ def findings(
 ) -> None:
     """Test the paper's claims on published results, your own runs and your profiles.
 
-    Each has a verdict (supported, contradicted, not enough evidence) by a rule fixed beforehand, its numbers with 90 %
+    Each has a verdict (supported, contradicted, not enough evidence) by a rule fixed beforehand, its numbers with 90%
     intervals, the rows behind them, and the commands that would settle it.
     """
     from luma_cli.advise.findings.api import findings as answer

@@ -54,7 +54,10 @@ class Session:
         except NothingMeasured as nothing:
             self._profile([(nothing.name, nothing.resolution)])
             found = self.ask(top=_WIDE)
-        self._profile((each.name, each.resolution) for each in shortlist(found))
+        wanted = shortlist(found)
+        if not wanted:
+            print("luma: --measure has nothing to measure: no budget asks for more than is known", file=sys.stderr)
+        self._profile((each.name, each.resolution) for each in wanted)
 
     def offers(self) -> bool:
         """Whether there is something to measure here and the user, on a terminal, wants it now."""

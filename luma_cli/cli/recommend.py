@@ -70,7 +70,7 @@ def recommend(
     """Recommend backbone, pretraining and resolution under a budget.
 
     GFLOPs and parameters are exact and include --head; ms, fps, img/s, GiB, J and GPU-hours are measured, shipped or
-    predicted, and say which. A predicted cost must fit at the dear end of its 80 % interval. mIoU is predicted from
+    predicted, and say which. A predicted cost must fit at the dear end of its 80% interval. mIoU is predicted from
     published results and your own runs. Exit code 1 when nothing can be recommended.
     """
     if audit:

@@ -131,6 +131,8 @@ def _objective(row: Evidence) -> dict[str, Any]:
     named = objective_named(row.pretraining_raw.lower())
     if row.pretraining == cleaning.OTHER and named is not None:
         return {"pretraining": named.name}
+    if row.pretraining == cleaning.OTHER and row.pretraining_raw:
+        return {"pretraining": cleaning.supervised(row.pretraining_raw, row.pretraining_data, row.backbone)}
     return {} if row.pretraining_raw or row.pretraining != cleaning.OTHER else {"pretraining": ""}
 
 

@@ -22,7 +22,7 @@ def _list(found: Sequence[Estimate], scale_note: str) -> Table:
     rows = []
     for each in found:
         predicted = each.prediction
-        what = (each.asked.backbone, each.asked.resolution or "-", each.asked.head, each.asked.eval)
+        what = (each.asked.backbone or "(no name)", each.asked.resolution or "-", each.asked.head, each.asked.eval)
         if predicted is None:
             rows.append((*what, "-", "-", each.remark))
         else:
@@ -71,9 +71,11 @@ def _sheet(each: Estimate, scale_note: str, convention: FlopConvention) -> Table
 
 
 def _why_no_cost(asked: Asked) -> str:
+    if not asked.resolution:
+        return "not counted: no crop given; try --res 512"
     if asked.head not in get_args(HeadName):
         return f"not counted: luma attaches {', '.join(get_args(HeadName))}, not {asked.head}"
-    return f"not in the cost table; try luma cost {asked.backbone} --res {asked.resolution or 512}"
+    return f"not in the cost table; try luma cost {asked.backbone} --res {asked.resolution}"
 
 
 def _span(interval: tuple[float, float]) -> str:
@@ -81,7 +83,7 @@ def _span(interval: tuple[float, float]) -> str:
 
 
 def _datasets(found: Sequence[Estimate]) -> str:
-    return ", ".join(sorted({each.asked.dataset for each in found}))
+    return ", ".join(sorted({each.asked.dataset for each in found if each.asked.dataset}))
 
 
 def _caption(found: Sequence[Estimate], scale_note: str) -> str:

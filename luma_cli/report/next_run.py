@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
+from luma_cli.advise.training_cost import rounded
+
 if TYPE_CHECKING:
     from luma_cli.advise.next_answer import NextRuns
     from luma_cli.advise.next_run import NextRun
@@ -61,5 +63,5 @@ def _run(mark: str, run: NextRun) -> Iterator[tuple[str, str]]:
 
 def _together(found: NextRuns) -> str:
     total = sum(run.cost.value for run in found.batch)
-    said = f"{total:.3g}" if total < 1000 else f"{total:,.0f}"
-    return f"{said} {found.batch[0].cost.unit} for {len(found.batch)} {'run' if len(found.batch) == 1 else 'runs'}"
+    runs = "1 run" if len(found.batch) == 1 else f"{len(found.batch)} runs"
+    return f"{rounded(total)} {found.batch[0].cost.unit} for {runs}"

@@ -92,7 +92,9 @@ def _cells(row: Row) -> list[str]:
 
 
 def _chance(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    if value is None:
+        return "-"
+    return "<0.01" if value < 0.005 else f"{value:.2f}"
 
 
 def _cost(quantity: Quantity | None, convention: FlopConvention) -> str:

@@ -23,7 +23,7 @@ def counted(number: int, one: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and its central 90 % interval, both ends None where there is too little to resample."""
+    """An estimate and its central 90% interval, both ends None where there is too little to resample."""
 
     value: float
     low: float | None = None
@@ -56,7 +56,7 @@ class Figure:
     digits: int = 2
 
     def to_json(self) -> dict[str, Any]:
-        """Fields as `luma findings --json` prints them; the interval covers 90 %."""
+        """Fields as `luma findings --json` prints them; the interval covers 90%."""
         value = self.value
         has_interval = value is not None and value.low is not None
         return {

@@ -41,7 +41,7 @@ RULE = one_line(
     f"""
     At each resolution and set of conditions of one device, over the speeds that plain ViTs span: mIoU lost by taking
     the best plain ViT that is as fast rather than the best model that is, mean over log speed, accuracy predicted for
-    {PRETRAINING} on every architecture, 90 % interval from joint draws. A front is held where the loss lies below
+    {PRETRAINING} on every architecture, 90% interval from joint draws. A front is held where the loss lies below
     {MARGIN} mIoU, lost where above. Segmenters that you profiled decide; needs {FEWEST_VITS} ViTs and {FEWEST_OTHERS}
     others at each of {FEWEST_RESOLUTIONS} resolutions, one of {LARGE_PX} px or more, both with and without
     FlashAttention. Contradicted where one front is lost, supported where all are held. timm's classifiers are shown
@@ -201,7 +201,7 @@ def _because(verdict: Verdict, found: Sequence[tuple[_Front, Held]], own: Sequen
 def _figure(of: _Front, result: Held) -> Figure:
     counts = (
         f"{len(of.vits)} ViTs, {len(of.rates) - len(of.vits)} others; "
-        f"a ViT is best at {result.share_percent:.0f} % of speeds"
+        f"a ViT is best at {result.share_percent:.0f}% of speeds"
     )
     return Figure(f"loss with ViTs alone, {of.title}", result.loss_points, "points", counts, "", of.decides, 1)
 

@@ -33,9 +33,9 @@ CHEAPER_SHARE = 90.0
 RULE = one_line(
     f"""
     Cost: multiply-adds of the whole segmenter with LUMA against EoMT, exact, of every backbone that takes both
-    heads; lower where at least {CHEAPER_SHARE:.0f} % of them are cheaper at 512 px. Accuracy: your runs of one
+    heads; lower where at least {CHEAPER_SHARE:.0f}% of them are cheaper at 512 px. Accuracy: your runs of one
     backbone at one resolution with both heads, the official recipe of each, mean over seeds, LUMA minus EoMT,
-    with Student's 90 % interval over at least {FEWEST_VALUES} backbones. Supported when cost is lower and
+    with Student's 90% interval over at least {FEWEST_VALUES} backbones. Supported when cost is lower and
     the interval lies above -{MARGIN} mIoU; contradicted when cost is not lower or the interval lies below
     -{MARGIN}.
     """
@@ -153,7 +153,7 @@ def _cost_figures(counted: Sequence[_Costs]) -> list[Figure]:
     for each in counted:
         counts = (
             f"{min(each.total):.3f} to {max(each.total):.3f} over {len(each.total)} backbones, "
-            f"{each.cheaper_percent:.0f} % cheaper; head alone {median(each.head):.2f}x"
+            f"{each.cheaper_percent:.0f}% cheaper; head alone {median(each.head):.2f}x"
         )
         what = f"multiply-adds, LUMA over EoMT, {each.resolution} px, median"
         decides = each.resolution == _PX

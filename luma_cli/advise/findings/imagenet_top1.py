@@ -38,7 +38,7 @@ RULE = one_line(
     f"""
     Pearson r within head, protocol and crop, between top-1 of the exact checkpoint and its fine-tuned mIoU, one
     figure per checkpoint and table, sources resampled. Across objectives the architecture is fixed, across
-    architectures the objective and its data are. Supported when the 90 % interval across objectives lies below
+    architectures the objective and its data are. Supported when the 90% interval across objectives lies below
     {LIMIT} (half of the variance), contradicted when above. Needs {FEWEST_OBJECTIVES} objectives,
     {FEWEST_PUBLISHERS} sources and {FEWEST_FREEDOM} figures beyond one per group.
     """

@@ -62,7 +62,7 @@ RULE = one_line(
     f"""
     A mixer against the plain ViT of its size at the same resolution of {SMALLEST_PX} px or more, on one device under
     equal conditions, with FlashAttention: ratio of throughput and of peak memory, geometric mean per kind of mixer,
-    Student's 90 % interval over at least {FEWEST_VALUES} kinds; and mIoU of your own runs, mixer minus ViT. Supported
+    Student's 90% interval over at least {FEWEST_VALUES} kinds; and mIoU of your own runs, mixer minus ViT. Supported
     when memory lies below 1, throughput below 1 and mIoU below +{MARGIN}. Contradicted when memory lies above 1, or
     throughput above 1 and mIoU above -{MARGIN}. Classifiers of the WTF benchmark are shown and do not decide.
     """
@@ -237,7 +237,7 @@ def _rows(
     plain = {row.side for row, _ in wtf.at_equal_top1(classifiers)}
     used = [row for row in classifiers if row.kind or (row.is_plain and row.side in plain)]
     shown = [
-        Row(row.id, f"{row.top1_percent:.1f} % top-1, {row.throughput:.0f} img/s at {row.side} px", wtf.SOURCE)
+        Row(row.id, f"{row.top1_percent:.1f}% top-1, {row.throughput:.0f} img/s at {row.side} px", wtf.SOURCE)
         for row in used
     ]
     return tuple(sorted([*profiles, *own_rows(runs, ids), *shown]))

@@ -43,7 +43,7 @@ RULE = one_line(
     f"""
     Typical gap (root mean square, mIoU points) between two objectives on one architecture, over that between
     two architectures of different series and similar size (parameters within {SIZE_TOLERANCE}x) with one
-    objective; both within one table, so head, protocol, crop and schedule are equal. Supported when the 90 %
+    objective; both within one table, so head, protocol, crop and schedule are equal. Supported when the 90%
     interval of the ratio, sources resampled, lies above 1 for fine-tuned heads, contradicted when below 1.
     Needs {FEWEST_PAIRS} pairs of each kind from {FEWEST_PUBLISHERS} sources each. Frozen probes are shown apart
     and do not decide: LUMA is fine-tuned.

@@ -41,7 +41,7 @@ def multiplicities(num_clusters: int, num_draws: int = NUM_DRAWS, seed: int = SE
 
 
 def cluster_interval(clusters: Sequence[Hashable], statistic: Callable[[Numbers], Numbers]) -> Interval | None:
-    """The statistic on all rows with its 90 % percentile interval.
+    """The statistic on all rows with its 90% percentile interval.
 
     statistic: from weights [draws, rows] to one number a draw, NaN where undefined; weights are how often a row's
     cluster was drawn. No ends with fewer than FEWEST_CLUSTERS clusters. None when undefined on all rows.
@@ -70,7 +70,7 @@ def percentiles(value: float, drawn: Numbers, tail: float = TAIL) -> Interval:
 
 
 def expanded_tail(num_clusters: int) -> float:
-    """The probability below which the bootstrap of so many clusters is cut for a 90 % interval; 5 % of infinitely many.
+    """The probability below which the bootstrap of so many clusters is cut for a 90% interval; 5% of infinitely many.
 
     >>> round(expanded_tail(10), 3)
     0.027

@@ -34,7 +34,7 @@ CLAIM = f"Of more compute most belongs in parameters: N* grows as C^{PAPER.size}
 RULE = one_line(
     f"""
     The law error = E + A N^-a + B T^-b on results of at least 3 sizes and 3 resolutions, residual bootstrap; exponents
-    at the cost elasticities of ViT-B at 512 px. Decided where both 90 % intervals are at most {WIDEST} wide: supported
+    at the cost elasticities of ViT-B at 512 px. Decided where both 90% intervals are at most {WIDEST} wide: supported
     when that of N holds {PAPER.size} and that of T {PAPER.tokens}, contradicted when one does not. Your own runs decide
     alone where they tell; published results are taken with them where they do not.
     """

@@ -1,4 +1,4 @@
-"""A mean with Student's 90 % interval, for a handful of independent values."""
+"""A mean with Student's 90% interval, for a handful of independent values."""
 
 from __future__ import annotations
 

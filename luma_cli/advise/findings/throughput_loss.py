@@ -29,7 +29,7 @@ class Held:
 
 
 def held(rates: Floats, accuracy: Floats, is_class: Flags) -> Held:
-    """What the class holds, from joint draws of the accuracy [draws, models], with the 90 % interval of the loss.
+    """What the class holds, from joint draws of the accuracy [draws, models], with the 90% interval of the loss.
 
     rates: images per second. Needs two models of the class with different rates. The best at a speed is the best in
     mean accuracy, as an adviser would have to choose; the best of each draw would be whichever is least certain.
