@@ -261,6 +261,12 @@ def test_an_own_run_is_reproduced(base: list[Evidence]) -> None:
     assert prediction.support.line.startswith("1 own run")
 
 
+def test_runs_far_off_the_reference_say_so(base: list[Evidence]) -> None:
+    name = "vit_base_patch14_dinov2.lvd142m"
+    assert learn([*base, own(name, 52.0)]).scale_note == "on the scale of 1 own LUMA run"
+    assert "more error (100 - mIoU) than EoMT's" in learn([*base, own(name, 40.0)]).scale_note
+
+
 def test_a_grid_of_own_runs_tells_the_shape_in_resolution(shipped: LearnedModel) -> None:
     """Error with an additive part of the tokens, as `luma scaling` fits it: no power law, and yet followed."""
     names = [f"vit_{size}_patch16_dinov3.lvd1689m" for size in ("small", "base", "large")]

@@ -64,3 +64,10 @@ def test_price_of_a_doubling() -> None:
 def test_costs_that_have_no_logarithm() -> None:
     with pytest.raises(ValueError, match="greater than zero"):
         knees([0.0], [[50.0]])
+
+
+def test_what_scores_below_the_least_does_not_set_the_chord() -> None:
+    costs, draws = [1, 2, 4, 8, 16], [[20.0, 36.0, 44.0, 46.0, 47.0]]
+    assert knees(costs, draws) == [2]
+    assert knees(costs, draws, least_miou=40.0) == [3]
+    assert knees(costs, draws, least_miou=60.0) == [-1]

@@ -66,11 +66,20 @@ class LearnedModel:
     @property
     def scale_note(self) -> str:
         """What LUMA's level stands on."""
-        if self.sightings.own_luma_runs:
-            return f"on the scale of {self.sightings.own_luma_runs} own LUMA runs"
+        if runs := self.sightings.own_luma_runs:
+            return f"on the scale of {runs} own LUMA {'run' if runs == 1 else 'runs'}{self._surprise()}"
         return (
             f"on the EoMT scale (LUMA's level is EoMT's +- {100 * REFERENCE_SD:.0f}% of 100 - mIoU), no LUMA run seen"
         )
+
+    def _surprise(self) -> str:
+        """How far own runs moved LUMA's level, where that is more than three of the stated deviations."""
+        found = self.posterior.keys.get(("luma", "luma"))
+        level = 0.0 if found is None else float(self.posterior.mean[found])
+        if abs(level) <= 3 * REFERENCE_SD:
+            return ""
+        change, side = 100 * (float(np.exp(level)) - 1), "more" if level > 0 else "less"
+        return f", which have {abs(change):.0f}% {side} error (100 - mIoU) than EoMT's evidence leads to expect"
 
     def predict(self, subjects: Sequence[Subject]) -> list[Prediction]:
         """Posterior medians with intervals of one training run."""

@@ -20,11 +20,12 @@ class Knee:
     share: float
 
 
-def knees(costs: ArrayLike, draws: ArrayLike) -> list[int]:
+def knees(costs: ArrayLike, draws: ArrayLike, least_miou: float = 0.0) -> list[int]:
     """The knee's candidate in each draw [S], -1 where a front of fewer than three points or a flat one has none.
 
     The point of the front farthest above the chord between its ends, both axes (log cost, mIoU) scaled to 0..1. Of
-    equally far ones the cheapest. costs: [C], greater than zero. draws: [S, C] of mIoU.
+    equally far ones the cheapest. costs: [C], greater than zero. draws: [S, C] of mIoU. least_miou: where the front
+    begins: the smallest networks, worth nothing, would else set the chord.
 
     >>> knees([1, 2, 4, 8], [[30.0, 48.0, 49.0, 50.0]])
     [1]
@@ -33,7 +34,7 @@ def knees(costs: ArrayLike, draws: ArrayLike) -> list[int]:
     if (cost <= 0).any():
         raise ValueError(f"costs down to {cost.min()}, expected all greater than zero")
     order = np.argsort(cost, kind="stable")
-    x, y = np.log2(cost[order]), miou[:, order]
+    x, y = np.log2(cost[order]), np.where(miou[:, order] < least_miou, np.nan, miou[:, order])
     front = on_drawn_front(cost[order], y)
     first = front.argmax(axis=1)
     last = len(x) - 1 - front[:, ::-1].argmax(axis=1)
@@ -49,9 +50,9 @@ def knees(costs: ArrayLike, draws: ArrayLike) -> list[int]:
     return [int(order[at]) if is_knee else -1 for at, is_knee in zip(best, found, strict=True)]
 
 
-def knee(costs: ArrayLike, draws: ArrayLike) -> Knee | None:
+def knee(costs: ArrayLike, draws: ArrayLike, least_miou: float = 0.0) -> Knee | None:
     """The candidate with most votes and its share of all draws; of equals the first. None when no draw has a knee."""
-    every = knees(costs, draws)
+    every = knees(costs, draws, least_miou)
     votes = Counter(index for index in every if index >= 0)
     if not votes:
         return None

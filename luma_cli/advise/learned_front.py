@@ -154,7 +154,7 @@ def learned_front(
     band = attainment(places, draws)
     envelope = _envelope(chosen, predictions, places)
     rows = _rows(envelope, chosen, predictions, places, chance, band)
-    voted = knee(places, draws)
+    voted = knee(places, draws, REFERENCE_MIOU.get(question.dataset, 0.0))
     return LearnedFront(
         question=question,
         kind=kind,

@@ -13,6 +13,7 @@ from luma_cli.advise.axis import draw_places, place
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.chances import best_chance
 from luma_cli.advise.drawn_front import Floats
+from luma_cli.advise.hypervolume import REFERENCE_MIOU
 from luma_cli.advise.knee import knees
 from luma_cli.advise.learned_front import on_front_chances
 from luma_cli.advise.question import Question
@@ -100,7 +101,8 @@ def _objective(
         values = [miou / ms for miou, ms in zip(mious, places, strict=True)]
         uncertain = draw_places(pool, question.axis, len(draws))
         return values, best_chance(draws / uncertain), TIE_MIOU / places[values.index(max(values))]
-    votes = np.bincount([each for each in knees(places, draws) if each >= 0], minlength=len(mious))
+    least = REFERENCE_MIOU.get(question.dataset, 0.0)
+    votes = np.bincount([each for each in knees(places, draws, least) if each >= 0], minlength=len(mious))
     if not votes.any():
         return mious, best_chance(draws), TIE_MIOU
     share = votes / len(draws)
