@@ -96,7 +96,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
+        # Compiled modules are kept, as they are for whoever has installed luma.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ |= {"XDG_CACHE_HOME": folder, "PYTHONPYCACHEPREFIX": folder}
         empty, large = Path(folder) / "empty.db", Path(folder) / "large.db"
         fill(large, given.profiles)
         add_runs(large, given.runs)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from advise_world import measured
 
 from luma_cli.accuracy.model import load_model
 from luma_cli.accuracy.prediction import AccuracyModel
@@ -16,9 +17,13 @@ from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.api import recommend
 from luma_cli.advise.candidates import RESOLUTIONS
 from luma_cli.advise.front_answer import front_of
+from luma_cli.advise.next_answer import next_runs
+from luma_cli.advise.pricing import workload
 from luma_cli.advise.question import Question
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.errors import BadResolution, NoAnswer, NothingMeasured, UsageError
+from luma_cli.speed.memory import activations_of
+from luma_cli.speed.times import workload_of
 
 pytestmark = pytest.mark.skipif(not load_costs(), reason="the cost table has not been generated yet")
 
@@ -113,7 +118,8 @@ def test_what_is_not_known_names_what_is(model: AccuracyModel, wrong: dict[str, 
 def test_no_evidence_at_all_recommends_nothing_and_proposes_a_run() -> None:
     found = recommend("200gflops", fit=lambda _: load_model([]))
     assert found.rows == ()
-    assert "luma train " in found.next_run
+    first = next_runs(found.question, fit=lambda _: load_model([])).batch[0]
+    assert found.next_run.startswith(f"{first.command} (nothing is known")
 
 
 @pytest.mark.usefixtures("fitted")
@@ -126,3 +132,12 @@ def test_cold_without_torch_or_scipy() -> None:
     seconds, heavy = printed.split(" ", 1)
     assert heavy == "[]\n"
     assert float(seconds) < 3, "0.5 s on a quiet machine"
+
+
+def test_memory_is_predicted_of_the_very_segmenter_that_is_measured() -> None:
+    """A candidate has the activations of a measured row of the same segmenter, the maps of the head among them."""
+    (found, *_) = [each for each in shipped.load("ade20k") if each.timm_name == "vit_base_patch16_dinov3.lvd1689m"]
+    row = measured(found.timm_name, resolution=found.resolution, params=found.params)
+    assert activations_of(workload(found, "luma", 150)) == activations_of(workload_of(row))
+    facts = load_costs()[found.architecture, found.resolution]
+    assert (activations_of(workload(found, "luma", 150)) or 0) > facts.activations

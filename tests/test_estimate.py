@@ -88,3 +88,30 @@ def test_a_crop_without_pixels_is_refused(model: LearnedModel) -> None:
     (found,) = _estimates(model, Asked("ade20k", "vit_b.dinov3", resolution="0"))
     assert found.prediction is None
     assert "is neither" in found.remark
+
+
+@pytest.mark.parametrize(
+    ("spelled", "name"),
+    [
+        ("Semantic FPN", "semantic-fpn"),
+        ("semantic_fpn", "semantic-fpn"),
+        ("UperHead", "upernet"),
+        ("ViT-Adapter + UPerNet", "vit-adapter+upernet"),
+        ("DeepLabV3+", "deeplabv3plus"),
+        ("linear probe", "linear"),
+        ("Segmenter", "segmenter-mask"),
+        ("SETR", "setr-pup"),
+    ],
+)
+def test_heads_in_other_spellings_are_those_of_the_evidence(model: LearnedModel, spelled: str, name: str) -> None:
+    (found,) = _estimates(model, Asked("ade20k", "vit_large_patch16_384", "supervised", "512", spelled))
+    assert found.subject is not None
+    assert found.subject.head == name
+    assert found.prediction is not None
+    assert "no evidence for head" not in found.prediction.reason
+
+
+def test_a_name_that_only_ends_like_a_vit_is_none(model: LearnedModel) -> None:
+    (found,) = _estimates(model, Asked("ade20k", "SuperViT-L", "mae", "512"))
+    assert found.prediction is not None
+    assert "no evidence for the series supervit_l" in found.prediction.reason

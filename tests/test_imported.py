@@ -122,6 +122,13 @@ def test_duplicates_contradictions_and_notes(tmp_path: Path) -> None:
     )
 
 
+def test_labels_without_their_data_are_those_of_imagenet(tmp_path: Path) -> None:
+    bare = GOOD.replace("dinov3", "supervised").replace("vit_b", "swin_t")
+    found = examined(tmp_path, bare)
+    assert [row.pretraining for row in found.new] == ["supervised_in1k"]
+    assert "pretraining supervised without its data, taken as labels of ImageNet as usual: 1 row" in found.notes
+
+
 def test_columns_that_are_left_out_are_said(tmp_path: Path) -> None:
     found = examined(tmp_path, f"{GOOD},12,x", heading=f"{HEADING},fps,colour")
     assert found.notes == (

@@ -12,8 +12,12 @@ from luma_cli.errors import BuildError
 from luma_cli.head.config import HeadConfig
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure import session
+from luma_cli.measure.accelerator import Cpu
+from luma_cli.measure.findings import Findings
 from luma_cli.measure.messages import Options, Result, dump_result
+from luma_cli.measure.subject import default_build
 from luma_cli.measure.timing import Rule
+from luma_cli.measure.training_memory import measure_training_memory
 from luma_cli.store.records import Configuration
 
 QUICK = Options(rule=Rule(max_seconds=0.05))
@@ -104,10 +108,12 @@ def test_half_precision_runs() -> None:
 
 def test_training_memory_is_of_a_whole_step() -> None:
     # Maps above 32 MB, which malloc always asks the system for: smaller ones may fit into what earlier tests freed.
-    result = attempt(train_memory=True, resolution=512, batch=8)
-    assert result.status == "ok", result.reason
-    assert result.notes["training_memory"]["batch"] == 8
-    assert result.metrics["memory_allocated_training"].median > 0
+    findings = Findings(lambda stage: None)
+    measure_training_memory(
+        Configuration("test_vit", "test_vit", resolution=512, batch=6), Cpu(), findings, default_build()
+    )
+    assert findings.notes["training_memory"]["batch"] == 6
+    assert findings.metrics["memory_allocated_training"].median > 6 * 100 * 128**2 * 4
 
 
 def test_training_memory_of_eomt_is_of_all_its_predictions(monkeypatch: pytest.MonkeyPatch) -> None:

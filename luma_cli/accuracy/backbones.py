@@ -19,7 +19,7 @@ SizeOrigin = Literal["counted", "published", "by its size word", ""]
 
 _QUALIFIER = re.compile(r"\s*\(.*\)\s*$")
 _WORDS = {"ti": "tiny", "t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant", "xl": "xlarge"}
-_VIT = re.compile(r"vit_?(tiny|small|base|large|huge|giant|ti|[tsblhg])(?=_|\d|$)")
+_VIT = re.compile(r"(?<![a-z])vit_?(tiny|small|base|large|huge|giant|ti|[tsblhg])(?=_|\d|$)")
 # Millions of parameters that a size word usually means, for plain ViTs and for everything else.
 _VIT_SIZES = {"tiny": 5.5, "small": 21.7, "base": 85.8, "large": 303.3, "huge": 630.8, "giant": 1136.0}
 _SIZES = {

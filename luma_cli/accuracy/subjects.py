@@ -13,7 +13,6 @@ from luma_cli.catalogue.pretraining import load_objectives, objective_of
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval, Evidence, Regime
 
-_MORE_CLASSES = re.compile(r"2[12]k")
 _LABELLED = re.compile(r"(?:in|imagenet)[-_ ]?(1|21|22)k")  # papers name supervised pretraining by its data alone
 _ITERATIONS = re.compile(r"(\d+) iters")
 
@@ -142,9 +141,7 @@ def _objective(text: str, data: str, name: str) -> str:
     tagged = (objective_of(name) or "other") if "." in name else "other"
     if found != "other" or tagged != "other":
         return found if found != "other" else tagged
-    if lower.startswith("supervised"):
-        return "supervised_in21k" if _MORE_CLASSES.search(f"{lower} {data} {name}".lower()) else "supervised_in1k"
-    return "other"
+    return cleaning.supervised(lower, data, name)
 
 
 @cache

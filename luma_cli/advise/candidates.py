@@ -24,8 +24,8 @@ NUM_CLASSES: Mapping[str, int] = {"ade20k": 150, "cityscapes": 19}
 class Candidate:
     """One backbone with its pretraining at one resolution, a head attached.
 
-    macs, params: of the whole segmenter on one crop; None when the count is only a lower bound. backbone_params,
-    activations: of the backbone alone. objective and tag of the weights are in `pretraining` and `timm_name`.
+    macs, params: of the whole segmenter on one crop; None when the count is only a lower bound. backbone_params: of the
+    backbone alone. Objective and tag of the weights are in `pretraining` and `timm_name`.
     """
 
     name: str
@@ -35,7 +35,6 @@ class Candidate:
     macs: int | None
     params: int | None
     backbone_params: int | None = None
-    activations: int | None = None
     family: str = "unknown"
     pretraining: str = ""
     licence: str = ""
@@ -143,7 +142,6 @@ def _candidate(spec: BackboneSpec, facts: BackboneFacts, head_macs: int, head_pa
         macs=facts.macs + head_macs if facts.complete else None,
         params=facts.params + head_params,
         backbone_params=facts.params,
-        activations=facts.activations if facts.complete else None,
         family=spec.family,
         pretraining=spec.pretraining,
         licence=spec.licence,
@@ -188,7 +186,7 @@ def with_measured(candidates: Sequence[Candidate], measured: Iterable[Measured],
         if row.own_module or row.conditions.head != head or (row.architecture, row.resolution) in known:
             continue
         sized = [
-            replace(card, resolution=row.resolution, macs=row.macs, params=row.params, activations=None)
+            replace(card, resolution=row.resolution, macs=row.macs, params=row.params)
             for card in cards.get(row.architecture, {}).values()
         ]
         if not sized and _is_timms(row.architecture):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,11 +156,25 @@ def _subject(asked: Asked, rows: Sequence[Sighting]) -> tuple[Subject | None, st
     )
     if not subject.lineage and subject.params is None:
         return None, f"backbone {asked.backbone!r} is not recognised: neither its series nor its size is known"
+    subject, variant = _with_variant(subject, rows)
     if _is_vague(asked, name):
         labels = usual_labels(subject, rows)
         said = "labels" if asked.pretraining else "pretraining"
-        return replace(subject, pretraining=labels), f"{said} not given, {labels} assumed by its size"
-    return subject, remark or _misunderstood(asked, subject)
+        remark = f"{said} not given, {labels} assumed by its size"
+        subject = replace(subject, pretraining=labels)
+    else:
+        remark = remark or _misunderstood(asked, subject)
+    return subject, "; ".join(filter(None, (remark, variant)))
+
+
+def _with_variant(subject: Subject, rows: Sequence[Sighting]) -> tuple[Subject, str]:
+    """The commonest variant of a head of which the evidence has variants alone: `segmenter-mask` for `segmenter`."""
+    heads = Counter(row.head for row in rows if row.regime == subject.regime)
+    variants = [name for name in heads if subject.head and name.startswith(f"{subject.head}-")]
+    if subject.head in (*heads, "luma") or not variants:
+        return subject, ""
+    commonest = min(variants, key=lambda name: (-heads[name], name))
+    return replace(subject, head=commonest), f"head {subject.head} taken as {commonest}"
 
 
 def _misunderstood(asked: Asked, subject: Subject) -> str:

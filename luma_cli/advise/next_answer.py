@@ -14,11 +14,10 @@ from luma_cli.accuracy.model import load_model
 from luma_cli.advise import budgets as held
 from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import TITLES
-from luma_cli.advise.candidates import MODEST_MACS
 from luma_cli.advise.design import most_narrowing, series_of
 from luma_cli.advise.hypervolume import REFERENCE_MIOU
 from luma_cli.advise.learned_front import has_evidence
-from luma_cli.advise.next_run import LEAST_REGRET, Bench, NextRun, Pick, Prospect, Purpose, command, rival
+from luma_cli.advise.next_run import LEAST_REGRET, Bench, NextRun, Pick, Prospect, Purpose, command, first_choice, rival
 from luma_cli.advise.question import Question, unmet
 from luma_cli.advise.setting import Fit, Setting, load
 from luma_cli.advise.subjects import scale_note, subject
@@ -28,7 +27,6 @@ from luma_cli.errors import NoAnswer, UsageError
 # Of the usual schedule. Fine-tuned with a linear head for short, checkpoints rank much as they do with larger heads
 # (Kerssies, de Geus, Dubbelman: How to Benchmark Vision Foundation Models for Semantic Segmentation, arXiv 2404.12172).
 PROXY_SHARE = 1 / 8
-_PAPERS_BEST = ("dinov3", "eva02")  # pretrainings that arXiv 2607.00687 found best
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +194,8 @@ class _Planner:
 
     def _first(self) -> tuple[NextRun, ...]:
         """A modest model with a pretraining that the paper found best."""
-        modest = [each for each in self.prospects.values() if (each.candidate.macs or math.inf) <= MODEST_MACS]
-        order = sorted(
-            (each for each in modest or self.prospects.values() if self._affords(each)),
-            key=lambda each: (
-                each.candidate.pretraining not in _PAPERS_BEST,
-                -(each.candidate.macs or 0),
-                each.candidate.key,
-            ),
-        )
+        payable = (each for each in self.prospects.values() if self._affords(each))
+        order = sorted(payable, key=lambda each: first_choice(each.candidate))
         why = (
             f"nothing is known about any candidate on {self.question.dataset}: a middle size, a pretraining found best"
         )

@@ -14,7 +14,7 @@ from luma_cli.accuracy.prediction import Prediction
 from luma_cli.advise.axis import place
 from luma_cli.advise.believer import Believer
 from luma_cli.advise.budgets import Priced
-from luma_cli.advise.candidates import Candidate
+from luma_cli.advise.candidates import MODEST_MACS, Candidate
 from luma_cli.advise.drawn_front import Floats
 from luma_cli.advise.ehvi import expected_hypervolume_improvement, expected_improvement, steps
 from luma_cli.advise.hypervolume import REFERENCE_COST
@@ -31,6 +31,7 @@ LEAST_PROMISE = 0.5
 LEAST_OF_FIRST = 0.02
 # Points of mIoU below which no run is said to change a recommendation.
 LEAST_REGRET = 0.01
+_PAPERS_BEST = ("dinov3", "eva02")  # pretrainings that arXiv 2607.00687 found best
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,15 @@ def rival(first: Prospect, prospects: Sequence[Prospect], kind: BudgetKind, reac
         and 1 / reach <= place(each.priced, kind) / at <= reach
     ]
     return min(others, key=lambda each: (-each.prediction.miou_percent, each.candidate.key), default=None)
+
+
+def first_choice(candidate: Candidate) -> tuple[bool, bool, float, tuple[str, str, int]]:
+    """Sort key of a first run where nothing is known: of at most MODEST_MACS with a pretraining that the paper found
+    best the largest.
+    """
+    macs = candidate.macs or math.inf
+    is_large = macs > MODEST_MACS
+    return is_large, candidate.pretraining not in _PAPERS_BEST, macs if is_large else -macs, candidate.key
 
 
 def command(candidate: Candidate, dataset: str, recipe: str, head: str, epochs: int | None = None) -> str:

@@ -38,7 +38,6 @@ def workload(candidate: Candidate, head: str, num_classes: int) -> Workload:
         resolution=candidate.resolution,
         family=candidate.family,
         macs=candidate.macs,
-        activations=candidate.activations,
         params=candidate.params,
         head=head,
         num_classes=num_classes,

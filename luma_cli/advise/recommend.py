@@ -48,9 +48,9 @@ def recommend(
     """The candidates that surely meet every budget, best first by the question's objective.
 
     pool: candidates with the question's kinds of cost. model: of accuracy, fitted to `evidence`, whose rows it names in
-    its reasons. own: the user's own runs as judged,
-    shown beside the answer. speed: where a cost depends on a device. chooser: a baseline that decides in the model's
-    place. Equal questions have equal answers, whatever the order of the candidates.
+    its reasons. own: the user's own runs as judged, shown beside the answer. speed: where a cost depends on a device.
+    chooser: a baseline that decides in the model's place. Equal questions have equal answers, whatever the order of the
+    candidates.
 
     Raises NoAnswer when nothing can meet the budgets, naming what comes nearest; UsageError for a `top` below 1.
     """
@@ -59,11 +59,7 @@ def recommend(
     priced = sorted(pool, key=lambda each: each.candidate.key)
     within, may_exceed = _affordable(question, priced)
     if not within and not may_exceed:
-        if speed is not None:
-            from luma_cli.advise.missing import check_known
-
-            check_known(question, priced, speed)
-        raise NoAnswer(unmet(question, priced))
+        raise _unanswerable(question, priced, speed)
     desk = _Desk(question, model, {row.id: row for row in evidence} if with_reasons else {}, with_reasons)
     judged = desk.judge(within)
     supported = [each for each in judged if has_evidence(each.prediction)]
@@ -86,6 +82,15 @@ def recommend(
         next_run=desk.next_run(judged, own) if judged else "",
         measured_here=settled(own, within, priced, question),
     )
+
+
+def _unanswerable(question: Question, pool: Sequence[Priced], speed: Speed | None) -> NoAnswer:
+    """Why nothing can meet the budgets. Raises NothingMeasured when a cost that is needed is known of no candidate."""
+    if speed is not None:
+        from luma_cli.advise.missing import check_known
+
+        check_known(question, pool, speed)
+    return NoAnswer(unmet(question, pool))
 
 
 def _affordable(question: Question, pool: Iterable[Priced]) -> tuple[list[Priced], list[Priced]]:

@@ -10,7 +10,8 @@ from luma_cli.accuracy.prediction import AccuracyModel, Prediction
 from luma_cli.accuracy.subject import Subject
 from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import Priced
-from luma_cli.advise.next_run import LEAST_REGRET, Bench, command
+from luma_cli.advise.learned_front import has_evidence
+from luma_cli.advise.next_run import LEAST_REGRET, Bench, command, first_choice
 from luma_cli.advise.question import Question
 from luma_cli.advise.training_cost import num_images_seen, training_cost, usual_recipe
 
@@ -29,6 +30,8 @@ def worthiest(
     within: every candidate that surely meets the budgets, those without evidence too. trained: timm name and resolution
     of the user's comparable runs, which are not proposed again.
     """
+    if not any(has_evidence(prediction) for _, _, prediction in within):
+        return _first(question, [priced for priced, _, _ in within])
     contenders = sorted(within, key=lambda each: (-each[2].interval_80[1], each[0].candidate.key))[:NUM_CONTENDERS]
     head = "luma" if question.head == "none" else question.head  # nothing is trained without one
     recipe = usual_recipe(question.dataset, head)
@@ -51,3 +54,10 @@ def worthiest(
     line = command(contenders[pick.index][0].candidate, question.dataset, recipe.name, head)
     worth = f"expected to better this choice by {pick.gain:.2f} mIoU, for {costs[pick.index].text} of training"
     return f"{line} ({worth}; luma next weighs runs of models that cannot win themselves too)"
+
+
+def _first(question: Question, within: Sequence[Priced]) -> str:
+    """The run that `luma next` begins with too where no row speaks about any candidate."""
+    chosen = min(within, key=lambda priced: first_choice(priced.candidate)).candidate
+    line = command(chosen, question.dataset, usual_recipe(question.dataset, question.head).name, question.head)
+    return f"{line} (nothing is known about any candidate: a middle size, a pretraining found best)"

@@ -65,7 +65,21 @@ _SAME_OBJECTIVE = {
 # The first ViT weights of timm 0.1 are Google's: ImageNet-21k, then fine-tuned on ImageNet-1k.
 _SUPERVISED = {"imagenet-1k": "supervised_in1k", "imagenet-22k": "supervised_in21k", "imagenet-21k": "supervised_in21k",
                "jx vit checkpoint (timm v0.1)": "supervised_in21k"}  # fmt: skip
+# Heads as they are written elsewhere, without spaces, hyphens and underscores.
+_SPELLED_HEADS = {
+    **{name.replace("-", ""): name for name in ("semantic-fpn", "vit-adapter+upernet", "vit-adapter+mask2former",
+       "segmenter-mask", "segmenter-linear", "setr-naive", "setr-pup", "setr-mla", "kmax-deeplab", "segnext-ham",
+       "linear-4-layers", "mask2former", "maskformer", "segformer", "upernet")},
+    **dict.fromkeys(("uper", "uperhead", "upernethead"), "upernet"),
+    **dict.fromkeys(("fpn", "semfpn", "fpnhead"), "semantic-fpn"),
+    **dict.fromkeys(("linear", "linearprobe", "linearprobing", "linearhead", "lineareval"), "linear"),
+    **dict.fromkeys(("m2f", "mask2formerhead"), "mask2former"),
+    **dict.fromkeys(("segformerhead", "segformermlp"), "segformer"),
+    **dict.fromkeys(("deeplabv3+", "deeplabv3plus"), "deeplabv3plus"),
+    "psp": "pspnet", "ocr": "ocrnet",
+}  # fmt: skip
 _EXTRA_DATA = ("additional seg data", "pseudo-labels", "coco-stuff")
+_MORE_CLASSES = re.compile(r"2[12]k")
 _FROZEN_HEADS = ("logreg", "k-nn", "in-context")
 _SIZE = re.compile(r"([1-9]\d*)(?:\s*[x×]\s*([1-9]\d*))?")
 # Whose weights they are, where a name does not say: `vit_base_patch16 (MAE, dVAE target)`.
@@ -109,6 +123,19 @@ def objective(raw: str, data: str, backbone: str) -> str:
     return _SAME_OBJECTIVE.get(raw.lower(), OTHER)
 
 
+def supervised(raw: str, data: str, backbone: str) -> str:
+    """The objective of `supervised` alone: labels of ImageNet-1k, of its 21k where these words or the name say so.
+
+    `other` where the data are something else, or the words are.
+
+    >>> supervised("supervised", "", "swin_tiny"), supervised("supervised", "JFT", "efficientnet_b7")
+    ('supervised_in1k', 'other')
+    """
+    if not raw.lower().startswith("supervised") or (data and "imagenet" not in data.lower()):
+        return OTHER
+    return "supervised_in21k" if _MORE_CLASSES.search(f"{raw} {data} {backbone}".lower()) else "supervised_in1k"
+
+
 def extra_data(raw: str, data: str) -> str:
     """Labelled or pseudo-labelled images beyond pretraining and the dataset itself, as printed; else empty."""
     text = f"{raw} {data}".lower()
@@ -120,10 +147,13 @@ def head(raw: str, notes: str) -> Head:
 
     >>> head("linear (frozen, 4 layers, +ms)", "").name, head("eomt (LightlyTrain)", "").recipe
     ('linear-4-layers', 'lightly-train')
+    >>> head("UPerHead", "").name, head("Semantic FPN", "").name
+    ('upernet', 'semantic-fpn')
     """
     lower = raw.lower()
-    frozen = "frozen" in lower or lower.startswith(_FROZEN_HEADS)
+    frozen = "frozen" in lower or "probe" in lower or lower.startswith(_FROZEN_HEADS)
     name = _QUALIFIER.sub("", lower).strip()
+    name = _SPELLED_HEADS.get(re.sub(r"[\s_-]", "", name), name)
     name = {"not stated": "", "linear/dpt probe": "linear-or-dpt", "eomt + algm token merging": "eomt-algm"}.get(
         name, name
     )

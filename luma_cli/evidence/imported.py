@@ -133,8 +133,14 @@ def _noticed(rows: Sequence[Evidence]) -> Iterator[str]:
         named = ", ".join(f"{name!r} ({count})" for name, count in objectives.most_common(5))
         more = f" and {len(objectives) - 5} more" if len(objectives) > 5 else ""
         yield f"pretraining that luma does not know, kept as printed and counted as other: {named}{more}"
+    if count := sum(row.pretraining.startswith("supervised_") and _is_bare(row) for row in rows):
+        yield f"pretraining supervised without its data, taken as labels of ImageNet as usual: {_rows(count)}"
     if count := sum(not row.head for row in rows):
         yield f"{_rows(count)} without a head: comparable with rows of the same source only"
+
+
+def _is_bare(row: Evidence) -> bool:
+    return row.pretraining_raw.lower() == "supervised" and not row.pretraining_data
 
 
 def _rows(count: int) -> str:

@@ -116,7 +116,7 @@ def _theirs(cells: Mapping[str, str], miou: float, reading: Reading) -> Evidence
     raw |= {"pretraining": raw["pretraining"] or cells.get("pretraining_raw", "")}
     raw |= {"gflops": raw["gflops"] or cells.get("gflops_published", "")}
     row = cleaned_row("", raw, reading.index)
-    row = replace(row, **_objective(row), **_stated(row, cells))
+    row = replace(row, **_objective(row), **_stated(cells))
     row = replace(row, **_of_card(row, reading))
     return replace(row, family=_family(row, reading))
 
@@ -131,10 +131,12 @@ def _objective(row: Evidence) -> dict[str, Any]:
     named = objective_named(row.pretraining_raw.lower())
     if row.pretraining == cleaning.OTHER and named is not None:
         return {"pretraining": named.name}
+    if row.pretraining == cleaning.OTHER and row.pretraining_raw:
+        return {"pretraining": cleaning.supervised(row.pretraining_raw, row.pretraining_data, row.backbone)}
     return {} if row.pretraining_raw or row.pretraining != cleaning.OTHER else {"pretraining": ""}
 
 
-def _stated(row: Evidence, cells: Mapping[str, str]) -> dict[str, Any]:
+def _stated(cells: Mapping[str, str]) -> dict[str, Any]:
     """Columns of ours that the file states itself."""
     stated: dict[str, Any] = {
         name: cells[name] for name in ("recipe", "extra_data", "remarks", "doubtful") if cells.get(name)

@@ -55,7 +55,7 @@ def front_table(front: LearnedFront) -> Table:
     source = ["from"] if len(origins) > 1 else []
     rows = [
         (
-            row.candidate.title + ("*" if row.prediction.extrapolated else ""),
+            row.candidate.title + (" !" if row.prediction.extrapolated else ""),
             str(row.candidate.resolution),
             *([row.priced.costs[front.kind].origin] if source else []),
             _cost(front, row.priced.costs[front.kind]),
@@ -114,7 +114,7 @@ def _caption(front: LearnedFront, origins: Set[str]) -> str:
     if (hidden := len(front.rows) - len(_shown(front))) > 0:
         lines.append(f"{hidden} more rows add {TIE_MIOU:g} mIoU or less to the one above; --json has them")
     if any(row.prediction.extrapolated for row in front.rows):
-        lines.append("*: extrapolated, beyond the sizes, tokens, families or objectives of the evidence")
+        lines.append("!: extrapolated, beyond the sizes, tokens, families or objectives of the evidence")
     return "\n".join(lines)
 
 

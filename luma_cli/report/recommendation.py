@@ -112,8 +112,8 @@ def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
     yield "", ""
     yield from _decision(answer)
     yield from _reasons(answer)
-    yield from _aside(answer, answer.may_exceed, "may exceed a budget (the 80% interval of a predicted cost does)")
-    yield from _aside(answer, answer.unsupported, "within budget without evidence, not recommended")
+    yield from _aside(answer.may_exceed, "may exceed a budget (the 80% interval of a predicted cost does)")
+    yield from _aside(answer.unsupported, "within budget without evidence, not recommended")
     yield from _own_lines(answer)
     yield "", ""
     for note in answer.notes:
@@ -197,7 +197,7 @@ def _result(found: Evidence) -> str:
     return f"{found.miou_percent:g} mIoU {found.backbone} at {found.size}, {scale} ({source}){doubt}"
 
 
-def _aside(answer: Recommendation, aside: Aside, what: str) -> Iterator[tuple[str, str]]:
+def _aside(aside: Aside, what: str) -> Iterator[tuple[str, str]]:
     if not aside.count:
         return
     yield "", ""

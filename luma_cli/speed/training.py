@@ -55,12 +55,6 @@ class Job:
     workload: Workload
     num_images: int
 
-    @property
-    def pflops(self) -> float | None:
-        """10^15 operations of the whole training: 3 x forward multiply-adds x 2 per image; None when not counted."""
-        macs = self.workload.macs
-        return None if macs is None else 3 * macs * 2 * self.num_images / 1e15
-
 
 def job_of(workload: Workload, recipe: Recipe | None = None, num_train_images: int = 0) -> Job | None:
     """The training with the recipe; with the usual one of the dataset by the number of classes when None.

@@ -69,7 +69,7 @@ def pretraining(evidence: Sequence[Evidence], dataset: str, effects: Mapping[str
         claim=CLAIM,
         rule=RULE,
         verdict=verdict,
-        because=_because(verdict, ratio, missing, title),
+        because=_because(verdict, missing, title),
         figures=(
             *_figures(*fine_tuned, f"fine-tuned, {title}", decides=True),
             *_figures(*frozen, f"frozen, {title}", decides=False),
@@ -119,7 +119,7 @@ def _verdict(ratio: Interval | None, missing: str) -> Verdict:
     return SUPPORTED if ratio.above(1) else CONTRADICTED if ratio.below(1) else UNDECIDED
 
 
-def _because(verdict: Verdict, ratio: Interval | None, missing: str, title: str) -> str:
+def _because(verdict: Verdict, missing: str, title: str) -> str:
     if missing:
         return f"only {missing} on {title}, fine-tuned; needs {FEWEST_PAIRS} from {FEWEST_PUBLISHERS} of each kind"
     if verdict == UNDECIDED:
