@@ -96,3 +96,18 @@ def test_only_the_measuring_half_imports_torch() -> None:
         if target.split(".")[0] in heavy and layer(name) not in TORCH and name != "luma_cli.catalogue.refresh"
     }
     assert offenders == set()
+
+
+def test_numbers_are_crunched_only_where_they_are_needed() -> None:
+    """What every command imports stays light: numpy costs 0.07 s, scipy and matplotlib far more."""
+    late = {"scipy", "matplotlib"}  # imported inside the functions that fit or draw
+    light = ("cli", "report", "evidence", "store", "catalogue")
+    offenders = {
+        f"{name} imports {target}"
+        for name, path in files().items()
+        for target, top in imports(path)
+        if top
+        and layer(name) not in TORCH
+        and (target.split(".")[0] in late or (target.split(".")[0] == "numpy" and layer(name) in light))
+    }
+    assert offenders == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -119,6 +120,12 @@ def test_sizes_count_only_where_a_level_compares_them() -> None:
     assert contrasts(apart) == ([], contrasts(world.runs())[1])
     alone = replace(apart[0], level="alone")
     assert informative([alone, *apart[1:]]) == apart[1:]
+
+
+def test_thousands_of_runs_of_one_model_are_looked_at_once() -> None:
+    start = time.process_time()
+    assert informative([world.runs()[0]] * 20_000) == []
+    assert time.process_time() - start < 2
 
 
 @settings(max_examples=60, deadline=None)

@@ -21,7 +21,7 @@ def estimate_all(
 ) -> tuple[list[Estimate], str]:
     """One estimate per row in order, and what LUMA's level stands on. Raises StoreError, UsageError."""
     model = load_model(load_evidence(database))
-    rows = measured_rows(database)
+    rows = measured_rows(database, device)
 
     @cache
     def speed(head: HeadName) -> SpeedModel:

@@ -78,6 +78,8 @@ def next_runs(
     """
     if top < 1:
         raise UsageError(f"--top is {top}, expected at least 1")
+    if question.head == "none":
+        raise UsageError("--head none cannot be trained; take luma, eomt or linear")
     if hours is not None and not 0 < hours < math.inf:
         raise UsageError(f"--budget-hours is {hours:g}, expected more than zero")
     setting = load(question, (question.axis, "gpu_hours"), database, fit)

@@ -101,7 +101,11 @@ def unmet(question: Question, pool: Sequence[Priced]) -> str:
 def _unmet(question: Question, pool: Sequence[Priced], budget: Budget) -> str:
     best = held.cheapest(pool, budget)
     if best is None:
-        return f"{budget.text}: {held.TITLES[budget.kind]} is not known of any candidate here"
+        missing = f"{budget.text}: {held.TITLES[budget.kind]} is not known of any candidate"
+        device = f" on {question.device}" if question.device else ""
+        return (
+            f"{missing}{device}; run luma profile NAME, or name a device whose figures ship, e.g. --device 'RTX 4090'"
+        )
     quantity = best.costs[budget.kind]
     if budget.holds(quantity.value):
         return ""

@@ -10,7 +10,7 @@ from luma_cli.advise import candidates
 from luma_cli.advise.candidates import NUM_CLASSES
 from luma_cli.advise.more_compute import MoreCompute, more_compute
 from luma_cli.catalogue.spec import Family
-from luma_cli.errors import UsageError
+from luma_cli.errors import UnknownName, UsageError
 from luma_cli.evidence.own_run import OwnRun, from_scored
 from luma_cli.evidence.table import load_evidence
 from luma_cli.head.config import HeadConfig, HeadName
@@ -24,12 +24,19 @@ if TYPE_CHECKING:
 
 # Classes of a dataset that is the user's own, for the head's share of the cost: well below 1% of it up to 150.
 _USUAL_CLASSES = 150
+# Card and pretraining of the model that a family's law is for: with series of sizes, and of about the size of ViT-B.
+_STARTS = {
+    "": ("vit_b", "dinov3"),
+    "convolutional": ("convnext_b", "dinov3"),
+    "hierarchical": ("swin_b", "supervised_in21k"),
+    "hybrid": ("caformer_b36", "supervised_in21k"),
+}
 
 
 def scaling(
     dataset: str = "ade20k",
     *,
-    start: str = "vit_b.dinov3@512",
+    start: str = "",
     family: str = "",
     pretraining: str = "",
     own_only: bool = False,
@@ -38,6 +45,7 @@ def scaling(
 ) -> Scaling:
     """The scaling law of a dataset near the model `start`, or why there is none.
 
+    start: as `vit_b.dinov3@512`; empty for a model of the usual size of that family and pretraining, if there is one.
     database: the store with the user's own runs; $LUMA_DB or the data folder when None. Raises UsageError for a
     dataset, family, pretraining or start that is none, StoreError for a store that cannot be read.
 
@@ -56,9 +64,27 @@ def scaling(
         raise UsageError(f"dataset {dataset!r} is not known, expected one of {', '.join(known)}; try --dataset ade20k")
     config = HeadConfig(name=head, num_classes=NUM_CLASSES.get(dataset, _USUAL_CLASSES))
     evidence = load_evidence(database, own=False)
+    start = start or usual_start(family, pretraining)
     return fit_scaling(
         evidence, runs, dataset, start, config, family=family, pretraining=pretraining, own_only=own_only
     )
+
+
+def usual_start(family: str, pretraining: str) -> str:
+    """What the law is for unless the user names a model: one that passes the filters, so that its runs do too.
+
+    >>> usual_start("", ""), usual_start("convolutional", "")
+    ('vit_b.dinov3@512', 'convnext_b.dinov3@512')
+    """
+    from luma_cli.catalogue.names import resolve
+
+    card, usual = _STARTS.get(family, _STARTS[""])
+    name = f"{card}.{pretraining or usual}"
+    try:
+        resolve(name)
+    except UnknownName:
+        name = f"{card}.{usual}"
+    return f"{name}@512"
 
 
 def spend(

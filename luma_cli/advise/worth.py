@@ -33,7 +33,8 @@ def worthiest(
     if not any(has_evidence(prediction) for _, _, prediction in within):
         return _first(question, [priced for priced, _, _ in within])
     contenders = sorted(within, key=lambda each: (-each[2].interval_80[1], each[0].candidate.key))[:NUM_CONTENDERS]
-    recipe = usual_recipe(question.dataset, question.head)
+    head = "luma" if question.head == "none" else question.head  # nothing is trained without one
+    recipe = usual_recipe(question.dataset, head)
     images = num_images_seen(recipe, question.dataset)
     in_hours = all("gpu_hours" in priced.costs for priced, _, _ in contenders)
     costs = {
@@ -50,7 +51,7 @@ def worthiest(
     if not picks:
         return f"none is expected to better this by {LEAST_REGRET:g} mIoU; luma next looks at the whole front"
     (pick,) = picks
-    line = command(contenders[pick.index][0].candidate, question.dataset, recipe.name, question.head)
+    line = command(contenders[pick.index][0].candidate, question.dataset, recipe.name, head)
     worth = f"expected to better this choice by {pick.gain:.2f} mIoU, for {costs[pick.index].text} of training"
     return f"{line} ({worth}; luma next weighs runs of models that cannot win themselves too)"
 

@@ -37,6 +37,7 @@ from luma_cli.cli import (
     train,
 )
 from luma_cli.cli.command import ManyValued
+from luma_cli.cli.garbage import uncollected
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
 
@@ -75,6 +76,7 @@ _NAMES_BACKBONES = frozenset(
     {"list", "show", "cost", "profile", "recommend", "estimate", "front", "next", "scaling", "plot", "findings"}
     | {"doctor", "train"}
 )
+_ADVISES = frozenset({"estimate", "front", "next", "findings", "scaling"})
 
 
 def _print_version(wanted: bool) -> None:
@@ -95,6 +97,8 @@ def luma(
         _start(context)
     elif context.invoked_subcommand in _NAMES_BACKBONES:
         _announce_index()
+    if context.invoked_subcommand in _ADVISES:
+        context.with_resource(uncollected())
 
 
 def _start(context: typer.Context) -> None:

@@ -79,7 +79,7 @@ def scaling(
     family: Family = "",
     pretraining: Pretraining = "",
     own_only: OwnOnly = False,
-    start: Start = "vit_b.dinov3@512",
+    start: Start = "",
     head: HeadName = Head.luma,
     database: Database = None,
 ) -> None:

@@ -30,8 +30,11 @@ def scaling(
     pretraining: Pretraining = "",
     own_only: OwnOnly = False,
     start: Annotated[
-        str, typer.Option("--from", help="Model that exponents and --more are for, NAME@PIXELS.")
-    ] = "vit_b.dinov3@512",
+        str,
+        typer.Option(
+            "--from", help="Model that exponents and --more are for, as vit_b.dinov3@512; else one of --family."
+        ),
+    ] = "",
     more: Annotated[
         float | None, typer.Option("--more", help="How many times the compute of --from there is, e.g. 10.")
     ] = None,

@@ -103,10 +103,10 @@ class Fit:
 
 def informative(points: Sequence[Point]) -> list[Point]:
     """Points that share their level with another one that differs in size or tokens; the rest says nothing here."""
-    by_level: dict[str, list[Point]] = {}
+    by_level: dict[str, set[tuple[float, float]]] = {}
     for point in points:
-        by_level.setdefault(point.level, []).append(point)
-    return [point for point in points if len({(each.params, each.tokens) for each in by_level[point.level]}) > 1]
+        by_level.setdefault(point.level, set()).add((point.params, point.tokens))
+    return [point for point in points if len(by_level[point.level]) > 1]
 
 
 def contrasts(points: Sequence[Point]) -> tuple[list[float], list[float]]:

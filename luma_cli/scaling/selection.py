@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from luma_cli.accuracy.backbones import recognise
 from luma_cli.accuracy.subjects import subject_of_row
@@ -135,6 +136,7 @@ def _of_run(run: OwnRun) -> _Found:
     return traits, Point(run.run_id, run.backbone, known.params, tokens, run.miou_percent, level, own=True), ""
 
 
+@cache
 def _head_text(head: HeadConfig) -> str:
     """The head's name with the options that are not its usual ones."""
     usual = HeadConfig(name=head.name).identity()
