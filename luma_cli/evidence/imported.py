@@ -134,7 +134,8 @@ def _noticed(rows: Sequence[Evidence]) -> Iterator[str]:
         more = f" and {len(objectives) - 5} more" if len(objectives) > 5 else ""
         yield f"pretraining that luma does not know, kept as printed and counted as other: {named}{more}"
     if count := sum(row.pretraining.startswith("supervised_") and _is_bare(row) for row in rows):
-        yield f"pretraining supervised without its data, taken as ImageNet-1k unless the name says 21k or 22k: {_rows(count)}"
+        taken = "taken as ImageNet-1k unless the name says 21k or 22k"
+        yield f"pretraining supervised without its data, {taken}: {_rows(count)}"
     if count := sum(not row.head for row in rows):
         yield f"{_rows(count)} without a head: comparable with rows of the same source only"
 
