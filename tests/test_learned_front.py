@@ -79,7 +79,7 @@ def test_without_a_cost_or_without_evidence_a_candidate_is_left_out_and_counted(
     assert found.num_candidates == 5
     assert found.notes == (
         "1 candidates left out: their GFLOPs is not known",
-        "1 candidates left out: no evidence about their backbone; see luma next",
+        "1 candidates left out: no evidence about their series; see luma next",
     )
 
 

@@ -115,7 +115,7 @@ class Sightings:
             bound = f"{math.exp(seen.most if larger else seen.least) / 1e6:.3g} M parameters"
             yield f"no {'larger' if larger else 'smaller'} backbone was seen than {bound}"
         elif subject.height and subject.width and not seen.holds(size, subject.height * subject.width):
-            yield f"no such size was seen at {subject.height}x{subject.width} px or the like"
+            yield f"no backbone of its size was seen at {subject.height}x{subject.width} px or the like"
 
     @cached_property
     def _spans(self) -> Mapping[tuple[str, str], _Span]:

@@ -258,5 +258,5 @@ def _notes(kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced], n
     if len(placed) < len(pool):
         notes.append(f"{len(pool) - len(placed)} candidates left out: their {TITLES[kind]} is not known")
     if num_chosen < len(placed):
-        notes.append(f"{len(placed) - num_chosen} candidates left out: no evidence about their backbone; see luma next")
+        notes.append(f"{len(placed) - num_chosen} candidates left out: no evidence about their series; see luma next")
     return notes
