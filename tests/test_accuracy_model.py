@@ -84,7 +84,7 @@ def test_one_backbone_at_two_sizes_is_drawn_together(shipped: LearnedModel) -> N
             subject_of("another_stranger_s", "ade20k", resolution=512),
         ]
     ).T
-    assert np.corrcoef(first, second)[0, 1] > 0.95
+    assert np.corrcoef(first, second)[0, 1] > 0.85
     assert np.corrcoef(first, other)[0, 1] < 0.7
 
 
@@ -264,7 +264,8 @@ def test_an_own_run_is_reproduced(base: list[Evidence]) -> None:
 def test_runs_far_off_the_reference_say_so(base: list[Evidence]) -> None:
     name = "vit_base_patch14_dinov2.lvd142m"
     assert learn([*base, own(name, 52.0)]).scale_note == "on the scale of 1 own LUMA run"
-    assert "more error (100 - mIoU) than EoMT's" in learn([*base, own(name, 40.0)]).scale_note
+    runs = [own(each, 38.0) for each in (name, "vit_small_patch14_dinov2.lvd142m", "vit_large_patch14_dinov2.lvd142m")]
+    assert "more error (100 - mIoU) than EoMT's" in learn([*base, *runs]).scale_note
 
 
 def test_a_grid_of_own_runs_tells_the_shape_in_resolution(shipped: LearnedModel) -> None:
@@ -283,6 +284,31 @@ def test_a_grid_of_own_runs_tells_the_shape_in_resolution(shipped: LearnedModel)
     assert np.mean(np.abs(errors)) < 0.5
     middle = [error for error, (_, side) in zip(errors, truth, strict=True) if side == 512]
     assert np.mean(middle) == pytest.approx(0.0, abs=0.4)
+
+
+def test_intervals_cover_a_grid_of_own_runs_half_of_which_was_seen() -> None:
+    """In worlds whose error is a sum of power laws, which the model is not."""
+    generator = np.random.default_rng(0)
+    sizes = {f"vit_{size}_patch16_dinov3.lvd1689m": millions for size, millions in (
+        ("small", 21.6), ("base", 85.6), ("large", 303.1), ("huge_plus", 840.0))}  # fmt: skip
+    cells = [(name, side) for name in sizes for side in (224, 384, 512, 640, 768, 1024)]
+    inside = []
+    for _ in range(4):
+        a, b, big, fine = generator.uniform((0.15, 0.3, 8, 3), (0.35, 0.8, 14, 8))
+        truth = {
+            (name, side): 56 + big + fine - big * (sizes[name] / 85.6) ** -a - fine * (side / 512) ** (-2 * b)
+            for name, side in cells
+        }
+        runs = {cell: truth[cell] + 0.25 * generator.standard_normal() for cell in cells}
+        seen = [cells[index] for index in generator.permutation(len(cells))[:12]]
+        rows = [own(name, float(runs[name, side]), height=side, width=side) for name, side in seen]
+        model = learn([*load_reference()[::2], *rows])
+        left = [cell for cell in cells if cell not in seen]
+        found = model.predict([subject_of(name, "ade20k", resolution=side) for name, side in left])
+        inside += [
+            each.interval_80[0] <= runs[cell] <= each.interval_80[1] for each, cell in zip(found, left, strict=True)
+        ]
+    assert 0.65 < np.mean(inside) < 0.97
 
 
 def test_short_trials_do_not_lower_full_trainings(base: list[Evidence]) -> None:

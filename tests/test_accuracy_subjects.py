@@ -70,7 +70,14 @@ def test_every_effect_is_of_a_known_group_and_stands_once() -> None:
 
 def test_luma_has_eomts_effects_and_its_own_level() -> None:
     luma, eomt = (terms(subject_of("swin_tiny", "ade20k", resolution=512, head=head)) for head in ("luma", "eomt"))
-    assert luma == {**eomt, ("luma", "luma"): 1.0, ("luma at a crop", "ade20k, 512x512"): 1.0}
+    own = {
+        ("luma", "luma"): 1.0,
+        ("size x luma", "luma"): eomt["size", "all"],
+        ("tokens x luma", "luma"): 0.0,
+        ("luma at a crop", "ade20k, 512x512"): 1.0,
+        ("luma at a size and crop", "swin_tiny, ade20k, 512x512"): 1.0,
+    }
+    assert luma == {**eomt, **own}
 
 
 def test_a_dataset_counts_sensitive_effects_more() -> None:

@@ -27,8 +27,8 @@ USUAL_ITERATIONS: Mapping[str, float] = {"ade20k": 160_000, "cityscapes": 80_000
 # No published fine-tuned row is below 448 px, so what fewer image tokens cost there is stated, not learned: log error
 # rises by LOW_RESOLUTION x ((T0/T)^b - 1) / b, with b from the exponents of arXiv 2607.00687 (N* ~ C^0.83, T* ~ C^0.2:
 # error falls about five times faster in tokens than in parameters). At their best split both slopes would be equal,
-# 0.09 here; where a model is larger than that split asks for, less: 0.06 +- 0.03 spans both.
-LOW_RESOLUTION, LOW_RESOLUTION_SD = 0.06, 0.03
+# 0.09 here; where a model is larger than that split asks for, less: 0.06 +- 0.05 spans both.
+LOW_RESOLUTION, LOW_RESOLUTION_SD = 0.06, 0.05
 TOKEN_EXPONENT = 0.45
 # The largest published crop, 1280 px on ADE20K, has 6.25 times the usual pixels; what lies beyond gains nothing more.
 MOST_PIXELS = 6.25
@@ -44,6 +44,10 @@ CHANGED_RECIPE_SD = 0.2
 # How far the power law in tokens may miss at one crop, for all backbones with LUMA alike. Published rows
 # have nearly all one crop per dataset and cannot tell its shape.
 LUMA_CROP_SD = 0.015
+
+# Own LUMA runs follow a law of their own: how its slopes may differ from those of published heads, per unit of log
+# size and log tokens, and by how much any law linear in logs may miss one backbone at one crop.
+LUMA_SIZE_SD, LUMA_TOKENS_SD, LUMA_CELL_SD = 0.03, 0.05, 0.013
 
 # Log sizes of published backbones spread by 1.1 around their mean, and error falls by 0.06 to 0.09 per unit.
 UNKNOWN_SIZE_SD = 0.1
@@ -82,7 +86,10 @@ GROUPS: Mapping[str, Group] = {
     "tokens": Group(0.05),
     "tokens x dataset": Group(0.03, sensitive=False),
     "low resolution": Group(LOW_RESOLUTION_SD, sensitive=False, fixed=True, mean=LOW_RESOLUTION),
+    "size x luma": Group(LUMA_SIZE_SD, sensitive=False, fixed=True),
+    "tokens x luma": Group(LUMA_TOKENS_SD, sensitive=False, fixed=True),
     "luma at a crop": Group(LUMA_CROP_SD, sensitive=False, fixed=True),
+    "luma at a size and crop": Group(LUMA_CELL_SD, sensitive=False, fixed=True),
     "iterations": Group(0.03),
     "head": Group(0.05),
     "head x dataset": Group(0.04, sensitive=False),
@@ -145,7 +152,11 @@ def token_features(subject: Subject, sensitivity: Mapping[str, float]) -> list[F
     if ratio < 1:
         few = f"{dataset}, {subject.regime}"
         terms.append(Feature("low resolution", few, (ratio**-TOKEN_EXPONENT - 1) / TOKEN_EXPONENT))
+    if subject.head == "luma":
+        terms.append(Feature("tokens x luma", "luma", more))
     if subject.source == HERE and subject.head == "luma":
+        cell = f"{subject.checkpoint}, {dataset}, {subject.height}x{subject.width}"
+        terms.append(Feature("luma at a size and crop", cell, 1.0))
         terms.append(Feature("luma at a crop", f"{dataset}, {subject.height}x{subject.width}", 1.0))
     return _scaled(terms, dataset, sensitivity)
 
@@ -193,6 +204,8 @@ def _size_terms(subject: Subject) -> Iterator[Feature]:
         yield Feature("size x series", subject.lineage or subject.architecture, size)
         yield Feature("size x objective", subject.objective, size)
         yield Feature("size x head", head, size)
+        if subject.head == "luma":
+            yield Feature("size x luma", "luma", size)
     if subject.params_guessed:
         yield Feature("guessed size", subject.architecture, 1.0)
 

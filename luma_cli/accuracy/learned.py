@@ -26,15 +26,21 @@ if TYPE_CHECKING:
 # What a reader calls the groups, for `--why`. Those of the protocol come last: all candidates share them. Left out are
 # the dataset's level and its regime's: rows tell their sum, not the one without the other.
 _NAMES: Mapping[str, tuple[str, ...]] = {
-    "size": ("size", "size x dataset", "size curvature", "size x series", "size x objective", "size x head"),
-    "resolution": ("tokens", "tokens x dataset", "low resolution", "luma at a crop"),
+    "size": (
+        *("size", "size x dataset", "size curvature", "size x series", "size x objective", "size x head"),
+        "size x luma",
+    ),
+    "resolution": ("tokens", "tokens x dataset", "low resolution", "tokens x luma", "luma at a crop"),
     "pretraining": (
         *("kind", "objective", "objective x regime", "objective, frozen", "kind, frozen"),
         *("objective x dataset", "pretraining data", "series x objective"),
     ),
     "extra data": ("extra data",),
     "family and series": ("family", "year", "series", "series x dataset", "unknown year"),
-    "this backbone": ("architecture", "weights", "weights x dataset", "weights, frozen"),
+    "this backbone": (
+        *("architecture", "weights", "weights x dataset", "weights, frozen"),
+        "luma at a size and crop",
+    ),
     "head and protocol": (
         *("head", "head x dataset", "recipe", "luma", "changed recipe", "scales", "scales x head"),
         *("source", "source x head", "iterations"),
