@@ -108,16 +108,16 @@ def measured(timm_name: str, latency_ms: float | None = 10.0, resolution: int = 
     return Measured(**{**values, **fields})
 
 
-def own_run(of: Candidate, miou: float, **fields: Any) -> OwnRun:
-    """A finished run of the candidate's weights with LUMA and the recipe of ADE20K as they are by default."""
+def finished_run(timm_name: str, miou: float, **fields: Any) -> OwnRun:
+    """A finished run of the user's own on ADE20K with LUMA and the shipped recipe, as they are by default."""
     values: dict[str, Any] = {
-        "run_id": f"run-{of.name}-{of.resolution}",
+        "run_id": f"run-{timm_name}",
         "status": "finished",
-        "backbone": of.name,
-        "timm_name": of.timm_name,
-        "pretraining": of.pretraining,
+        "backbone": timm_name,
+        "timm_name": timm_name,
+        "pretraining": "dinov3",
         "weights": "pretrained",
-        "resolution": of.resolution,
+        "resolution": 512,
         "head": HeadConfig(),
         "dataset": "ade20k",
         "recipe": "ade20k",
@@ -131,10 +131,21 @@ def own_run(of: Candidate, miou: float, **fields: Any) -> OwnRun:
         "num_images": 2000,
         "num_skipped": 0,
         "miou_percent": miou,
+    }
+    return OwnRun(**{**values, **fields})
+
+
+def own_run(of: Candidate, miou: float, **fields: Any) -> OwnRun:
+    """A finished run of the candidate's weights."""
+    mine: dict[str, Any] = {
+        "run_id": f"run-{of.name}-{of.resolution}",
+        "backbone": of.name,
+        "pretraining": of.pretraining,
+        "resolution": of.resolution,
         "macs": of.macs,
         "params": of.params,
     }
-    return OwnRun(**{**values, **fields})
+    return finished_run(of.timm_name, miou, **{**mine, **fields})
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from advise_world import finished_run
 
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_run import OwnRun
@@ -77,29 +78,13 @@ def checkpoints(
 
 def own(number: int, timm_name: str, miou: float, head: str = "luma", **fields: Any) -> OwnRun:
     """A finished run of public weights with the official recipe of the head."""
-    values: dict[str, Any] = {
+    mine: dict[str, Any] = {
         "run_id": f"run-{number:03d}",
-        "status": "finished",
-        "backbone": timm_name,
-        "timm_name": timm_name,
         "pretraining": "dinov2",
-        "weights": "pretrained",
-        "resolution": 512,
         "head": HeadConfig(name=head),  # type: ignore[arg-type]
-        "dataset": "ade20k",
         "recipe": "eomt-ade20k" if head == "eomt" else "ade20k",
-        "usual_recipe": True,
-        "seed": 0,
-        "step": 100,
-        "data": "ade20k",
-        "split": "val",
-        "single_scale": True,
-        "absent": "skip",
-        "num_images": 2000,
-        "num_skipped": 0,
-        "miou_percent": miou,
     }
-    return OwnRun(**{**values, **fields})
+    return finished_run(timm_name, miou, **{**mine, **fields})
 
 
 def both_heads(gaps: Mapping[str, float]) -> Iterator[OwnRun]:

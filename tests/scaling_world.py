@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from advise_world import finished_run
 
 from luma_cli.evidence.own_run import OwnRun
-from luma_cli.head.config import HeadConfig
 from luma_cli.scaling.experiment import ASSUMED
 from luma_cli.scaling.optimal import PLAIN, split
 from luma_cli.scaling.point import Point, tokens_of
@@ -50,26 +50,5 @@ def runs(
 
 def own_run(backbone: str, timm_name: str, resolution: int, miou: float, **fields: Any) -> OwnRun:
     """A finished run of the user's own on ADE20K with the shipped recipe."""
-    values: dict[str, Any] = {
-        "run_id": f"run-{backbone}-{resolution}",
-        "status": "finished",
-        "backbone": backbone,
-        "timm_name": timm_name,
-        "pretraining": "dinov3",
-        "weights": "pretrained",
-        "resolution": resolution,
-        "head": HeadConfig(),
-        "dataset": "ade20k",
-        "recipe": "ade20k",
-        "usual_recipe": True,
-        "seed": 0,
-        "step": 100,
-        "data": "ade20k",
-        "split": "val",
-        "single_scale": True,
-        "absent": "skip",
-        "num_images": 2000,
-        "num_skipped": 0,
-        "miou_percent": miou,
-    }
-    return OwnRun(**{**values, **fields})
+    mine: dict[str, Any] = {"run_id": f"run-{backbone}-{resolution}", "backbone": backbone, "resolution": resolution}
+    return finished_run(timm_name, miou, **{**mine, **fields})

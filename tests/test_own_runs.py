@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from advise_world import TableModel, TableSpeed, candidate
+from advise_world import TableModel, TableSpeed, candidate, own_run
 from store_samples import environment
 
 from luma_cli.advise import api
@@ -38,31 +38,7 @@ MODEL = TableModel({SMALL.timm_name: (48.0, 0.5), BASE.timm_name: (54.0, 0.5), "
 
 def own(miou: float = 55.0, of: Any = BASE, number: int = 1, **fields: Any) -> OwnRun:
     """A finished run of the candidate's weights with the recipe and head as they are by default."""
-    values: dict[str, Any] = {
-        "run_id": f"run-{number}",
-        "status": "finished",
-        "backbone": of.name,
-        "timm_name": of.timm_name,
-        "pretraining": of.pretraining,
-        "weights": "pretrained",
-        "resolution": of.resolution,
-        "head": HeadConfig(),
-        "dataset": "ade20k",
-        "recipe": "ade20k",
-        "usual_recipe": True,
-        "seed": 0,
-        "step": 100,
-        "data": "ade20k",
-        "split": "val",
-        "single_scale": True,
-        "absent": "skip",
-        "num_images": 2000,
-        "num_skipped": 0,
-        "miou_percent": miou,
-        "macs": of.macs,
-        "params": of.params,
-    }
-    return OwnRun(**{**values, **fields})
+    return own_run(of, miou, **{"run_id": f"run-{number}", **fields})
 
 
 def ask(
