@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from luma_cli import atomic, content
 from luma_cli.accuracy.design import GROUPS
 from luma_cli.accuracy.observations import Observations, observe
+from luma_cli.evidence.evidence import Evidence, load_reference
 
 if TYPE_CHECKING:
     from luma_cli.accuracy.observations import Matrix, Vector
@@ -146,12 +147,12 @@ def _loss(observations: Observations, components: Components) -> tuple[float, Ve
     return value, effects, noises
 
 
-def learn_all(rows: Sequence[object], max_steps: int = 60) -> Components:
+def learn_all(rows: Sequence[Evidence], max_steps: int = 60) -> Components:
     """Components and the sensitivity of Cityscapes learned from `rows`, ADE20K being the unit."""
     best: tuple[float, Components] | None = None
     for sensitivity in SENSITIVITIES:
         start = replace(initial(), sensitivity={"ade20k": 1.0, "cityscapes": sensitivity})
-        learned, density = learn(observe(rows, start.sensitivity), start, max_steps)  # type: ignore[arg-type]
+        learned, density = learn(observe(rows, start.sensitivity), start, max_steps)
         best = max(best or (density, learned), (density, learned), key=lambda each: each[0])
     assert best is not None
     return best[1]
@@ -169,8 +170,6 @@ def to_toml(components: Components, caption: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Learns from the shipped evidence and writes the file named on the command line."""
-    from luma_cli.evidence.evidence import load_reference
-
     if len(arguments) != 2:
         print("usage: python -m luma_cli.accuracy.components OUT.toml", file=sys.stderr)
         return 2

@@ -27,8 +27,8 @@ USUAL_ITERATIONS: Mapping[str, float] = {"ade20k": 160_000, "cityscapes": 80_000
 # No published fine-tuned row is below 448 px, so what fewer image tokens cost there is stated, not learned: log error
 # rises by LOW_RESOLUTION x ((T0/T)^b - 1) / b, with b from the exponents of arXiv 2607.00687 (N* ~ C^0.83, T* ~ C^0.2:
 # error falls about five times faster in tokens than in parameters). At their best split both slopes would be equal,
-# 0.09 here; where a model is larger than that split asks for, less: 0.06 +- 0.05 spans both.
-LOW_RESOLUTION, LOW_RESOLUTION_SD = 0.06, 0.05
+# 0.09 here; where a model is larger than that split asks for, less: 0.06 +- 0.04 spans both.
+LOW_RESOLUTION, LOW_RESOLUTION_SD = 0.06, 0.04
 TOKEN_EXPONENT = 0.45
 # The largest published crop, 1280 px on ADE20K, has 6.25 times the usual pixels; what lies beyond gains nothing more.
 MOST_PIXELS = 6.25
@@ -47,7 +47,7 @@ LUMA_CROP_SD = 0.015
 
 # Own LUMA runs follow a law of their own: how its slopes may differ from those of published heads, per unit of log
 # size and log tokens, and by how much any law linear in logs may miss one backbone at one crop.
-LUMA_SIZE_SD, LUMA_TOKENS_SD, LUMA_CELL_SD = 0.03, 0.05, 0.013
+LUMA_SIZE_SD, LUMA_TOKENS_SD, LUMA_CELL_SD = 0.03, 0.03, 0.012
 
 # Log sizes of published backbones spread by 1.1 around their mean, and error falls by 0.06 to 0.09 per unit.
 UNKNOWN_SIZE_SD = 0.1
