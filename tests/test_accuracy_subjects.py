@@ -140,3 +140,11 @@ def test_a_frozen_head_makes_a_frozen_subject() -> None:
     assert subject_of("ViT-B/16", "ade20k", head="linear (frozen)").regime == "frozen"
     assert subject_of("ViT-B/16", "ade20k", head="upernet").regime == "fine-tuned"
     assert subject_of("ViT-B/16", "ade20k").source == HERE
+
+
+def test_sizes_beyond_the_largest_that_gained_gain_nothing_more() -> None:
+    giant, larger = (
+        terms(replace(subject_of("vit_giant_patch14_dinov2.lvd142m", "ade20k"), params=params)) for params in (2e9, 7e9)
+    )
+    assert giant == larger
+    assert giant["size", "all"] > terms(subject_of("vit_giant_patch14_dinov2.lvd142m", "ade20k"))["size", "all"]

@@ -32,6 +32,9 @@ LOW_RESOLUTION, LOW_RESOLUTION_SD = 0.06, 0.04
 TOKEN_EXPONENT = 0.45
 # The largest published crop, 1280 px on ADE20K, has 6.25 times the usual pixels; what lies beyond gains nothing more.
 MOST_PIXELS = 6.25
+# Beyond this size published fine-tuned backbones (1.5 B, 6 B, 22 B) gain nothing more from it: marginal likelihood is
+# highest for a limit of 1.2 to 1.5 B, and without one the largest are predicted above anything ever published.
+MOST_PARAMS = 1.5e9
 
 # LUMA's level is that of EoMT (arXiv 2607.00687: it "matches" it) plus Normal(0, REFERENCE_SD) until own runs tell.
 REFERENCE_HEAD = "eomt"
@@ -197,7 +200,7 @@ def _size_terms(subject: Subject) -> Iterator[Feature]:
     if subject.params is None:
         yield Feature("unknown size", f"{dataset}, {subject.backbone}", 1.0)
     else:
-        size = math.log(subject.params / USUAL_PARAMS)
+        size = math.log(min(subject.params, MOST_PARAMS) / USUAL_PARAMS)
         yield Feature("size", "all", size)
         yield Feature("size x dataset", f"{dataset}, {subject.regime}", size)
         yield Feature("size curvature", dataset, size * size)
