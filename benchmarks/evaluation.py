@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from luma_cli.data.card import load_card
+from luma_cli.catalogue.datasets import load_card
 from luma_cli.data.drawn import write_sample
 from luma_cli.data.locate import find_root
 from luma_cli.data.memory import keep_freed_memory

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import EomtConfig, EomtForUniversalSegmentation
 
-from luma_cli.head.config import HeadConfig, HeadName
+from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.head.mask_module import Prediction
 from luma_cli.head.segmenter import build
 from luma_cli.measure.count import count

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig, Tap, plan_head
 from luma_cli.head.luma import FreshFfn, LumaHead
 from luma_cli.head.mask_module import Prediction
-from luma_cli.head.plan import Tap, plan_head
 from luma_cli.head.upscale import ScaleBlock
 
 TOLERANCE = 1e-4

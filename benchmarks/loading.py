@@ -31,11 +31,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from luma_cli.data.augmentation import Augmentation
-from luma_cli.data.card import load_card
+from luma_cli.catalogue.datasets import Labels, LabelTable, load_card
+from luma_cli.catalogue.recipes import Augmentation
 from luma_cli.data.decode import decode_image, decode_labels
 from luma_cli.data.drawn import write_sample
-from luma_cli.data.label_table import Labels, LabelTable
 from luma_cli.data.memory import keep_freed_memory
 from luma_cli.data.training_set import TrainingSet
 

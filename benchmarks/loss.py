@@ -23,11 +23,11 @@ from torch import Tensor
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.mask_module import Prediction
 from luma_cli.measure.statistics import median, median_interval
 from luma_cli.train.criterion import create_criterion
-from luma_cli.train.recipe import Recipe
 
 TARGET = 3.0
 AGREEMENT = 0.02

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from luma_cli.data.label_table import IGNORED, LabelClass, Labels, LabelTable
+from luma_cli.catalogue.datasets import IGNORED, LabelClass, Labels, LabelTable
 from luma_cli.errors import BadSample
 
 TABLE = LabelTable(tuple(LabelClass(f"class {index}", (index,), (index, 0, 0)) for index in range(5)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from luma_cli.data.label_table import LabelTable
+from luma_cli.catalogue.datasets import LabelTable
 
 OWN_CARD = """
 image_suffixes = [".jpg", ".png"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from luma_cli.data.label_table import IGNORED, LabelClass, LabelTable
+from luma_cli.catalogue.datasets import IGNORED, LabelClass, LabelTable
 from luma_cli.errors import BadSample
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from luma_cli.backbone.create import create_backbone
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.segmenter import Segmenter
 
 WIDTH, DEPTH, HEADS, SIZE, QUERIES, CLASSES, JOINT = 32, 4, 2, 64, 7, 5, 3

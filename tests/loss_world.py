@@ -10,12 +10,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, grid_sample
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.mask_module import Prediction
 from luma_cli.seeds import LOSS, MATCHING
 from luma_cli.train.draws import uniform
 from luma_cli.train.mask_criterion import MaskCriterion
-from luma_cli.train.recipe import Recipe
 
 FEW_POINTS = Recipe(num_points=200)
 SEED, STEP = 3, 7

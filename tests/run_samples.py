@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.store.records import Environment
 from luma_cli.store.run_records import ClassScore, EvaluationRecord, ImageScore, RunRecord
 from luma_cli.train.checkpoint import CheckpointState, save_checkpoint
 from luma_cli.train.random_state import random_state
-from luma_cli.train.recipe import Recipe
 from luma_cli.train.run_config import RunConfig
 from luma_cli.train.run_folder import RunFolder
 

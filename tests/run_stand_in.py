@@ -7,9 +7,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.segmenter import build
-from luma_cli.train.recipe import Recipe
 from luma_cli.train.run_config import RunConfig
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.store.records import Configuration, Environment, Metric, Profile
 
 _NUMBERS = {

@@ -15,11 +15,11 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from luma_cli.catalogue.datasets import IGNORED, Labels
+from luma_cli.catalogue.recipes import Augmentation
 from luma_cli.data import augment as module
 from luma_cli.data.augment import augment, change_image, change_labels
-from luma_cli.data.augmentation import Augmentation
 from luma_cli.data.change import Change, draw_change
-from luma_cli.data.label_table import IGNORED, Labels
 
 USUAL = Augmentation()
 DRAWS = 4000

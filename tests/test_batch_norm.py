@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from luma_cli.backbone.create import create_backbone
+from luma_cli.catalogue.heads import HeadConfig, HeadName
+from luma_cli.catalogue.recipes import BatchNorm
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadRecipe
-from luma_cli.head.config import HeadConfig, HeadName
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.train.batch_norm import BatchNormChoice, apply, batch_norms, choose, train_mode
 from luma_cli.train.gradient_checkpointing import enable
-from luma_cli.train.recipe import BatchNorm
 
 SMALL = HeadConfig(num_queries=5, num_classes=3)
 FFN_WITH_BATCH_NORM = {"embed_dim": 32, "depth": (1, 1, 1)}

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from dataset_files import OWN_CARD, write_folder
 
-from luma_cli.data.card import DatasetCard, SplitCard, card_names, load_card, read_card
-from luma_cli.data.card_classes import drawn_colour
+from luma_cli.catalogue.datasets import DatasetCard, SplitCard, card_names, drawn_colour, load_card, read_card
 from luma_cli.data.locate import find_root
 from luma_cli.data.pairing import find_pairs
 from luma_cli.errors import BadCard, UnknownName

@@ -11,8 +11,8 @@ import pytest
 from dataset_files import OWN_CARD, ade_files, encoded, picture, write_folder, write_zip
 from PIL import Image
 
+from luma_cli.catalogue.datasets import DatasetCard, load_card
 from luma_cli.data import check_workers
-from luma_cli.data.card import DatasetCard, load_card
 from luma_cli.data.check import SplitReport, check_pairs, is_drawn
 from luma_cli.data.drawn import write_sample
 from luma_cli.data.locate import find_root

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.app import app, run, with_only
-from luma_cli.head.config import HeadConfig
 from luma_cli.measure.cost import cost
 
 LUMA = [sys.executable, "-P", "-m", "luma_cli"]

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BadCard, UsageError
-from luma_cli.head.config import HeadConfig
 from luma_cli.train.configure import Given, default_weights, micro_batch, new_config, resumed_config
 from luma_cli.train.resume import check_same
 

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luma_cli.catalogue.costs import BackboneFacts, load_costs
+from luma_cli.catalogue.head_cost import head_macs, head_params
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, BuildError, MeasureError, UnknownName, UsageError
-from luma_cli.head.config import HeadConfig
-from luma_cli.head.formula import head_macs, head_params
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure import cost as cost_module
 from luma_cli.measure.cost import CostSources, cost, costs

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from dataset_files import OWN_CARD, ade_files, encoded, picture, write_folder
 
+from luma_cli.catalogue.datasets import load_card
 from luma_cli.cli.app import run
-from luma_cli.data.card import load_card
 
 ADE = "ADEChallengeData2016"
 Capture = pytest.CaptureFixture[str]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from luma_cli.catalogue.datasets import load_card
 from luma_cli.data import drawn as module
 from luma_cli.data import scenes
-from luma_cli.data.card import load_card
 from luma_cli.data.drawn import write_sample
 from luma_cli.data.locate import find_root
 from luma_cli.data.split import open_split

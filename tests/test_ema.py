@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import CheckpointError
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.segmenter import build
 from luma_cli.train.ema import Ema
 

@@ -11,10 +11,9 @@ from joint_backbones import KINDS, shared
 from torch._dynamo.testing import CompileCounter
 
 from luma_cli.backbone.joint import TokenSequence
+from luma_cli.catalogue.heads import HeadConfig, Sequence, plan_eomt
 from luma_cli.errors import BuildError, UsageError
 from luma_cli.head import eomt
-from luma_cli.head.config import HeadConfig
-from luma_cli.head.joint_plan import Sequence, plan_eomt
 from luma_cli.head.mask_module import Prediction
 from luma_cli.head.segmenter import Segmenter, build
 

@@ -15,7 +15,7 @@ from luma_cli.advise.question import Question
 from luma_cli.advise.setting import load
 from luma_cli.advise.subjects import subject
 from luma_cli.catalogue.costs import load_costs
-from luma_cli.head.config import HeadName
+from luma_cli.catalogue.heads import HeadName
 from luma_cli.speed.model import SpeedModel
 from luma_cli.units import BudgetKind
 

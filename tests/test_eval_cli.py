@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.cli.app import run
 from luma_cli.data.drawn import write_sample
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.segmenter import build
 from luma_cli.measure.segmenter_cost import segmenter_cost
 from luma_cli.store.database import open_read
 from luma_cli.store.evaluations import evaluations
 from luma_cli.train.checkpoint import CheckpointState, save_checkpoint
-from luma_cli.train.recipe import Recipe
 from luma_cli.train.run_config import RunConfig
 from luma_cli.train.run_folder import started
 

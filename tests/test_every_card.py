@@ -8,8 +8,8 @@ from timm.layers import weight_init
 
 from luma_cli.catalogue.cards import Card, load_cards, spec_of
 from luma_cli.catalogue.costs import load_costs
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BadResolution
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.segmenter import Segmenter, build
 
 RESOLUTIONS = (64, 96, 128, 192, 224, 256)

@@ -10,13 +10,13 @@ import pytest
 from evidence_samples import GOOD, row, table
 from run_samples import evaluation, record
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import StoreError
 from luma_cli.evidence.evidence import Evidence, load_reference
 from luma_cli.evidence.imported import examine, keep, read_file
 from luma_cli.evidence.own_rows import own_rows
 from luma_cli.evidence.own_run import HERE, OwnRun
 from luma_cli.evidence.table import evidence_hash, load_evidence
-from luma_cli.head.config import HeadConfig
 from luma_cli.store.database import open_write
 from luma_cli.store.evaluations import save_evaluation
 from luma_cli.store.evidence_rows import COLUMNS, save_evidence

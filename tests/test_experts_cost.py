@@ -15,8 +15,8 @@ from tiny_backbones import spec
 from luma_cli.backbone.create import create_backbone
 from luma_cli.catalogue import listing
 from luma_cli.catalogue.costs import BackboneFacts, read_costs
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import resolve
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.segmenter import build
 from luma_cli.isotropic.experts.soft import SoftMlp
 from luma_cli.isotropic.experts.switch import SwitchMlp

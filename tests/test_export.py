@@ -12,15 +12,15 @@ import torch
 from run_stand_in import weights_file as weights_file_of_a_run
 from torch import nn
 
+from luma_cli.catalogue.datasets import LabelClass, LabelTable
+from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.cli.app import run
-from luma_cli.data.label_table import LabelClass, LabelTable
 from luma_cli.errors import BuildError, UsageError
 from luma_cli.export import onnx_file, traced, weights_file
 from luma_cli.export.api import Format, export
 from luma_cli.export.check import Agreement, agreements, demand, random_images
 from luma_cli.export.facts import KEY
 from luma_cli.export.graph import Graph
-from luma_cli.head.config import HeadConfig, HeadName
 from luma_cli.head.segmenter import Segmenter, build
 
 HEADS: tuple[HeadName, ...] = ("luma", "eomt", "linear")

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from luma_cli.backbone.create import create_backbone
+from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.head.config import HeadConfig, HeadName
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.isotropic.experts.routed import balance_loss
 from luma_cli.train.gradient_checkpointing import enable, kept_bytes

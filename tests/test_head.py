@@ -9,10 +9,9 @@ import torch
 from head_stand_in import StandIn, images
 from torch import nn
 
+from luma_cli.catalogue.heads import HeadConfig, Tap, default_heads, num_scale_blocks, plan_head
 from luma_cli.errors import BuildError, UsageError
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.mask_module import Prediction
-from luma_cli.head.plan import Tap, default_heads, num_scale_blocks, plan_head
 from luma_cli.head.segmenter import Segmenter, build, tap_of
 
 SMALL = HeadConfig(num_queries=6, num_classes=4)

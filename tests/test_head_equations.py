@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as f
 from torch import Tensor
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.head.segmenter import Segmenter, build
 
 SMALL = HeadConfig(num_queries=6, num_classes=4)

@@ -11,7 +11,7 @@ import pytest
 from advise_world import measured as row
 from store_samples import profile
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.speed.bench import bench_of
 from luma_cli.speed.measured import from_measurements
 from luma_cli.store import database

@@ -10,9 +10,9 @@ import torch
 from option_backbones import MODELS
 from torch import Tensor, nn
 
+from luma_cli.catalogue.head_cost import head_macs
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BuildError
-from luma_cli.head.config import HeadConfig
-from luma_cli.head.formula import head_macs
 from luma_cli.head.luma import LumaHead, Tapped
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure.facts import backbone_facts

@@ -9,10 +9,10 @@ import torch
 from joint_backbones import KINDS, SIZE, shared
 
 from luma_cli.backbone.create import create_backbone
+from luma_cli.catalogue.head_cost import head_macs, head_params
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import resolve
 from luma_cli.errors import BuildError, UsageError
-from luma_cli.head.config import HeadConfig
-from luma_cli.head.formula import head_macs, head_params
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure.choices import check
 from luma_cli.measure.cost import CostSources, cost, cost_from_facts

@@ -6,7 +6,7 @@ import pytest
 import torch
 from head_stand_in import images
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.head.linear import PixelLogits
 from luma_cli.head.segmenter import build
 

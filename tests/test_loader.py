@@ -14,7 +14,7 @@ import pytest
 import torch
 from array_samples import ArraySamples
 
-from luma_cli.data.augmentation import Augmentation
+from luma_cli.catalogue.recipes import Augmentation
 from luma_cli.data.loader import Batch, batches
 from luma_cli.data.order import StepOrder
 from luma_cli.data.training_set import TrainingSet

@@ -12,8 +12,8 @@ from transformers import Mask2FormerConfig
 from transformers.models.mask2former import modeling_mask2former
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.mask_module import Prediction
-from luma_cli.train.recipe import Recipe
 
 BATCH, QUERIES, CLASSES, SIDE = 3, 12, 7, 48
 RECIPE = Recipe(num_points=400)

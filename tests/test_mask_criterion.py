@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from loss_world import FEW_POINTS, STEP, criterion, label_maps, prediction
 from torch import Tensor
 
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BuildError, DataError
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.linear import PixelLogits
 from luma_cli.head.mask_module import Prediction
 from luma_cli.train import by_image
 from luma_cli.train.criterion import LossParts, create_criterion
 from luma_cli.train.mask_criterion import MaskCriterion
 from luma_cli.train.pixel_criterion import PixelCriterion
-from luma_cli.train.recipe import Recipe
 
 
 def value(loss: MaskCriterion, found: list[Prediction], labels: Tensor, samples: list[int]) -> LossParts:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits, grid_sample
 
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.mask_module import Prediction
 from luma_cli.train.matching import Matches, assign, costs, gather
-from luma_cli.train.recipe import Recipe
 
 
 def problem(points: int, scale: float = 3) -> tuple[Prediction, torch.Tensor, torch.Tensor, torch.Tensor]:

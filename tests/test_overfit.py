@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.segmenter import build
 from luma_cli.train.criterion import create_criterion
-from luma_cli.train.recipe import Recipe
 
 NUM_CLASSES = 3
 SIDE = 64

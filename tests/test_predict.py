@@ -14,9 +14,9 @@ import pytest
 from PIL import Image, ImageOps
 from run_stand_in import weights_file
 
+from luma_cli.catalogue.datasets import LabelClass, LabelTable, load_card
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.app import run
-from luma_cli.data.card import load_card
-from luma_cli.data.label_table import LabelClass, LabelTable
 from luma_cli.errors import DataError, UsageError
 from luma_cli.evaluate.inference import predict_labels
 from luma_cli.evaluate.legend import count_pixels, draw_legend, entries, percent, to_csv
@@ -26,7 +26,6 @@ from luma_cli.evaluate.picture_file import write_picture
 from luma_cli.evaluate.pictures import find_pictures
 from luma_cli.evaluate.predict import PredictSettings, demand_all, predict_files
 from luma_cli.evaluate.upright import read_upright
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.segmenter import build
 
 TABLE = LabelTable(

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from luma_cli.catalogue.recipes import SETTINGS, Recipe, check, folder, load_recipe, recipe_names, with_changes
 from luma_cli.errors import BadRecipe
-from luma_cli.train.recipe import Recipe
-from luma_cli.train.recipes import SETTINGS, check, folder, load_recipe, recipe_names, with_changes
 
 NAMES = ["ade20k", "cityscapes", "eomt-ade20k", "eomt-cityscapes", "smoke"]
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import resolve
 from luma_cli.errors import MeasureError
-from luma_cli.head.config import HeadConfig
 from luma_cli.measure import recount as module
 from luma_cli.measure.cost import Cost
 from luma_cli.measure.count_request import Refusal

@@ -13,8 +13,8 @@ from run_samples import CONFIG, RUN_ID, state_of
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import CheckpointError, RunError
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.train.checkpoint import refuse_shared, save_checkpoint
 from luma_cli.train.restore import restore

@@ -16,8 +16,8 @@ from rich.console import Console
 from run_samples import CONFIG, RUN_ID, evaluation, record, saved
 from store_samples import profile
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.app import run
-from luma_cli.head.config import HeadConfig
 from luma_cli.report.run_sheet import curves_table, evaluations_table
 from luma_cli.report.runs import runs_table
 from luma_cli.report.sparkline import sparkline

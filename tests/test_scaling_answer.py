@@ -17,8 +17,8 @@ from luma_cli.accuracy.subject import Subject
 from luma_cli.advise.candidates import load as load_candidates
 from luma_cli.advise.more_compute import more_compute
 from luma_cli.advise.scaling_api import scaling
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.app import run
-from luma_cli.head.config import HeadConfig
 from luma_cli.report.plot_file import SUFFIXES
 from luma_cli.report.plot_scaling import plot_scaling
 from luma_cli.report.scaling import print_scaling

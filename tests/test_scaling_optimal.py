@@ -10,8 +10,8 @@ import scaling_world as world
 from hypothesis import given
 from hypothesis import strategies as st
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BadResolution, NoAnswer, UnknownName, UsageError
-from luma_cli.head.config import HeadConfig
 from luma_cli.scaling.experiment import experiment, most_telling, size_exponent_sd
 from luma_cli.scaling.law import fit
 from luma_cli.scaling.local import Local, local
@@ -80,7 +80,7 @@ def test_attention_makes_resolution_dearer_at_high_resolution() -> None:
 
 def test_cost_of_a_series_is_that_of_the_segmenter() -> None:
     from luma_cli.catalogue.costs import load_costs
-    from luma_cli.head.formula import head_macs
+    from luma_cli.catalogue.head_cost import head_macs
 
     series, name = load_series("vit_base_patch16_dinov3.lvd1689m", HeadConfig())
     facts = load_costs()["vit_base_patch16_dinov3", 512]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BuildError
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure import session
 from luma_cli.measure.accelerator import Cpu

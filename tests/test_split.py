@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from dataset_files import OWN_CARD, ade_files, encoded, picture, write_folder, write_zip
 
-from luma_cli.data.card import DatasetCard, load_card
-from luma_cli.data.label_table import IGNORED
+from luma_cli.catalogue.datasets import IGNORED, DatasetCard, load_card
 from luma_cli.data.locate import find_root
 from luma_cli.data.pairing import find_pairs
 from luma_cli.data.samples import Samples

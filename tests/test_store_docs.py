@@ -12,7 +12,7 @@ import pytest
 from run_samples import evaluation, record
 from store_samples import profile
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.store import database
 from luma_cli.store.evaluations import save_evaluation
 from luma_cli.store.inspection import TABLES

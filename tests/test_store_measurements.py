@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from store_samples import metric, profile
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.store import database
 from luma_cli.store.measurements import Measurement, measurements
 from luma_cli.store.profiles import save, select

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from run_samples import RUN_ID, evaluation, record
 from store_samples import profile
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import RunError, StoreError
-from luma_cli.head.config import HeadConfig
 from luma_cli.store import database
 from luma_cli.store.evaluations import evaluations, save_evaluation
 from luma_cli.store.inspection import check

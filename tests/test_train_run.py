@@ -194,7 +194,7 @@ def test_micro_batches_change_nothing_but_rounding(whole, tmp_path):
 
 def test_a_frozen_backbone_does_not_move(tmp_path):
     run(given("freeze_backbone=true"), tmp_path / "a")
-    from luma_cli.head.config import HeadConfig
+    from luma_cli.catalogue.heads import HeadConfig
     from luma_cli.head.segmenter import build
 
     before = build("test_vit", 64, head=HeadConfig(num_queries=12)).state_dict()

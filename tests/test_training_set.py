@@ -6,7 +6,7 @@ import pytest
 import torch
 from array_samples import ArraySamples
 
-from luma_cli.data.augmentation import Augmentation
+from luma_cli.catalogue.recipes import Augmentation
 from luma_cli.data.skipped import Skipped
 from luma_cli.data.training_set import TrainingSet
 from luma_cli.errors import BadSample, DataError

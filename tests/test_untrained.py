@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.head.segmenter import build
 from luma_cli.train.untrained import freeze_unreached
 

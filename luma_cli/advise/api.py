@@ -15,7 +15,7 @@ from luma_cli.advise.chooser import Chooser
 from luma_cli.advise.question import Objective, Question
 from luma_cli.advise.recommend import recommend as answer
 from luma_cli.advise.setting import Fit, Setting, load
-from luma_cli.head.config import HeadName
+from luma_cli.catalogue.heads import HeadName
 from luma_cli.units import Budget, FlopConvention, parse_budget
 
 

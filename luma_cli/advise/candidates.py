@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, BuildError, NoAnswer, UsageError
-from luma_cli.head.config import HeadConfig, HeadName
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
@@ -125,7 +125,7 @@ def attached(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig) -> Cand
 
 def _head_cost(facts: BackboneFacts, head: HeadConfig) -> tuple[int, int] | None:
     """Multiply-adds and parameters of the head; None where this backbone does not take it."""
-    from luma_cli.head.formula import head_macs, head_params
+    from luma_cli.catalogue.head_cost import head_macs, head_params
 
     try:
         return head_macs(facts, head), head_params(facts, head)

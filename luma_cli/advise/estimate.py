@@ -19,10 +19,10 @@ from luma_cli.accuracy.subject import Subject
 from luma_cli.accuracy.subjects import subject_of
 from luma_cli.advise.candidates import NUM_CLASSES, attached
 from luma_cli.advise.pricing import Speed, price
+from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.errors import UnknownName, UsageError
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval
-from luma_cli.head.config import HeadConfig, HeadName
 from luma_cli.speed.quantity import Quantity
 from luma_cli.units import BudgetKind
 

@@ -10,8 +10,8 @@ from luma_cli.accuracy.model import load_model
 from luma_cli.advise.device import measured_rows
 from luma_cli.advise.estimate import Asked, Estimate, estimates
 from luma_cli.catalogue.costs import load_costs
+from luma_cli.catalogue.heads import HeadName
 from luma_cli.evidence.table import load_evidence
-from luma_cli.head.config import HeadName
 from luma_cli.speed.measured import Measured
 from luma_cli.speed.model import SpeedModel
 

@@ -9,9 +9,9 @@ from typing import Literal, get_args
 from luma_cli.advise import budgets as held
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
+from luma_cli.catalogue.heads import HeadName
 from luma_cli.catalogue.spec import Family
 from luma_cli.errors import UsageError
-from luma_cli.head.config import HeadName
 from luma_cli.units import Budget, BudgetKind, FlopConvention
 
 Objective = Literal["miou", "miou-per-ms", "knee"]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, get_args
 from luma_cli.advise import candidates
 from luma_cli.advise.candidates import NUM_CLASSES
 from luma_cli.advise.more_compute import MoreCompute, more_compute
+from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.spec import Family
 from luma_cli.errors import UnknownName, UsageError
 from luma_cli.evidence.own_run import OwnRun, from_scored
 from luma_cli.evidence.table import load_evidence
-from luma_cli.head.config import HeadConfig, HeadName
 from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.answer import scaling as fit_scaling
 from luma_cli.store import database as files

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from luma_cli.advise.budgets import Priced
-from luma_cli.data.card import load_card
-from luma_cli.train.recipe import Recipe
-from luma_cli.train.recipes import default_recipe, load_recipe, recipe_names
+from luma_cli.catalogue.datasets import load_card
+from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, recipe_names
 from luma_cli.units import FlopConvention, gflops
 
 CostUnit = Literal["GPU-hours", "PFLOP"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.confirm import confirm_many
 from luma_cli.cli.head_options import head_config
 from luma_cli.cli.options import (
@@ -32,7 +33,6 @@ from luma_cli.cli.options import (
     one_form,
 )
 from luma_cli.errors import LumaError, UsageError
-from luma_cli.head.config import HeadConfig
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.spec import BackboneSpec

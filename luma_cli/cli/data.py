@@ -26,7 +26,7 @@ class SplitName(StrEnum):
 
 def complete_dataset(incomplete: str) -> list[str]:
     """Names of shipped datasets that start with what was typed."""
-    from luma_cli.data.card import card_names
+    from luma_cli.catalogue.datasets import card_names
 
     return [name for name in card_names() if name.startswith(incomplete)]
 
@@ -57,7 +57,7 @@ RootFolder = Annotated[
 @app.command("list")
 def list_datasets(as_json: Json = False) -> None:
     """List the shipped datasets and where they are found: in $LUMA_DATA or the places that luma.toml names."""
-    from luma_cli.data.card import card_names, load_card
+    from luma_cli.catalogue.datasets import card_names, load_card
     from luma_cli.report.dataset import listing_json, print_listing
 
     cards = [load_card(name) for name in card_names()]
@@ -81,7 +81,7 @@ def check(
 
     Exit code 1 when something is wrong; every bad file is named.
     """
-    from luma_cli.data.card import load_card
+    from luma_cli.catalogue.datasets import load_card
     from luma_cli.data.check import check_pairs
     from luma_cli.data.check_workers import usable_cores
     from luma_cli.data.locate import find_root

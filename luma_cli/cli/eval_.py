@@ -104,7 +104,7 @@ def evaluate_run(
 
 def _open(restored: Restored, data: str | None, root: Path | None, split: str) -> Split:
     """The split, found where the run found its data unless another place or dataset is named."""
-    from luma_cli.data.card import load_card
+    from luma_cli.catalogue.datasets import load_card
     from luma_cli.data.locate import find_root
     from luma_cli.data.split import open_split
 

@@ -49,7 +49,7 @@ def export_run(
 
     Exit code 1, and no file, when they differ by more than the tolerance.
     """
-    from luma_cli.data.card import load_card
+    from luma_cli.catalogue.datasets import load_card
     from luma_cli.export.api import SUFFIXES, export
     from luma_cli.export.check import TOLERANCE
     from luma_cli.report.export import export_lines

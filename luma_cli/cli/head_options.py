@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from luma_cli.catalogue.heads import HAS, HeadConfig
 from luma_cli.cli.options import Head
 from luma_cli.errors import UsageError
-from luma_cli.head.config import HAS, HeadConfig
 
 # Field of the configuration -> how the command line spells it.
 _SPELLED = {

@@ -15,7 +15,7 @@ from luma_cli.errors import NothingMeasured, UsageError
 
 if TYPE_CHECKING:
     from luma_cli.advise.answer import Recommendation
-    from luma_cli.head.config import HeadName
+    from luma_cli.catalogue.heads import HeadName
 
 # Enough rows of an answer to find five architectures and sizes among them.
 _WIDE = 20
@@ -75,7 +75,7 @@ class Session:
     def _profile(self, wanted: Iterable[tuple[str, int]]) -> None:
         """Profile each name at its size with the question's head and classes, as `luma profile` does, and keep it."""
         from luma_cli.advise.candidates import num_classes
-        from luma_cli.head.config import HeadConfig
+        from luma_cli.catalogue.heads import HeadConfig
         from luma_cli.measure.api import profile
         from luma_cli.measure.sweep import Settings
         from luma_cli.report.progress import Progress

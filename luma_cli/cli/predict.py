@@ -13,7 +13,7 @@ from luma_cli.cli.eval_ import Checkpoint, Format
 from luma_cli.cli.options import Database, Json
 
 if TYPE_CHECKING:
-    from luma_cli.data.label_table import LabelTable
+    from luma_cli.catalogue.datasets import LabelTable
     from luma_cli.evaluate.predict import Predicted
 
 
@@ -41,7 +41,7 @@ def predict(
     A label map is a PNG of class indices shown in the class colours. Exit code 1 when an image could not be predicted;
     the others are.
     """
-    from luma_cli.data.card import load_card
+    from luma_cli.catalogue.datasets import load_card
     from luma_cli.evaluate.device import autocast_dtype, torch_device
     from luma_cli.evaluate.overlay import check_opacity
     from luma_cli.evaluate.pictures import demand_free, find_pictures

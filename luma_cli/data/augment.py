@@ -19,10 +19,10 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from luma_cli.data.augmentation import Augmentation
+from luma_cli.catalogue.datasets import IGNORED, Labels
+from luma_cli.catalogue.recipes import Augmentation
 from luma_cli.data.change import Change, draw_change
 from luma_cli.data.hue import shift_hue
-from luma_cli.data.label_table import IGNORED, Labels
 
 # EoMT redraws without end. Labels that one crop in ten shows are missed 50 times in a row once in 200.
 MAX_DRAWS = 50

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from luma_cli.data.label_table import Labels
+from luma_cli.catalogue.datasets import Labels
 
 Mask = NDArray[np.bool_]
 Colour = tuple[float, float, float]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from luma_cli.data.augmentation import Augmentation
+from luma_cli.catalogue.recipes import Augmentation
 
 
 @dataclass(frozen=True, slots=True)

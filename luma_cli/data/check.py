@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from luma_cli.data.card import DatasetCard
+from luma_cli.catalogue.datasets import DatasetCard
 from luma_cli.data.check_workers import OnSamples, tally_all
 from luma_cli.data.drawn import MARKER
 from luma_cli.data.locate import Root

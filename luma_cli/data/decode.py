@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from luma_cli.data.label_table import Labels
+from luma_cli.catalogue.datasets import Labels
 from luma_cli.errors import BadSample
 
 MAX_PIXELS = 64_000_000

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from luma_cli.data.card import DatasetCard, SplitCard
+from luma_cli.catalogue.datasets import DatasetCard, SplitCard
 from luma_cli.data.settings import read_settings, settings_files
 from luma_cli.data.source import Archive, Folder, Source
 from luma_cli.errors import DataError

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import IO
 
+from luma_cli.catalogue.datasets import DatasetCard, SplitCard
 from luma_cli.catalogue.near import nearest
-from luma_cli.data.card import DatasetCard, SplitCard
 from luma_cli.data.locate import Root, missing_folder
 from luma_cli.data.source import Source
 from luma_cli.errors import DataError, UnknownName

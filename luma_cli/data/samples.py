@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from luma_cli.data.label_table import Labels, LabelTable
+from luma_cli.catalogue.datasets import Labels, LabelTable
 
 
 class Samples(Protocol):

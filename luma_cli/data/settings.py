@@ -16,8 +16,8 @@ from pathlib import Path
 import platformdirs
 
 from luma_cli import content
+from luma_cli.catalogue.datasets import card_names
 from luma_cli.catalogue.reading import require
-from luma_cli.data.card import card_names
 from luma_cli.errors import BadCard
 
 FILE_NAME = "luma.toml"

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from luma_cli.data.card import DatasetCard
+from luma_cli.catalogue.datasets import DatasetCard, Labels, LabelTable
 from luma_cli.data.decode import decode_image, decode_labels, image_size
-from luma_cli.data.label_table import Labels, LabelTable
 from luma_cli.data.locate import Root
 from luma_cli.data.pairing import Pair, Pairing, Part, find_pairs, fingerprint_of
 from luma_cli.data.source import reading

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from luma_cli.catalogue.recipes import Augmentation
 from luma_cli.data.augment import augment
-from luma_cli.data.augmentation import Augmentation
 from luma_cli.data.samples import Samples
 from luma_cli.errors import BadSample
 from luma_cli.seeds import SAMPLE, seed_of

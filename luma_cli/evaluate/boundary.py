@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from luma_cli.data.label_table import IGNORED, Labels
+from luma_cli.catalogue.datasets import IGNORED, Labels
 
 BOUNDARY_RATIO = 0.02  # section 4 of the paper, chosen there to match how annotators disagree
 

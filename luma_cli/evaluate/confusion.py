@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from luma_cli.data.label_table import IGNORED, Labels
+from luma_cli.catalogue.datasets import IGNORED, Labels
 from luma_cli.errors import BadSample
 
 Absent = Literal["skip", "zero"]

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from luma_cli.catalogue.datasets import Labels
 from luma_cli.evaluate import scores
 from luma_cli.evaluate.scores import Seen
 from luma_cli.evaluate.views import Pixels, View, look_at
 from luma_cli.evaluate.window_logits import run_windows
 from luma_cli.head.segmenter import Segmenter
-
-Labels = NDArray[np.uint8]
 
 
 def predict_labels(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from luma_cli.data.label_table import Labels, LabelTable
+from luma_cli.catalogue.datasets import Labels, LabelTable
 from luma_cli.errors import UsageError
 from luma_cli.evaluate.legend import Entry, percent
 from luma_cli.evaluate.lettering import INK, MUTED, PAPER, RULE, Font, fitted, font, text_width

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from luma_cli.data.label_table import Labels, LabelTable
+from luma_cli.catalogue.datasets import Labels, LabelTable
 from luma_cli.errors import BadSample, DataError, Diverged, UsageError
 from luma_cli.evaluate.inference import predict_labels
 from luma_cli.evaluate.legend import Counts, Entry, count_pixels, draw_legend, entries, to_csv, to_json

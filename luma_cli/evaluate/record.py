@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from luma_cli.data.label_table import LabelTable
+from luma_cli.catalogue.datasets import LabelTable
 from luma_cli.evaluate.boundary import BOUNDARY_RATIO, BoundaryCounts
 from luma_cli.evaluate.confusion import Absent, Scores, mean, scores
 from luma_cli.evaluate.counts import Counts

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
+from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.head.config import HeadConfig, HeadName
 from luma_cli.store.scored_runs import ScoredRun
 
 HERE = "measured here"
@@ -196,7 +196,7 @@ def _own(row: ScoredRun, shared: _Settings) -> OwnRun:
 
 def _is_shipped(recipe: dict[str, Any]) -> bool:
     """Whether every setting is that of the shipped recipe of this name."""
-    from luma_cli.train.recipes import load_recipe, recipe_names
+    from luma_cli.catalogue.recipes import load_recipe, recipe_names
 
     if recipe.get("name") not in recipe_names():
         return False

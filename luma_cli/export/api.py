@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from luma_cli.data.label_table import LabelTable
+from luma_cli.catalogue.datasets import LabelTable
 from luma_cli.errors import BuildError, UsageError
 from luma_cli.export import onnx_file, traced, weights_file
 from luma_cli.export.check import NUM_INPUTS, TOLERANCE, Agreement, Run, agreements, demand, random_images

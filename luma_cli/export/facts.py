@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from luma_cli.data.label_table import LabelTable
+from luma_cli.catalogue.datasets import LabelTable
 
 SCHEMA = 1
 # The one key under which other tools' metadata does not collide with ours.

@@ -9,13 +9,11 @@ from luma_cli.backbone.joint import TokenSequence, joint_blocks
 from luma_cli.backbone.query_ffn import QueryFfn
 from luma_cli.backbone.taps import Watch, own_heads
 from luma_cli.catalogue.block_runs import Block
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig, HeadPlan, Sequence, Tap, plan_eomt, plan_head
 from luma_cli.head.eomt import EomtHead
-from luma_cli.head.joint_plan import Sequence, plan_eomt
 from luma_cli.head.linear import LinearHead, PixelLogits
 from luma_cli.head.luma import LumaHead, Tapped
 from luma_cli.head.mask_module import Prediction
-from luma_cli.head.plan import HeadPlan, Tap, plan_head
 
 Head = LumaHead | EomtHead | LinearHead
 Taken = Tensor | Tapped | TokenSequence

@@ -15,11 +15,10 @@ from torch.nn.functional import interpolate
 
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.joint import TokenSequence, add_queries, num_prefix_tokens, run_joint_block, tokens_before
+from luma_cli.catalogue.heads import EomtPlan, HeadConfig
 from luma_cli.errors import UsageError
 from luma_cli.head.annealing import check_probabilities
 from luma_cli.head.attention import NORM_EPS
-from luma_cli.head.config import HeadConfig
-from luma_cli.head.joint_plan import EomtPlan
 from luma_cli.head.mask_module import MaskModule, Prediction
 
 _Kind = Literal["all", "drawn", "none"]  # which queries are masked in a joint block

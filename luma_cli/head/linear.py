@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from luma_cli.backbone.backbone import Backbone
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
 
 
 class PixelLogits(NamedTuple):

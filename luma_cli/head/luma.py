@@ -12,10 +12,9 @@ from typing import NamedTuple, Protocol
 from torch import Tensor, nn
 
 from luma_cli.backbone.taps import Watch, read
+from luma_cli.catalogue.heads import FRESH_FFN_RATIO, HeadConfig, HeadPlan, Step
 from luma_cli.head.attention import NORM_EPS, CrossAttention
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.mask_module import MaskModule, Prediction
-from luma_cli.head.plan import FRESH_FFN_RATIO, HeadPlan, Step
 
 
 class TappedBlock(Protocol):

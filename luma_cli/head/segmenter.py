@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.create import create_backbone, wrap
+from luma_cli.catalogue.heads import MASK_STRIDE, HeadConfig, HeadName
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError
-from luma_cli.head.config import HeadConfig, HeadName
 from luma_cli.head.create import Output, Taken, create_head, tap_of
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.luma import LumaHead
-from luma_cli.head.plan import MASK_STRIDE
 
 __all__ = ["Segmenter", "build", "mask_size", "own_spec", "tap_of"]
 

@@ -15,13 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from luma_cli.catalogue.costs import BackboneFacts, load_costs
-from luma_cli.catalogue.index import load_index
-from luma_cli.catalogue.names import resolve
-from luma_cli.catalogue.rules import check_resolution, load_rules
-from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.errors import BadResolution, BuildError, MeasureError, UsageError
-from luma_cli.head.config import HeadConfig
-from luma_cli.head.formula import (
+from luma_cli.catalogue.head_cost import (
     eomt_plan_from_facts,
     head_macs,
     head_params,
@@ -29,7 +23,12 @@ from luma_cli.head.formula import (
     knows_joint_blocks,
     plan_from_facts,
 )
-from luma_cli.head.plan import needs_blocks
+from luma_cli.catalogue.heads import HeadConfig, needs_blocks
+from luma_cli.catalogue.index import load_index
+from luma_cli.catalogue.names import resolve
+from luma_cli.catalogue.rules import check_resolution, load_rules
+from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.errors import BadResolution, BuildError, MeasureError, UsageError
 from luma_cli.measure import cost_cache
 from luma_cli.measure.count_request import Answer, CountRequest, Refusal, answer_from_json, requests_to_json
 from luma_cli.measure.imports import combined_hash, find

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import LumaError
-from luma_cli.head.config import HeadConfig
 from luma_cli.measure.cost import Cost, costs
 from luma_cli.measure.count_request import Refusal
 from luma_cli.store.records import Configuration

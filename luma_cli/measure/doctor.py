@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BuildError, LumaError
-from luma_cli.head.config import HeadConfig
 
 if TYPE_CHECKING:
     from luma_cli.backbone.backbone import Backbone

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.measure.imports import Import
 from luma_cli.measure.timing import Rule
 from luma_cli.store.records import Configuration, Metric, Status

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import UsageError
-from luma_cli.head.config import HeadConfig
 from luma_cli.measure.choices import check
 from luma_cli.store.records import Configuration
 

@@ -12,9 +12,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import LumaError, MeasureError
-from luma_cli.head.config import HeadConfig
 from luma_cli.measure.cost import Cost
 from luma_cli.measure.count_request import Refusal
 
@@ -51,7 +51,7 @@ def recount(
 
 def count_one(spec: BackboneSpec, resolution: int, head: HeadConfig) -> Cost | Refusal:
     """The counted cost of one segmenter. A count from which the closed form differs is a refusal that says both."""
-    from luma_cli.head.formula import head_macs, head_params
+    from luma_cli.catalogue.head_cost import head_macs, head_params
     from luma_cli.head.segmenter import build
     from luma_cli.measure.count import Count
     from luma_cli.measure.facts import backbone_facts

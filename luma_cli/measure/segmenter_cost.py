@@ -7,10 +7,10 @@ from importlib.metadata import version
 
 import torch
 
+from luma_cli.catalogue.heads import needs_blocks
 from luma_cli.head.create import Taken
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.luma import LumaHead
-from luma_cli.head.plan import needs_blocks
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure.cost import Cost
 from luma_cli.measure.count import Count, count

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.head.config import HeadConfig
 from luma_cli.measure.cost import Cost
 from luma_cli.report.head_text import head_text
 from luma_cli.report.profile_row import SCHEMA, flat_row, profile_row

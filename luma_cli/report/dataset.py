@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from luma_cli.data.card import DatasetCard
+from luma_cli.catalogue.datasets import DatasetCard
 from luma_cli.data.check import SplitReport
 from luma_cli.data.locate import Root, find_root
 from luma_cli.data.source import shown

@@ -7,7 +7,7 @@ from typing import get_args
 
 from luma_cli.advise import budgets as held
 from luma_cli.advise.estimate import Asked, Estimate
-from luma_cli.head.config import HeadName
+from luma_cli.catalogue.heads import HeadName
 from luma_cli.report.table import Table, columns, print_table
 from luma_cli.units import FlopConvention, convention_caption
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luma_cli.head.config import HAS, HeadConfig
+from luma_cli.catalogue.heads import HAS, HeadConfig
 
 
 def head_text(head: HeadConfig, l2: int) -> str:

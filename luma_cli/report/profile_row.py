@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from luma_cli.head.config import HAS, HeadConfig
+from luma_cli.catalogue.heads import HAS, HeadConfig
 from luma_cli.store.records import Metric, Profile
 from luma_cli.units import FlopConvention, gflops, gmacs
 

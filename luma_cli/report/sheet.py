@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from luma_cli.catalogue.costs import BackboneFacts
+from luma_cli.catalogue.head_cost import eomt_plan_from_facts, head_macs, head_params
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.listing import PretrainingRow, Sheet
-from luma_cli.head.config import HeadConfig
-from luma_cli.head.formula import eomt_plan_from_facts, head_macs, head_params
 from luma_cli.report.head_text import head_text
 from luma_cli.report.profiles import cost_cell
 from luma_cli.report.table import Table, columns, number, print_table

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BadResolution, BuildError, UsageError
 from luma_cli.evidence.evidence import DATASET_TITLES
-from luma_cli.head.config import HeadConfig
 from luma_cli.scaling.point import tokens_of
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _series(
 
 def _model(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig) -> Model | None:
     """The model; None where the backbone does not take the head."""
-    from luma_cli.head.formula import head_macs
+    from luma_cli.catalogue.head_cost import head_macs
 
     try:
         macs = facts.macs + head_macs(facts, head)

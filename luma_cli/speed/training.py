@@ -13,10 +13,9 @@ from functools import cache
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING
 
+from luma_cli.catalogue.recipes import Recipe, load_recipe
 from luma_cli.speed.quantity import Z80, Origin, Quantity, Workload
 from luma_cli.speed.transfer import SHIPPED, LogNormal, Points, posterior
-from luma_cli.train.recipe import Recipe
-from luma_cli.train.recipes import load_recipe
 
 if TYPE_CHECKING:
     from luma_cli.speed.lineup import Lineup

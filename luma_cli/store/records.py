@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
 
 Status = Literal["ok", "oom", "crashed", "timeout", "not_applicable", "failed"]
 TROUBLE: frozenset[str] = frozenset({"crashed", "timeout", "failed"})

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from sys import byteorder
 from typing import Any
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import LumaError, StoreError
-from luma_cli.head.config import HeadConfig
 from luma_cli.store.records import Configuration, Environment, Metric, Profile
 
 Row = dict[str, Any]

@@ -14,9 +14,9 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
+from luma_cli.catalogue.recipes import BatchNorm
 from luma_cli.errors import BadRecipe
 from luma_cli.head.segmenter import Segmenter
-from luma_cli.train.recipe import BatchNorm
 
 ENOUGH_IMAGES = 8  # in one pass of one process; our choice, in the absence of a published one
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from luma_cli.catalogue.datasets import load_card
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import resolve
+from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, recipe_names, with_changes
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.data.card import load_card
 from luma_cli.errors import UsageError
-from luma_cli.head.config import HeadConfig
-from luma_cli.train.recipe import Recipe
-from luma_cli.train.recipes import default_recipe, load_recipe, recipe_names, with_changes
 from luma_cli.train.run_config import RunConfig
 
 DEFAULT_RESOLUTION = 512

@@ -10,10 +10,10 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BuildError
-from luma_cli.head.config import HeadConfig
 from luma_cli.head.create import Output
-from luma_cli.train.recipe import Recipe
 
 
 class LossParts(NamedTuple):

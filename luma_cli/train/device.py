@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from luma_cli.catalogue.recipes import Dtype
 from luma_cli.errors import UsageError
 from luma_cli.evaluate.device import autocast_dtype as evaluation_dtype
 from luma_cli.measure import host_memory
 from luma_cli.train.processes import Processes
-from luma_cli.train.recipe import Dtype
 
 
 def find_device(name: str, processes: Processes) -> torch.device:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from luma_cli.head.config import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.create import Output
 from luma_cli.head.mask_module import Prediction
 from luma_cli.train.by_image import each, groups
@@ -24,7 +25,6 @@ from luma_cli.train.float32 import whole_float32
 from luma_cli.train.mask_loss import MaskLoss, Task
 from luma_cli.train.matching import Matches, assign, costs, gather
 from luma_cli.train.points import Points
-from luma_cli.train.recipe import Recipe
 from luma_cli.train.targets import PackedLabels, present, segments
 
 _LEAST_WEIGHT = 1e-6  # of all queries together: 0 when none has a segment and "no object" weighs nothing

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.train.by_image import each
 from luma_cli.train.matching import Matches
 from luma_cli.train.points import PointCounts, Points, choose, spread
-from luma_cli.train.recipe import Recipe
 from luma_cli.train.targets import PackedLabels
 
 

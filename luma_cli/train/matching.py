@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.mask_module import Prediction
 from luma_cli.train.points import sample_shared
-from luma_cli.train.recipe import Recipe
 
 _LARGEST_COST = 1e10
 _MOST_FACTORS = 64  # of a half or more each: far from the smallest float32, 2 ** -126

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BadRecipe
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.train.layers import scales
-from luma_cli.train.recipe import Recipe
 from luma_cli.train.schedule import Role, factor
 
 _FUSED_ON = ("cpu", "cuda")

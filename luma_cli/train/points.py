@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, grid_sample
 
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.seeds import LOSS, MATCHING
 from luma_cli.train.bilinear import split
 from luma_cli.train.draws import uniform
-from luma_cli.train.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from luma_cli.catalogue.recipes import check
 from luma_cli.data.loader import Batch
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.segmenter import Segmenter
@@ -22,7 +23,6 @@ from luma_cli.train.freezing import freeze_backbone
 from luma_cli.train.micro_batch import MicroBatch
 from luma_cli.train.optimiser import create_optimizer
 from luma_cli.train.processes import Processes
-from luma_cli.train.recipes import check
 from luma_cli.train.rehearsal import rehearsal
 from luma_cli.train.run_config import RunConfig
 from luma_cli.train.schedule import mask_annealing

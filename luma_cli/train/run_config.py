@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from luma_cli.head.config import HeadConfig
-from luma_cli.train.recipe import Recipe
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.recipes import Recipe
 
 SCHEMA = 1
 

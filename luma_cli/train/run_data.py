@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from luma_cli.data.card import DatasetCard, load_card
+from luma_cli.catalogue.datasets import DatasetCard, load_card
 from luma_cli.data.loader import Batch, batches
 from luma_cli.data.locate import find_root
 from luma_cli.data.order import StepOrder

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.annealing import MaskAnnealing
-from luma_cli.train.recipe import Recipe
 
 Role = Literal["head", "backbone"]
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from luma_cli.catalogue.recipes import Recipe
 from luma_cli.data.loader import Batch
 from luma_cli.head.annealing import MaskAnnealing
 from luma_cli.head.eomt import EomtHead
@@ -21,7 +22,6 @@ from luma_cli.train.divergence import Watch
 from luma_cli.train.ema import Ema
 from luma_cli.train.optimiser import set_learning_rates
 from luma_cli.train.processes import Processes
-from luma_cli.train.recipe import Recipe
 from luma_cli.train.supervised import mask_draws
 
 _NUM_PARTS = len(LossParts._fields)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from luma_cli.data.label_table import IGNORED
+from luma_cli.catalogue.datasets import IGNORED
 from luma_cli.errors import DataError
 from luma_cli.train.bilinear import split
 

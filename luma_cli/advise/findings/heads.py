@@ -20,10 +20,10 @@ from luma_cli.advise.findings.finding import (
 from luma_cli.advise.findings.own import OwnScore, own_rows, own_scores
 from luma_cli.advise.findings.student import FEWEST_VALUES, mean_interval
 from luma_cli.catalogue.costs import BackboneFacts
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BuildError
 from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.evidence.own_run import OwnRun
-from luma_cli.head.config import HeadConfig
 
 NAME = "heads"
 CLAIM = "LUMA matches EoMT's accuracy at lower cost."
@@ -97,7 +97,7 @@ def _counted(costs: Mapping[tuple[str, int], BackboneFacts], num_classes: int) -
 
 
 def _ratios(facts: BackboneFacts, luma: HeadConfig, eomt: HeadConfig) -> tuple[float, float] | None:
-    from luma_cli.head.formula import head_macs
+    from luma_cli.catalogue.head_cost import head_macs
 
     if not facts.complete:
         return None

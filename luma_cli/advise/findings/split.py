@@ -18,8 +18,8 @@ from luma_cli.advise.findings.finding import (
     one_line,
 )
 from luma_cli.advise.findings.own import own_rows
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
-from luma_cli.head.config import HeadConfig
 from luma_cli.scaling.bootstrap import WIDEST
 from luma_cli.scaling.optimal import PAPER
 

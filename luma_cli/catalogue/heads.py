@@ -1,18 +1,92 @@
-"""What a head for one backbone will be made of, decided from plain numbers. Imports no torch.
+"""The head's configuration: part of every model and of every stored row. Imports no torch.
+
+What a head for one backbone will be made of, decided from plain numbers. Imports no torch.
 
 The torch module (`luma.py`) and the closed forms of its cost (`formula.py`) both follow this one plan.
 Source: arXiv 2607.00687 leaves width, heads and stride handling open; the choices are argued field by field below.
+
+What an EoMT head on one backbone will be made of, from plain numbers (arXiv 2503.19108). Imports no torch.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
 from luma_cli.catalogue.block_runs import Block
-from luma_cli.errors import BuildError
-from luma_cli.head.config import HeadConfig
+from luma_cli.errors import BuildError, UsageError
+
+HeadName = Literal["luma", "eomt", "linear", "none"]
+Ffn = Literal["auto", "reused", "fresh"]
+TapPoint = Literal["output", "input"]
+
+# The options that each head has; the others say nothing to it.
+HAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "luma": ("num_queries", "num_classes", "l2", "tap", "prefix", "ffn", "width_cap"),
+        "eomt": ("num_queries", "num_classes", "l2"),
+        "linear": ("num_classes",),
+        "none": (),
+    }
+)
+_CHOICES = MappingProxyType({"name": get_args(HeadName), "ffn": get_args(Ffn), "tap": get_args(TapPoint)})
+
+
+@dataclass(frozen=True, slots=True)
+class HeadConfig:
+    """What is attached to the backbone.
+
+    name: `luma` (arXiv 2607.00687), `eomt` (arXiv 2503.19108), `linear` (batch norm and a 1 x 1 convolution), `none`.
+    l2: how many of the last blocks the queries meet; 0 means the head's own number, 1 for LUMA, by depth for EoMT.
+    tap: whether LUMA's queries read the output or the input of a tapped block; prefix: whether they see class and
+    register tokens as well.
+    `ffn="auto"` reuses the backbone's own FFN where its last patch-grid block has a token-wise one, and takes a fresh
+    FFN otherwise; `width_cap` bounds the width of a head with a fresh FFN (arXiv 2607.00687 leaves it open: at 2048
+    channels the head would be 114 M parameters, larger than a ResNet-50).
+    """
+
+    name: HeadName = "luma"
+    num_queries: int = 100
+    num_classes: int = 150
+    l2: int = 0
+    tap: TapPoint = "output"
+    ffn: Ffn = "auto"
+    width_cap: int = 768
+    prefix: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("num_queries", "num_classes", "width_cap"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"{field} is {getattr(self, field)}, expected at least 1")
+        for field, known in _CHOICES.items():
+            if getattr(self, field) not in known:
+                raise UsageError(f"{field} is {getattr(self, field)!r}, expected one of {', '.join(known)}")
+        if self.l2 < 0:
+            raise UsageError(f"l2 is {self.l2}, expected the number of tapped blocks, 1 or more (0: the head's own)")
+        if self.l2 == 0 and self.name != "eomt":
+            object.__setattr__(self, "l2", 1)
+        self._refuse_foreign()
+
+    def _refuse_foreign(self) -> None:
+        """Refuse an option that is set although the head does not have it; `none` keeps those of the head left out."""
+        default = {field.name: field.default for field in fields(self)} | ({} if self.name == "eomt" else {"l2": 1})
+        foreign = [name for name in default if name not in ("name", *HAS[self.name])]
+        changed = [name for name in foreign if getattr(self, name) != default[name]]
+        if changed and self.name != "none":
+            raise UsageError(
+                f"{changed[0]}={getattr(self, changed[0])!r} says nothing to head {self.name!r}; leave it out"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide whether two heads are the same; an option at its default adds nothing to them."""
+        values = asdict(self)
+        if not self.prefix:
+            values.pop("prefix")
+        return values
+
 
 MASK_STRIDE = 4  # mask logits are predicted at a quarter of the image's side
 FRESH_FFN_RATIO = 4  # hidden width of a fresh FFN, as in the transformers that the reused ones come from
@@ -176,3 +250,60 @@ def num_scale_blocks(stride: int) -> int:
     [0, 0, 1, 2, 2, 3, 4]
     """
     return max(0, round(math.log2(stride / MASK_STRIDE)))
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """What a backbone offers to queries that join it: channels, pixels per patch, blocks, a final norm.
+
+    refusal: why queries cannot join, as the end of a sentence about EoMT; empty when they can.
+    """
+
+    width: int
+    stride: int
+    depth: int
+    has_final_norm: bool
+    name: str = "this backbone"
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EomtPlan:
+    """The decided shape: channels, blocks that queries join, doublings of the map, whose final norm."""
+
+    width: int
+    num_joint: int
+    num_scale_blocks: int
+    shares_final_norm: bool
+
+
+def plan_eomt(sequence: Sequence, config: HeadConfig) -> EomtPlan:
+    """The EoMT head that `config` asks for. Raises BuildError where queries cannot join so many last blocks."""
+    if sequence.refusal:
+        raise BuildError(f"{sequence.name}: EoMT {sequence.refusal}; use --head luma")
+    if config.l2 > sequence.depth:
+        raise BuildError(f"{sequence.name} has {sequence.depth} blocks, got l2 {config.l2}; give at most the depth")
+    return EomtPlan(
+        width=sequence.width,
+        num_joint=config.l2 or default_joint_blocks(sequence.depth),
+        num_scale_blocks=num_eomt_scale_blocks(sequence.stride),
+        shares_final_norm=sequence.has_final_norm,
+    )
+
+
+def default_joint_blocks(depth: int) -> int:
+    """EoMT's L2 by depth: 3 up to 12 blocks (S, B), 4 up to 24 (L), 5 beyond (g; section 4.1); never more than exist.
+
+    >>> [default_joint_blocks(depth) for depth in (2, 12, 24, 40)]
+    [2, 3, 4, 5]
+    """
+    return min(depth, 3 if depth <= 12 else 4 if depth <= 24 else 5)
+
+
+def num_eomt_scale_blocks(stride: int) -> int:
+    """Doublings of the patch map: log2 of the patch side, rounded down, less 2, and at least 1.
+
+    >>> [num_eomt_scale_blocks(stride) for stride in (8, 14, 16, 32)]
+    [1, 1, 2, 3]
+    """
+    return max(1, int(math.log2(stride)) - int(math.log2(MASK_STRIDE)))

@@ -11,10 +11,20 @@ from functools import cache
 from typing import Protocol
 
 from luma_cli.catalogue.block_runs import parse_blocks
+from luma_cli.catalogue.heads import (
+    FRESH_FFN_RATIO,
+    MASK_STRIDE,
+    EomtPlan,
+    HeadConfig,
+    HeadPlan,
+    Sequence,
+    Step,
+    Tap,
+    needs_blocks,
+    plan_eomt,
+    plan_head,
+)
 from luma_cli.errors import BuildError
-from luma_cli.head.config import HeadConfig
-from luma_cli.head.joint_plan import EomtPlan, Sequence, plan_eomt
-from luma_cli.head.plan import FRESH_FFN_RATIO, MASK_STRIDE, HeadPlan, Step, Tap, needs_blocks, plan_head
 
 _BILINEAR_MACS = 4  # weighted neighbours per resized value, as the counter has it
 _DEPTHWISE_TAPS = 9
