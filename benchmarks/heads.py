@@ -26,7 +26,7 @@ import transformers
 from head_contestants import SHAPES, Batch, Contestant, contestants, make_batch
 from torch import Tensor
 
-from luma_cli import atomic
+from luma_cli import files
 from luma_cli.measure.statistics import median, median_interval
 
 FORWARD_TARGET, STEP_TARGET, MEMORY_TARGET = 1.0, 1.3, 0.8
@@ -81,9 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = markdown(rows, options)
     print(text)
     if options.json:
-        atomic.write_text(options.json, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        files.write_text(options.json, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     if options.write:
-        atomic.write_text(options.write, text)
+        files.write_text(options.write, text)
     return 0 if options.quick or all(ratio.met for row in rows for ratio in row.ratios) else 1
 
 

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from luma_cli import atomic
+from luma_cli import files
 from luma_cli.data.drawn import write_sample
 
 CONTESTANTS = {
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = table(scored, options)
     print(text)
     if options.write:
-        atomic.write_text(options.write, text)
+        files.write_text(options.write, text)
     return 0
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from luma_cli import atomic
+from luma_cli import files
 
 
 def test_replaces_and_makes_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "new" / "table.csv"
-    atomic.write_text(path, "old")
-    atomic.write_text(path, "new é")
+    files.write_text(path, "old")
+    files.write_text(path, "new é")
     assert path.read_bytes() == "new é".encode()
     assert [each.name for each in path.parent.iterdir()] == ["table.csv"]
 
@@ -24,8 +24,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def broken(_descriptor: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(atomic.os, "fsync", broken)
+    monkeypatch.setattr(files.os, "fsync", broken)
     with pytest.raises(OSError, match="disk full"):
-        atomic.write_text(path, "new")
+        files.write_text(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["table.csv"]

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 import timm
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.catalogue import cards
 from luma_cli.catalogue.index import load_index
 from luma_cli.catalogue.pretraining import load_objectives
@@ -19,7 +19,7 @@ from luma_cli.catalogue.rules import load_rules, multiple_of, parse_model_rule
 from luma_cli.catalogue.spec import Family
 from luma_cli.errors import BadCard
 
-SHIPPED = cards.read_cards(content.root() / "models")
+SHIPPED = cards.read_cards(files.root() / "models")
 EVERY_CARD = pytest.mark.parametrize("card", SHIPPED.values(), ids=SHIPPED.keys())
 BENCHMARK = {"supervised_in1k", "supervised_in21k", "deit3", "mae", "beitv2", "dino", "dinov2", "dinov3", "eva02"}
 BENCHMARK |= {"clip", "siglip2", "sam", "ijepa"}

@@ -301,13 +301,13 @@ def test_the_shipped_table_is_current():
 
 
 def test_the_table_is_written_the_same_whatever_the_order(tmp_path):
-    from luma_cli import atomic
+    from luma_cli import files
     from luma_cli.catalogue.costs import read_costs
     from luma_cli.measure.cost_table import table_text
 
     rows = [facts(), facts("a_net", 224, final_norm=False), facts("a_net", 1024, ffn="fresh")]
     assert table_text(rows) == table_text(reversed(rows))
-    atomic.write_text(tmp_path / "costs.csv", table_text(rows))
+    files.write_text(tmp_path / "costs.csv", table_text(rows))
     assert list(read_costs(tmp_path / "costs.csv").values()) == [rows[1], rows[2], rows[0]]
     assert [path.name for path in tmp_path.iterdir()] == ["costs.csv"]
 

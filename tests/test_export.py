@@ -42,7 +42,7 @@ def leftovers(folder: Path) -> list[str]:
 def test_torch_export_takes_any_batch_and_says_what_it_needs(head: HeadName, tmp_path: Path) -> None:
     made = export(segmenter(head), tmp_path / "m.pt2", "torch-export", batch=0, classes=TABLE, run_id="run-1", step=7)
     assert all(each.relative < 1e-6 and each.scale > 0 for each in made.agreements)
-    run = traced.load(made.files[0])
+    run = traced.load_traced(made.files[0])
     assert [len(run(random_images(batch, 32))[0]) for batch in (1, 4)] == [1, 4]
     inside, beside = json.loads(traced.read_facts(made.files[0])), json.loads((tmp_path / "m.pt2.json").read_text())
     assert inside == beside
@@ -71,7 +71,7 @@ def test_onnx_agrees_in_onnxruntime_and_carries_its_facts(name: str, batch: int,
 @needs_onnx
 def test_onnx_of_scores_per_pixel(tmp_path: Path) -> None:
     made = export(segmenter(), tmp_path / "m.onnx", scores=True)
-    found = onnx_file.load(made.files[0])(random_images(1, 32))
+    found = onnx_file.load_onnx(made.files[0])(random_images(1, 32))
     assert tuple(found[0].shape) == (1, 2, 32, 32)
     assert made.agreements[0].relative < 1e-5
 
@@ -99,7 +99,9 @@ def test_convnext_runs_with_the_files_weights(tmp_path: Path) -> None:
     other = build("test_convnext", 32, head=model.config, seed=1)
     graph = Graph(other)
     expected = Graph(model)(random_images(1, 32))
-    for wanted, got in zip(expected, weights_file.load(made.files[0], graph)(random_images(1, 32)), strict=True):
+    for wanted, got in zip(
+        expected, weights_file.load_weights(made.files[0], graph)(random_images(1, 32)), strict=True
+    ):
         assert torch.equal(wanted, got)
 
 
@@ -127,7 +129,7 @@ class TestDisagreement:
     """Faults in the written file: it is refused, and what was there before stays."""
 
     def test_is_refused_and_leaves_no_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        load = traced.load
+        load = traced.load_traced
 
         def shifted(path: Path) -> Any:
             run = load(path)
@@ -150,7 +152,7 @@ class TestDisagreement:
         weights_file.save_file(state, made.files[0])
         graph = Graph(model)
         with pytest.raises(BuildError, match="differs from torch"):
-            demand(agreements(graph, weights_file.load(made.files[0], graph), [1], 32), 1e-4)
+            demand(agreements(graph, weights_file.load_weights(made.files[0], graph), [1], 32), 1e-4)
 
     def test_not_a_number_never_agrees(self) -> None:
         for found in (Agreement("x", float("inf"), 1.0), Agreement("x", float("inf"), float("inf"))):

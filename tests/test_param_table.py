@@ -7,12 +7,10 @@ import io
 
 import pytest
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.backbone.param_table import count, table_text
 
-SHIPPED = {
-    row["architecture"]: int(row["params"]) for row in content.read_csv(content.root() / "profiles" / "params.csv")
-}
+SHIPPED = {row["architecture"]: int(row["params"]) for row in files.read_csv(files.root() / "profiles" / "params.csv")}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +26,6 @@ def test_the_table_is_sorted_and_leaves_out_what_cannot_be_built():
 
 
 def test_every_card_has_its_parameters():
-    costs = {row["architecture"] for row in content.read_csv(content.root() / "profiles" / "costs.csv")}
+    costs = {row["architecture"] for row in files.read_csv(files.root() / "profiles" / "costs.csv")}
     own = {name for name in costs if name not in SHIPPED}
     assert all("_vit" in name for name in own), sorted(own)

@@ -50,7 +50,7 @@ def test_strips_of_any_height_are_the_whole(size):
     clear = ((top[0] - top[1]) > 1e-5).numpy()
     assert clear.mean() > 0.99
     for strip_bytes in (1, 20_000, 0):
-        found = scores.score_map([view], strip_bytes)
+        found = scores.whole_score_map([view], strip_bytes)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         labels = scores.label_map([view], strip_bytes)
         assert labels.dtype == torch.uint8
@@ -61,13 +61,13 @@ def test_strips_of_any_height_are_the_whole(size):
 def test_logits_without_queries_are_resized_as_they_are(size):
     seen = random_view(*size, queries=5)
     view = Seen(seen.plan, False, WindowLogits(seen.logits.maps, None))
-    torch.testing.assert_close(scores.score_map([view], 1000), whole(view), rtol=0, atol=3e-5)
+    torch.testing.assert_close(scores.whole_score_map([view], 1000), whole(view), rtol=0, atol=3e-5)
 
 
 def test_views_are_turned_back_and_averaged():
     views = [random_view(40, 61, scale=s, flipped=f, seed=int(10 * s)) for s in (0.5, 1.0, 1.75) for f in (False, True)]
     expected = torch.stack([whole(view) for view in views]).mean(0)
-    torch.testing.assert_close(scores.score_map(views, 5000), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(scores.whole_score_map(views, 5000), expected, rtol=0, atol=1e-5)
 
 
 def test_equal_scores_go_to_the_first_class():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from store_samples import profile
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.errors import StoreError
 from luma_cli.store import database, header
 from luma_cli.store.database import StoreWarning
@@ -188,7 +188,7 @@ def test_reading_an_older_schema_migrates_it_first(file, tmp_path, monkeypatch):
 
 
 def test_shipped_migrations_are_numbered_and_every_table_is_strict(file):
-    assert [step.file.parent for step in migrations()] == [content.root() / "db"] * len(migrations())
+    assert [step.file.parent for step in migrations()] == [files.root() / "db"] * len(migrations())
     with closing(database.open_read(file)) as connection:
         tables = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'").fetchall()
     assert tables

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.catalogue.spec import Family
 
 SizeOrigin = Literal["counted", "published", "by its size word", ""]
@@ -160,7 +160,7 @@ def _by_word(plain: str, series: Lineage | None) -> float | None:
 @cache
 def _prefixes() -> Mapping[str, Lineage]:
     table = {}
-    for row in content.read_csv(content.root() / "profiles" / "reference" / "lineages.csv"):
+    for row in files.read_csv(files.root() / "profiles" / "reference" / "lineages.csv"):
         series = Lineage(row["lineage"], _family(row["family"]), int(row["year"]), row["arxiv"])
         table.update(dict.fromkeys(row["prefixes"].split(), series))
     return table
@@ -180,18 +180,18 @@ def _family(text: str) -> Family:
 @cache
 def _synonyms() -> tuple[tuple[str, str], ...]:
     """Further prefix -> first prefix, for series that are spelled in several ways."""
-    rows = content.read_csv(content.root() / "profiles" / "reference" / "lineages.csv")
+    rows = files.read_csv(files.root() / "profiles" / "reference" / "lineages.csv")
     lists = [row["prefixes"].split() for row in rows if row["lineage"] != "vit"]
     return tuple((other, names[0]) for names in lists for other in names[1:])
 
 
 @cache
 def _counted() -> Mapping[str, int]:
-    rows = content.read_csv(content.root() / "profiles" / "params.csv")
+    rows = files.read_csv(files.root() / "profiles" / "params.csv")
     return {row["architecture"]: int(row["params"]) for row in rows}
 
 
 @cache
 def _published() -> Mapping[str, float]:
-    rows = content.read_csv(content.root() / "profiles" / "reference" / "backbone_params.csv")
+    rows = files.read_csv(files.root() / "profiles" / "reference" / "backbone_params.csv")
     return {row["backbone"]: float(row["params_m"]) for row in rows}

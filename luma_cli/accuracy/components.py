@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luma_cli import atomic, content
+from luma_cli import files
 from luma_cli.accuracy.design import GROUPS
 from luma_cli.accuracy.observations import Observations, observe
 from luma_cli.evidence.evidence import Evidence, load_reference
@@ -65,7 +65,7 @@ def initial(datasets: Sequence[str] = ()) -> Components:
 
 def load_components() -> Components:
     """The shipped ones."""
-    table = content.read_toml(components_path())
+    table = files.read_toml(components_path())
     return Components({**_stated(), **table["effects"]}, table["noises"], table["sensitivity"])
 
 
@@ -76,7 +76,7 @@ def _stated() -> dict[str, float]:
 
 def components_path() -> Path:
     """Where the shipped ones lie."""
-    return content.root() / "profiles" / "accuracy.toml"
+    return files.root() / "profiles" / "accuracy.toml"
 
 
 def covariance(observations: Observations, components: Components) -> Matrix:
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     learned = learn_all(load_reference())
     caption = "Standard deviations in log(100 - mIoU), learned from profiles/reference/segmentation_results.csv."
-    atomic.write_text(Path(arguments[1]), to_toml(learned, caption))
+    files.write_text(Path(arguments[1]), to_toml(learned, caption))
     return 0
 
 

@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luma_cli import atomic, content
+from luma_cli import files
 from luma_cli.accuracy.calibration import Calibration, calibrate
 from luma_cli.accuracy.components import Components, load_components
 from luma_cli.accuracy.fit import Fit, fit, without_slips
@@ -75,7 +75,7 @@ def from_fit(fitted: Fit) -> LearnedModel:
 def _key(rows: Sequence[Evidence]) -> str:
     """Same key, same numbers: a change of the model's code asks for a new fit like one of the evidence."""
     digest = hashlib.sha256(evidence_hash(rows).encode())
-    profiles = content.root() / "profiles"
+    profiles = files.root() / "profiles"
     for path in (*(profiles / name for name in _TABLES), *sorted(Path(__file__).parent.glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -144,8 +144,8 @@ def _keep(folder: Path, key: str, model: LearnedModel) -> None:
         "regrets": {d: {name: astuple(each) for name, each in table.items()} for d, table in model.regrets.items()},
     }
     try:
-        atomic.write_bytes(folder / f"{key}.f32", draws.tobytes())
-        atomic.write_text(folder / f"{key}.json", json.dumps(state))
+        files.write_bytes(folder / f"{key}.f32", draws.tobytes())
+        files.write_text(folder / f"{key}.json", json.dumps(state))
         _forget(folder)
     except OSError:
         return

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _MAX_PREFIX = 16  # class and register tokens that a position embedding may hold before its grid
-_NUM_NAMED = 4
+_NUM_SHAPES_NAMED = 4
 
 
 def conversions(file: Mapping[str, Tensor], loaded: Mapping[str, Tensor], interpolation: str) -> tuple[str, ...]:
@@ -109,5 +109,5 @@ def _listed(what: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
-    return ", ".join(names[:_NUM_NAMED]) + more
+    more = f" and {len(names) - _NUM_SHAPES_NAMED} more" if len(names) > _NUM_SHAPES_NAMED else ""
+    return ", ".join(names[:_NUM_SHAPES_NAMED]) + more

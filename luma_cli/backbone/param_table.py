@@ -17,7 +17,7 @@ from pathlib import Path
 import timm
 import torch
 
-from luma_cli import atomic
+from luma_cli import files
 
 
 def count(architecture: str) -> int | None:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 2:
         print("usage: python -m luma_cli.backbone.param_table OUT.csv", file=sys.stderr)
         return 2
-    atomic.write_text(Path(arguments[1]), table_text(timm.list_models()))
+    files.write_text(Path(arguments[1]), table_text(timm.list_models()))
     return 0
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.catalogue.index import TimmIndex, load_index
 from luma_cli.catalogue.near import nearest
 from luma_cli.catalogue.pretraining import check_objective
@@ -105,7 +105,7 @@ def load_cards() -> Mapping[str, Card]:
 
 @cache
 def _load(own: str) -> Mapping[str, Card]:
-    cards = read_cards(content.root() / "models")
+    cards = read_cards(files.root() / "models")
     if own:
         added = read_cards(Path(own))
         for card in added.values():
@@ -125,7 +125,7 @@ def read_cards(folder: Path) -> dict[str, Card]:
 
 def read_card(path: Path) -> Card:
     """The card in the file at `path`. Raises BadCard naming the file, the table and the nearest valid spelling."""
-    values = require(str(path), content.read_toml(path), _CARD_KEYS, ("name", "family", "token_mixer", "sizes"))
+    values = require(str(path), files.read_toml(path), _CARD_KEYS, ("name", "family", "token_mixer", "sizes"))
     if values["name"] != path.stem:
         raise BadCard(f"{path}: name is {values['name']!r}, expected {path.stem!r}; name the card as its file")
     one_of(str(path), "family", values["family"], get_args(Family))

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.errors import BadCard
 
 
@@ -61,7 +61,7 @@ class BackboneFacts:
 
 def costs_path() -> Path:
     """The cost table that ships with luma."""
-    return content.root() / "profiles" / "costs.csv"
+    return files.root() / "profiles" / "costs.csv"
 
 
 @cache
@@ -73,7 +73,7 @@ def load_costs() -> Mapping[tuple[str, int], BackboneFacts]:
 def read_costs(path: Path) -> dict[tuple[str, int], BackboneFacts]:
     """The table in the file at `path`. Raises BadCard, naming the row, when it is not a cost table."""
     table = {}
-    for number, row in enumerate(content.read_csv(path), 1):
+    for number, row in enumerate(files.read_csv(path), 1):
         try:
             facts = BackboneFacts(**{name: _READERS.get(name, str.strip)(text) for name, text in row.items()})
         except (TypeError, ValueError) as error:

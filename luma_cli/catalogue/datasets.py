@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.catalogue.near import nearest
 from luma_cli.catalogue.reading import require
 from luma_cli.errors import BadCard, UnknownName
@@ -268,12 +268,12 @@ def read_card(path: Path, shipped: bool = False) -> DatasetCard:
 
 
 def _shipped() -> Path:
-    return content.root() / "profiles" / "datasets"
+    return files.root() / "profiles" / "datasets"
 
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return content.read_toml(path)
+        return files.read_toml(path)
     except FileNotFoundError:
         raise BadCard(f"{path}: no such file; expected the TOML file of a dataset (docs/data.md)") from None
     except (OSError, UnicodeDecodeError) as error:

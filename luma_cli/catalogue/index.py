@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from luma_cli import atomic, content
+from luma_cli import files
 from luma_cli.catalogue import own
 from luma_cli.catalogue.index_entry import Entry
 from luma_cli.errors import BadCard
@@ -54,7 +54,7 @@ class TimmIndex:
 
 def shipped_path() -> Path:
     """The index that ships with luma."""
-    return content.root() / "models" / "timm_index.csv"
+    return files.root() / "models" / "timm_index.csv"
 
 
 def version_line(version: str) -> str:
@@ -146,7 +146,7 @@ def index_for(
             return read_index(cached)
         trouble = trouble or f"the new index is not of timm {version}"
         with suppress(OSError):  # a cache folder that cannot be written costs another try, not the command
-            atomic.write_text(failed, trouble)
+            files.write_text(failed, trouble)
     return read_index(shipped, stale=f"timm {version} is installed, the index is of {_version_of(shipped)}: {trouble}")
 
 

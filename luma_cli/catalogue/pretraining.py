@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.catalogue.reading import one_of, require
 from luma_cli.errors import BadCard
 
@@ -36,12 +36,12 @@ class Objective:
 @cache
 def load_objectives() -> Mapping[str, Objective]:
     """Every objective by name, in file order."""
-    return read_objectives(content.root() / "models" / "pretraining.toml")
+    return read_objectives(files.root() / "models" / "pretraining.toml")
 
 
 def read_objectives(path: Path) -> dict[str, Objective]:
     """The objectives in the file at `path`. Raises BadCard on an unknown key or a spelling used twice."""
-    objectives = {name: _objective(path, name, table) for name, table in content.read_toml(path).items()}
+    objectives = {name: _objective(path, name, table) for name, table in files.read_toml(path).items()}
     seen = set(objectives)
     for objective in objectives.values():
         for alias in objective.aliases:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.catalogue.near import nearest
 from luma_cli.errors import BadRecipe
 
@@ -251,7 +251,7 @@ _TRUTHS = {"true": True, "false": False}
 
 def folder() -> Path:
     """Folder of the shipped recipes."""
-    return content.root() / "profiles" / "recipes"
+    return files.root() / "profiles" / "recipes"
 
 
 def recipe_names() -> list[str]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from luma_cli import atomic
+from luma_cli import files
 from luma_cli.catalogue.index import COLUMNS, shipped_path, version_line
 
 
@@ -142,7 +142,7 @@ def main(arguments: list[str]) -> None:
     import timm
 
     path = Path(arguments[0]) if arguments else shipped_path()
-    atomic.write_text(path, render(rows(), timm.__version__))
+    files.write_text(path, render(rows(), timm.__version__))
 
 
 if __name__ == "__main__":

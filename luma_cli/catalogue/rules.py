@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.catalogue.spec import Family
 from luma_cli.errors import BadCard, BadResolution
 
@@ -229,8 +229,8 @@ def _check_keys(values: Mapping[str, Any], kind: type, where: str) -> None:
 @cache
 def load_rules(path: Path | None = None) -> Rules:
     """The rule table at `path`, by default the shipped `models/timm_rules.toml`. Raises BadCard."""
-    path = path or content.root() / "models" / "timm_rules.toml"
-    table = content.read_toml(path)
+    path = path or files.root() / "models" / "timm_rules.toml"
+    table = files.read_toml(path)
     known = ("modules", "filters", "architectures", "models", "blocks", "fresh")
     unknown = sorted(set(table) - set(known))
     if unknown:

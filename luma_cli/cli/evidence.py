@@ -153,7 +153,7 @@ def export(
     database: Database = None,
 ) -> None:
     """Write results as CSV that `luma evidence import` reads back as it is."""
-    from luma_cli import atomic
+    from luma_cli import files
     from luma_cli.evidence.table import load_evidence, load_imported
     from luma_cli.report.evidence import evidence_csv
 
@@ -165,7 +165,7 @@ def export(
         typer.echo(text, nl=False)
         return
     try:
-        atomic.write_text(out, text)
+        files.write_text(out, text)
     except OSError as error:
         raise StoreError(f"{out} cannot be written: {error.strerror or error}; name another file") from error
     typer.echo(f"wrote {len(found)} results to {out}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import platformdirs
 
-from luma_cli import content
+from luma_cli import files as content
 from luma_cli.catalogue.datasets import card_names
 from luma_cli.catalogue.reading import require
 from luma_cli.errors import BadCard

@@ -53,7 +53,7 @@ def score_map(
     With queries the scores are sums of sigmoid times softmax, not probabilities; of a linear head they are its logits.
     """
     with inference(segmenter):
-        return scores.score_map(_run(segmenter, [_views(segmenter, image, resolution, tta)], dtype, batch)[0])
+        return scores.whole_score_map(_run(segmenter, [_views(segmenter, image, resolution, tta)], dtype, batch)[0])
 
 
 def predict_views(

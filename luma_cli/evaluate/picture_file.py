@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from luma_cli import atomic
+from luma_cli import files
 from luma_cli.errors import DataError
 
 _JPEG = {"quality": 92, "subsampling": 0}  # colours at full resolution: class borders stay sharp
@@ -41,7 +41,7 @@ def write_picture(path: Path, picture: Image.Image) -> None:
 def write_table(path: Path, text: str) -> None:
     """Replace the text file at `path`. Raises DataError when it cannot be written."""
     try:
-        atomic.write_text(path, text)
+        files.write_text(path, text)
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -51,7 +51,7 @@ def label_map(views: Sequence[Seen], strip_bytes: int = 0) -> Tensor:
     return labels
 
 
-def score_map(views: Sequence[Seen], strip_bytes: int = 0) -> Tensor:
+def whole_score_map(views: Sequence[Seen], strip_bytes: int = 0) -> Tensor:
     """All scores of an image at once, float32 [C, H, W]: 4 C H W bytes."""
     return torch.cat([scores for _, scores in strips(views, strip_bytes)]).permute(2, 0, 1)
 

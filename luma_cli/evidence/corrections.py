@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.errors import BadCard
 from luma_cli.evidence.evidence import COLUMNS, Evidence, of_row, to_row
 
@@ -37,7 +37,7 @@ class Correction:
 
 def corrections_path() -> Path:
     """The shipped corrections."""
-    return content.root() / "profiles" / "reference" / "corrections.csv"
+    return files.root() / "profiles" / "reference" / "corrections.csv"
 
 
 def read_corrections(path: Path) -> list[Correction]:

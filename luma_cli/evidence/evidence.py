@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.errors import BadCard
 
 Provenance = Literal["own run", "published LUMA", "other head"]
@@ -160,7 +160,7 @@ _NUMBERS: dict[str, type] = {
 
 def reference_path() -> Path:
     """The shipped table of published results."""
-    return content.root() / "profiles" / "reference" / "segmentation_results.csv"
+    return files.root() / "profiles" / "reference" / "segmentation_results.csv"
 
 
 def read_evidence(path: Path) -> list[Evidence]:

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.errors import BadCard
 
 _COLUMNS = ["timm", "img_size", "top1_percent"]
@@ -20,7 +20,7 @@ _COLUMNS = ["timm", "img_size", "top1_percent"]
 
 def table_path() -> Path:
     """The shipped table, one row per checkpoint and evaluation size."""
-    return content.root() / "profiles" / "reference" / "imagenet_top1.csv"
+    return files.root() / "profiles" / "reference" / "imagenet_top1.csv"
 
 
 @cache

@@ -156,14 +156,14 @@ def _demand_size(graph: Graph, facts: ExportFacts) -> None:
 def _write(graph: Graph, facts: ExportFacts, path: Path, form: Format) -> Run:
     """Write the file; what computes from it."""
     writers: dict[Format, Callable[[Graph, ExportFacts, Path], None]] = {
-        "torch-export": traced.write,
-        "onnx": onnx_file.write,
-        "safetensors": weights_file.write,
+        "torch-export": traced.write_traced,
+        "onnx": onnx_file.write_onnx,
+        "safetensors": weights_file.write_weights,
     }
     writers[form](graph, facts, path)
     if form == "safetensors":
-        return weights_file.load(path, graph)
-    return traced.load(path) if form == "torch-export" else onnx_file.load(path)
+        return weights_file.load_weights(path, graph)
+    return traced.load_traced(path) if form == "torch-export" else onnx_file.load_onnx(path)
 
 
 def _publish(folder: Path, path: Path) -> tuple[Path, ...]:

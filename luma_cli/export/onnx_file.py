@@ -25,7 +25,7 @@ def require() -> None:
         raise BuildError(f"--format onnx needs {', '.join(missing)}; try: pip install 'luma-seg[export]'")
 
 
-def write(graph: Graph, facts: ExportFacts, path: Path) -> None:
+def write_onnx(graph: Graph, facts: ExportFacts, path: Path) -> None:
     """Write an ONNX file to `path`, its weights beside it in `<path>.data` from 2 GB on. Raises BuildError."""
     program = trace(graph, facts)
     try:
@@ -48,7 +48,7 @@ def write(graph: Graph, facts: ExportFacts, path: Path) -> None:
         found.save(str(path))
 
 
-def load(path: Path) -> Run:
+def load_onnx(path: Path) -> Run:
     """The file's own computation, in onnxruntime on the CPU."""
     import onnxruntime
 

@@ -29,14 +29,14 @@ def trace(graph: Graph, facts: ExportFacts) -> ExportedProgram:
         raise BuildError(f"{facts.backbone} cannot be traced: {_first_line(error)}; {remedy}") from error
 
 
-def write(graph: Graph, facts: ExportFacts, path: Path) -> None:
+def write_traced(graph: Graph, facts: ExportFacts, path: Path) -> None:
     """Write a .pt2 file to `path` with the facts inside. Raises BuildError."""
     program = trace(graph, facts)
     with quiet():
         torch.export.save(program, path, extra_files={_EXTRA: facts.to_text()})
 
 
-def load(path: Path) -> Run:
+def load_traced(path: Path) -> Run:
     """The file's own computation."""
     with quiet():
         program = torch.export.load(path).module()

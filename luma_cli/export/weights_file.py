@@ -15,13 +15,13 @@ from luma_cli.export.facts import KEY, ExportFacts
 from luma_cli.export.graph import Graph
 
 
-def write(graph: Graph, facts: ExportFacts, path: Path) -> None:
+def write_weights(graph: Graph, facts: ExportFacts, path: Path) -> None:
     """Write the segmenter's state dict to `path`, the facts in its header; a reused FFN is in it once."""
     state = {name: values.detach().cpu().clone().contiguous() for name, values in _state(graph).items()}
     save_file(state, path, metadata={KEY: facts.to_text(), "format": "pt"})
 
 
-def load(path: Path, graph: Graph) -> Run:
+def load_weights(path: Path, graph: Graph) -> Run:
     """The segmenter's computation with the file's weights in place of its own. Raises BuildError if one is missing."""
     state = load_file(path)
     missing = sorted(_state(graph).keys() - state.keys())

@@ -13,7 +13,7 @@ from luma_cli.isotropic.mixer import Sequence, TokenMixer
 from luma_cli.isotropic.precision import widened, without_autocast
 from luma_cli.isotropic.spectrum import from_spectrum, grid_of, to_spectrum
 
-_STD = 0.02  # of every weight and bias, as https://github.com/NVlabs/AFNO-transformer
+_AFNO_STD = 0.02  # of every weight and bias, as https://github.com/NVlabs/AFNO-transformer
 
 
 class FourierOperator(TokenMixer):
@@ -44,10 +44,10 @@ class FourierOperator(TokenMixer):
         self.num_blocks = num_blocks
         self.shrinkage = shrinkage
         inner, hidden = width // num_blocks, width // num_blocks * expansion
-        self.w1 = nn.Parameter(_STD * torch.randn(2, num_blocks, inner, hidden))
-        self.b1 = nn.Parameter(_STD * torch.randn(2, num_blocks, hidden))
-        self.w2 = nn.Parameter(_STD * torch.randn(2, num_blocks, hidden, inner))
-        self.b2 = nn.Parameter(_STD * torch.randn(2, num_blocks, inner))
+        self.w1 = nn.Parameter(_AFNO_STD * torch.randn(2, num_blocks, inner, hidden))
+        self.b1 = nn.Parameter(_AFNO_STD * torch.randn(2, num_blocks, hidden))
+        self.w2 = nn.Parameter(_AFNO_STD * torch.randn(2, num_blocks, hidden, inner))
+        self.b2 = nn.Parameter(_AFNO_STD * torch.randn(2, num_blocks, inner))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]. Raises ValueError when N is not that of the grid it was built for."""

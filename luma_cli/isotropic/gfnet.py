@@ -12,7 +12,7 @@ from luma_cli.isotropic.mixer import Sequence, TokenMixer
 from luma_cli.isotropic.precision import widened
 from luma_cli.isotropic.spectrum import from_spectrum, grid_of, num_columns, to_spectrum
 
-_STD = 0.02  # of the initial filter, as https://github.com/raoyongming/GFNet
+_GFNET_STD = 0.02  # of the initial filter, as https://github.com/raoyongming/GFNet
 
 
 class GlobalFilter(TokenMixer):
@@ -30,7 +30,7 @@ class GlobalFilter(TokenMixer):
         super().__init__(width, num_heads, sequence)
         self.grid = grid_of(sequence, "GFNet")
         rows, columns = self.grid
-        self.complex_weight = nn.Parameter(_STD * torch.randn(rows, num_columns(columns), width, 2))
+        self.complex_weight = nn.Parameter(_GFNET_STD * torch.randn(rows, num_columns(columns), width, 2))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]. Raises ValueError when N is not that of the grid it was built for."""

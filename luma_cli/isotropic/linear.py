@@ -10,7 +10,7 @@ from torch.nn.functional import elu
 
 from luma_cli.isotropic.mixer import Sequence, TokenMixer
 
-_EPSILON = 1e-6  # of the authors' fast-transformers
+_LINEAR_EPSILON = 1e-6  # of the authors' fast-transformers
 
 
 class LinearAttention(TokenMixer):
@@ -28,7 +28,7 @@ class LinearAttention(TokenMixer):
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]."""
         queries, keys, values = map(self.split_heads, self.qkv(tokens).chunk(3, dim=-1))
-        mixed = attend(elu(queries) + 1, elu(keys) + 1, values, epsilon=_EPSILON)
+        mixed = attend(elu(queries) + 1, elu(keys) + 1, values, epsilon=_LINEAR_EPSILON)
         result: Tensor = self.proj(self.merge_heads(mixed))
         return result
 

@@ -12,7 +12,7 @@ from luma_cli.isotropic.linear import attend
 from luma_cli.isotropic.mixer import Sequence, TokenMixer
 
 NUM_FEATURES = 128  # as in the benchmark (arXiv 2308.09372); the paper's order d log d is 266 at d = 64
-_EPSILON = 1e-4  # of the authors' code: keeps every feature above zero
+_PERFORMER_EPSILON = 1e-4  # of the authors' code: keeps every feature above zero
 
 
 class PerformerAttention(TokenMixer):
@@ -32,7 +32,7 @@ class PerformerAttention(TokenMixer):
         num_heads: int,
         sequence: Sequence,
         num_features: int = NUM_FEATURES,
-        epsilon: float = _EPSILON,
+        epsilon: float = _PERFORMER_EPSILON,
     ) -> None:
         super().__init__(width, num_heads, sequence)
         self.epsilon = epsilon

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import platformdirs
 
-from luma_cli import atomic, content
+from luma_cli import files
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.measure.count_request import CountRequest
 
@@ -42,7 +42,7 @@ def write(folder: Path, request: CountRequest, imports_hash: str, facts: Backbon
     if request.spec.source in _MOVING_SOURCES:
         return
     with contextlib.suppress(OSError):
-        atomic.write_text(_path(folder, request, imports_hash), json.dumps(asdict(facts)))
+        files.write_text(_path(folder, request, imports_hash), json.dumps(asdict(facts)))
 
 
 def _path(folder: Path, request: CountRequest, imports_hash: str) -> Path:
@@ -50,7 +50,7 @@ def _path(folder: Path, request: CountRequest, imports_hash: str) -> Path:
         "architecture": request.spec.architecture,
         "rule": request.spec.rule,
         "resolution": request.resolution,
-        "rules": hashlib.sha256((content.root() / "models" / "timm_rules.toml").read_bytes()).hexdigest(),
+        "rules": hashlib.sha256((files.root() / "models" / "timm_rules.toml").read_bytes()).hexdigest(),
         "imports": imports_hash,
         "count_version": COUNT_VERSION,
         "timm": version("timm"),

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
-from luma_cli import atomic
+from luma_cli import files
 from luma_cli.catalogue.cards import load_cards
 from luma_cli.catalogue.costs import BackboneFacts, costs_path
 from luma_cli.catalogue.names import resolve
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     text = table_text(facts for answers in found.values() for facts in answers if isinstance(facts, BackboneFacts))
     if not options.check:
-        atomic.write_text(options.out, text)
+        files.write_text(options.out, text)
         print(f"{options.out}: {text.count(chr(10)) - 1} rows, timm {version('timm')}", file=sys.stderr)
         return 0
     current = options.out.is_file() and options.out.read_text(encoding="utf-8") == text

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.atomic import write_bytes
 from luma_cli.errors import LumaError, UsageError
+from luma_cli.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.errors import BadCard
 
 _FACTS = ("architecture", "resolution", "family", "gmacs", "mega_activations")
@@ -71,7 +71,7 @@ class Table:
 
 def path() -> Path:
     """The table that ships with luma."""
-    return content.root() / "profiles" / "reference" / "timm_throughput.csv"
+    return files.root() / "profiles" / "reference" / "timm_throughput.csv"
 
 
 @cache
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 2:
         print(_USAGE, file=sys.stderr)
         return 2
-    raw = content.read_csv(Path(arguments[0]))
+    raw = files.read_csv(Path(arguments[0]))
     table = compact(raw)
     with Path(arguments[1]).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(table)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.errors import StoreError
 
 _NAME = re.compile(r"(\d{3})_[a-z0-9_]+\.sql")
@@ -53,7 +53,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def migrations(folder: Path | None = None) -> list[Migration]:
     """The steps in `folder` (default: the `db/` that ships) in order. Raises StoreError unless numbered 1, 2, 3, ..."""
-    folder = folder or content.root() / "db"
+    folder = folder or files.root() / "db"
     found = [
         Migration(int(match[1]), file) for file in sorted(folder.glob("*.sql")) if (match := _NAME.fullmatch(file.name))
     ]

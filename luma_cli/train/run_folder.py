@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from luma_cli import atomic
+from luma_cli import files
 from luma_cli.errors import CheckpointError, LumaError, RunError
 from luma_cli.train.run_config import SCHEMA, RunConfig
 from luma_cli.train.run_lock import LOCK, locked
@@ -56,7 +56,7 @@ class RunFolder:
 
     def point(self, name: str, checkpoint: str) -> None:
         """Makes `latest` or `best` point to `checkpoint`. Raises OSError."""
-        atomic.write_text(self.path / name, f"{checkpoint}\n")
+        files.write_text(self.path / name, f"{checkpoint}\n")
 
 
 def new_run_id(backbone: str, data: str, now: datetime, token: str = "") -> str:
@@ -85,10 +85,10 @@ def started(path: Path, run_id: str, config: RunConfig) -> Iterator[RunFolder]:
     with locked(path):
         _refuse_used(path)
         try:
-            atomic.write_text(path / CONFIG, json.dumps(config.to_json(), indent=1, allow_nan=False) + "\n")
+            files.write_text(path / CONFIG, json.dumps(config.to_json(), indent=1, allow_nan=False) + "\n")
             (path / CHECKPOINTS).mkdir(exist_ok=True)
             # last: from here on it is a run
-            atomic.write_text(path / RUN, json.dumps({"schema": 1, "run_id": run_id, "luma": __version__}) + "\n")
+            files.write_text(path / RUN, json.dumps({"schema": 1, "run_id": run_id, "luma": __version__}) + "\n")
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error.strerror}; name another folder with --out") from error
         yield RunFolder(path, run_id)

@@ -14,7 +14,7 @@ from math import exp, log
 from pathlib import Path
 from statistics import fmean
 
-from luma_cli import content
+from luma_cli import files
 from luma_cli.errors import BadCard
 
 SOURCE = "WTF benchmark, arXiv 2308.09372, A100"
@@ -61,13 +61,13 @@ class Classifier:
 
 def load() -> list[Classifier]:
     """The shipped table. Raises BadCard when a row does not parse."""
-    return read(content.root() / "profiles" / "reference" / "wtf_classifiers.csv")
+    return read(files.root() / "profiles" / "reference" / "wtf_classifiers.csv")
 
 
 def read(path: Path) -> list[Classifier]:
     """The table at `path`, repetitions averaged, in order of name and size."""
     groups: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
-    for number, row in enumerate(content.read_csv(path), start=2):
+    for number, row in enumerate(files.read_csv(path), start=2):
         try:
             key = (row["model"], int(row["img_size"]))
             groups[key].append((float(row["top1_percent"]), float(row["images_per_second"])))

@@ -58,7 +58,7 @@ def _train(ask: Ask, found: Recommendation, answers: Answers) -> Reply:
 
 
 def _save(ask: Ask, found: Recommendation, answers: Answers) -> Reply:
-    from luma_cli.atomic import write_text
+    from luma_cli.files import write_text
 
     reply = ask(next_step.file_name(answers.dataset))
     if isinstance(reply, str):

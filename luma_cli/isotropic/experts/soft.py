@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from luma_cli.isotropic.experts.router import full_precision
 from luma_cli.isotropic.experts.stack import Experts
 
-NUM_EXPERTS = 8  # as the other kinds here; the paper's models have 128 with one slot each
+SOFT_NUM_EXPERTS = 8  # as the other kinds here; the paper's models have 128 with one slot each
 SLOTS_PER_EXPERT = 25  # 200 slots for the 197 tokens at 224 pixels: as many FFNs as in a dense block
 
 
@@ -31,7 +31,7 @@ class SoftMlp(nn.Module):
         in_features: int,
         hidden_features: int,
         *,
-        num_experts: int = NUM_EXPERTS,
+        num_experts: int = SOFT_NUM_EXPERTS,
         slots_per_expert: int = SLOTS_PER_EXPERT,
         act_layer: Callable[[], nn.Module] = nn.GELU,
         drop: float = 0.0,

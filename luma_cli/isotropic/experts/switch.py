@@ -9,9 +9,9 @@ from torch import Tensor
 
 from luma_cli.isotropic.experts.routed import RoutedMlp, Routing
 
-NUM_EXPERTS = 8  # as the WTF benchmark's switch_8 (arXiv 2308.09372)
-CAPACITY_FACTOR = 1.25  # the middle one of the paper's table 1
-BALANCE_WEIGHT = 0.01  # alpha, section 2.2
+SWITCH_NUM_EXPERTS = 8  # as the WTF benchmark's switch_8 (arXiv 2308.09372)
+SWITCH_CAPACITY_FACTOR = 1.25  # the middle one of the paper's table 1
+SWITCH_BALANCE_WEIGHT = 0.01  # alpha, section 2.2
 
 
 class SwitchMlp(RoutedMlp):
@@ -28,9 +28,9 @@ class SwitchMlp(RoutedMlp):
         in_features: int,
         hidden_features: int,
         *,
-        num_experts: int = NUM_EXPERTS,
-        capacity_factor: float = CAPACITY_FACTOR,
-        balance_weight: float = BALANCE_WEIGHT,
+        num_experts: int = SWITCH_NUM_EXPERTS,
+        capacity_factor: float = SWITCH_CAPACITY_FACTOR,
+        balance_weight: float = SWITCH_BALANCE_WEIGHT,
         **options: Any,
     ) -> None:
         super().__init__(

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from luma_cli.isotropic.experts.routed import RoutedMlp, Routing
 
-NUM_EXPERTS = 8  # as in the authors' public B/16; most of the paper's have 32, and a query runs every expert once
+VMOE_NUM_EXPERTS = 8  # as in the authors' public B/16; most of the paper's have 32, and a query runs every expert once
 # Of github.com/google-research/vmoe: vmoe/configs/vmoe_paper/pretrain_imagenet21k.py
 NUM_CHOICES = 2
-CAPACITY_FACTOR = 1.05
-BALANCE_WEIGHT = 0.01
+VMOE_CAPACITY_FACTOR = 1.05
+VMOE_BALANCE_WEIGHT = 0.01
 
 
 class VMoeMlp(RoutedMlp):
@@ -31,10 +31,10 @@ class VMoeMlp(RoutedMlp):
         in_features: int,
         hidden_features: int,
         *,
-        num_experts: int = NUM_EXPERTS,
+        num_experts: int = VMOE_NUM_EXPERTS,
         num_choices: int = NUM_CHOICES,
-        capacity_factor: float = CAPACITY_FACTOR,
-        balance_weight: float = BALANCE_WEIGHT,
+        capacity_factor: float = VMOE_CAPACITY_FACTOR,
+        balance_weight: float = VMOE_BALANCE_WEIGHT,
         priority: bool = False,
         **options: Any,
     ) -> None:
