@@ -50,7 +50,7 @@ costs: $(VENV)/dev
 	$(BIN)/python -m luma_cli.measure.cost_table
 
 learn: $(VENV)/dev
-	$(BIN)/python -m luma_cli.accuracy.components profiles/accuracy.toml
+	$(BIN)/python -m luma_cli.accuracy.fit profiles/accuracy.toml
 
 audit: $(VENV)/dev
 	$(BIN)/python docs/audit.py

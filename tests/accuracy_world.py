@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from luma_cli.accuracy.components import load_components
-from luma_cli.accuracy.design import features
-from luma_cli.accuracy.observations import CENTRE, Observations, noise_name, usual_data
+from luma_cli.accuracy.effects import CENTRE, Observations, features, noise_name, usual_data
+from luma_cli.accuracy.fit import load_components
 from luma_cli.accuracy.subjects import subject_of_row
 from luma_cli.evidence.evidence import Evidence, load_reference
 

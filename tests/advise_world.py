@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luma_cli.accuracy.prediction import Effect, Prediction, Support
-from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.sightings import Effect, Prediction, Support
+from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise.candidates import Candidate
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import Evidence
@@ -22,7 +22,7 @@ from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.units import BudgetKind
 
 if TYPE_CHECKING:
-    from luma_cli.accuracy.prediction import Draws
+    from luma_cli.accuracy.sightings import Draws
 
 
 def candidate(name: str, gmacs: float | None = 10.0, resolution: int = 512, **fields: Any) -> Candidate:

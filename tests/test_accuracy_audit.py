@@ -4,12 +4,10 @@ import pytest
 from accuracy_world import row, some_rows
 
 from luma_cli.accuracy.audit import audit
-from luma_cli.accuracy.baselines import RULES, Known
-from luma_cli.accuracy.components import load_components
-from luma_cli.accuracy.model import learn
-from luma_cli.accuracy.observations import observe
-from luma_cli.accuracy.regret import MODEL, Regret, best_rule, regrets
-from luma_cli.accuracy.rule_chooser import chooser
+from luma_cli.accuracy.effects import observe
+from luma_cli.accuracy.fit import load_components
+from luma_cli.accuracy.model import chooser, learn
+from luma_cli.accuracy.regret import MODEL, RULES, Known, Regret, best_rule, regrets
 from luma_cli.accuracy.subjects import subject_of_row
 from luma_cli.evidence.evidence import Evidence
 

@@ -14,8 +14,7 @@ import pytest
 from accuracy_world import row, some_rows
 
 from luma_cli.accuracy import model as models
-from luma_cli.accuracy.learned import LearnedModel
-from luma_cli.accuracy.model import load_model
+from luma_cli.accuracy.model import LearnedModel, load_model
 from luma_cli.accuracy.subjects import subject_of
 from luma_cli.evidence.evidence import Evidence
 

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 from accuracy_world import some_rows
 
-from luma_cli.accuracy.calibration import NORMAL, calibrate, quantiles
-from luma_cli.accuracy.components import load_components
-from luma_cli.accuracy.fit import fit, leave_out
-from luma_cli.accuracy.observations import observe
+from luma_cli.accuracy.audit import LEAST_ROWS, unseen_objectives
+from luma_cli.accuracy.effects import observe
+from luma_cli.accuracy.fit import NORMAL, calibrate, fit, leave_out, load_components, quantiles
 from luma_cli.accuracy.subjects import subject_of
-from luma_cli.accuracy.unseen import LEAST_ROWS, unseen_objectives
 
 
 def test_nothing_left_out_gives_a_normal_distribution():

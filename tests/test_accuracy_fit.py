@@ -7,12 +7,21 @@ import numpy as np
 import pytest
 from accuracy_world import dense, own, row, some_rows
 
-from luma_cli.accuracy import components as variances
-from luma_cli.accuracy import observations
-from luma_cli.accuracy.components import Components, covariance, initial, learn, load_components, to_toml
-from luma_cli.accuracy.design import GROUPS
-from luma_cli.accuracy.fit import Fit, fit, leave_out, without_slips
-from luma_cli.accuracy.observations import MAX_SEEDS, Observations, observe, usable
+from luma_cli.accuracy import effects as observations
+from luma_cli.accuracy import fit as variances
+from luma_cli.accuracy.effects import GROUPS, MAX_SEEDS, Observations, observe, usable
+from luma_cli.accuracy.fit import (
+    Components,
+    Fit,
+    covariance,
+    fit,
+    initial,
+    learn,
+    leave_out,
+    load_components,
+    to_toml,
+    without_slips,
+)
 
 
 @pytest.fixture(scope="module")

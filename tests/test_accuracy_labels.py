@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from luma_cli.accuracy.labels import IN1K, IN21K, usual_labels
-from luma_cli.accuracy.sightings import Sighting
+from luma_cli.accuracy.sightings import IN1K, IN21K, Sighting, usual_labels
 from luma_cli.accuracy.subjects import subject_of, subject_of_row
 from luma_cli.evidence.evidence import load_reference
 

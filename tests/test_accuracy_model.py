@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from accuracy_world import own, row, simulated, some_rows
 
-from luma_cli.accuracy.design import REFERENCE_SD
-from luma_cli.accuracy.learned import LearnedModel
-from luma_cli.accuracy.model import learn
-from luma_cli.accuracy.subject import Subject
-from luma_cli.accuracy.subjects import subject_of, subject_of_row
+from luma_cli.accuracy.effects import REFERENCE_SD
+from luma_cli.accuracy.model import LearnedModel, learn
+from luma_cli.accuracy.subjects import Subject, subject_of, subject_of_row
 from luma_cli.evidence.evidence import Evidence, load_reference
 
 SIDES = (128, 160, 224, 256, 320, 384, 448, 512)

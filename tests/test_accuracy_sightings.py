@@ -7,10 +7,8 @@ from accuracy_world import own, row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luma_cli.accuracy.hull import hull, span
-from luma_cli.accuracy.sightings import Sighting, Sightings
-from luma_cli.accuracy.subject import Subject
-from luma_cli.accuracy.subjects import subject_of, subject_of_row
+from luma_cli.accuracy.sightings import Sighting, Sightings, hull, span
+from luma_cli.accuracy.subjects import Subject, subject_of, subject_of_row
 from luma_cli.evidence.evidence import Evidence
 
 POINTS = st.lists(st.tuples(st.integers(-8, 8), st.integers(-8, 8)), min_size=1, max_size=12)

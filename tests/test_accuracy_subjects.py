@@ -5,10 +5,8 @@ from dataclasses import replace
 import pytest
 from accuracy_world import own, row
 
-from luma_cli.accuracy.design import GROUPS, features
-from luma_cli.accuracy.objectives import kind_of
-from luma_cli.accuracy.subject import HERE, Subject
-from luma_cli.accuracy.subjects import subject_of, subject_of_row
+from luma_cli.accuracy.effects import GROUPS, features
+from luma_cli.accuracy.subjects import HERE, Subject, kind_of, subject_of, subject_of_row
 from luma_cli.catalogue.cards import candidates
 from luma_cli.catalogue.pretraining import load_objectives
 

@@ -13,7 +13,7 @@ from advise_world import TableModel, TableSpeed, candidate, result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.candidates import Candidate

@@ -11,7 +11,7 @@ import pytest
 from advise_world import measured
 
 from luma_cli.accuracy.model import load_model
-from luma_cli.accuracy.prediction import AccuracyModel
+from luma_cli.accuracy.sightings import AccuracyModel
 from luma_cli.advise import candidates as shipped
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.api import recommend

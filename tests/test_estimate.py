@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from luma_cli.accuracy.learned import LearnedModel
-from luma_cli.accuracy.model import load_model
+from luma_cli.accuracy.model import LearnedModel, load_model
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.estimate import Asked, Estimate, estimates
 from luma_cli.advise.pricing import Speed

@@ -11,8 +11,8 @@ import pytest
 from advise_world import conditions, measured
 from findings_world import both_heads, checkpoints, own, row, tables
 
-from luma_cli.accuracy.prediction import Effect, Prediction
-from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.sightings import Effect, Prediction
+from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise.findings import wtf
 from luma_cli.advise.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Finding
 from luma_cli.advise.findings.front import front, is_plain
@@ -31,7 +31,7 @@ from luma_cli.speed.measured import Measured
 from luma_cli.speed.shipped import Table
 
 if TYPE_CHECKING:
-    from luma_cli.accuracy.prediction import Draws
+    from luma_cli.accuracy.sightings import Draws
 
 NOTHING = Table((), ())
 

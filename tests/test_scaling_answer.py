@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import scaling_world as world
 
-from luma_cli.accuracy.prediction import Effect, Prediction, Support
-from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.sightings import Effect, Prediction, Support
+from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise.candidates import load as load_candidates
 from luma_cli.advise.more_compute import more_compute
 from luma_cli.advise.scaling_api import scaling

@@ -3,6 +3,8 @@
 Rows are predicted with everything that shares a label left out, exactly, from one inverse (`fit.leave_out`). Widths of
 intervals are cross-fitted: those of one fifth of the labels are learned from the other four. With `relearn`, so are
 the variance components, which takes minutes instead of a second.
+
+What is predicted for a pretraining objective that no row shows: each left out in turn, with its bias.
 """
 
 from __future__ import annotations
@@ -14,20 +16,68 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.accuracy.calibration import BY_LABEL, calibrate, quantiles
-from luma_cli.accuracy.components import Components, initial, learn, load_components
-from luma_cli.accuracy.fit import Fit, fit, leave_out
-from luma_cli.accuracy.observations import Observations, observe
+from luma_cli.accuracy.effects import Observations, observe
+from luma_cli.accuracy.fit import (
+    BY_LABEL,
+    Calibration,
+    Components,
+    Fit,
+    calibrate,
+    fit,
+    initial,
+    learn,
+    leave_out,
+    load_components,
+    quantiles,
+)
 from luma_cli.accuracy.regret import LEAST_BACKBONES, MODEL, Regret, best_rule, regrets
-from luma_cli.accuracy.subject import Subject
-from luma_cli.accuracy.unseen import UnseenObjective, unseen_objectives
+from luma_cli.accuracy.subjects import Subject
 from luma_cli.evidence.evidence import Evidence
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from luma_cli.accuracy.observations import Vector
+    from luma_cli.accuracy.effects import Vector
+
+
+LEAST_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenObjective:
+    """`num` fine-tuned rows of one objective on one dataset, predicted without any row of that objective.
+
+    bias: predicted minus measured, mean in mIoU points. inside_80: share inside the 80 % interval that luma gives.
+    """
+
+    objective: str
+    dataset: str
+    num: int
+    bias: float
+    inside_80: float
+
+
+def unseen_objectives(fitted: Fit, calibration: Calibration) -> tuple[UnseenObjective, ...]:
+    """Objectives with at least LEAST_ROWS fine-tuned rows on a dataset, the most under-predicted first."""
+    import numpy as np
+
+    observed = fitted.observations
+    means, sds = leave_out(fitted, [subject.objective for subject in observed.subjects])
+    z = np.abs(observed.log_error - means) / sds
+    errors = observed.percent(means) - observed.percent(observed.log_error)
+    rows: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, subject in enumerate(observed.subjects):
+        if subject.regime == "fine-tuned":
+            rows[subject.objective, subject.dataset].append(index)
+    found = []
+    for (objective, dataset), chosen in rows.items():
+        if len(chosen) >= LEAST_ROWS:
+            _, width, _ = calibration.width(observed.subjects[chosen[0]], ["objective"])
+            inside = float((z[chosen] <= width).mean())
+            found.append(UnseenObjective(objective, dataset, len(chosen), float(errors[chosen].mean()), inside))
+    return tuple(sorted(found, key=lambda each: (each.bias, each.objective, each.dataset)))
+
 
 NUM_FOLDS = 5
 MOST_ROWS = 2 / 3

@@ -1,18 +1,178 @@
-"""What the evidence has seen: which rows speak about a subject, and whether it lies outside all of them."""
+"""What the evidence has seen: which rows speak about a subject, and whether it lies outside all of them.
+
+Whether a point lies among the points that were seen: the convex hull in (log size, log tokens).
+
+A predicted mIoU with its intervals, what it rests on, and the model that gives it.
+
+Which labels a supervised backbone was pretrained on, where nothing says: those of most rows of its size.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from luma_cli.accuracy.design import REFERENCE_HEAD
-from luma_cli.accuracy.hull import SLACK, Point, hull, span
-from luma_cli.accuracy.prediction import Relation, Support
-from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.effects import REFERENCE_HEAD
+from luma_cli.accuracy.subjects import Subject
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    # mIoU in percent, one row per joint posterior draw, one column per subject.
+    Draws = NDArray[np.float64]
+
+
+Point = tuple[float, float]
+SLACK = 1e-9
+
+
+def hull(points: Iterable[Point]) -> list[Point]:
+    """Corners of the convex hull, counter-clockwise (Andrew's monotone chain); fewer than three for a line."""
+    ordered = sorted(set(points))
+    if len(ordered) < 3:
+        return ordered
+    return _chain(ordered)[:-1] + _chain(ordered[::-1])[:-1]
+
+
+def span(corners: Sequence[Point], height: float) -> tuple[float, float] | None:
+    """Where the level line at `height` (second coordinate) enters and leaves the hull; None when it passes by.
+
+    >>> span(hull([(0, 0), (4, 0), (2, 2)]), 1.0), span(hull([(0, 0), (1, 0)]), 1.0)
+    ((1.0, 3.0), None)
+    """
+    found = [
+        place
+        for first, second in zip(corners, [*corners[1:], *corners[:1]], strict=True)
+        for place in _crossings(first, second, height)
+    ]
+    return (min(found), max(found)) if found else None
+
+
+def _crossings(first: Point, second: Point, height: float) -> Iterator[float]:
+    """Where an edge meets the level line: nowhere, in a point, or along all of it."""
+    (low, bottom), (high, top) = sorted((first, second), key=lambda corner: corner[1])
+    if not bottom - SLACK <= height <= top + SLACK:
+        return
+    if top - bottom <= SLACK:
+        yield from (low, high)
+    else:
+        yield low + (high - low) * min(max((height - bottom) / (top - bottom), 0.0), 1.0)
+
+
+def _chain(ordered: Sequence[Point]) -> list[Point]:
+    kept: list[Point] = []
+    for point in ordered:
+        while len(kept) > 1 and _turn(kept[-2], kept[-1], point) <= 0:
+            kept.pop()
+        kept.append(point)
+    return kept
+
+
+def _turn(first: Point, second: Point, third: Point) -> float:
+    """Positive when going on to `third` turns left."""
+    return (second[0] - first[0]) * (third[1] - first[1]) - (second[1] - first[1]) * (third[0] - first[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What one property of a subject contributes, in mIoU points against the average, for `--why`.
+
+    name: e.g. `pretraining dinov3`, `size 86.6 M`. sd_points: one standard deviation of it.
+    """
+
+    name: str
+    points: float
+    sd_points: float
+
+
+Relation = Literal["these weights", "same architecture and objective", "same architecture", "same series"]
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """How many rows of each provenance speak about these weights or, failing any, their closest relatives.
+
+    ids: of those rows, on this dataset, nearest protocol first. relation: whom they are about.
+    """
+
+    own_runs: int
+    published_luma: int
+    other_heads: int
+    ids: tuple[str, ...] = ()
+    relation: Relation = "these weights"
+
+    @property
+    def line(self) -> str:
+        """e.g. `2 own runs, 5 LUMA facts, 11 other-head facts`, of whom they are where not of these weights."""
+        parts = (
+            (self.own_runs, "own run", "own runs"),
+            (self.published_luma, "LUMA fact", "LUMA facts"),
+            (self.other_heads, "other-head fact", "other-head facts"),
+        )
+        said = [f"{count} {one if count == 1 else many}" for count, one, many in parts if count]
+        if not said:
+            return "no evidence about its series on this dataset"
+        if self.relation == "these weights":
+            return ", ".join(said)
+        about = self.relation.removeprefix("same ")
+        return f"none of these weights; {', '.join(said)} of the same {about}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """mIoU of one subject in percent: posterior median, central 50, 80 and 90 % intervals, standard deviation.
+
+    The intervals are of one training run (seed noise included). extrapolated: outside the hull of the evidence in size
+    and tokens, or of a family, objective or dataset without evidence; reason says which, and is empty otherwise.
+    """
+
+    miou_percent: float
+    interval_50: tuple[float, float]
+    interval_80: tuple[float, float]
+    interval_90: tuple[float, float]
+    sd: float
+    support: Support
+    extrapolated: bool = False
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields as `luma estimate --json` prints them."""
+        return {
+            "miou": self.miou_percent,
+            "miou_50": list(self.interval_50),
+            "miou_80": list(self.interval_80),
+            "miou_90": list(self.interval_90),
+            "evidence": self.support.line,
+            "extrapolated": self.extrapolated,
+            "reason": self.reason or None,
+        }
+
+
+class AccuracyModel(Protocol):
+    """Predicts mIoU; `luma_cli.accuracy.model.load_model(evidence)` gives one."""
+
+    @property
+    def scale_note(self) -> str:
+        """What the level of LUMA stands on, e.g. `on the EoMT scale, no LUMA run seen`."""
+        ...
+
+    def predict(self, subjects: Sequence[Subject]) -> list[Prediction]:
+        """One prediction per subject, in order."""
+        ...
+
+    def draws(self, subjects: Sequence[Subject], num_draws: int = 2000, seed: int = 0) -> Draws:
+        """Joint posterior draws [num_draws, subjects] of the expected mIoU, no seed noise; shared effects correlate."""
+        ...
+
+    def effects(self, subject: Subject) -> list[Effect]:
+        """What each property contributes, largest first."""
+        ...
+
 
 _TOKEN_PIXELS = 256  # patches of 16 x 16
 _PLAIN = ("luma", REFERENCE_HEAD)
@@ -177,3 +337,36 @@ def _distance(row: _Protocol, wanted: Sighting) -> tuple[bool, ...]:
         row.objective != wanted.objective,
         row.pixels != wanted.pixels,
     )
+
+
+IN1K, IN21K = "supervised_in1k", "supervised_in21k"
+# How near in log parameters: within the series, and in any.
+_IN_SERIES, _IN_ANY = 0.25, 0.35
+
+
+def usual_labels(subject: Subject, rows: Sequence[Sighting]) -> str:
+    """What most rows of about that size in its series have; without any, what most series have at that size.
+
+    On the shipped rows without a timm tag, each judged from other sources, this is right for 96 %; -1k for 82 %.
+    """
+    if not subject.params:
+        return IN1K
+    known = [row for row in rows if row.objective in (IN1K, IN21K) and row.params]
+    own = [row for row in known if row.series == subject.lineage and _near(row, subject.params, _IN_SERIES)]
+    if own:
+        return _most(row.objective for row in own)
+    votes: dict[str, list[str]] = defaultdict(list)
+    for row in known:
+        if _near(row, subject.params, _IN_ANY):
+            votes[row.series].append(row.objective)
+    return _most(_most(each) for each in votes.values())
+
+
+def _most(labels: Iterable[str]) -> str:
+    """What most of them are, ImageNet-1k in a tie."""
+    counts = Counter(labels)
+    return IN21K if counts[IN21K] > counts[IN1K] else IN1K
+
+
+def _near(row: Sighting, params: float, tolerance: float) -> bool:
+    return row.params is not None and abs(math.log(row.params / params)) < tolerance

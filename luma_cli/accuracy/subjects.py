@@ -1,17 +1,68 @@
-"""Subjects from a row of evidence, from a candidate's names, or from what a user typed."""
+"""Subjects from a row of evidence, from a candidate's names, or from what a user typed.
+
+What accuracy is predicted of: one backbone with its pretraining and head, on one dataset, under one protocol.
+
+Kinds of pretraining objective: what an unseen one is expected to resemble.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Literal
 
 from luma_cli.accuracy.backbones import Backbone, recognise
-from luma_cli.accuracy.subject import HERE, Subject
 from luma_cli.catalogue.pretraining import load_objectives, objective_of
+from luma_cli.catalogue.spec import Family
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval, Evidence, Regime
+
+HERE = "measured here"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One segmenter and the protocol of its score.
+
+    backbone: as the user or the source names it. checkpoint: key of its weights, e.g. `vit_base_patch16_224.mae`.
+    architecture: timm's name, or the normalised one where timm has none. lineage: the series it belongs to, e.g.
+    `swin`, `convnext`, `mit`, finer than family, empty when not recognised; year: when that was published.
+    pretraining: objective from `models/pretraining.toml`, or `other`; pretraining_raw: as printed.
+    pretraining_data: as printed, empty if unknown. extra_data: whether further labelled images were seen before the
+    training scored here. params: of the backbone alone, None when not known; params_guessed: read off a size word.
+    height, width: training crop in pixels, None when not stated. iterations: of the training, None for the usual
+    number. source: whose table it stands in, own runs by default.
+    """
+
+    dataset: str
+    backbone: str
+    architecture: str
+    checkpoint: str = ""
+    lineage: str = ""
+    family: Family = "unknown"
+    year: int | None = None
+    pretraining: str = "other"
+    pretraining_raw: str = ""
+    pretraining_data: str = ""
+    extra_data: bool = False
+    params: float | None = None
+    params_guessed: bool = False
+    height: int | None = None
+    width: int | None = None
+    head: str = "luma"
+    recipe: str = ""
+    regime: Regime = "fine-tuned"
+    eval: Eval = "single-scale"
+    iterations: int | None = None
+    source: str = HERE
+
+    @property
+    def objective(self) -> str:
+        """The objective, or what was printed where our list has none, in lower case."""
+        return self.pretraining if self.pretraining != "other" else self.pretraining_raw.strip().lower() or "other"
+
 
 _LABELLED = re.compile(r"(?:in|imagenet)[-_ ]?(1|21|22)k")  # papers name supervised pretraining by its data alone
 _ITERATIONS = re.compile(r"(\d+) iters")
@@ -148,3 +199,43 @@ def _objective(text: str, data: str, name: str) -> str:
 def _named_objectives() -> Mapping[str, str]:
     """Name or alias -> name of the objective."""
     return {alias: each.name for each in load_objectives().values() for alias in (each.name, *each.aliases)}
+
+
+Kind = Literal["labels", "masked", "self-distilled", "language", "mixed"]
+
+_LABELS = (
+    *("supervised_in1k", "supervised_in12k", "supervised_in21k", "weakly_supervised", "deit", "deit3", "ssld"),
+    *("distilled_in1k", "distilled_in21k"),
+)
+_MASKED = (
+    *("mae", "mae_ft", "beit", "beitv2", "eva", "eva02", "eva02_ft", "fcmae", "fcmae_ft", "cae", "simmim", "hpm"),
+    "tinymim",
+)
+_SELF_DISTILLED = (
+    *("dino", "ibot", "dinov2", "dinov3", "lingbot", "capi", "franca", "moco_v3", "web_dino", "seer"),
+    *("depth_anything", "proteus", "amoe"),
+)
+_LANGUAGE = ("clip", "clip_ft", "siglip", "siglip2", "pe_core", "beit3", "internvit", "tipsv2", "florence2", "aimv2")
+_MIXED = ("radio", "dune", "eupe", "m3i", "pe_spatial", "sam", "sam2", "aim", "ijepa", "vjepa2_1")
+_NAMED: dict[str, Kind] = {
+    **dict.fromkeys(_LABELS, "labels"),
+    **dict.fromkeys(_MASKED, "masked"),
+    **dict.fromkeys(_SELF_DISTILLED, "self-distilled"),
+    **dict.fromkeys(_LANGUAGE, "language"),
+    **dict.fromkeys(_MIXED, "mixed"),
+}
+# Words of objectives that have no name of their own, the first that occurs decides.
+_WORDS: tuple[tuple[str, Kind], ...] = (
+    *((word, "masked") for word in ("mae", "cae", "simmim", "mim", "hpm", "peco", "mvp", "milan", "data2vec", "token")),
+    *((word, "self-distilled") for word in ("moco", "moby", "dino", "capi", "franca", "ibot")),
+    *((word, "language") for word in ("clip", "siglip", "image-text", "caption")),
+    *(("self-supervised", "self-distilled"), ("supervised", "labels")),
+)
+
+
+def kind_of(subject: Subject) -> Kind:
+    """The kind of the subject's objective; `mixed` for several teachers and whatever is not recognised."""
+    if subject.pretraining in _NAMED:
+        return _NAMED[subject.pretraining]
+    text = subject.pretraining_raw.lower()
+    return next((kind for word, kind in _WORDS if word in text), "mixed")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from luma_cli.accuracy.prediction import Effect, Prediction
+from luma_cli.accuracy.sightings import Effect, Prediction
 from luma_cli.advise import budgets as held
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate

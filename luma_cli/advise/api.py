@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from luma_cli.accuracy.learned import LearnedModel
-from luma_cli.accuracy.model import load_model
-from luma_cli.accuracy.rule_chooser import chooser
+from luma_cli.accuracy.model import LearnedModel, chooser, load_model
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.chooser import Chooser

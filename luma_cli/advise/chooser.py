@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.subjects import Subject
 
 
 class Chooser(Protocol):
-    """A baseline that decides in the model's place; `luma_cli.accuracy.rule_chooser.chooser` gives one or None."""
+    """A baseline that decides in the model's place; `luma_cli.accuracy.model.chooser` gives one or None."""
 
     @property
     def title(self) -> str:

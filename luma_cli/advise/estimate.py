@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from luma_cli.accuracy.backbones import recognise
-from luma_cli.accuracy.labels import usual_labels
-from luma_cli.accuracy.learned import LearnedModel
-from luma_cli.accuracy.prediction import Prediction
-from luma_cli.accuracy.sightings import Sighting
-from luma_cli.accuracy.subject import Subject
-from luma_cli.accuracy.subjects import subject_of
+from luma_cli.accuracy.model import LearnedModel
+from luma_cli.accuracy.sightings import Prediction, Sighting, usual_labels
+from luma_cli.accuracy.subjects import Subject, subject_of
 from luma_cli.advise.candidates import NUM_CLASSES, attached
 from luma_cli.advise.pricing import Speed, price
 from luma_cli.catalogue.heads import HeadConfig, HeadName

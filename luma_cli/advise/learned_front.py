@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from luma_cli.accuracy.prediction import AccuracyModel, Prediction
+from luma_cli.accuracy.sightings import AccuracyModel, Prediction
 from luma_cli.advise.attainment import LEVELS, Attainment, attainment
 from luma_cli.advise.axis import draw_places, is_certain, place
 from luma_cli.advise.budgets import TITLES, Priced

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from luma_cli.accuracy.prediction import AccuracyModel, Prediction
+from luma_cli.accuracy.sightings import AccuracyModel, Prediction
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.subjects import subject
 from luma_cli.advise.ties import TIE_MIOU

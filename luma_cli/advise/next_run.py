@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from luma_cli.accuracy.prediction import Prediction
+from luma_cli.accuracy.sightings import Prediction
 from luma_cli.advise.axis import place
 from luma_cli.advise.believer import Believer
 from luma_cli.advise.budgets import Priced

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from luma_cli.accuracy.prediction import Prediction
+from luma_cli.accuracy.sightings import Prediction
 from luma_cli.advise import budgets as held
 from luma_cli.advise.axis import draw_places, place
 from luma_cli.advise.budgets import Priced

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from luma_cli.accuracy.prediction import AccuracyModel, Prediction
-from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.sightings import AccuracyModel, Prediction
+from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise import budgets as held
 from luma_cli.advise.answer import Aside, Price, Reasons, Recommendation, Row
 from luma_cli.advise.axis import place

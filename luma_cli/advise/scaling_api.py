@@ -20,7 +20,7 @@ from luma_cli.store import database as files
 from luma_cli.store.scored_runs import scored_runs
 
 if TYPE_CHECKING:
-    from luma_cli.accuracy.prediction import AccuracyModel
+    from luma_cli.accuracy.sightings import AccuracyModel
 
 # Classes of a dataset that is the user's own, for the head's share of the cost: well below 1% of it up to 150.
 _USUAL_CLASSES = 150

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luma_cli.accuracy.model import load_model
-from luma_cli.accuracy.prediction import AccuracyModel
+from luma_cli.accuracy.sightings import AccuracyModel
 from luma_cli.advise import budgets as held
 from luma_cli.advise import candidates as shipped
 from luma_cli.advise.budgets import Priced

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from luma_cli.accuracy.prediction import AccuracyModel
-from luma_cli.accuracy.subject import Subject
-from luma_cli.accuracy.subjects import subject_of
+from luma_cli.accuracy.sightings import AccuracyModel
+from luma_cli.accuracy.subjects import Subject, subject_of
 from luma_cli.advise.candidates import Candidate
 from luma_cli.evidence.evidence import HEAD_TITLES
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luma_cli.accuracy.prediction import Prediction
+from luma_cli.accuracy.sightings import Prediction
 from luma_cli.advise import budgets as held
 from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import Priced

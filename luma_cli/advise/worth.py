@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from luma_cli.accuracy.prediction import AccuracyModel, Prediction
-from luma_cli.accuracy.subject import Subject
+from luma_cli.accuracy.sightings import AccuracyModel, Prediction
+from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise.axis import place
 from luma_cli.advise.budgets import Priced
 from luma_cli.advise.learned_front import has_evidence

@@ -172,7 +172,7 @@ def _price(price: Price) -> str:
 
 def _reasons(answer: Recommendation) -> Iterator[tuple[str, str]]:
     """Of each row, with --why: what each property contributes, and the nearest results with their sources."""
-    from luma_cli.accuracy.design import USUAL_PARAMS
+    from luma_cli.accuracy.effects import USUAL_PARAMS
 
     for row in answer.rows:
         if row.reasons is None:

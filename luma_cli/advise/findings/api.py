@@ -132,7 +132,7 @@ def _front(world: World) -> Finding:
 
 
 def _pretraining(world: World) -> Finding:
-    from luma_cli.accuracy.components import load_components
+    from luma_cli.accuracy.fit import load_components
 
     return pretraining_claim.pretraining(world.evidence, world.dataset, load_components().effects)
 

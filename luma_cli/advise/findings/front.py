@@ -26,7 +26,7 @@ from luma_cli.advise.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED,
 from luma_cli.advise.findings.throughput_loss import Held, held
 
 if TYPE_CHECKING:
-    from luma_cli.accuracy.prediction import AccuracyModel
+    from luma_cli.accuracy.sightings import AccuracyModel
     from luma_cli.speed.measured import Conditions, Measured
     from luma_cli.speed.shipped import Setting, Table
 
