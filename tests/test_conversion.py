@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from luma_cli.backbone.conversion import conversions
+from luma_cli.backbone.weights import conversions
 
 
 def told(file: dict[str, Tensor], loaded: dict[str, Tensor]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from head_stand_in import images
 from joint_backbones import KINDS, shared
 from torch._dynamo.testing import CompileCounter
 
-from luma_cli.backbone.joint import TokenSequence
+from luma_cli.backbone.backbone import TokenSequence
 from luma_cli.catalogue.heads import HeadConfig, Sequence, plan_eomt
 from luma_cli.errors import BuildError, UsageError
 from luma_cli.head import eomt

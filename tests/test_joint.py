@@ -7,9 +7,15 @@ import torch
 from head_stand_in import images
 from joint_backbones import KINDS, SCALED, make, shared
 
-from luma_cli.backbone.backbone import Backbone
+from luma_cli.backbone.backbone import (
+    Backbone,
+    add_queries,
+    joint_blocks,
+    num_prefix_tokens,
+    run_joint_block,
+    tokens_before,
+)
 from luma_cli.backbone.create import create_backbone
-from luma_cli.backbone.joint import add_queries, joint_blocks, num_prefix_tokens, run_joint_block, tokens_before
 from luma_cli.catalogue.index import load_index
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.rules import load_rules

@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from luma_cli.backbone.no_init import NoInit
+from luma_cli.backbone.timm_model import NoInit
 
 
 def test_a_model_on_meta_has_the_same_shapes():

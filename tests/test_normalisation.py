@@ -13,8 +13,7 @@ from tiny_backbones import spec
 from torch import nn
 
 from luma_cli.backbone.create import create_backbone, wrap
-from luma_cli.backbone.normalisation import Normalisation, normalisation_of
-from luma_cli.backbone.timm_model import recipe_for
+from luma_cli.backbone.timm_model import Normalisation, normalisation_of, recipe_for
 from luma_cli.errors import WeightsError
 
 IMAGENET = (0.485, 0.456, 0.406)

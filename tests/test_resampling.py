@@ -7,7 +7,7 @@ import torch
 from timm.models.vision_transformer_sam import get_rel_pos
 from torch import Tensor, nn
 
-from luma_cli.backbone.resampling import resampled
+from luma_cli.backbone.weights import resampled
 
 
 class Tables(nn.Module):

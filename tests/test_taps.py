@@ -8,8 +8,8 @@ from tiny_backbones import KINDS, shared, spec
 from torch import Tensor, nn
 
 from luma_cli.backbone.create import create_backbone, wrap
-from luma_cli.backbone.layout import to_tokens
 from luma_cli.backbone.taps import Watch, read
+from luma_cli.backbone.timm_model import to_tokens
 from luma_cli.catalogue.spec import BackboneSpec
 
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from tiny_backbones import spec
 
 from luma_cli.backbone.create import attach, create_backbone, inspect
-from luma_cli.backbone.fitting import fit
 from luma_cli.backbone.timm_model import build, recipe_for
+from luma_cli.backbone.weights import fit
 from luma_cli.catalogue.cards import candidates
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.index import load_index

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from luma_cli.backbone import unused
 from luma_cli.backbone.backbone import Backbone
-from luma_cli.backbone.normalisation import normalisation_of
 from luma_cli.backbone.query_ffn import QueryFfn, part
 from luma_cli.backbone.taps import Trace, ffn_of, own_heads
-from luma_cli.backbone.timm_model import Recipe, build, class_name, first_line, recipe_for
+from luma_cli.backbone.timm_model import Recipe, build, class_name, first_line, normalisation_of, recipe_for
 from luma_cli.backbone.weights import load_weights
 from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules, multiple_of
 from luma_cli.catalogue.spec import BackboneSpec

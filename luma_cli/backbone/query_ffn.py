@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from luma_cli.backbone.layout import channels_shape, from_tokens, to_tokens
+from luma_cli.backbone.timm_model import channels_shape, from_tokens, to_tokens
 from luma_cli.catalogue.rules import FfnRule
 from luma_cli.errors import BuildError
 

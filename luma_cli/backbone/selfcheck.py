@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from luma_cli.backbone.backbone import Backbone
-from luma_cli.backbone.layout import to_tokens
 from luma_cli.backbone.query_ffn import QueryFfn, part
+from luma_cli.backbone.timm_model import to_tokens
 
 MAX_RELATIVE_ERROR = 1e-4
 MIN_RELATIVE_CHANGE = 1e-2

@@ -15,9 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from luma_cli.backbone.layout import to_tokens
 from luma_cli.backbone.query_ffn import QueryFfn, holds
-from luma_cli.backbone.timm_model import class_name
+from luma_cli.backbone.timm_model import class_name, to_tokens
 from luma_cli.catalogue.rules import Layout, ModelRule, load_rules
 from luma_cli.errors import BuildError
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from luma_cli.backbone.normalisation import Normalisation
+from luma_cli.backbone.timm_model import Normalisation
 from luma_cli.errors import Diverged, UsageError
 from luma_cli.head.linear import PixelLogits
 from luma_cli.head.mask_module import Prediction

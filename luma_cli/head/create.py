@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from luma_cli.backbone.backbone import Backbone
-from luma_cli.backbone.joint import TokenSequence, joint_blocks
+from luma_cli.backbone.backbone import Backbone, TokenSequence, joint_blocks
 from luma_cli.backbone.query_ffn import QueryFfn
 from luma_cli.backbone.taps import Watch, own_heads
 from luma_cli.catalogue.block_runs import Block

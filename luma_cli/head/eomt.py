@@ -13,8 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from luma_cli.backbone.backbone import Backbone
-from luma_cli.backbone.joint import TokenSequence, add_queries, num_prefix_tokens, run_joint_block, tokens_before
+from luma_cli.backbone.backbone import (
+    Backbone,
+    TokenSequence,
+    add_queries,
+    num_prefix_tokens,
+    run_joint_block,
+    tokens_before,
+)
 from luma_cli.catalogue.heads import EomtPlan, HeadConfig
 from luma_cli.errors import UsageError
 from luma_cli.head.annealing import check_probabilities

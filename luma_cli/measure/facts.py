@@ -12,8 +12,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from luma_cli.backbone.backbone import Backbone
-from luma_cli.backbone.joint import joint_blocks
+from luma_cli.backbone.backbone import Backbone, joint_blocks
 from luma_cli.backbone.query_ffn import QueryFfn
 from luma_cli.catalogue.block_runs import Block, format_blocks
 from luma_cli.catalogue.costs import BackboneFacts

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from luma_cli.backbone.backbone import Backbone
-from luma_cli.backbone.joint import joint_blocks
+from luma_cli.backbone.backbone import Backbone, joint_blocks
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.train.batch_norm import batch_norms, count_once

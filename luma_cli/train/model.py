@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luma_cli.backbone.normalisation import Normalisation
+from luma_cli.backbone.timm_model import Normalisation
 from luma_cli.catalogue.names import resolve
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure import imports
