@@ -25,8 +25,8 @@ from torch.nn.functional import interpolate
 
 from luma_cli.catalogue.datasets import load_card
 from luma_cli.data.drawn import write_sample
-from luma_cli.data.locate import find_root
-from luma_cli.data.memory import keep_freed_memory
+from luma_cli.data.loader import keep_freed_memory
+from luma_cli.data.source import find_root
 from luma_cli.data.split import Split, open_split
 from luma_cli.evaluate.device import autocast_dtype, torch_device
 from luma_cli.evaluate.evaluation import EvalSettings, evaluate

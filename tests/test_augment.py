@@ -18,8 +18,7 @@ from torchvision.transforms import v2
 from luma_cli.catalogue.datasets import IGNORED, Labels
 from luma_cli.catalogue.recipes import Augmentation
 from luma_cli.data import augment as module
-from luma_cli.data.augment import augment, change_image, change_labels
-from luma_cli.data.change import Change, draw_change
+from luma_cli.data.augment import Change, augment, change_image, change_labels, draw_change
 
 USUAL = Augmentation()
 DRAWS = 4000

@@ -11,8 +11,8 @@ import pytest
 from dataset_files import OWN_CARD, write_folder
 
 from luma_cli.catalogue.datasets import DatasetCard, SplitCard, card_names, drawn_colour, load_card, read_card
-from luma_cli.data.locate import find_root
-from luma_cli.data.pairing import find_pairs
+from luma_cli.data.source import find_root
+from luma_cli.data.split import find_pairs
 from luma_cli.errors import BadCard, UnknownName
 
 

@@ -12,13 +12,11 @@ from dataset_files import OWN_CARD, ade_files, encoded, picture, write_folder, w
 from PIL import Image
 
 from luma_cli.catalogue.datasets import DatasetCard, load_card
-from luma_cli.data import check_workers
-from luma_cli.data.check import SplitReport, check_pairs, is_drawn
+from luma_cli.data import check
+from luma_cli.data.check import SplitReport, Tally, check_pairs, is_drawn
 from luma_cli.data.drawn import write_sample
-from luma_cli.data.locate import find_root
-from luma_cli.data.pairing import find_pairs
-from luma_cli.data.split import Split, open_split
-from luma_cli.data.tally import Tally
+from luma_cli.data.source import find_root
+from luma_cli.data.split import Split, find_pairs, open_split
 from luma_cli.errors import DataError
 
 ADE = "ADEChallengeData2016"
@@ -188,10 +186,10 @@ def test_a_process_that_ends_is_an_error_and_ends_the_others(
     large: Path, ade: DatasetCard, monkeypatch: pytest.MonkeyPatch, body: object, said: str
 ) -> None:
     """Started by fork here, so that the children run the replaced body."""
-    context = check_workers.multiprocessing.get_context("fork")
-    monkeypatch.setattr(check_workers.multiprocessing, "get_context", lambda method: context)
-    monkeypatch.setattr(check_workers, "tally", body)
+    context = check.multiprocessing.get_context("fork")
+    monkeypatch.setattr(check.multiprocessing, "get_context", lambda method: context)
+    monkeypatch.setattr(check, "tally", body)
     split = open_split(ade, find_root(ade, large), "train")
     with pytest.raises(DataError, match=said):
-        check_workers.tally_all(split, 2)
-    assert check_workers.multiprocessing.active_children() == []
+        check.tally_all(split, 2)
+    assert check.multiprocessing.active_children() == []

@@ -15,7 +15,7 @@ from drawn_data import drawn
 from forked_luma import run_together
 
 from luma_cli.catalogue.datasets import load_card
-from luma_cli.data.locate import find_root
+from luma_cli.data.source import find_root
 from luma_cli.data.split import open_split
 from luma_cli.evaluate.evaluation import EvalSettings, evaluate
 from luma_cli.store.database import open_read

@@ -14,7 +14,7 @@ from luma_cli.catalogue.datasets import load_card
 from luma_cli.data import drawn as module
 from luma_cli.data import scenes
 from luma_cli.data.drawn import write_sample
-from luma_cli.data.locate import find_root
+from luma_cli.data.source import find_root
 from luma_cli.data.split import open_split
 from luma_cli.errors import UnknownName, UsageError
 

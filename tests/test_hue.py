@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
-from luma_cli.data.hue import shift_hue
+from luma_cli.data.augment import shift_hue
 
 
 @pytest.mark.parametrize("shift", [0.05, -0.05, 0.0173, -1e-9, 0.0, 0.5, -0.5])

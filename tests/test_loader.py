@@ -15,9 +15,7 @@ import torch
 from array_samples import ArraySamples
 
 from luma_cli.catalogue.recipes import Augmentation
-from luma_cli.data.loader import Batch, batches
-from luma_cli.data.order import StepOrder
-from luma_cli.data.training_set import TrainingSet
+from luma_cli.data.loader import Batch, StepOrder, TrainingSet, batches
 from luma_cli.errors import BadSample, DataError
 
 TESTS = Path(__file__).parent

@@ -9,8 +9,7 @@ import pytest
 from dataset_files import OWN_CARD, ade_files, cityscapes_files, write_folder, write_zip
 
 from luma_cli.catalogue.datasets import DatasetCard, load_card
-from luma_cli.data.locate import find_root
-from luma_cli.data.source import Archive, Folder
+from luma_cli.data.source import Archive, Folder, find_root
 from luma_cli.data.split import Split, open_split
 from luma_cli.errors import BadCard, DataError
 

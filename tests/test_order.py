@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luma_cli.data.order import StepOrder
+from luma_cli.data.loader import StepOrder
 from luma_cli.errors import UsageError
 
 

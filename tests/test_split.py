@@ -11,10 +11,8 @@ import pytest
 from dataset_files import OWN_CARD, ade_files, encoded, picture, write_folder, write_zip
 
 from luma_cli.catalogue.datasets import IGNORED, DatasetCard, load_card
-from luma_cli.data.locate import find_root
-from luma_cli.data.pairing import find_pairs
-from luma_cli.data.samples import Samples
-from luma_cli.data.split import Split, open_split
+from luma_cli.data.source import find_root
+from luma_cli.data.split import Samples, Split, find_pairs, open_split
 from luma_cli.errors import BadSample, DataError, UnknownName
 
 ADE = "ADEChallengeData2016"

@@ -7,8 +7,7 @@ import torch
 from array_samples import ArraySamples
 
 from luma_cli.catalogue.recipes import Augmentation
-from luma_cli.data.skipped import Skipped
-from luma_cli.data.training_set import TrainingSet
+from luma_cli.data.loader import Skipped, TrainingSet
 from luma_cli.errors import BadSample, DataError
 
 

@@ -82,10 +82,9 @@ def check(
     Exit code 1 when something is wrong; every bad file is named.
     """
     from luma_cli.catalogue.datasets import load_card
-    from luma_cli.data.check import check_pairs
-    from luma_cli.data.check_workers import usable_cores
-    from luma_cli.data.locate import find_root
-    from luma_cli.data.pairing import find_pairs
+    from luma_cli.data.check import check_pairs, usable_cores
+    from luma_cli.data.source import find_root
+    from luma_cli.data.split import find_pairs
     from luma_cli.report.dataset import check_json, print_check
     from luma_cli.report.progress import Countdown
 

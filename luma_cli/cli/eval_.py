@@ -79,7 +79,7 @@ def evaluate_run(
 
     The short side is resized to the run's resolution and windows slide along the long side, as EoMT evaluates.
     """
-    from luma_cli.data.memory import keep_freed_memory
+    from luma_cli.data.loader import keep_freed_memory
     from luma_cli.evaluate.device import torch_device
     from luma_cli.evaluate.evaluation import EvalSettings
     from luma_cli.train.restore import restore
@@ -105,7 +105,7 @@ def evaluate_run(
 def _open(restored: Restored, data: str | None, root: Path | None, split: str) -> Split:
     """The split, found where the run found its data unless another place or dataset is named."""
     from luma_cli.catalogue.datasets import load_card
-    from luma_cli.data.locate import find_root
+    from luma_cli.data.source import find_root
     from luma_cli.data.split import open_split
 
     card = load_card(data or restored.config.data)

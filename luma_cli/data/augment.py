@@ -5,12 +5,23 @@ whole image with one binary mask per class: a nearest resize picks the same pixe
 padding is in no mask. All numbers are drawn first, so a draw that leaves no labelled pixel costs no colour change.
 
 H W pixels of the image, R side of the crop.
+
+One random change of a training image, as numbers: what is drawn before any pixel is touched. No torch.
+
+H W pixels of the image, R side of the crop.
+
+Shifts the hue of an image exactly as torchvision's `adjust_hue` does on bytes, in a fraction of its time. No torch.
+
+Of a colour's three channels the largest and the smallest keep their values and only change places; the one between is
+computed with torchvision's float32 operations in their order. Selections are masks of bytes, and pixels go through in
+blocks that stay in the cache: 2.7 ms for 683 x 512 pixels, where torchvision's takes 17 ms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,8 +32,130 @@ from torchvision.transforms.v2 import functional
 
 from luma_cli.catalogue.datasets import IGNORED, Labels
 from luma_cli.catalogue.recipes import Augmentation
-from luma_cli.data.change import Change, draw_change
-from luma_cli.data.hue import shift_hue
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is done to an image and its label map, in this order; None leaves a step out.
+
+    brightness; contrast where `contrast_first`; saturation; hue; contrast where not; flip left to right; resizing to
+    height x width; padding below and to the right up to R; the crop R x R from (top, left).
+    """
+
+    brightness: float | None
+    contrast: float | None
+    contrast_first: bool
+    saturation: float | None
+    hue: float | None
+    flip: bool
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+def draw_change(rng: np.random.Generator, size: tuple[int, int], resolution: int, augmentation: Augmentation) -> Change:
+    """The next change of an image of size (H, W) for crops of `resolution` R; always takes 13 numbers from `rng`.
+
+    A scale of 1 is where the whole image just fits into the crop, as torchvision's ScaleJitter has it. Sides are
+    rounded down, to at least one pixel.
+    """
+    chances, places = rng.random(6), rng.random(7)
+    fits = min(resolution / size[0], resolution / size[1])
+    scale = augmentation.scale_min + places[4] * (augmentation.scale_max - augmentation.scale_min)
+    height, width = (max(1, int(side * fits * scale)) for side in size)
+    ranges = (augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue)
+    spreads = [
+        float(spread * (2 * place - 1)) if chance < augmentation.colour_chance else None
+        for spread, chance, place in zip(ranges, chances, places, strict=False)
+    ]
+    brightness, contrast, saturation = (None if spread is None else 1 + spread for spread in spreads[:3])
+    return Change(
+        brightness=brightness,
+        contrast=contrast,
+        contrast_first=bool(chances[4] < 0.5),
+        saturation=saturation,
+        hue=spreads[3],
+        flip=bool(chances[5] < augmentation.flip_chance),
+        height=height,
+        width=width,
+        top=int(places[5] * (max(height, resolution) - resolution + 1)),
+        left=int(places[6] * (max(width, resolution) - resolution + 1)),
+    )
+
+
+_BLOCK = 32768  # pixels; smaller blocks cost calls: 4096 took 2.6 times as long, 65536 no less
+_FROM_BYTE = np.float32(1 / 255)
+_TO_BYTE = np.float32(255 + 1 - 1e-3)  # as torchvision scales floats to bytes, which are then cut off
+_SIXTH, _ONE = np.float32(1 / 6), np.float32(1)
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+def shift_hue(pixels: Bytes, shift: float) -> Bytes:
+    """RGB [3, H, W] -> the same with hues turned by `shift`, from -0.5 to 0.5 of the colour circle."""
+    flat = np.ascontiguousarray(pixels).reshape(3, -1)
+    shifted = np.empty_like(flat)
+    for start in range(0, flat.shape[1], _BLOCK):
+        part = slice(start, start + _BLOCK)
+        _shift_block(flat[:, part], np.float32(shift), shifted[:, part])
+    return shifted.reshape(pixels.shape)
+
+
+def _shift_block(pixels: Bytes, shift: np.float32, shifted: Bytes) -> None:
+    """RGB [3, n] -> `shifted` [3, n]."""
+    largest = np.maximum(np.maximum(pixels[0], pixels[1]), pixels[2])
+    smallest = np.minimum(np.minimum(pixels[0], pixels[1]), pixels[2])
+    value = _floats(largest)
+    spread = value - _floats(smallest)
+    sector, rest = _turned(pixels, largest, value, spread + (largest == smallest), shift)
+    saturation = spread / np.maximum(value, _FROM_BYTE)
+    part = saturation * rest
+    falling = ((_ONE - part) * value * _TO_BYTE).astype(np.uint8)
+    rising = ((part + (_ONE - saturation)) * value * _TO_BYTE).astype(np.uint8)
+    odd = _mask(sector % 2 == 1)
+    middle = (falling & odd) | (rising & ~odd)
+    at = [_mask(sector == number) for number in range(6)]
+    at[0] |= _mask(sector == 6)
+    # Which two sixths of the circle a channel is largest in, and which two in between.
+    for channel, (top, between) in enumerate((((0, 5), (1, 4)), ((1, 2), (0, 3)), ((3, 4), (2, 5)))):
+        is_top, is_between = at[top[0]] | at[top[1]], at[between[0]] | at[between[1]]
+        shifted[channel] = (largest & is_top) | (middle & is_between) | (smallest & ~(is_top | is_between))
+
+
+def _turned(pixels: Bytes, largest: Bytes, value: Floats, spread: Floats, shift: np.float32) -> tuple[Bytes, Floats]:
+    """The sixth of the colour circle [n], 0 to 6, that a shifted hue is in, and how far into it, from 0 to 1.
+
+    `spread` is 1 where a colour is grey.
+    """
+    red, green, blue = pixels
+    is_red = _mask(red == largest)
+    is_green = _mask(green == largest) & ~is_red
+    is_blue = ~(is_red | is_green)
+    first = (blue & is_red) | (red & is_green) | (green & is_blue)
+    second = (green & is_red) | (blue & is_green) | (red & is_blue)
+    start = (is_green & 2) | (is_blue & 4)
+    hue = (value - _floats(first)) / spread + start - (value - _floats(second)) / spread
+    hue = hue * _SIXTH + _ONE
+    hue -= hue >= 1
+    hue += shift
+    hue += hue < 0
+    hue -= hue >= 1
+    hue *= 6
+    sector = hue.astype(np.uint8)
+    return sector, hue - sector
+
+
+def _floats(channel: Bytes) -> Floats:
+    """0 to 255 -> 0 to 1."""
+    return channel.astype(np.float32) * _FROM_BYTE
+
+
+def _mask(flags: NDArray[np.bool_]) -> Bytes:
+    """False and True -> bytes 0 and 255."""
+    return np.negative(flags.view(np.uint8))
+
 
 # EoMT redraws without end. Labels that one crop in ten shows are missed 50 times in a row once in 200.
 MAX_DRAWS = 50

@@ -1,20 +1,212 @@
-"""Is a dataset whole and sound: counts, pairs, sizes, label values, how often each class occurs. No torch."""
+"""Is a dataset whole and sound: counts, pairs, sizes, label values, how often each class occurs. No torch.
+
+What checking counts in some samples: label values, and every file that cannot be used. No torch.
+
+Counts samples in several processes, with the same result as in one. No torch.
+
+Each process is given the split once, so that it opens an archive once, and every so many samples of it. It ends by
+itself when the one that started it has gone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from luma_cli.catalogue.datasets import DatasetCard
-from luma_cli.data.check_workers import OnSamples, tally_all
+from luma_cli.data.decode import decode_image, is_rotated
 from luma_cli.data.drawn import MARKER
-from luma_cli.data.locate import Root
-from luma_cli.data.pairing import Pairing
-from luma_cli.data.source import shown
-from luma_cli.data.split import Split, split_of
-from luma_cli.data.tally import Tally
+from luma_cli.data.loader import keep_freed_memory
+from luma_cli.data.source import Root, shown
+from luma_cli.data.split import Pairing, Split, foreign_text, split_of
+from luma_cli.errors import BadSample, DataError
+
+_NUM_VALUES = 256
+
+
+def _zeros() -> NDArray[np.int64]:
+    return np.zeros(_NUM_VALUES, dtype=np.int64)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts over samples.
+
+    pixels [256]: pixels of each label value; images [256]: label files with each class index. problems: (index, text).
+    ignored: indices of samples in which no pixel counts. rotated: indices of images with an EXIF rotation.
+    """
+
+    num_samples: int = 0
+    pixels: NDArray[np.int64] = field(default_factory=_zeros)
+    images: NDArray[np.int64] = field(default_factory=_zeros)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    ignored: list[int] = field(default_factory=list)
+    rotated: list[int] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        """Take in the counts of other samples; the order of additions does not matter."""
+        self.num_samples += other.num_samples
+        self.pixels += other.pixels
+        self.images += other.images
+        self.problems = sorted(self.problems + other.problems)
+        self.ignored = sorted(self.ignored + other.ignored)
+        self.rotated = sorted(self.rotated + other.rotated)
+
+
+def tally(split: Split, indices: range) -> Tally:
+    """Read, decode and count the samples `indices`."""
+    found = Tally()
+    for index in indices:
+        found.num_samples += 1
+        _count_image(split, index, found)
+        _count_labels(split, index, found)
+    return found
+
+
+def _count_image(split: Split, index: int, found: Tally) -> None:
+    try:
+        data = split.image_files.read(split.pairs[index].image)
+        decode_image(data, split.image_path(index))
+    except BadSample as error:
+        found.problems.append((index, str(error)))
+        return
+    if is_rotated(data):
+        found.rotated.append(index)
+
+
+def _count_labels(split: Split, index: int, found: Tally) -> None:
+    try:
+        values = split.values(index)
+    except BadSample as error:
+        # A file that is bad as an image is named once, though the size of its labels cannot be compared either.
+        if (index, str(error)) not in found.problems:
+            found.problems.append((index, str(error)))
+        return
+    pixels = np.bincount(values.reshape(-1), minlength=_NUM_VALUES)
+    found.pixels += pixels
+    found.images[np.unique(split.table.encode(np.flatnonzero(pixels).astype(np.uint8)))] += 1
+    if foreign := split.table.foreign(values):
+        share = pixels[list(foreign)].sum() / values.size
+        found.problems.append(
+            (index, f"{split.labels_path(index)}: {foreign_text(foreign)}, {share:.2%} of the pixels")
+        )
+    elif not pixels[[value for each in split.table.classes for value in each.values]].any():
+        found.ignored.append(index)
+
+
+OnSamples = Callable[[int], None]
+
+_CHUNK = 16  # samples between two reports
+_ALONE = 64  # starting a process takes as long as checking that many small images
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def tally_all(split: Split, num_workers: int, on_samples: OnSamples = lambda number: None) -> Tally:
+    """The counts of the whole split. `on_samples` is called with how many samples were just done.
+
+    Raises DataError when a process is killed.
+    """
+    chunks = [range(start, min(start + _CHUNK, len(split))) for start in range(0, len(split), _CHUNK)]
+    total = Tally()
+    alone = num_workers <= 1 or len(split) <= _ALONE
+    with closing(_alone(split, chunks) if alone else _shared(split, chunks, num_workers)) as parts:
+        for part in parts:
+            total.add(part)
+            on_samples(part.num_samples)
+    return total
+
+
+def _alone(split: Split, chunks: list[range]) -> Generator[Tally, None, None]:
+    for chunk in chunks:
+        yield tally(split, chunk)
+
+
+def _shared(split: Split, chunks: list[range], num_workers: int) -> Generator[Tally, None, None]:
+    shares = [share for worker in range(num_workers) if (share := chunks[worker::num_workers])]
+    with _started(split, shares) as workers:
+        left = {connection: len(share) for connection, share in zip(workers, shares, strict=True)}
+        while left:
+            for connection in wait(list(left)):
+                assert isinstance(connection, Connection)
+                yield _received(connection, workers[connection])
+                left[connection] -= 1
+                if not left[connection]:
+                    del left[connection]
+
+
+def _received(connection: Connection, worker: BaseProcess) -> Tally:
+    try:
+        part = connection.recv()
+    except EOFError:
+        worker.join()
+        raise DataError(
+            f"a checking process ended early (exit code {worker.exitcode}), perhaps for want of memory; try --workers 1"
+        ) from None
+    if isinstance(part, Exception):
+        raise part
+    assert isinstance(part, Tally)
+    return part
+
+
+@contextmanager
+def _started(split: Split, shares: list[list[range]]) -> Iterator[dict[Connection, BaseProcess]]:
+    """A process for each share, by the connection that it reports on; on the way out all of them are ended."""
+    context = multiprocessing.get_context("spawn")
+    workers: dict[Connection, BaseProcess] = {}
+    try:
+        for share in shares:
+            reader, writer = context.Pipe(duplex=False)
+            worker: BaseProcess = context.Process(target=_work, args=(split, share, writer), daemon=True)
+            workers[reader] = worker
+            with _without_interrupts():
+                worker.start()
+            writer.close()
+        yield workers
+    finally:
+        for connection, worker in workers.items():
+            connection.close()
+            if worker.pid is not None:
+                worker.terminate()
+                worker.join()
+                worker.close()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process started in here never sees Ctrl-C, which goes to the whole group: the first one ends the others."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(split: Split, share: list[range], reports: Connection) -> None:
+    """Body of a process: report the tally of each chunk, or the failure that ends it."""
+    keep_freed_memory()
+    try:
+        for chunk in share:
+            reports.send(tally(split, chunk))
+    except BrokenPipeError:
+        return
+    except DataError as error:
+        reports.send(error)
+
 
 # Of ADE20K 7% of the pixels are ignored, of Cityscapes about 11%.
 SUSPICIOUS_IGNORED_SHARE = 0.3

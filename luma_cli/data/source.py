@@ -1,6 +1,16 @@
 """Where a dataset's files are: a folder, or a zip archive that is read in place without extraction. No torch.
 
 Both give the same names, sizes and bytes. Names are paths with `/`, relative to the dataset's own folder.
+
+The file `luma.toml`: where the user's datasets are. No torch.
+
+    [data]
+    root = "/datasets"            # a folder that holds datasets
+    ade20k = "/scratch/ade"       # the place of one of them
+
+Relative paths start at the folder of the file.
+
+Finds a dataset: the folder given, else $LUMA_DATA, else `luma.toml`; archives or extracted folders. No torch.
 """
 
 from __future__ import annotations
@@ -8,12 +18,18 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from luma_cli.errors import BadSample, DataError
+import platformdirs
+
+from luma_cli import files as content
+from luma_cli.catalogue.datasets import DatasetCard, SplitCard, card_names
+from luma_cli.catalogue.reading import require
+from luma_cli.errors import BadCard, BadSample, DataError
 
 # Far more than any image below the cap of pixels needs; what says it is larger is not read.
 MAX_FILE_BYTES = 1 << 28
@@ -212,3 +228,132 @@ def reading(where: str) -> Iterator[None]:
         yield
     except _TROUBLE as error:
         raise BadSample(f"{where}: cannot be read: {error}") from error
+
+
+FILE_NAME = "luma.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A folder that a settings file names: for one dataset, or for all (`dataset` empty)."""
+
+    folder: Path
+    dataset: str
+    file: Path
+
+
+def settings_files() -> tuple[Path, Path]:
+    """Where settings are looked for, the first wins: the current folder, then the user's configuration folder."""
+    return Path.cwd() / FILE_NAME, platformdirs.user_config_path("luma", appauthor=False) / FILE_NAME
+
+
+def read_settings(files: Sequence[Path] | None = None) -> tuple[Setting, ...]:
+    """What the files that exist say, in their order. Raises BadCard for an unknown key, naming the nearest."""
+    return tuple(setting for file in files or settings_files() if file.is_file() for setting in _read(file))
+
+
+def _read(file: Path) -> list[Setting]:
+    try:
+        values = require(str(file), content.read_toml(file), {"data": dict}, ())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadCard(f"{file}: cannot be read: {error}") from error
+    folders = require(f"{file}: [data]", values.get("data", {}), dict.fromkeys(("root", *card_names()), str), ())
+    return [
+        Setting(file.parent / Path(folder).expanduser(), "" if key == "root" else key, file)
+        for key, folder in folders.items()
+    ]
+
+
+VARIABLE = "LUMA_DATA"
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """Where a dataset was found. place: the folder that was given; sources: what is read there, the first wins."""
+
+    place: Path
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder to look into, and who named it."""
+
+    folder: Path
+    named_by: str
+
+    def __str__(self) -> str:
+        return f"{self.folder} ({self.named_by})" + ("" if self.folder.exists() else ", which does not exist")
+
+
+def find_root(card: DatasetCard, given: str | Path | None = None) -> Root:
+    """Where the dataset is: in `given`, else in the first place that holds it.
+
+    A place may be the folder of the archives, an archive, the extracted folder or its parent. Archives are read before
+    extracted folders. Raises DataError that says what was looked for and where.
+    """
+    places = _places(card, given)
+    for place in places:
+        if sources := tuple(_sources(card, place.folder)):
+            return Root(place.folder, sources)
+    raise DataError(_not_found(card, places))
+
+
+def _places(card: DatasetCard, given: str | Path | None) -> list[Place]:
+    if given is not None:
+        return [Place(Path(given).expanduser().absolute(), "--root")]
+    places = [] if card.shipped else [Place(Path(card.file).parent, "beside the card")]
+    if variable := os.environ.get(VARIABLE):
+        places.append(Place(Path(variable).expanduser().absolute(), f"${VARIABLE}"))
+    for setting in sorted(read_settings(), key=lambda each: not each.dataset):
+        if setting.dataset in ("", card.name):
+            places.append(Place(setting.folder, str(setting.file)))
+    return places
+
+
+def _sources(card: DatasetCard, place: Path) -> Iterator[Source]:
+    """Every archive of the card at the place, then every folder that holds one of its split folders."""
+    bases = _bases(card, place)
+    for base in bases:
+        for name in card.archives:
+            if (base / name).is_file():
+                yield Archive(base / name, card.folder)
+    if place.is_file() and place.suffix == ".zip" and place.name not in card.archives:
+        yield Archive(place, card.folder)
+    for base in bases:
+        for inner in dict.fromkeys((base / card.folder, base)):
+            if any((inner / folder).is_dir() for folder in _folders(card)):
+                yield Folder(inner)
+
+
+def _bases(card: DatasetCard, place: Path) -> tuple[Path, ...]:
+    start = place.parent if place.is_file() and place.name in card.archives else place
+    return start, start / card.name
+
+
+def _folders(card: DatasetCard) -> list[str]:
+    """Folders that tell the dataset, without the dataset's own folder, which every place would be."""
+    every = (folder for split in card.splits.values() for folder in (split.images, split.labels))
+    return list(dict.fromkeys(every))
+
+
+def _not_found(card: DatasetCard, places: list[Place]) -> str:
+    inner = f"{card.folder}/" if card.folder else ""
+    wanted = [*card.archives, *(f"{inner}{folder or '.'}/" for folder in _folders(card))]
+    looked = "; ".join(map(str, places))
+    if not places:
+        files = ", ".join(map(str, settings_files()))
+        looked = f"no place: --root is not given, ${VARIABLE} is not set, and [data] is in none of {files}"
+    source = f"; the dataset is at {card.sources[0]}" if card.sources else ""
+    return f"{card.name} not found: looked for {', '.join(wanted)} in {looked}; give --root DIR{source}"
+
+
+def missing_folder(card: DatasetCard, root: Root, split: SplitCard, folder: str) -> DataError:
+    """The error for a dataset that is there but for one of its folders, as Cityscapes without gtFine is."""
+    there = ", ".join(source.where("").rstrip(": ") for source in root.sources)
+    archives = f", or one of {', '.join(card.archives)} with it" if card.archives else ""
+    other = split.labels if folder == split.images else split.images
+    return DataError(
+        f"{card.name} at {root.place}: the folder {folder or '.'}/, which belongs to {other or '.'}/, is missing in "
+        f"{there}; add that folder{archives}"
+    )

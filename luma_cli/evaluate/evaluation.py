@@ -16,7 +16,7 @@ from itertools import chain, islice
 import torch
 
 from luma_cli.catalogue.datasets import Labels
-from luma_cli.data.samples import Samples
+from luma_cli.data.split import Samples
 from luma_cli.errors import BadSample, UsageError
 from luma_cli.evaluate.ahead import OnePerThread, ahead
 from luma_cli.evaluate.confusion import Absent

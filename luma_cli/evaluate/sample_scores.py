@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from luma_cli.catalogue.datasets import IGNORED, Labels
-from luma_cli.data.samples import Samples
+from luma_cli.data.split import Samples
 from luma_cli.errors import BadSample
 from luma_cli.evaluate.boundary import boundary_counts
 from luma_cli.evaluate.confusion import confusion_matrix, scores

@@ -8,8 +8,7 @@ from typing import Any, TextIO
 
 from luma_cli.catalogue.datasets import DatasetCard
 from luma_cli.data.check import SplitReport
-from luma_cli.data.locate import Root, find_root
-from luma_cli.data.source import shown
+from luma_cli.data.source import Root, find_root, shown
 from luma_cli.errors import DataError
 from luma_cli.report.table import Table, columns, print_table
 

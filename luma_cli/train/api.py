@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from luma_cli.catalogue.names import resolve
-from luma_cli.data.skipped import Skipped
+from luma_cli.data.loader import Skipped
 from luma_cli.errors import Diverged, StoreError
 from luma_cli.measure import devices, environment
 from luma_cli.store.database import open_write

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from luma_cli.data.order import StepOrder
-from luma_cli.data.skipped import Skipped
+from luma_cli.data.loader import Skipped, StepOrder
 from luma_cli.errors import StoreError
 from luma_cli.store.database import open_write
 from luma_cli.store.evaluations import save_evaluation

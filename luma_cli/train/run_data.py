@@ -6,11 +6,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from luma_cli.catalogue.datasets import DatasetCard, load_card
-from luma_cli.data.loader import Batch, batches
-from luma_cli.data.locate import find_root
-from luma_cli.data.order import StepOrder
+from luma_cli.data.loader import Batch, StepOrder, TrainingSet, batches
+from luma_cli.data.source import find_root
 from luma_cli.data.split import Split, open_split
-from luma_cli.data.training_set import TrainingSet
 from luma_cli.errors import RunError
 from luma_cli.train.processes import Processes
 from luma_cli.train.run_config import RunConfig

@@ -8,8 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from luma_cli.data.loader import Batch
-from luma_cli.data.skipped import Skipped
+from luma_cli.data.loader import Batch, Skipped
 from luma_cli.errors import CheckpointError
 from luma_cli.store.run_records import EvaluationRecord
 from luma_cli.train import events
