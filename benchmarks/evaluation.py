@@ -28,11 +28,8 @@ from luma_cli.data.drawn import write_sample
 from luma_cli.data.loader import keep_freed_memory
 from luma_cli.data.source import find_root
 from luma_cli.data.split import Split, open_split
-from luma_cli.evaluate.device import autocast_dtype, torch_device
 from luma_cli.evaluate.evaluation import EvalSettings, evaluate
-from luma_cli.evaluate.inference import inference
-from luma_cli.evaluate.views import View, look_at
-from luma_cli.evaluate.window_logits import normalise
+from luma_cli.evaluate.inference import View, autocast_dtype, inference, look_at, normalise, torch_device
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure.statistics import median, median_interval
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from luma_cli.evaluate.ahead import OnePerThread, ahead
+from luma_cli.evaluate.evaluation import OnePerThread, ahead
 
 
 @pytest.fixture(params=[0, 1, 3])

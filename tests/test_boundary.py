@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 
-from luma_cli.evaluate.boundary import boundary_counts
+from luma_cli.evaluate.metrics import boundary_counts
 from tests.drawn_samples import blobs
 
 

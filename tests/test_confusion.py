@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from luma_cli.errors import BadSample
-from luma_cli.evaluate.confusion import confusion_matrix, mean, scores
+from luma_cli.evaluate.metrics import confusion_matrix, mean, scores
 from tests.drawn_samples import blobs
 
 

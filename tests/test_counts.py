@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from luma_cli.evaluate.boundary import BoundaryCounts
-from luma_cli.evaluate.counts import Counts, Tally, merge, merge_over_processes
+from luma_cli.evaluate.metrics import BoundaryCounts, Counts, Tally, merge, merge_over_processes
 from luma_cli.store.run_records import ImageScore
 
 

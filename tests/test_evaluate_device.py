@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from luma_cli.errors import UsageError
-from luma_cli.evaluate.device import autocast_dtype, dtype_name, torch_device
+from luma_cli.evaluate.inference import autocast_dtype, dtype_name, torch_device
 from luma_cli.measure import devices
 
 

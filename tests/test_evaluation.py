@@ -11,12 +11,9 @@ import torch
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BadSample, UsageError
-from luma_cli.evaluate.boundary import boundary_counts
-from luma_cli.evaluate.confusion import confusion_matrix, scores
-from luma_cli.evaluate.counts import Counts, merge
-from luma_cli.evaluate.evaluation import EvalSettings, evaluate
+from luma_cli.evaluate.evaluation import EvalSettings, evaluate, evaluation_record
 from luma_cli.evaluate.inference import predict_labels
-from luma_cli.evaluate.record import evaluation_record
+from luma_cli.evaluate.metrics import Counts, boundary_counts, confusion_matrix, merge, scores
 from luma_cli.head.segmenter import Segmenter, build
 from tests.drawn_samples import DrawnSamples
 

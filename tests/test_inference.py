@@ -11,8 +11,7 @@ from torch.nn.functional import interpolate
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BadSample, Diverged, UsageError
-from luma_cli.evaluate.inference import inference, predict_labels, predict_views, score_map
-from luma_cli.evaluate.views import look_at
+from luma_cli.evaluate.inference import inference, look_at, predict_labels, predict_views, score_map
 from luma_cli.head.segmenter import Segmenter, build
 
 SIDE = 64

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luma_cli.errors import UsageError
-from luma_cli.evaluate.pictures import Picture, demand_free, find_pictures, legend_files
+from luma_cli.evaluate.predict import Picture, demand_free, find_pictures, legend_files
 
 
 def touch(folder: Path, *names: str) -> Path:

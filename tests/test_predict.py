@@ -19,13 +19,22 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.app import run
 from luma_cli.errors import DataError, UsageError
 from luma_cli.evaluate.inference import predict_labels
-from luma_cli.evaluate.legend import count_pixels, draw_legend, entries, percent, to_csv
-from luma_cli.evaluate.lettering import PAPER, fitted, font, text_width
-from luma_cli.evaluate.overlay import borders, draw_overlay, palette_image
-from luma_cli.evaluate.picture_file import write_picture
-from luma_cli.evaluate.pictures import find_pictures
-from luma_cli.evaluate.predict import PredictSettings, demand_all, predict_files
-from luma_cli.evaluate.upright import read_upright
+from luma_cli.evaluate.overlay import (
+    PAPER,
+    borders,
+    count_pixels,
+    draw_legend,
+    draw_overlay,
+    entries,
+    fitted,
+    font,
+    palette_image,
+    percent,
+    text_width,
+    to_csv,
+    write_picture,
+)
+from luma_cli.evaluate.predict import PredictSettings, demand_all, find_pictures, predict_files, read_upright
 from luma_cli.head.segmenter import build
 
 TABLE = LabelTable(

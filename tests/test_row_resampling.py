@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from luma_cli.evaluate.resampling import resize_columns, resize_rows, source_rows
+from luma_cli.evaluate.inference import resize_columns, resize_rows, source_rows
 
 
 @pytest.mark.parametrize(("source", "target"), [(16, 64), (64, 64), (64, 23), (1, 9), (9, 1), (48, 131), (131, 48)])

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from luma_cli.evaluate import scores
-from luma_cli.evaluate.scores import Seen
-from luma_cli.evaluate.window_logits import WindowLogits
-from luma_cli.evaluate.windows import plan_windows
+from luma_cli.evaluate import inference
+from luma_cli.evaluate.inference import Seen, WindowLogits, plan_windows
 
 
 def random_view(height, width, side=32, queries=6, classes=5, scale=1.0, flipped=False, seed=0) -> Seen:
@@ -50,9 +48,9 @@ def test_strips_of_any_height_are_the_whole(size):
     clear = ((top[0] - top[1]) > 1e-5).numpy()
     assert clear.mean() > 0.99
     for strip_bytes in (1, 20_000, 0):
-        found = scores.whole_score_map([view], strip_bytes)
+        found = inference.whole_score_map([view], strip_bytes)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-        labels = scores.label_map([view], strip_bytes)
+        labels = inference.label_map([view], strip_bytes)
         assert labels.dtype == torch.uint8
         assert np.array_equal(labels.numpy()[clear], expected.argmax(0).numpy()[clear])
 
@@ -61,30 +59,30 @@ def test_strips_of_any_height_are_the_whole(size):
 def test_logits_without_queries_are_resized_as_they_are(size):
     seen = random_view(*size, queries=5)
     view = Seen(seen.plan, False, WindowLogits(seen.logits.maps, None))
-    torch.testing.assert_close(scores.whole_score_map([view], 1000), whole(view), rtol=0, atol=3e-5)
+    torch.testing.assert_close(inference.whole_score_map([view], 1000), whole(view), rtol=0, atol=3e-5)
 
 
 def test_views_are_turned_back_and_averaged():
     views = [random_view(40, 61, scale=s, flipped=f, seed=int(10 * s)) for s in (0.5, 1.0, 1.75) for f in (False, True)]
     expected = torch.stack([whole(view) for view in views]).mean(0)
-    torch.testing.assert_close(scores.whole_score_map(views, 5000), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(inference.whole_score_map(views, 5000), expected, rtol=0, atol=1e-5)
 
 
 def test_equal_scores_go_to_the_first_class():
     plan = plan_windows(32, 32, 32)
     maps = torch.zeros(1, 8, 8, 4)
-    assert scores.label_map([Seen(plan, False, WindowLogits(maps, None))]).unique().tolist() == [0]
+    assert inference.label_map([Seen(plan, False, WindowLogits(maps, None))]).unique().tolist() == [0]
     maps[..., 2:] = 1
-    assert scores.label_map([Seen(plan, False, WindowLogits(maps, None))]).unique().tolist() == [2]
+    assert inference.label_map([Seen(plan, False, WindowLogits(maps, None))]).unique().tolist() == [2]
 
 
 def test_no_array_of_the_full_size_is_made(monkeypatch):
     """150 classes of 500 x 750 pixels are 225 MB; no strip may hold more than its bound."""
     view = random_view(500, 750, side=64, queries=20, classes=150)
     sizes = []
-    for rows, part in scores.strips([view]):
+    for rows, part in inference.strips([view]):
         sizes.append(4 * part.numel())
         assert part.shape == (len(rows), 750, 150)
-    assert max(sizes) <= scores.STRIP_BYTES_CPU
+    assert max(sizes) <= inference.STRIP_BYTES_CPU
     assert sum(sizes) == 4 * 500 * 750 * 150
-    assert max(4 * part.numel() for _, part in scores.strips([view], 1)) == 4 * 750 * 150
+    assert max(4 * part.numel() for _, part in inference.strips([view], 1)) == 4 * 750 * 150

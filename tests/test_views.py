@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from luma_cli.errors import BadSample
-from luma_cli.evaluate.views import TTA_SCALES, look_at
+from luma_cli.evaluate.inference import TTA_SCALES, look_at
 
 
 def image(height: int, width: int) -> np.ndarray:

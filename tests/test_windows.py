@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luma_cli.errors import BadSample
-from luma_cli.evaluate.windows import WindowPlan, check_size, plan_windows, spread
+from luma_cli.evaluate.inference import WindowPlan, check_size, plan_windows, spread
 
 sides = st.integers(1, 3000)
 

@@ -80,8 +80,8 @@ def evaluate_run(
     The short side is resized to the run's resolution and windows slide along the long side, as EoMT evaluates.
     """
     from luma_cli.data.loader import keep_freed_memory
-    from luma_cli.evaluate.device import torch_device
     from luma_cli.evaluate.evaluation import EvalSettings
+    from luma_cli.evaluate.inference import torch_device
     from luma_cli.train.restore import restore
 
     one_form(as_json, as_csv)
@@ -115,9 +115,8 @@ def _open(restored: Restored, data: str | None, root: Path | None, split: str) -
 
 
 def _record(restored: Restored, opened: Split, settings: EvalSettings, dtype: str, workers: int) -> EvaluationRecord:
-    from luma_cli.evaluate.device import autocast_dtype, dtype_name
-    from luma_cli.evaluate.evaluation import evaluate
-    from luma_cli.evaluate.record import evaluation_record
+    from luma_cli.evaluate.evaluation import evaluate, evaluation_record
+    from luma_cli.evaluate.inference import autocast_dtype, dtype_name
     from luma_cli.measure.segmenter_cost import segmenter_cost
     from luma_cli.report.image_progress import ImageProgress
 

@@ -42,10 +42,16 @@ def predict(
     the others are.
     """
     from luma_cli.catalogue.datasets import load_card
-    from luma_cli.evaluate.device import autocast_dtype, torch_device
+    from luma_cli.evaluate.inference import autocast_dtype, torch_device
     from luma_cli.evaluate.overlay import check_opacity
-    from luma_cli.evaluate.pictures import demand_free, find_pictures
-    from luma_cli.evaluate.predict import PredictSettings, demand_all, predict_files, write_legend
+    from luma_cli.evaluate.predict import (
+        PredictSettings,
+        demand_all,
+        demand_free,
+        find_pictures,
+        predict_files,
+        write_legend,
+    )
     from luma_cli.report.progress import Countdown
     from luma_cli.train.restore import restore
 

@@ -2,28 +2,146 @@
 
 Files are read and results counted by threads while the model computes. What is counted depends neither on the number of
 threads nor on that of processes: images are dealt out in fixed groups, and one group shares forward passes.
+
+One pair of an evaluation: read and cut before the model sees it, counted after. No torch.
+
+Both run in threads beside the model. H W pixels, C classes.
+
+Work done ahead by threads, taken in order: files are decoded and scores counted while the model computes. No torch.
+
+Threads, not processes: decoding, resizing and counting leave Python's lock, and arrays need not be copied over.
+
+What is kept of an evaluation: its counts as scores, and the protocol that they were made under. No torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+import pickle
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 
-from luma_cli.catalogue.datasets import Labels
+from luma_cli.catalogue.datasets import IGNORED, Labels, LabelTable
 from luma_cli.data.split import Samples
 from luma_cli.errors import BadSample, UsageError
-from luma_cli.evaluate.ahead import OnePerThread, ahead
-from luma_cli.evaluate.confusion import Absent
-from luma_cli.evaluate.counts import Counts, Tally
-from luma_cli.evaluate.inference import inference, predict_views
-from luma_cli.evaluate.sample_scores import Loaded, Unusable, count, load
+from luma_cli.evaluate.inference import TTA_SCALES, Pixels, View, inference, look_at, predict_views
+from luma_cli.evaluate.metrics import (
+    BOUNDARY_RATIO,
+    Absent,
+    BoundaryCounts,
+    Counts,
+    Scores,
+    Tally,
+    boundary_counts,
+    confusion_matrix,
+    mean,
+    scores,
+)
 from luma_cli.head.segmenter import Segmenter
+from luma_cli.store.run_records import ClassScore, EvaluationRecord, ImageScore
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A pair that can be used: its views for the model, and its label map [H, W]."""
+
+    index: int
+    name: str
+    views: tuple[View, ...]
+    truth: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A pair that cannot be used, and why."""
+
+    index: int
+    reason: str
+
+
+def load(samples: Samples, index: int, side: int, *, tta: bool = False) -> Loaded | Unusable:
+    """Pair `index`, cut into windows of `side` pixels."""
+    try:
+        image, truth = samples.image(index), samples.labels(index)
+    except BadSample as error:
+        return Unusable(index, str(error))
+    name = samples.name(index)
+    try:
+        _check_labels(image, truth, samples.table.num_classes)
+        return Loaded(index, name, look_at(image, side, tta=tta), truth)
+    except BadSample as error:
+        return Unusable(index, f"{name}: {error}")
+
+
+def _check_labels(image: Pixels, truth: Labels, num_classes: int) -> None:
+    if truth.shape != image.shape[:2]:
+        raise BadSample(f"labels of {list(truth.shape)} pixels, expected {list(image.shape[:2])} as the image has")
+    strange = truth[(truth >= num_classes) & (truth != IGNORED)]
+    if strange.size:
+        raise BadSample(f"label {strange[0]}, expected 0 to {num_classes - 1}, or {IGNORED} for ignored")
+
+
+def count(loaded: Loaded, predicted: Labels, num_classes: int, *, boundary: bool = False) -> Counts:
+    """The counts of one image."""
+    confusion = confusion_matrix(loaded.truth, predicted, num_classes)
+    found = scores(confusion)
+    height, width = loaded.truth.shape
+    windows = sum(view.plan.num_windows for view in loaded.views)
+    image = ImageScore(loaded.name, height, width, windows, found.miou, found.aacc)
+    bands = boundary_counts(loaded.truth, predicted, num_classes) if boundary else None
+    return Counts(confusion, bands, ((loaded.index, image),), ())
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Value = TypeVar("Value")
+
+
+def ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], pool: Executor | None, num_ahead: int
+) -> Iterator[Result]:
+    """`work` of every item, in order, at most `num_ahead` of them begun before they are asked for.
+
+    Without a pool each is done when it is asked for. What `work` raises is raised when its turn comes.
+    """
+    if pool is None:
+        yield from map(work, items)
+        return
+    waiting = iter(items)
+    begun: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(waiting, num_ahead))
+    try:
+        while begun:
+            first = begun.popleft()
+            begun.extend(pool.submit(work, item) for item in islice(waiting, 1))
+            yield first.result()
+    finally:
+        for left in begun:
+            left.cancel()
+
+
+class OnePerThread(Generic[Value]):
+    """A copy of a value for every thread, made by pickling: open files are not shared."""
+
+    def __init__(self, value: Value) -> None:
+        self._pickled = pickle.dumps(value)
+        self._local = threading.local()
+
+    def get(self) -> Value:
+        """The copy of the thread that asks."""
+        if not hasattr(self._local, "value"):
+            self._local.value = pickle.loads(self._pickled)
+        value: Value = self._local.value
+        return value
+
 
 Progress = Callable[[int, int], None]
 
@@ -142,3 +260,82 @@ def _count(pair: tuple[Loaded | Unusable, Labels | None], *, num_classes: int, b
     if isinstance(loaded, Unusable) or labels is None:
         return loaded if isinstance(loaded, Unusable) else Unusable(loaded.index, "no prediction")
     return count(loaded, labels, num_classes, boundary=boundary)
+
+
+Percents = Sequence[float | None]
+
+
+def evaluation_record(
+    counts: Counts,
+    table: LabelTable,
+    *,
+    resolution: int,
+    data: str,
+    split: str,
+    seconds: float,
+    absent: Absent = "skip",
+    tta: bool = False,
+    dtype: str = "float32",
+    macs_per_window: int | None = None,
+    run_id: str = "",
+    checkpoint_sha256: str = "",
+    step: int = 0,
+    evaluated_at: str = "",
+) -> EvaluationRecord:
+    """The record of the counts of all processes. seconds: wall time. macs_per_window: multiply-adds of one window."""
+    found = scores(counts.confusion, absent)
+    bands = _band_percents(counts.boundary, table.num_classes)
+    num_images = len(counts.images)
+    windows = counts.num_windows / num_images if num_images else 0.0
+    return EvaluationRecord(
+        run_id=run_id,
+        checkpoint_sha256=checkpoint_sha256,
+        step=step,
+        data=data,
+        split=split,
+        resolution=resolution,
+        protocol=protocol(resolution, tta=tta, absent=absent, dtype=dtype, boundary=counts.boundary is not None),
+        num_images=num_images,
+        num_skipped=len(counts.skipped),
+        num_windows=counts.num_windows,
+        num_classes=table.num_classes,
+        num_present=found.num_present,
+        miou_percent=found.miou,
+        macc_percent=found.macc,
+        aacc_percent=found.aacc,
+        boundary_miou_percent=mean(bands, absent),
+        windows_per_image=windows,
+        macs_per_image=None if macs_per_window is None or not num_images else windows * macs_per_window,
+        seconds=seconds,
+        evaluated_at=evaluated_at,
+        classes=_classes(counts, table, found, bands),
+        images=tuple(image for _, image in counts.images),
+    )
+
+
+def protocol(resolution: int, *, tta: bool, absent: Absent, dtype: str, boundary: bool) -> dict[str, Any]:
+    """Everything that moves the number, by name."""
+    return {
+        "window": resolution,
+        "resize": "short side to the window, PIL bilinear",
+        "scales": list(TTA_SCALES) if tta else [1.0],
+        "flip": tta,
+        "absent": absent,
+        "dtype": dtype,
+        "boundary_ratio": BOUNDARY_RATIO if boundary else None,
+    }
+
+
+def _band_percents(bands: BoundaryCounts | None, num_classes: int) -> Percents:
+    if bands is None:
+        return [None] * num_classes
+    pairs = zip(bands.intersection.tolist(), bands.union.tolist(), strict=True)
+    return [100.0 * both / either if either else None for both, either in pairs]
+
+
+def _classes(counts: Counts, table: LabelTable, found: Scores, bands: Percents) -> tuple[ClassScore, ...]:
+    right = np.diagonal(counts.confusion)
+    wrongly = (counts.confusion.sum(axis=0) - right).tolist()
+    missed = (counts.confusion.sum(axis=1) - right).tolist()
+    columns = zip(table.names, right.tolist(), wrongly, missed, found.iou, found.accuracy, bands, strict=True)
+    return tuple(ClassScore(*column) for column in columns)

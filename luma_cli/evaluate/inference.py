@@ -2,22 +2,397 @@
 
 H W pixels, C classes. As EoMT evaluates (arXiv 2503.19108, section 4.1): short side resized to the window, windows
 along the long side, scores averaged where they overlap and resized to the image, argmax.
+
+Where the square windows lie through which a model sees an image of any size. No torch.
+
+EoMT's plan for semantic segmentation (arXiv 2503.19108, section 4.1; `scale_img_size_semantic` and
+`window_imgs_semantic` of https://github.com/tue-mps/eomt): the short side is resized to the window's side, and the
+windows are spread evenly along the long side. H W pixels.
+
+An image as windows: once for the ordinary protocol, at several sizes and mirrored for test-time augmentation.
+
+No torch. n windows of R x R pixels.
+
+What a segmenter says about windows, in the small form in which it is kept until scores are needed.
+
+n windows of R x R pixels, J maps per window on a grid g (J = K queries, g = R / 4; J = C classes on the patch grid for
+the linear head), C classes.
+
+Bilinear resizing of a map row by row, so that no map of the full size has to exist.
+
+Every row is the one that `torch.nn.functional.interpolate(..., mode="bilinear", align_corners=False)` gives, up to
+rounding. Maps are [rows, columns, channels]: neighbouring channels lie side by side in memory, which is what makes
+resizing, products with class probabilities and argmax fast on a CPU. h w source, H W target.
+
+Class scores of an image from the logits of its windows, a strip of rows at a time.
+
+H W pixels of the image, h w of the resized image, R side of a window, C classes. Per window: maps resized to the
+window, class scores per pixel; overlapping windows averaged; resized to the image. So do EoMT's
+`to_per_pixel_logits_semantic` and `revert_window_logits_semantic` (https://github.com/tue-mps/eomt). No [C, H, W] array
+exists unless it is asked for: 150 classes of a 2000 x 3000 image would be 3.6 GB.
+
+The device and number format that a model is run on when the user leaves them open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
+from luma_cli.backbone.timm_model import Normalisation
 from luma_cli.catalogue.datasets import Labels
-from luma_cli.evaluate import scores
-from luma_cli.evaluate.scores import Seen
-from luma_cli.evaluate.views import Pixels, View, look_at
-from luma_cli.evaluate.window_logits import run_windows
+from luma_cli.errors import BadSample, Diverged, UsageError
+from luma_cli.head.linear import PixelLogits
+from luma_cli.head.mask_module import Prediction
 from luma_cli.head.segmenter import Segmenter
+from luma_cli.measure import devices
+from luma_cli.measure.accelerator import find_cuda
+
+MAX_RESIZED_PIXELS = 64_000_000  # 192 MB of RGB: a strip of 1 x 2000 pixels would become 512 x 1,024,000
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """An image of height x width pixels, its size when resized, and the upper left corners of its windows there.
+
+    tops, lefts: every top is combined with every left. A resized side below `side` is padded at its end.
+    """
+
+    height: int
+    width: int
+    resized_height: int
+    resized_width: int
+    side: int
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+
+    @property
+    def corners(self) -> tuple[tuple[int, int], ...]:
+        """(top, left) of every window, row by row."""
+        return tuple((top, left) for top in self.tops for left in self.lefts)
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of the image."""
+        return len(self.tops) * len(self.lefts)
+
+
+def plan_windows(height: int, width: int, side: int, scale: float = 1.0) -> WindowPlan:
+    """The plan for an image of height x width pixels and windows of `side` pixels.
+
+    scale: of the resized image, 1 for a short side of `side`; other values are for test-time augmentation.
+
+    >>> plan_windows(1024, 2048, 512).lefts
+    (0, 512)
+    >>> plan_windows(512, 683, 512).lefts
+    (0, 171)
+    """
+    factor = max(side / height, side / width)
+    resized_height = max(1, round(height * factor * scale))
+    resized_width = max(1, round(width * factor * scale))
+    tops, lefts = spread(resized_height, side), spread(resized_width, side)
+    return WindowPlan(height, width, resized_height, resized_width, side, tops, lefts)
+
+
+def spread(length: int, side: int) -> tuple[int, ...]:
+    """Starts of ceil(length / side) windows, evenly spread from 0 to length - side; one where the window is longer.
+
+    EoMT computes int(j * (side - overlap)) in floating point, which is the same number but for a rounding error that
+    can leave the last pixel out; whole numbers leave none out.
+    """
+    if length <= side:
+        return (0,)
+    last = -(-length // side) - 1
+    return tuple(number * (length - side) // last for number in range(last + 1))
+
+
+def check_size(plan: WindowPlan) -> None:
+    """Raise BadSample for an image so narrow that resizing its short side would fill the memory."""
+    if plan.resized_height * plan.resized_width > MAX_RESIZED_PIXELS:
+        raise BadSample(
+            f"{plan.width} x {plan.height} pixels become {plan.resized_width} x {plan.resized_height} when the short"
+            f" side is resized, expected at most {MAX_RESIZED_PIXELS // 10**6} Mpx; crop the image"
+        )
+
+
+TTA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's tta_pipeline, with a flip of each
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One way to look at an image: windows [n, R, R, 3] of the plan, cut from the mirrored image where `flipped`."""
+
+    plan: WindowPlan
+    flipped: bool
+    windows: Pixels
+
+
+def look_at(image: Pixels, side: int, *, tta: bool = False) -> tuple[View, ...]:
+    """The views of an RGB image [H, W, 3]: one, or with `tta` six sizes with and without a flip.
+
+    Resized as EoMT does, by PIL, bilinear, on whole numbers from 0 to 255. Raises BadSample for a shape or type that is
+    no RGB image, and for one that is far too narrow.
+    """
+    check_image(image)
+    height, width = image.shape[:2]
+    views = []
+    for scale in TTA_SCALES if tta else (1.0,):
+        plan = plan_windows(height, width, side, scale)
+        check_size(plan)
+        resized = _resize(image, plan)
+        views.append(View(plan, False, cut(resized, plan)))
+        if tta:
+            views.append(View(plan, True, cut(resized[:, ::-1], plan)))
+    return tuple(views)
+
+
+def check_image(image: Pixels) -> None:
+    """Raise BadSample unless this is an RGB image [H, W, 3] of bytes."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise BadSample(f"an image of shape {list(image.shape)} and type {image.dtype}, expected [H, W, 3] of uint8")
+
+
+def _resize(image: Pixels, plan: WindowPlan) -> Pixels:
+    size = (plan.resized_width, plan.resized_height)
+    if size == (image.shape[1], image.shape[0]):
+        return image
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def cut(resized: Pixels, plan: WindowPlan) -> Pixels:
+    """Windows [n, R, R, 3] of a resized image; black, as in training, where it is smaller than a window."""
+    windows = np.zeros((plan.num_windows, plan.side, plan.side, resized.shape[2]), dtype=np.uint8)
+    for window, (top, left) in zip(windows, plan.corners, strict=True):
+        seen = resized[top : top + plan.side, left : left + plan.side]
+        window[: seen.shape[0], : seen.shape[1]] = seen
+    return windows
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLogits:
+    """maps [n, g, g, J], and class_probabilities [n, J, C] of the queries, without "no object".
+
+    A class's score at a pixel is the sum over queries of sigmoid(map) times probability; without queries
+    (class_probabilities None, J = C) the map itself.
+    """
+
+    maps: Tensor
+    class_probabilities: Tensor | None
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.maps.shape[-1] if self.class_probabilities is None else self.class_probabilities.shape[-1]
+
+    def split(self, sizes: Sequence[int]) -> list[WindowLogits]:
+        """The windows in runs of these lengths."""
+        ends = list(accumulate(sizes))
+        return [self._part(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+
+    def _part(self, part: slice) -> WindowLogits:
+        queries = self.class_probabilities
+        return WindowLogits(self.maps[part], None if queries is None else queries[part])
+
+
+def run_windows(
+    segmenter: Segmenter, windows: Sequence[NDArray[np.uint8]], batch: int, dtype: torch.dtype = torch.float32
+) -> WindowLogits:
+    """Logits of windows [n, R, R, 3], given in pieces, in forward passes of at most `batch` windows.
+
+    dtype: float32, or that of autocast. Raises Diverged where the model gives no finite numbers, UsageError for a
+    segmenter without a head.
+    """
+    stacked = windows[0] if len(windows) == 1 else np.concatenate(windows)
+    parts = [_forward(segmenter, stacked[at : at + batch], dtype) for at in range(0, len(stacked), batch)]
+    if parts[0].class_probabilities is None:
+        return WindowLogits(torch.cat([part.maps for part in parts]), None)
+    probabilities = [part.class_probabilities for part in parts if part.class_probabilities is not None]
+    return WindowLogits(torch.cat([part.maps for part in parts]), torch.cat(probabilities))
+
+
+def _forward(segmenter: Segmenter, windows: NDArray[np.uint8], dtype: torch.dtype) -> WindowLogits:
+    like = next(segmenter.parameters())
+    images = normalise(torch.from_numpy(windows).to(like.device), segmenter.backbone.normalisation).to(like.dtype)
+    with torch.autocast(like.device.type, dtype, enabled=dtype != torch.float32):
+        output = segmenter(images)
+    if isinstance(output, Prediction):
+        probabilities = output.class_logits.float().softmax(dim=-1)[..., :-1]
+        found = WindowLogits(output.mask_logits.permute(0, 2, 3, 1).contiguous(), probabilities)
+    elif isinstance(output, PixelLogits):
+        found = WindowLogits(output.logits.permute(0, 2, 3, 1).contiguous(), None)
+    else:
+        raise UsageError("this segmenter has head 'none', which predicts no classes; build it with --head luma")
+    _check_finite(found)
+    return found
+
+
+def _check_finite(logits: WindowLogits) -> None:
+    """Sums stay finite only where every number is; cheaper than looking at each."""
+    total = logits.maps.sum(dtype=torch.float32)
+    if logits.class_probabilities is not None:
+        total = total + logits.class_probabilities.sum()
+    if not bool(total.isfinite()):
+        raise Diverged("the model's logits are not finite numbers; use an earlier checkpoint, or --dtype fp32")
+
+
+def normalise(windows: Tensor, normalisation: Normalisation) -> Tensor:
+    """Bytes [n, R, R, 3] -> float32 [n, 3, R, R], as the backbone's checkpoint wants them."""
+    mean = torch.tensor(normalisation.mean, device=windows.device).view(1, 3, 1, 1)
+    std = torch.tensor(normalisation.std, device=windows.device).view(1, 3, 1, 1)
+    return windows.permute(0, 3, 1, 2).float().div(255).sub(mean).div(std)
+
+
+Rows = NDArray[np.int64]
+
+
+def source_rows(rows: Rows, num_source: int, num_target: int) -> Rows:
+    """Which of `num_source` rows are needed for these of `num_target` rows, ascending."""
+    if num_source == num_target:
+        return rows
+    lower, upper, _ = _taps(rows, num_source, num_target)
+    return np.unique(np.concatenate([lower, upper]))
+
+
+def resize_rows(slab: Tensor, slab_rows: Rows, rows: Rows, num_source: int, num_target: int) -> Tensor:
+    """Rows `rows` of the resized map [len(rows), w, C], from a slab [len(slab_rows), w, C] that holds what they need.
+
+    A product with a matrix that has at most two weights per row: on a CPU twice as fast as gathering and mixing.
+    """
+    if num_source == num_target:
+        return slab if len(rows) == len(slab_rows) else slab[torch.from_numpy(rows - slab_rows[0]).to(slab.device)]
+    lower, upper, weight = _taps(rows, num_source, num_target)
+    matrix = np.zeros((len(rows), len(slab_rows)), dtype=np.float32)
+    order = np.arange(len(rows))
+    matrix[order, np.searchsorted(slab_rows, lower)] = 1 - weight
+    matrix[order, np.searchsorted(slab_rows, upper)] += weight
+    mixing = torch.from_numpy(matrix).to(slab.device)
+    return (mixing @ slab.flatten(1)).view(len(rows), *slab.shape[1:])
+
+
+def resize_columns(slab: Tensor, num_columns: int) -> Tensor:
+    """[rows, w, C] -> [rows, num_columns, C]."""
+    if slab.shape[1] == num_columns:
+        return slab
+    planes = slab.permute(2, 0, 1)[None]
+    resized = interpolate(planes, (slab.shape[0], num_columns), mode="bilinear", align_corners=False)
+    return resized[0].permute(1, 2, 0)
+
+
+def _taps(rows: Rows, num_source: int, num_target: int) -> tuple[Rows, Rows, NDArray[np.float32]]:
+    """Per target row the two source rows that it lies between, and the weight of the second; in float32 as torch."""
+    ratio, half = np.float32(num_source) / np.float32(num_target), np.float32(0.5)
+    at = np.maximum(ratio * (rows.astype(np.float32) + half) - half, np.float32(0))
+    lower = np.minimum(at.astype(np.int64), num_source - 1)
+    upper = np.minimum(lower + 1, num_source - 1)
+    return lower, upper, at - lower.astype(np.float32)
+
+
+# Bytes of a strip's largest array. CPU: what stays in the caches.
+STRIP_BYTES_CPU = 4 * 2**20
+STRIP_BYTES_GPU = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One view of an image, and what the model said about its windows."""
+
+    plan: WindowPlan
+    flipped: bool
+    logits: WindowLogits
+
+
+def seen(view: View, logits: WindowLogits) -> Seen:
+    """The view without its pixels."""
+    return Seen(view.plan, view.flipped, logits)
+
+
+def label_map(views: Sequence[Seen], strip_bytes: int = 0) -> Tensor:
+    """The class with the highest score at every pixel, uint8 [H, W], on the logits' device; the first of equal ones.
+
+    strip_bytes: bound of the largest array, 0 for the device's own. At least one row is worked on at a time.
+    """
+    plan = views[0].plan
+    labels = torch.empty(plan.height, plan.width, dtype=torch.uint8, device=views[0].logits.maps.device)
+    for rows, scores in strips(views, strip_bytes):
+        labels[rows[0] : rows[-1] + 1] = scores.argmax(dim=-1)
+    return labels
+
+
+def whole_score_map(views: Sequence[Seen], strip_bytes: int = 0) -> Tensor:
+    """All scores of an image at once, float32 [C, H, W]: 4 C H W bytes."""
+    return torch.cat([scores for _, scores in strips(views, strip_bytes)]).permute(2, 0, 1)
+
+
+def strips(views: Sequence[Seen], strip_bytes: int = 0) -> Iterator[tuple[Rows, Tensor]]:
+    """Rows of the image and their scores [rows, W, C], float32, averaged over the views, from top to bottom."""
+    plan, logits = views[0].plan, views[0].logits
+    bound = strip_bytes or (STRIP_BYTES_GPU if logits.maps.is_cuda else STRIP_BYTES_CPU)
+    num_rows = max(1, bound // max(_bytes_per_row(view) for view in views))
+    for first in range(0, plan.height, num_rows):
+        rows = np.arange(first, min(first + num_rows, plan.height))
+        scores = _view_scores(views[0], rows)
+        for view in views[1:]:
+            scores = scores + _view_scores(view, rows)
+        yield rows, scores / len(views) if len(views) > 1 else scores
+
+
+def _bytes_per_row(view: Seen) -> int:
+    """Of the largest float32 array that one row of the image needs: scores before and after, or maps of a window."""
+    plan, logits = view.plan, view.logits
+    resized_rows = max(1, min(2, plan.resized_height / plan.height))
+    wide = max(plan.width, plan.resized_width * resized_rows) * logits.num_classes
+    return int(4 * max(wide, plan.side * resized_rows * logits.maps.shape[-1]))
+
+
+def _view_scores(view: Seen, rows: Rows) -> Tensor:
+    """Scores [rows, W, C] of rows of the image, from one view."""
+    plan = view.plan
+    needed = source_rows(rows, plan.resized_height, plan.height)
+    slab = _resized_scores(plan, view.logits, needed)
+    slab = slab.flip(1) if view.flipped else slab
+    return resize_columns(resize_rows(slab, needed, rows, plan.resized_height, plan.height), plan.width)
+
+
+def _resized_scores(plan: WindowPlan, logits: WindowLogits, rows: Rows) -> Tensor:
+    """Scores [rows, w, C] of rows of the resized image, averaged where windows overlap."""
+    if plan.num_windows == 1 and plan.resized_width == plan.side:
+        return _window_scores(plan, logits, 0, rows)
+    device, shape = logits.maps.device, (len(rows), plan.resized_width)
+    total = torch.zeros(*shape, logits.num_classes, device=device)
+    count = torch.zeros(*shape, 1, device=device)
+    for number, (top, left) in enumerate(plan.corners):
+        first, last = np.searchsorted(rows, (top, top + plan.side))
+        if first == last:
+            continue
+        width = min(plan.side, plan.resized_width - left)
+        scores = _window_scores(plan, logits, number, rows[first:last] - top)[:, :width]
+        total[first:last, left : left + width] += scores
+        count[first:last, left : left + width] += 1
+    return total.div_(count)
+
+
+def _window_scores(plan: WindowPlan, logits: WindowLogits, number: int, rows: Rows) -> Tensor:
+    """Scores [rows, R, C] of rows of one window."""
+    maps = logits.maps[number]
+    needed = source_rows(rows, maps.shape[0], plan.side)
+    held = np.arange(needed[0], needed[-1] + 1)
+    slab = resize_rows(maps[needed[0] : needed[-1] + 1].float(), held, rows, maps.shape[0], plan.side)
+    resized = resize_columns(slab, plan.side)
+    if logits.class_probabilities is None:
+        return resized
+    scores = resized.sigmoid().reshape(-1, maps.shape[-1]) @ logits.class_probabilities[number]
+    return scores.view(len(rows), plan.side, -1)
 
 
 def predict_labels(
@@ -53,7 +428,7 @@ def score_map(
     With queries the scores are sums of sigmoid times softmax, not probabilities; of a linear head they are its logits.
     """
     with inference(segmenter):
-        return scores.whole_score_map(_run(segmenter, [_views(segmenter, image, resolution, tta)], dtype, batch)[0])
+        return whole_score_map(_run(segmenter, [_views(segmenter, image, resolution, tta)], dtype, batch)[0])
 
 
 def predict_views(
@@ -63,7 +438,7 @@ def predict_views(
 
     To be called inside `inference`.
     """
-    return [scores.label_map(views).cpu().numpy() for views in _run(segmenter, images, dtype, batch)]
+    return [label_map(views).cpu().numpy() for views in _run(segmenter, images, dtype, batch)]
 
 
 @contextmanager
@@ -96,5 +471,36 @@ def _run(
     views = [view for image in images for view in image]
     logits = run_windows(segmenter, [view.windows for view in views], batch, dtype)
     parts = logits.split([len(view.windows) for view in views])
-    found = iter([scores.seen(view, part) for view, part in zip(views, parts, strict=True)])
+    found = iter([seen(view, part) for view, part in zip(views, parts, strict=True)])
     return [tuple(next(found) for _ in image) for image in images]
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def torch_device(name: str = "auto") -> torch.device:
+    """The device `name`, numbered as nvidia-smi does; `auto` is the first GPU, or the CPU without one.
+
+    Raises UsageError for a name that is none, and for a GPU that is not there.
+    """
+    if name == "auto":
+        try:
+            return torch_device("cuda")
+        except UsageError:
+            return torch.device("cpu")
+    found = devices.find(name)
+    return torch.device("cpu") if found.kind == "cpu" else torch.device("cuda", find_cuda(found.uuid))
+
+
+def autocast_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The format of `fp32`, `bf16` or `fp16`; `auto` is bf16 on a GPU that has it, else fp32."""
+    if name == "auto":
+        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if name not in DTYPES:
+        raise UsageError(f"dtype {name!r} is unknown, expected auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32`, as records say it."""
+    return str(dtype).removeprefix("torch.")

@@ -6,7 +6,7 @@ import torch
 
 from luma_cli.catalogue.recipes import Dtype
 from luma_cli.errors import UsageError
-from luma_cli.evaluate.device import autocast_dtype as evaluation_dtype
+from luma_cli.evaluate.inference import autocast_dtype as evaluation_dtype
 from luma_cli.measure import host_memory
 from luma_cli.train.processes import Processes
 

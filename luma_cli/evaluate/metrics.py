@@ -1,0 +1,231 @@
+"""Confusion matrix of label maps, and the scores that follow from it. No torch.
+
+C classes; rows are the truth, columns the prediction. Matrices of whole numbers add up over images, processes and
+machines, so that a score does not depend on how the work was divided.
+
+Boundary IoU of label maps (arXiv 2103.16562): intersection over union of the bands along the insides of outlines.
+
+No torch. The band of a class holds its pixels within d of one that is not of the class, or of the image's outside; d is
+2% of the image's diagonal. The official code (https://github.com/bowenc0221/boundary-iou-api) erodes the mask of each
+class d times by 3 x 3. Classes do not overlap here, so that one look at the neighbourhood of a pixel serves them all:
+it lies in the band of its own class where the square of side 2 d + 1 around it holds more than one value.
+
+Ignored pixels count nowhere, and what lies behind them is unknown: they make no outline.
+
+What an evaluation counts: whole numbers that add up over images and processes. C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
+
+from luma_cli.catalogue.datasets import IGNORED, Labels
+from luma_cli.errors import BadSample
+from luma_cli.store.run_records import ImageScore
+
+Absent = Literal["skip", "zero"]
+Matrix = NDArray[np.int64]
+_NUM_VALUES = 256
+
+
+def confusion_matrix(truth: Labels, predicted: Labels, num_classes: int) -> Matrix:
+    """Pixels [C, C] of two label maps [H, W] of bytes; pixels whose truth is IGNORED count nowhere.
+
+    Raises BadSample for maps of different shapes, and for a class that is none of 0 .. C - 1.
+    """
+    if truth.shape != predicted.shape:
+        raise BadSample(f"a label map of shape {list(truth.shape)} for {list(predicted.shape)} predicted pixels")
+    if int(predicted.max(initial=0)) >= num_classes:
+        raise BadSample(f"predicted class {predicted.max()}, expected 0 to {num_classes - 1}")
+    code = truth.astype(np.uint16)
+    code *= num_classes
+    code += predicted
+    counts = np.bincount(code.reshape(-1), minlength=_NUM_VALUES * num_classes).reshape(_NUM_VALUES, num_classes)
+    if strange := np.flatnonzero(counts[num_classes:IGNORED].sum(axis=1)).tolist():
+        raise BadSample(f"label {num_classes + strange[0]}, expected 0 to {num_classes - 1}, or {IGNORED} for ignored")
+    return counts[:num_classes].astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of a confusion matrix, in percent; None where there is nothing to divide by.
+
+    iou: TP / (TP + FP + FN) per class. accuracy: TP / (TP + FN) per class. miou: mean of `iou` over the `num_present`
+    classes that occur in truth or prediction; macc: mean of `accuracy` over the classes that occur in the truth; aacc:
+    share of right pixels. With `absent="zero"` both means are over all classes, an absent one counting 0.
+    """
+
+    iou: tuple[float | None, ...]
+    accuracy: tuple[float | None, ...]
+    num_present: int
+    miou: float | None
+    macc: float | None
+    aacc: float | None
+
+
+def scores(matrix: Matrix, absent: Absent = "skip") -> Scores:
+    """The scores of a confusion matrix [C, C].
+
+    absent: `zero` reproduces EoMT, which averages torchmetrics' `MulticlassJaccardIndex(average=None)`.
+
+    >>> scores(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])).miou
+    77.5
+    >>> scores(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), "zero").miou == 77.5 * 2 / 3
+    True
+    """
+    right = np.diagonal(matrix)
+    truth, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
+    iou = _percent(right, truth + predicted - right)
+    accuracy = _percent(right, truth)
+    return Scores(
+        iou=iou,
+        accuracy=accuracy,
+        num_present=sum(value is not None for value in iou),
+        miou=mean(iou, absent),
+        macc=mean(accuracy, absent),
+        aacc=_percent([right.sum()], [matrix.sum()])[0],
+    )
+
+
+def mean(percents: Iterable[float | None], absent: Absent = "skip") -> float | None:
+    """The mean of those that are known, or with `zero` of all, the unknown counting 0; None where none is known."""
+    found = list(percents)
+    known = [value for value in found if value is not None]
+    return math.fsum(known) / (len(found) if absent == "zero" else len(known)) if known else None
+
+
+def _percent(parts: Iterable[int], wholes: Iterable[int]) -> tuple[float | None, ...]:
+    return tuple(
+        100.0 * int(part) / int(whole) if whole > 0 else None for part, whole in zip(parts, wholes, strict=True)
+    )
+
+
+BOUNDARY_RATIO = 0.02  # section 4 of the paper, chosen there to match how annotators disagree
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryCounts:
+    """Pixels per class [C] in both bands, and in at least one; they add up over images."""
+
+    intersection: NDArray[np.int64]
+    union: NDArray[np.int64]
+
+    def __add__(self, other: BoundaryCounts) -> BoundaryCounts:
+        return BoundaryCounts(self.intersection + other.intersection, self.union + other.union)
+
+
+def boundary_counts(
+    truth: Labels, predicted: Labels, num_classes: int, ratio: float = BOUNDARY_RATIO
+) -> BoundaryCounts:
+    """Counts of two label maps [H, W] of which `truth` may hold IGNORED; `ratio`: width over the diagonal."""
+    ignored = truth == IGNORED
+    distance = max(1, round(ratio * math.hypot(*truth.shape)))
+    truth_band = _band(truth, ignored, distance)
+    predicted_band = _band(predicted, ignored, distance)
+    both = truth_band & predicted_band & (truth == predicted)
+    intersection = _count(truth[both], num_classes)
+    union = _count(truth[truth_band], num_classes) + _count(predicted[predicted_band], num_classes) - intersection
+    return BoundaryCounts(intersection, union)
+
+
+def _band(labels: Labels, ignored: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
+    """Pixels [H, W] in the band of their own class."""
+    size = 2 * distance + 1
+    lowest = minimum_filter(np.where(ignored, np.uint8(IGNORED), labels), size, mode="nearest")
+    highest = maximum_filter(np.where(ignored, np.uint8(0), labels), size, mode="nearest")
+    band: NDArray[np.bool_] = lowest < highest
+    inner = tuple(slice(distance, max(distance, length - distance)) for length in labels.shape)
+    outer = np.ones_like(band)
+    outer[inner] = False
+    return (band | outer) & ~ignored
+
+
+def _count(values: Labels, num_classes: int) -> NDArray[np.int64]:
+    return np.bincount(values, minlength=num_classes).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Pixels [C, C] (truth, prediction), boundary pixels where they were asked for, and what each image scored.
+
+    images: (index in the split, score), by index. skipped: (index, why) of images that could not be read. num_windows:
+    forward passes of one window, over all images.
+    """
+
+    confusion: Matrix
+    boundary: BoundaryCounts | None
+    images: tuple[tuple[int, ImageScore], ...]
+    skipped: tuple[tuple[int, str], ...]
+
+    @property
+    def num_windows(self) -> int:
+        """Windows that went through the model."""
+        return sum(score.num_windows for _, score in self.images)
+
+
+class Tally:
+    """A running sum of counts of single images, in any order."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._confusion = np.zeros((num_classes, num_classes), np.int64)
+        self._boundary: BoundaryCounts | None = None
+        self._images: list[tuple[int, ImageScore]] = []
+        self._skipped: list[tuple[int, str]] = []
+
+    def add(self, part: Counts) -> None:
+        """Take the counts of other images in."""
+        self._confusion += part.confusion
+        if part.boundary is not None:
+            self._boundary = part.boundary if self._boundary is None else self._boundary + part.boundary
+        self._images += part.images
+        self._skipped += part.skipped
+
+    def skip(self, index: int, reason: str) -> None:
+        """Note that image `index` could not be read."""
+        self._skipped.append((index, reason))
+
+    @property
+    def skipped(self) -> list[tuple[int, str]]:
+        """(index, why) of the images that could not be read, in the order in which they came."""
+        return self._skipped
+
+    @property
+    def num_done(self) -> int:
+        """Images that were counted or skipped."""
+        return len(self._images) + len(self._skipped)
+
+    def total(self) -> Counts:
+        """The sum so far, images in the order of the split."""
+        images = sorted(self._images, key=lambda image: image[0])
+        return Counts(self._confusion.copy(), self._boundary, tuple(images), tuple(sorted(self._skipped)))
+
+
+def merge(parts: Sequence[Counts]) -> Counts:
+    """The counts of all images of the parts, whatever their order. Raises ValueError for no part."""
+    if not parts:
+        raise ValueError("no counts to merge, expected at least those of one process")
+    tally = Tally(len(parts[0].confusion))
+    for part in parts:
+        tally.add(part)
+    return tally.total()
+
+
+def merge_over_processes(counts: Counts) -> Counts:
+    """The counts of all processes of torch.distributed, the same on each; `counts` itself where there is one process.
+
+    Every process has to call it.
+    """
+    from torch import distributed
+
+    if not distributed.is_available() or not distributed.is_initialized():
+        return counts
+    parts: list[Counts | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, counts)
+    return merge(cast(list[Counts], parts))
