@@ -16,11 +16,11 @@ from luma_cli.catalogue.datasets import LabelClass, LabelTable
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.cli.app import run
 from luma_cli.errors import BuildError, UsageError
-from luma_cli.export import onnx_file, traced, weights_file
-from luma_cli.export.api import Format, export
-from luma_cli.export.check import Agreement, agreements, demand, random_images
-from luma_cli.export.facts import KEY
-from luma_cli.export.graph import Graph
+from luma_cli.export import export as onnx_file
+from luma_cli.export import export as traced
+from luma_cli.export import export as weights_file
+from luma_cli.export.check import Agreement, Graph, agreements, demand, random_images
+from luma_cli.export.export import KEY, Format, export
 from luma_cli.head.segmenter import Segmenter, build
 
 HEADS: tuple[HeadName, ...] = ("luma", "eomt", "linear")

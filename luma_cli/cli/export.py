@@ -50,8 +50,8 @@ def export_run(
     Exit code 1, and no file, when they differ by more than the tolerance.
     """
     from luma_cli.catalogue.datasets import load_card
-    from luma_cli.export.api import SUFFIXES, export
     from luma_cli.export.check import TOLERANCE
+    from luma_cli.export.export import SUFFIXES, export
     from luma_cli.report.export import export_lines
     from luma_cli.train.restore import restore
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from luma_cli.export.api import Exported
+    from luma_cli.export.export import Exported
 
 
 def export_lines(made: Exported) -> Iterator[str]:
