@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import EomtConfig, EomtForUniversalSegmentation
 
 from luma_cli.catalogue.heads import HeadConfig, HeadName
-from luma_cli.head.mask_module import Prediction
+from luma_cli.head.parts import Prediction
 from luma_cli.head.segmenter import build
 from luma_cli.measure.count import count
 from luma_cli.measure.segmenter_cost import segmenter_cost

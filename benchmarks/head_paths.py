@@ -21,8 +21,7 @@ from torch.nn.functional import gelu, linear
 
 from luma_cli.catalogue.heads import HeadConfig, Tap, plan_head
 from luma_cli.head.luma import FreshFfn, LumaHead
-from luma_cli.head.mask_module import Prediction
-from luma_cli.head.upscale import ScaleBlock
+from luma_cli.head.parts import Prediction, ScaleBlock
 
 TOLERANCE = 1e-4
 Z_95 = 1.959964

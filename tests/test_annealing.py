@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luma_cli.errors import UsageError
-from luma_cli.head.annealing import MaskAnnealing
+from luma_cli.head.eomt import MaskAnnealing
 
 
 def test_the_schedule_of_ade20k():

@@ -14,7 +14,7 @@ from luma_cli.backbone.backbone import TokenSequence
 from luma_cli.catalogue.heads import HeadConfig, Sequence, plan_eomt
 from luma_cli.errors import BuildError, UsageError
 from luma_cli.head import eomt
-from luma_cli.head.mask_module import Prediction
+from luma_cli.head.parts import Prediction
 from luma_cli.head.segmenter import Segmenter, build
 
 SMALL = HeadConfig(name="eomt", num_queries=6, num_classes=4, l2=2)

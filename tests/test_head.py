@@ -11,7 +11,7 @@ from torch import nn
 
 from luma_cli.catalogue.heads import HeadConfig, Tap, default_heads, num_scale_blocks, plan_head
 from luma_cli.errors import BuildError, UsageError
-from luma_cli.head.mask_module import Prediction
+from luma_cli.head.parts import Prediction
 from luma_cli.head.segmenter import Segmenter, build, tap_of
 
 SMALL = HeadConfig(num_queries=6, num_classes=4)

@@ -13,7 +13,7 @@ from transformers.models.mask2former import modeling_mask2former
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.head.mask_module import Prediction
+from luma_cli.head.parts import Prediction
 
 BATCH, QUERIES, CLASSES, SIDE = 3, 12, 7, 48
 RECIPE = Recipe(num_points=400)

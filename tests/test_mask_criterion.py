@@ -16,7 +16,7 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BuildError, DataError
 from luma_cli.head.linear import PixelLogits
-from luma_cli.head.mask_module import Prediction
+from luma_cli.head.parts import Prediction
 from luma_cli.train import by_image
 from luma_cli.train.criterion import LossParts, create_criterion
 from luma_cli.train.mask_criterion import MaskCriterion

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits, grid_sample
 
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.head.mask_module import Prediction
+from luma_cli.head.parts import Prediction
 from luma_cli.train.matching import Matches, assign, costs, gather
 
 

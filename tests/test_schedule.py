@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.head.annealing import MaskAnnealing
+from luma_cli.head.eomt import MaskAnnealing
 from luma_cli.train.schedule import factor, mask_annealing
 
 

@@ -52,7 +52,7 @@ from luma_cli.backbone.timm_model import Normalisation
 from luma_cli.catalogue.datasets import Labels
 from luma_cli.errors import BadSample, Diverged, UsageError
 from luma_cli.head.linear import PixelLogits
-from luma_cli.head.mask_module import Prediction
+from luma_cli.head.parts import Prediction
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure import devices
 from luma_cli.measure.accelerator import find_cuda

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from luma_cli.errors import BuildError, UsageError
-from luma_cli.head.mask_module import Prediction
+from luma_cli.head.parts import Prediction
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.seeds import MODEL, seed_of
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from luma_cli.backbone.taps import Watch, read
 from luma_cli.catalogue.heads import FRESH_FFN_RATIO, HeadConfig, HeadPlan, Step
-from luma_cli.head.attention import NORM_EPS, CrossAttention
-from luma_cli.head.mask_module import MaskModule, Prediction
+from luma_cli.head.parts import NORM_EPS, CrossAttention, MaskModule, Prediction
 
 
 class TappedBlock(Protocol):

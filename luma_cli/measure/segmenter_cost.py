@@ -8,10 +8,9 @@ from importlib.metadata import version
 import torch
 
 from luma_cli.catalogue.heads import needs_blocks
-from luma_cli.head.create import Taken
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.luma import LumaHead
-from luma_cli.head.segmenter import Segmenter
+from luma_cli.head.segmenter import Segmenter, Taken
 from luma_cli.measure.cost import Cost
 from luma_cli.measure.count import Count, count
 from luma_cli.measure.facts import RGB, meta_twin, num_active_parameters, num_parameters

@@ -13,7 +13,7 @@ from torch import Tensor
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BuildError
-from luma_cli.head.create import Output
+from luma_cli.head.segmenter import Output
 
 
 class LossParts(NamedTuple):

@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.head.create import Output
-from luma_cli.head.mask_module import Prediction
+from luma_cli.head.parts import Prediction
+from luma_cli.head.segmenter import Output
 from luma_cli.train.by_image import each, groups
 from luma_cli.train.criterion import LossParts
 from luma_cli.train.float32 import whole_float32

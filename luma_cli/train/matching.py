@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.head.mask_module import Prediction
+from luma_cli.head.parts import Prediction
 from luma_cli.train.points import sample_shared
 
 _LARGEST_COST = 1e10

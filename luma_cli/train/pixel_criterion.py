@@ -11,8 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy, interpolate
 
 from luma_cli.catalogue.datasets import IGNORED
-from luma_cli.head.create import Output
 from luma_cli.head.linear import PixelLogits
+from luma_cli.head.segmenter import Output
 from luma_cli.train.criterion import LossParts
 
 

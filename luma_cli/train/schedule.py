@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.head.annealing import MaskAnnealing
+from luma_cli.head.eomt import MaskAnnealing
 
 Role = Literal["head", "backbone"]
 

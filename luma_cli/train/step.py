@@ -13,8 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.data.loader import Batch
-from luma_cli.head.annealing import MaskAnnealing
-from luma_cli.head.eomt import EomtHead
+from luma_cli.head.eomt import EomtHead, MaskAnnealing
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.seeds import MODEL, seed_of
 from luma_cli.train.criterion import Criterion, LossParts

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from luma_cli.head.create import Output
 from luma_cli.head.eomt import EomtHead
-from luma_cli.head.segmenter import Segmenter
+from luma_cli.head.segmenter import Output, Segmenter
 from luma_cli.isotropic.experts.routed import balance_loss
 from luma_cli.seeds import MASKS
 from luma_cli.train.draws import uniform

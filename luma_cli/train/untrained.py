@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from luma_cli.head.mask_module import Prediction
+from luma_cli.head.parts import Prediction
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.isotropic.experts.routed import balance_loss
 from luma_cli.measure.facts import meta_twin

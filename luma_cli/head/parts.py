@@ -1,0 +1,109 @@
+"""Class and mask predictions from queries and a patch map: the end of both mask heads (arXiv 2503.19108, section 3.1).
+
+B batch, K queries, N = h w patches, W channels of the head, C classes.
+
+The one cross-attention through which queries read patch features (arXiv 2607.00687, the side stream).
+
+B batch, K queries, N patch tokens, D channels.
+
+From the tapped block's map to the resolution of the masks, by doublings as EoMT does (arXiv 2503.19108).
+
+B batch, D channels, h w map. Every map is NCHW in shape and channels-last in memory, so that the norms copy nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.functional import gelu, interpolate, scaled_dot_product_attention
+
+NORM_EPS = 1e-6  # as timm's transformers
+
+
+class CrossAttention(nn.Module):
+    """Pre-norm, unmasked multi-head cross-attention with biases and without positions."""
+
+    def __init__(self, width: int, num_heads: int, tokens_width: int = 0) -> None:
+        """tokens_width: channels of the tokens, 0 for those of the queries."""
+        super().__init__()
+        tokens_width = tokens_width or width
+        self.num_heads = num_heads
+        self.norm_queries = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm_tokens = nn.LayerNorm(tokens_width, eps=NORM_EPS)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(tokens_width, 2 * width)  # one matrix for both: one kernel less, same parameters
+        self.out = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """Queries and tokens [B, N, D] -> queries [B, K, D].
+
+        Queries [K, D] are the same for every image: what depends on them alone is then computed once per call, whatever
+        the batch. Queries [B, K, D] are those of each image.
+        """
+        num_queries, width = queries.shape[-2:]
+        batch = tokens.shape[0]
+        asked = self.query(self.norm_queries(queries)).view(-1, num_queries, self.num_heads, width // self.num_heads)
+        offered = self.key_value(self.norm_tokens(tokens)).view(batch, -1, 2, self.num_heads, width // self.num_heads)
+        keys, values = offered.permute(2, 0, 3, 1, 4).unbind(0)
+        read = scaled_dot_product_attention(asked.transpose(1, 2).expand(batch, -1, -1, -1), keys, values)
+        update: Tensor = self.out(read.transpose(1, 2).reshape(batch, num_queries, width))
+        return queries + update
+
+
+class ScaleBlock(nn.Module):
+    """Twice the resolution: transposed 2x2 convolution, GELU, depthwise 3x3 without bias, norm over channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.enlarge = nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+        self.smooth = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width, bias=False)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[B, D, h, w] -> [B, D, 2h, 2w]."""
+        pixels = self.smooth(gelu(self.enlarge(pixels)))
+        normed: Tensor = self.norm(pixels.permute(0, 2, 3, 1))
+        return normed.permute(0, 3, 1, 2)
+
+
+def upscale(width: int, num_blocks: int) -> nn.Sequential:
+    """`num_blocks` doublings of a map with `width` channels."""
+    return nn.Sequential(*(ScaleBlock(width) for _ in range(num_blocks)))
+
+
+class Prediction(NamedTuple):
+    """class_logits [B, K, C + 1], the last class being "no object"; mask_logits [B, K, H / 4, W / 4]."""
+
+    class_logits: Tensor
+    mask_logits: Tensor
+
+
+class MaskModule(nn.Module):
+    """A class per query, and masks as products of its mask embedding with the upscaled map."""
+
+    def __init__(self, width: int, num_classes: int, num_scale_blocks: int) -> None:
+        super().__init__()
+        self.classify = nn.Linear(width, num_classes + 1)
+        self.mask = _three_layers(width)
+        self.upscale = upscale(width, num_scale_blocks)
+
+    def predict(self, queries: Tensor, patches: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Prediction:
+        """Normed queries [B, K, W] and patches [B, N, W] on a grid (h, w) -> a prediction with masks of `size`.
+
+        The bilinear finish for strides that no doubling meets acts on the K logits, not on the W channels: resizing
+        is linear, so both orders give the same masks, and K is the smaller.
+        """
+        batch, _, width = patches.shape
+        pixels = self.upscale(patches.reshape(batch, *grid, width).permute(0, 3, 1, 2))
+        masks = (self.mask(queries) @ pixels.flatten(2)).view(*queries.shape[:2], *pixels.shape[2:])
+        if masks.shape[2:] != size:
+            masks = interpolate(masks, size, mode="bilinear", align_corners=False)
+        return Prediction(self.classify(queries), masks)
+
+
+def _three_layers(width: int) -> nn.Sequential:
+    """The mask embedding of a query: three linear layers with GELU between."""
+    return nn.Sequential(
+        nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+    )
