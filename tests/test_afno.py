@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from luma_cli.isotropic.afno import FourierOperator
-from luma_cli.isotropic.mixer import Sequence
+from luma_cli.isotropic.fourier import FourierOperator
+from luma_cli.isotropic.vit import Sequence
 from luma_cli.measure.count import count
 
 

@@ -18,9 +18,7 @@ from luma_cli.catalogue.costs import BackboneFacts, read_costs
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import resolve
 from luma_cli.head.segmenter import build
-from luma_cli.isotropic.experts.soft import SoftMlp
-from luma_cli.isotropic.experts.switch import SwitchMlp
-from luma_cli.isotropic.experts.vmoe import VMoeMlp
+from luma_cli.isotropic.mixtures import SoftMlp, SwitchMlp, VMoeMlp
 from luma_cli.measure.cost import cost_from_facts
 from luma_cli.measure.cost_table import table_text
 from luma_cli.measure.count import count

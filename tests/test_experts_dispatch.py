@@ -7,12 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from luma_cli.isotropic.experts.dispatch import assign, capacity_of, places
-from luma_cli.isotropic.experts.routed import RoutedMlp
-from luma_cli.isotropic.experts.soft import SoftMlp
-from luma_cli.isotropic.experts.stack import Experts
-from luma_cli.isotropic.experts.switch import SwitchMlp, switch_loss
-from luma_cli.isotropic.experts.vmoe import VMoeMlp, importance_loss, load_loss
+from luma_cli.isotropic.mixtures import (
+    Experts,
+    RoutedMlp,
+    SoftMlp,
+    SwitchMlp,
+    VMoeMlp,
+    assign,
+    capacity_of,
+    importance_loss,
+    load_loss,
+    places,
+    switch_loss,
+)
 
 WIDTH, HIDDEN, NUM_EXPERTS = 8, 12, 4
 

@@ -18,12 +18,9 @@ from luma_cli.backbone.create import create_backbone
 from luma_cli.backbone.selfcheck import redraw_scales
 from luma_cli.errors import WeightsError
 from luma_cli.head.segmenter import build
-from luma_cli.isotropic.checkpoint import convert
+from luma_cli.isotropic.checkpoints import convert, wtf_switch
 from luma_cli.isotropic.entrypoints import register
-from luma_cli.isotropic.experts.expert_vit import ExpertViT, expert_layers
-from luma_cli.isotropic.experts.routed import RoutedMlp, balance_loss
-from luma_cli.isotropic.experts.switch import SwitchMlp
-from luma_cli.isotropic.experts.wtf import wtf_switch
+from luma_cli.isotropic.mixtures import ExpertViT, RoutedMlp, SwitchMlp, balance_loss, expert_layers
 
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 KINDS = ("switch_vit", "vmoe_vit", "softmoe_vit")

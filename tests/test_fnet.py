@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from luma_cli.isotropic.fnet import FourierMixing, real_spectrum
-from luma_cli.isotropic.mixer import Sequence
+from luma_cli.isotropic.fourier import FourierMixing, real_spectrum
+from luma_cli.isotropic.vit import Sequence
 from luma_cli.measure.count import count
 
 

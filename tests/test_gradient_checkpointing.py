@@ -10,7 +10,7 @@ from luma_cli.backbone.create import create_backbone
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.head.segmenter import Segmenter, build
-from luma_cli.isotropic.experts.routed import balance_loss
+from luma_cli.isotropic.mixtures import balance_loss
 from luma_cli.train.gradient_checkpointing import enable, kept_bytes
 
 SMALL = {"embed_dim": 32, "depth": 3, "num_heads": 2}

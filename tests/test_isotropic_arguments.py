@@ -11,9 +11,9 @@ from timm.layers import set_reentrant_ckpt
 from timm.models.vision_transformer import VisionTransformer
 
 from luma_cli.catalogue.own import KINDS, MIXER_KINDS, architecture
-from luma_cli.isotropic.checkpoint import convert
+from luma_cli.isotropic.checkpoints import convert
 from luma_cli.isotropic.entrypoints import register
-from luma_cli.isotropic.experts.routed import balance_loss
+from luma_cli.isotropic.mixtures import balance_loss
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 BOUND = ("linformer_vit", "synthesizer_vit", "synthesizer_fr_vit", "gfnet_vit", "afno_vit")  # to one number of tokens

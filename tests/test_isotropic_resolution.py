@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from luma_cli.catalogue.own import architecture
-from luma_cli.isotropic.afno import FourierOperator
+from luma_cli.isotropic.attention import (
+    FactorisedDenseSynthesizer,
+    FactorisedRandomSynthesizer,
+    HydraAttention,
+    LinearAttention,
+    LinformerAttention,
+    NystromAttention,
+    PerformerAttention,
+)
 from luma_cli.isotropic.entrypoints import register
-from luma_cli.isotropic.fnet import FourierMixing
-from luma_cli.isotropic.gfnet import GlobalFilter
-from luma_cli.isotropic.hydra import HydraAttention
-from luma_cli.isotropic.linear import LinearAttention
-from luma_cli.isotropic.linformer import LinformerAttention
-from luma_cli.isotropic.mixer import Sequence, TokenMixer
-from luma_cli.isotropic.nystrom import NystromAttention
-from luma_cli.isotropic.performer import PerformerAttention
-from luma_cli.isotropic.synthesizer import FactorisedDenseSynthesizer, FactorisedRandomSynthesizer
+from luma_cli.isotropic.fourier import FourierMixing, FourierOperator, GlobalFilter
+from luma_cli.isotropic.vit import Sequence, TokenMixer
 
 SIDE, WIDTH, HEADS = 14, 96, 3
 

@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from luma_cli.isotropic.hydra import HydraAttention
-from luma_cli.isotropic.linear import LinearAttention, attend
-from luma_cli.isotropic.mixer import Sequence, TokenMixer
+from luma_cli.isotropic.attention import HydraAttention, LinearAttention, attend
+from luma_cli.isotropic.vit import Sequence, TokenMixer
 
 SEQUENCE = Sequence((3, 3), 1)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from luma_cli.isotropic.linformer import LinformerAttention
-from luma_cli.isotropic.mixer import Sequence
+from luma_cli.isotropic.attention import LinformerAttention
+from luma_cli.isotropic.vit import Sequence
 
 SEQUENCE = Sequence((3, 3), 1)
 TOKENS = torch.randn(2, 10, 12, generator=torch.Generator().manual_seed(0))

@@ -7,17 +7,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from luma_cli.isotropic.hydra import HydraAttention
-from luma_cli.isotropic.linear import LinearAttention
-from luma_cli.isotropic.linformer import LinformerAttention
-from luma_cli.isotropic.mixer import Sequence, TokenMixer
-from luma_cli.isotropic.performer import PerformerAttention
-from luma_cli.isotropic.synthesizer import (
+from luma_cli.isotropic.attention import (
     DenseSynthesizer,
     FactorisedDenseSynthesizer,
     FactorisedRandomSynthesizer,
+    HydraAttention,
+    LinearAttention,
+    LinformerAttention,
+    PerformerAttention,
     RandomSynthesizer,
 )
+from luma_cli.isotropic.vit import Sequence, TokenMixer
 from luma_cli.measure.count import count
 
 Formula = Callable[[int, int, int, int], int]

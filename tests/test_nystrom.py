@@ -11,8 +11,8 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 from transformers.models.nystromformer.configuration_nystromformer import NystromformerConfig
 from transformers.models.nystromformer.modeling_nystromformer import NystromformerSelfAttention
 
-from luma_cli.isotropic.mixer import Sequence
-from luma_cli.isotropic.nystrom import NystromAttention, landmarks, nystrom, pseudo_inverse
+from luma_cli.isotropic.attention import NystromAttention, landmarks, nystrom, pseudo_inverse
+from luma_cli.isotropic.vit import Sequence
 from luma_cli.measure.count import count
 
 

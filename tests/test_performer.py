@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from luma_cli.isotropic.mixer import Sequence
-from luma_cli.isotropic.performer import PerformerAttention, orthogonal_directions
+from luma_cli.isotropic.attention import PerformerAttention, orthogonal_directions
+from luma_cli.isotropic.vit import Sequence
 
 WIDTH, HEADS, SEQUENCE = 16, 2, Sequence((4, 4), 1)
 

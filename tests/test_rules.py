@@ -20,7 +20,7 @@ from luma_cli.errors import BadCard
 
 def timm_class(name: str) -> type:
     module, _, cls = name.rpartition(".")
-    own_packages = ("luma_cli.isotropic", "luma_cli.isotropic.experts")
+    own_packages = ("luma_cli.isotropic", "luma_cli.isotropic.mixtures")
     for package in ("timm.models", "timm.layers", "torch.nn.modules", *own_packages):
         try:
             return getattr(importlib.import_module(f"{package}.{module}"), cls)

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from luma_cli.isotropic.mixer import Sequence
-from luma_cli.isotropic.synthesizer import (
+from luma_cli.isotropic.attention import (
     DenseSynthesizer,
     FactorisedDenseSynthesizer,
     FactorisedRandomSynthesizer,
     RandomSynthesizer,
     Synthesizer,
 )
+from luma_cli.isotropic.vit import Sequence
 
 WIDTH, HEADS, SEQUENCE = 12, 3, Sequence((3, 3), 1)
 LENGTH = SEQUENCE.length

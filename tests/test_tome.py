@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 
 from luma_cli.isotropic.entrypoints import register
-from luma_cli.isotropic.merging import match, merge, spread
-from luma_cli.isotropic.mixer import Sequence
-from luma_cli.isotropic.tome import MergingBlock, ProportionalAttention, ToMeViT
+from luma_cli.isotropic.merging import MergingBlock, ProportionalAttention, ToMeViT, match, merge, spread
+from luma_cli.isotropic.vit import Sequence
 from luma_cli.measure.count import count
 
 SMALL = {"embed_dim": 16, "depth": 3, "num_heads": 2, "num_classes": 5, "init_values": None}

@@ -19,9 +19,8 @@ from torch.nn.functional import elu, layer_norm, linear
 from luma_cli.backbone.create import create_backbone
 from luma_cli.catalogue.own import architecture
 from luma_cli.errors import WeightsError
-from luma_cli.isotropic.checkpoint import convert
+from luma_cli.isotropic.checkpoints import convert, from_wtf
 from luma_cli.isotropic.entrypoints import register
-from luma_cli.isotropic.wtf import from_wtf
 
 C, H, DEPTH, SIDE = 32, 2, 2, 64
 N = (SIDE // 16) ** 2 + 1

@@ -10,22 +10,19 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, r
 from timm.models.vision_transformer import VisionTransformer
 
 from luma_cli.catalogue.own import INPUT_SIZE, KINDS, PATCH_SIZE, SIZES, OwnSize, architecture
-from luma_cli.isotropic.afno import FourierOperator
-from luma_cli.isotropic.checkpoint import convert
-from luma_cli.isotropic.experts.expert_block import SoftExpertBlock
-from luma_cli.isotropic.experts.expert_vit import ExpertViT
-from luma_cli.isotropic.experts.soft import SoftMlp
-from luma_cli.isotropic.experts.switch import SwitchMlp
-from luma_cli.isotropic.experts.vmoe import VMoeMlp
-from luma_cli.isotropic.fnet import FourierMixing
-from luma_cli.isotropic.gfnet import GlobalFilter
-from luma_cli.isotropic.hydra import HydraAttention
-from luma_cli.isotropic.linear import LinearAttention
-from luma_cli.isotropic.linformer import LinformerAttention
-from luma_cli.isotropic.nystrom import NystromAttention
-from luma_cli.isotropic.performer import PerformerAttention
-from luma_cli.isotropic.synthesizer import FactorisedDenseSynthesizer, FactorisedRandomSynthesizer
-from luma_cli.isotropic.tome import ToMeViT
+from luma_cli.isotropic.attention import (
+    FactorisedDenseSynthesizer,
+    FactorisedRandomSynthesizer,
+    HydraAttention,
+    LinearAttention,
+    LinformerAttention,
+    NystromAttention,
+    PerformerAttention,
+)
+from luma_cli.isotropic.checkpoints import convert
+from luma_cli.isotropic.fourier import FourierMixing, FourierOperator, GlobalFilter
+from luma_cli.isotropic.merging import ToMeViT
+from luma_cli.isotropic.mixtures import ExpertViT, SoftExpertBlock, SoftMlp, SwitchMlp, VMoeMlp
 from luma_cli.isotropic.vit import LAYER_SCALE, IsotropicViT
 
 _CONFIG = {

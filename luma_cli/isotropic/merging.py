@@ -2,15 +2,25 @@
 
 Shapes never depend on values: only sort, gather and scatter, so it runs on meta and inside CUDA graphs.
 B batch, N tokens before, M after, of which P prefix tokens that never merge; d channels of a head, C of a token.
+
+A Vision Transformer that merges similar tokens in every block (ToMe, arXiv 2210.09461).
+
+B batch, N tokens of the image, M tokens that are left, h heads, C channels, d = C / h.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
-from luma_cli.isotropic.precision import widened
+import torch
+from timm.models import checkpoint
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.nn.functional import normalize, scaled_dot_product_attention
+
+from luma_cli.isotropic.vit import IsotropicViT, MixerBlock, Sequence, TokenMixer, patch_grid, widened
 
 
 def match(keys: Tensor, num_merged: int, num_prefix: int) -> Tensor:
@@ -52,3 +62,143 @@ def merge(tokens: Tensor, sizes: Tensor | None, places: Tensor, num_tokens: int)
 def spread(tokens: Tensor, places: Tensor | None) -> Tensor:
     """Tokens [B, M, C] back at every place that became part of them: [B, N, C]; None: nothing was merged."""
     return tokens if places is None else tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+class Merged(NamedTuple):
+    """Tokens [B, M, C], the patches behind each [B, M], and which of them every token of the image became [B, N].
+
+    None where nothing has merged yet.
+    """
+
+    tokens: Tensor
+    sizes: Tensor | None = None
+    places: Tensor | None = None
+
+
+class ProportionalAttention(TokenMixer):
+    """softmax(Q K^T / sqrt(d) + log s) V: a key counts as often as the s patches behind it (equation 1).
+
+    Every token sees every other; without merged tokens this is timm's attention, with its parameter names.
+    Multiply-adds: 4 M C^2 + 2 M^2 C.
+    """
+
+    def __init__(self, width: int, num_heads: int, sequence: Sequence) -> None:
+        super().__init__(width, num_heads, sequence)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """[B, M, C] and sizes [B, M] -> [B, M, C] and the keys that matching compares, mean of all heads [B, M, d]."""
+        queries, keys, values = map(self.split_heads, self.qkv(tokens).chunk(3, dim=-1))
+        log_sizes = None if sizes is None else sizes.log().to(queries.dtype)[:, None, None]
+        mixed = scaled_dot_product_attention(queries, keys, values, attn_mask=log_sizes)
+        return self.proj(self.merge_heads(mixed)), keys.mean(1)
+
+
+class MergingBlock(MixerBlock):
+    """A block that merges `num_merged` pairs of tokens between attention and FFN (section 3).
+
+    Matching adds M_a M_b d multiply-adds, M_a and M_b being the halves of the patches; the FFN works on what is left.
+    """
+
+    attn: ProportionalAttention
+
+    def __init__(self, *, sequence: Sequence, num_merged: int, **arguments: Any) -> None:
+        super().__init__(sequence=sequence, **arguments)
+        self.num_prefix = sequence.num_prefix
+        self.num_merged = num_merged
+
+    def forward(self, tokens: Tensor, sizes: Tensor | None = None, places: Tensor | None = None) -> Merged:  # type: ignore[override]  # tokens come with what was merged
+        """Tokens [B, M, C] with sizes [B, M] and places [B, N] -> the same after this block's merging."""
+        mixed, keys = self.attn(self.norm1(tokens), sizes)
+        tokens = tokens + self.drop_path1(self.ls1(mixed))
+        num_merged = min(self.num_merged, (tokens.shape[1] - self.num_prefix) // 2)
+        if num_merged > 0:
+            found = match(keys.detach(), num_merged, self.num_prefix)
+            tokens, sizes = merge(tokens, sizes, found, tokens.shape[1] - num_merged)
+            places = found if places is None else found.gather(1, places)
+        tokens = tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))))
+        return Merged(tokens, sizes, places)
+
+
+class ToMeViT(IsotropicViT):
+    """A VisionTransformer of MergingBlocks; all that leaves it has a token for every patch again, as in any ViT.
+
+    kept: share of the patches that is left after the last block. Each block merges the same number of pairs,
+    round((1 - kept) patches / depth): 8 at 224 pixels in 12 blocks, as the paper's r = 8. The share and not r is the
+    same at every resolution and depth: r = 8 would merge 2 % of the patches of 1024 pixels in 12 blocks, but all except
+    6 of those of 224 in 24. No parameter depends on the number of tokens. A patch gets the value of the token that it
+    became part of (`Merged.places`), so details finer than the merged tokens are lost to the map.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        *,
+        depth: int = 12,
+        kept: float = 0.5,
+        **arguments: Any,
+    ) -> None:
+        if arguments.get("dynamic_img_size"):
+            raise ValueError("the number of pairs that merge belongs to one image size; leave dynamic_img_size out")
+        rows, columns = patch_grid(img_size, patch_size)
+        self._share = (1 - kept) / depth
+        block = partial(MergingBlock, num_merged=round(self._share * rows * columns))
+        super().__init__(img_size, patch_size, mixer=ProportionalAttention, block_fn=block, depth=depth, **arguments)
+
+    def set_input_size(
+        self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None
+    ) -> None:
+        """As timm's: another resolution from now on, of whose patches each block merges the same share."""
+        super().set_input_size(img_size, patch_size)
+        for block in self.blocks:
+            block.num_merged = round(self._share * self.patch_embed.num_patches)
+
+    def states(self, images: Tensor, blocks: Iterable[nn.Module]) -> Iterator[Merged]:
+        """Images [B, 3, H, W] -> what leaves each of `blocks`, in order."""
+        state = Merged(self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(images)))))
+        for block in blocks:
+            # re-entrant checkpointing gives back a plain tuple
+            state = Merged(*checkpoint(block, *state)) if self.grad_checkpointing else block(*state)
+            yield state
+
+    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Images [B, 3, H, W] -> tokens [B, N, C] after the final norm. Raises ValueError for a mask."""
+        _refuse_mask(attn_mask, is_causal)
+        *_, last = self.states(x, self.blocks)
+        return spread(self.norm(last.tokens), last.places)
+
+    def forward_intermediates(  # type: ignore[override]  # no output_dict
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Literal["NCHW", "NLC"] = "NCHW",
+        intermediates_only: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Any:
+        """As timm's: maps [B, C, H, W] or tokens [B, N, C] of the blocks `indices`, with the final tokens before.
+
+        Raises ValueError for a mask.
+        """
+        _refuse_mask(attn_mask, is_causal)
+        wanted, last = feature_take_indices(len(self.blocks), indices)
+        found: list[Any] = []
+        for index, state in enumerate(self.states(x, self.blocks[: last + 1] if stop_early else self.blocks)):
+            if index in wanted:
+                tokens = spread(self.norm(state.tokens) if norm else state.tokens, state.places)
+                patches = tokens[:, self.num_prefix_tokens :]
+                if output_fmt == "NCHW":
+                    grid = self.patch_embed.dynamic_feat_size(x.shape[-2:])
+                    patches = patches.reshape(len(x), *grid, -1).permute(0, 3, 1, 2).contiguous()
+                found.append((patches, tokens[:, : self.num_prefix_tokens]) if return_prefix_tokens else patches)
+        return found if intermediates_only else (spread(self.norm(state.tokens), state.places), found)
+
+
+def _refuse_mask(attn_mask: Tensor | None, is_causal: bool) -> None:
+    if attn_mask is not None or is_causal:
+        raise ValueError("merged tokens take no attention mask; leave attn_mask and is_causal out")

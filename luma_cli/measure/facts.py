@@ -18,7 +18,7 @@ from luma_cli.catalogue.block_runs import Block, format_blocks
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.heads import HeadConfig, plan_head
 from luma_cli.head.segmenter import block_of, tap_of
-from luma_cli.isotropic.experts.stack import idle_params
+from luma_cli.isotropic.mixtures import idle_params
 from luma_cli.measure.count import Count, count
 
 RGB = 3

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.segmenter import Output, Segmenter
-from luma_cli.isotropic.experts.routed import balance_loss
+from luma_cli.isotropic.mixtures import balance_loss
 from luma_cli.seeds import MASKS
 from luma_cli.train.draws import uniform
 

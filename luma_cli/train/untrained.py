@@ -10,7 +10,7 @@ from torch import Tensor
 
 from luma_cli.head.parts import Prediction
 from luma_cli.head.segmenter import Segmenter
-from luma_cli.isotropic.experts.routed import balance_loss
+from luma_cli.isotropic.mixtures import balance_loss
 from luma_cli.measure.facts import meta_twin
 
 _BATCH = 2

@@ -4,15 +4,27 @@ The benchmark (arXiv 2308.09372, https://github.com/tobna/WhatTransformerToFavor
 its code has a `.tar` with a `model_state`. Hydra, linear attention, Performer, Linformer, both Synthesizers, ToMe and
 FNet compute what ours do. Not the same, and refused by their keys: Nyström without the paper's convolution, AFNO
 without its inner skip, GFNet with one skip per block.
+
+Switch layers in the layout of the WTF benchmark's public code (arXiv 2308.09372), brought to ours.
+
+Checkpoints of timm's plain ViTs, brought to the form that luma's own ViTs have, without changing what they compute.
+
+Token merging (`tome.py`) has the parameters of a plain ViT and is meant for weights that were trained as one.
+
+Weights of another resolution, patch size or layout, brought to the model that is to take them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from math import isqrt
 
 import torch
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
+
+from luma_cli.isotropic.vit import TokenMixer
 
 _RENAMED = {
     "attn.out.": "attn.proj.",
@@ -85,3 +97,65 @@ def _neutral(state: Mapping[str, Tensor], model: nn.Module) -> Iterator[tuple[st
 
 def _same_block(key: str, other: str) -> bool:
     return other.startswith(".".join(key.split(".")[:2]) + ".")
+
+
+_ROUTER = re.compile(r"(.*\.mlp\.)switch\.(weight|bias)")
+_EXPERT = re.compile(r"(.*\.mlp\.experts\.)(\d+)\.(fc[12]\.(?:weight|bias))")
+
+
+def wtf_switch(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the Switch layers of that code as ours; others untouched.
+
+    Experts one by one become stacks, `switch` becomes `router`. Those layers were trained without multiplying by the
+    gate and without dropping tokens: the first is kept in the weights (`unit_gates`), the second needs a capacity
+    factor of as many as there are experts.
+    """
+    converted: dict[str, Tensor] = {}
+    stacks: dict[str, dict[int, Tensor]] = {}
+    for key, value in state.items():
+        if router := _ROUTER.fullmatch(key):
+            converted[f"{router[1]}router.{router[2]}"] = value
+            converted[f"{router[1]}unit_gates"] = torch.tensor(True)
+        elif expert := _EXPERT.fullmatch(key):
+            stacks.setdefault(expert[1] + expert[3], {})[int(expert[2])] = value
+        else:
+            converted[key] = value
+    return converted | {key: _stacked(experts) for key, experts in stacks.items()}
+
+
+def _stacked(experts: dict[int, Tensor]) -> Tensor:
+    """Weights [out, in] of every expert as [E, in, out], biases [out] as [E, out]."""
+    ordered = (experts[index] for index in range(len(experts)))
+    return torch.stack([value.mT if value.ndim == 2 else value for value in ordered])
+
+
+def without_class_position(state: dict[str, Tensor], num_patches: int) -> dict[str, Tensor]:
+    """`state` with the class token's position, where it has one, added to the token: the model only ever sees the sum.
+
+    A position embedding [1, 1 + h h, C] is taken to have one, [1, h h, C] and that of `num_patches` of the model, such
+    as [1, 2 x 5, C], to have none.
+    """
+    token, positions = state.get("cls_token"), state.get("pos_embed")
+    if token is None or positions is None or positions.ndim != 3:
+        return state
+    if positions.shape[1] == num_patches or not _is_square(positions.shape[1] - 1):
+        return state
+    return {**state, "cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and isqrt(number) ** 2 == number
+
+
+def convert(state: dict[str, Tensor], model: VisionTransformer) -> dict[str, Tensor]:
+    """`state` with patch and position embeddings resampled as timm does, and each mixer's parameters as it says.
+
+    Names of the WTF benchmark's code become ours first. Weights of a plain ViT are weights for token merging too.
+    """
+    state = without_class_position(from_wtf(wtf_switch(state), model), model.patch_embed.num_patches)
+    converted: dict[str, Tensor] = checkpoint_filter_fn(state, model)
+    for name, module in model.named_modules():
+        if isinstance(module, TokenMixer):
+            own = [key for key in converted if key.startswith(f"{name}.")]
+            converted |= {key: module.resampled(key.removeprefix(f"{name}."), converted[key]) for key in own}
+    return converted
