@@ -24,11 +24,9 @@ from store import fill
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import load_recipe
 from luma_cli.store import database
-from luma_cli.store.evaluations import save_evaluation
-from luma_cli.store.migrations import transaction
-from luma_cli.store.records import Environment
-from luma_cli.store.run_records import EvaluationRecord, RunRecord
-from luma_cli.store.runs import start_run
+from luma_cli.store.database import transaction
+from luma_cli.store.records import Environment, EvaluationRecord, RunRecord
+from luma_cli.store.runs import save_evaluation, start_run
 from luma_cli.train.run_config import RunConfig
 
 DATA = "ade20k#1a2b3c4d"

@@ -18,9 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from luma_cli.store import database
-from luma_cli.store.measurements import measurements
-from luma_cli.store.migrations import transaction
-from luma_cli.store.profiles import save, select
+from luma_cli.store.database import transaction
+from luma_cli.store.profiles import measurements, save, select
 from luma_cli.store.records import Configuration, Environment, Metric, Profile
 
 NAMES = ("latency_eager", "latency_cuda_graph", "throughput", "energy")

@@ -12,8 +12,7 @@ from torch import nn
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.store.records import Environment
-from luma_cli.store.run_records import ClassScore, EvaluationRecord, ImageScore, RunRecord
+from luma_cli.store.records import ClassScore, Environment, EvaluationRecord, ImageScore, RunRecord
 from luma_cli.train.checkpoint import CheckpointState, save_checkpoint
 from luma_cli.train.random_state import random_state
 from luma_cli.train.run_config import RunConfig

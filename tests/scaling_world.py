@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from advise_world import finished_run
 
-from luma_cli.evidence.own_run import OwnRun
+from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.scaling.experiment import ASSUMED
 from luma_cli.scaling.optimal import PLAIN, split
 from luma_cli.scaling.point import Point, tokens_of

@@ -22,8 +22,7 @@ from luma_cli.errors import BadResolution, UsageError
 from luma_cli.speed.measured import Measured, from_measurements
 from luma_cli.speed.quantity import Quantity
 from luma_cli.store import database
-from luma_cli.store.measurements import measurements
-from luma_cli.store.profiles import save
+from luma_cli.store.profiles import measurements, save
 from luma_cli.store.records import Configuration, Environment, Metric, Profile
 from luma_cli.units import parse_budget
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luma_cli.catalogue.block_runs import Block, format_blocks, parse_blocks
+from luma_cli.catalogue.costs import Block, format_blocks, parse_blocks
 
 NUMBERS = st.integers(1, 10**9)
 

@@ -13,10 +13,10 @@ import timm
 
 from luma_cli import files
 from luma_cli.catalogue import cards
-from luma_cli.catalogue.index import load_index
 from luma_cli.catalogue.pretraining import load_objectives
 from luma_cli.catalogue.rules import load_rules, multiple_of, parse_model_rule
 from luma_cli.catalogue.spec import Family
+from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import BadCard
 
 SHIPPED = cards.read_cards(files.root() / "models")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from evidence_samples import row
 
-from luma_cli.evidence.contradictions import contradictions, marked
+from luma_cli.evidence.evidence import contradictions, marked
 
 
 def test_more_than_a_point_apart() -> None:

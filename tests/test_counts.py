@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from luma_cli.evaluate.metrics import BoundaryCounts, Counts, Tally, merge, merge_over_processes
-from luma_cli.store.run_records import ImageScore
+from luma_cli.store.records import ImageScore
 
 
 def part(index: int, boundary: bool = True, classes: int = 3) -> Counts:

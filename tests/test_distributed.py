@@ -19,8 +19,7 @@ from luma_cli.data.source import find_root
 from luma_cli.data.split import open_split
 from luma_cli.evaluate.evaluation import EvalSettings, evaluate
 from luma_cli.store.database import open_read
-from luma_cli.store.evaluations import evaluations
-from luma_cli.store.runs import curve
+from luma_cli.store.runs import curve, evaluations
 from luma_cli.train.checkpoints import latest_sound
 from luma_cli.train.restore import restore
 from luma_cli.train.run_folder import open_run

@@ -18,7 +18,7 @@ from luma_cli.data.drawn import write_sample
 from luma_cli.head.segmenter import build
 from luma_cli.measure.segmenter_cost import segmenter_cost
 from luma_cli.store.database import open_read
-from luma_cli.store.evaluations import evaluations
+from luma_cli.store.runs import evaluations
 from luma_cli.train.checkpoint import CheckpointState, save_checkpoint
 from luma_cli.train.run_config import RunConfig
 from luma_cli.train.run_folder import started

@@ -15,7 +15,7 @@ from luma_cli.report.evaluation import (
 )
 from luma_cli.report.image_progress import ImageProgress
 from luma_cli.report.table import print_plain
-from luma_cli.store.run_records import ClassScore, EvaluationRecord, ImageScore
+from luma_cli.store.records import ClassScore, EvaluationRecord, ImageScore
 
 
 def record(**changes) -> EvaluationRecord:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from luma_cli.errors import BadCard
-from luma_cli.evidence.corrections import Correction, correct, corrections_path, read_corrections
 from luma_cli.evidence.evidence import Evidence, load_reference, to_row
+from luma_cli.evidence.reference import Correction, correct, corrections_path, read_corrections
 
 ROW = Evidence("ref-0001", "other head", "primary", "ade20k", "val", "setr", "fine-tuned", "single-scale", "vit", 48.1)
 

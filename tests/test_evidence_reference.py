@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from luma_cli.catalogue.index import TimmIndex, load_index
 from luma_cli.catalogue.pretraining import load_objectives, objective_of
+from luma_cli.catalogue.timm_index import TimmIndex, load_index
 from luma_cli.errors import BadCard
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import COLUMNS, Evidence, load_reference, read_evidence, to_row

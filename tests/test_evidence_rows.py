@@ -16,7 +16,7 @@ from evidence_samples import row
 from luma_cli.errors import StoreError
 from luma_cli.evidence.evidence import COLUMNS as EVIDENCE_COLUMNS
 from luma_cli.store.database import open_read, open_write
-from luma_cli.store.evidence_rows import COLUMNS, evidence_rows, remove_evidence, save_evidence
+from luma_cli.store.evidence import COLUMNS, evidence_rows, remove_evidence, save_evidence
 from luma_cli.store.inspection import check
 from luma_cli.store.transfer import export, merge
 

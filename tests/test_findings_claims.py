@@ -25,7 +25,7 @@ from luma_cli.advise.findings.split import split
 from luma_cli.advise.findings.throughput_loss import held
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.names import resolve
-from luma_cli.evidence.own_run import OwnRun
+from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.scaling.law import Law
 from luma_cli.speed.measured import Measured
 from luma_cli.speed.shipped import Table

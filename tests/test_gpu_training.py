@@ -10,8 +10,7 @@ import pytest
 from drawn_data import drawn
 
 from luma_cli.store.database import open_read
-from luma_cli.store.evaluations import evaluations
-from luma_cli.store.runs import curve
+from luma_cli.store.runs import curve, evaluations
 from luma_cli.train import events
 from luma_cli.train.api import train_run
 from luma_cli.train.configure import Given

@@ -15,12 +15,11 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.speed.bench import bench_of
 from luma_cli.speed.measured import from_measurements
 from luma_cli.store import database
+from luma_cli.store.database import migrate, migrations
 from luma_cli.store.inspection import check
-from luma_cli.store.measurements import measurements
-from luma_cli.store.migrations import apply, migrations
-from luma_cli.store.profiles import save, select
+from luma_cli.store.profiles import measurements, save, select
 from luma_cli.store.records import Configuration, Environment, Profile
-from luma_cli.store.rows import UNKNOWN, encode
+from luma_cli.store.rows import UNKNOWN, profile_rows
 
 HEADS = [
     HeadConfig(),
@@ -55,7 +54,7 @@ def test_hashes_are_those_of_the_first_release(head, fingerprint, configuration,
     kept = Profile(
         Configuration("vit_b", "vit_base_patch16_224", 512, head), Environment({"device_name": "Test"}), "ok"
     )
-    found = encode(kept, UNKNOWN, 0.0)
+    found = profile_rows(kept, UNKNOWN, 0.0)
     assert (kept.fingerprint, found.configuration["hash"], found.attempt["hash"]) == (
         fingerprint,
         configuration,
@@ -75,7 +74,7 @@ def first_schema(file: Path, kept: list[Profile]) -> None:
         for one in kept:
             save(db, one)
     with closing(sqlite3.connect(file, isolation_level=None)) as old:
-        apply(old, migrations()[:1])
+        migrate(old, migrations()[:1])
         old.execute("ATTACH ? AS current", [str(current)])
         for table in ("environment", "provenance", "configuration", "attempt", "detail", "metric", "sample"):
             columns = ", ".join(name for _, name, *_ in old.execute(f"PRAGMA main.table_info({table})"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from luma_cli.errors import BadCard
-from luma_cli.evidence.imagenet import read_top1, top1_percent
+from luma_cli.evidence.evidence import read_top1, top1_percent
 
 
 def test_every_name_is_a_checkpoint_and_every_figure_a_percentage() -> None:

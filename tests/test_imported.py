@@ -10,8 +10,7 @@ from evidence_samples import GOOD, HEADING, table
 
 from luma_cli.errors import UsageError
 from luma_cli.evidence.evidence import Evidence, load_reference
-from luma_cli.evidence.imported import Imported, examine, keep, read_file, remove
-from luma_cli.evidence.miou_scale import MiouScale
+from luma_cli.evidence.imported import Imported, MiouScale, examine, keep, read_file, remove
 from luma_cli.evidence.table import load_evidence, load_imported
 from luma_cli.report.evidence import evidence_csv
 

@@ -16,9 +16,9 @@ from luma_cli.backbone.backbone import (
     tokens_before,
 )
 from luma_cli.backbone.create import create_backbone
-from luma_cli.catalogue.index import load_index
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.rules import load_rules
+from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import BuildError
 
 NUM_QUERIES = 5

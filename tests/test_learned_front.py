@@ -15,7 +15,7 @@ from luma_cli.advise.learned_front import LearnedFront, learned_front
 from luma_cli.advise.pricing import price
 from luma_cli.advise.question import Question
 from luma_cli.errors import NoAnswer
-from luma_cli.evidence.own_run import OwnRow
+from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.report.front import front_table, print_front
 from luma_cli.report.table import draw
 from luma_cli.speed.quantity import Quantity

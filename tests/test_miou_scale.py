@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luma_cli.evidence.miou_scale import Unclear, figure, in_percent, unclear
-from luma_cli.evidence.table_file import Record, TableFile
+from luma_cli.evidence.imported import Record, TableFile, Unclear, figure, in_percent, unclear
 
 
 def table(*figures: str) -> TableFile:

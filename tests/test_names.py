@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luma_cli.catalogue import cards, names
-from luma_cli.catalogue.hints import near_names
-from luma_cli.catalogue.index import load_index
+from luma_cli.catalogue.cards import card_names, meanings
+from luma_cli.catalogue.names import near_names
 from luma_cli.catalogue.pretraining import objective_named
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.catalogue.spellings import card_names, meanings
+from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import UnknownName
 
 TIMM_NAMES = sorted(load_index().entries)

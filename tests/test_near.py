@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luma_cli.catalogue.near import distance, nearest
+from luma_cli.catalogue.reading import distance, nearest
 
 SIZES = [
     "vit_t",

@@ -22,7 +22,7 @@ from luma_cli.advise.setting import Setting
 from luma_cli.catalogue.names import resolve
 from luma_cli.cli.app import app
 from luma_cli.errors import NoAnswer, UsageError
-from luma_cli.evidence.own_run import OwnRow
+from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.report.next_run import print_next
 from luma_cli.train.configure import Given, new_config
 from luma_cli.units import parse_budget

@@ -22,13 +22,11 @@ from luma_cli.advise.recommend import recommend
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import load_recipe
 from luma_cli.cli.app import run as command
-from luma_cli.evidence.own_run import OwnRun, from_scored
+from luma_cli.evidence.own_runs import OwnRun, from_scored
 from luma_cli.report.recommendation import print_recommendation
 from luma_cli.store.database import open_read, open_write
-from luma_cli.store.evaluations import save_evaluation
-from luma_cli.store.run_records import EvaluationRecord, RunRecord
-from luma_cli.store.runs import start_run
-from luma_cli.store.scored_runs import scored_runs
+from luma_cli.store.records import EvaluationRecord, RunRecord
+from luma_cli.store.runs import save_evaluation, scored_runs, start_run
 from luma_cli.train.run_config import RunConfig
 from luma_cli.units import parse_budget
 

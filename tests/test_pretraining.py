@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from luma_cli.catalogue.cards import candidates
-from luma_cli.catalogue.index import load_index
 from luma_cli.catalogue.pretraining import load_objectives, objective_named, objective_of, read_objectives
+from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import BadCard
 
 GOOD = '[mae]\ntitle = "Masked autoencoder"\ndata = "ImageNet-1k"\ndense = true\nsource = "https://arxiv.org/abs/2111.06377"\n'

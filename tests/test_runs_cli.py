@@ -23,9 +23,8 @@ from luma_cli.report.runs import runs_table
 from luma_cli.report.sparkline import sparkline
 from luma_cli.report.table import Table, draw
 from luma_cli.store import database
-from luma_cli.store.evaluations import save_evaluation
 from luma_cli.store.profiles import save
-from luma_cli.store.runs import MIOU, list_runs, save_metrics, start_run
+from luma_cli.store.runs import MIOU, list_runs, save_evaluation, save_metrics, start_run
 from luma_cli.train.run_folder import RunFolder, started
 from luma_cli.train.run_lock import locked
 from luma_cli.train.standing import standings

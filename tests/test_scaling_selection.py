@@ -9,7 +9,7 @@ import scaling_world as world
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.evidence.own_run import OwnRun
+from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.scaling.selection import choose
 
 NAMES = ("vit_small_patch16_dinov3", "vit_base_patch16_dinov3", "vit_large_patch16_dinov3")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from evidence_samples import row
 
-from luma_cli.evidence.selection import Selection
+from luma_cli.evidence.evidence import Selection
 
 ROWS = [
     row(id="ref-1", timm="vit_base_patch16_dinov3.lvd1689m"),

@@ -14,8 +14,7 @@ from luma_cli.speed.measured import Measured
 from luma_cli.speed.model import SpeedModel
 from luma_cli.speed.quantity import Quantity
 from luma_cli.speed.training import TrainedRun, job_of, trained_runs
-from luma_cli.store.records import Environment
-from luma_cli.store.run_records import RunRecord
+from luma_cli.store.records import Environment, RunRecord
 
 GPU = conditions(device="cuda", device_name="New GPU", dtype="bfloat16")
 ROWS = [measured("vit_base_patch16_224", 10.0, conditions=GPU, images_per_second=200.0)]

@@ -16,10 +16,9 @@ from store_samples import profile
 
 from luma_cli import files
 from luma_cli.errors import StoreError
-from luma_cli.store import database, header
-from luma_cli.store.database import StoreWarning
+from luma_cli.store import database
+from luma_cli.store.database import Migration, StoreWarning, migrations
 from luma_cli.store.inspection import check
-from luma_cli.store.migrations import Migration, migrations
 from luma_cli.store.profiles import save, select
 
 OPENERS = {"read": database.open_read, "write": database.open_write}
@@ -71,7 +70,8 @@ def test_writing_makes_the_folder_and_a_marked_wal_file(tmp_path):
             db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("foreign_keys", "synchronous", "busy_timeout")
         ]
     assert pragmas == [1, 2, 30_000]
-    assert (header.read(file).application_id, header.read(file).schema) == (header.APPLICATION_ID, len(migrations()))
+    header = database.read_header(file)
+    assert (header.application_id, header.schema) == (database.APPLICATION_ID, len(migrations()))
     assert [child.name for child in file.parent.iterdir()] == ["luma.db"]
 
 
@@ -135,10 +135,10 @@ def test_a_newer_schema_is_refused_and_left_alone(file, in_log):
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA user_version = 99")
         if in_log:  # the main file still says ours
-            assert header.read(file).schema == len(migrations())
-            log = header.log_of(file).read_bytes()
+            assert database.read_header(file).schema == len(migrations())
+            log = database.log_of(file).read_bytes()
             refused(file, f"has schema 99, this luma knows {len(migrations())}.*pip install -U luma-seg")
-            assert header.log_of(file).read_bytes() == log
+            assert database.log_of(file).read_bytes() == log
     refused(file, "has schema 99")
 
 
@@ -182,7 +182,7 @@ def test_a_failed_first_creation_leaves_nothing(tmp_path):
 
 def test_reading_an_older_schema_migrates_it_first(file, tmp_path, monkeypatch):
     more = steps(tmp_path, "CREATE VIEW marker AS SELECT 7 AS x;")
-    monkeypatch.setattr("luma_cli.store.migrations.migrations", lambda: more)
+    monkeypatch.setattr("luma_cli.store.database.migrations", lambda: more)
     with closing(database.open_read(file)) as connection:
         assert connection.execute("SELECT x FROM marker").fetchone() == (7,)
 
@@ -241,7 +241,7 @@ def test_a_read_only_folder_with_an_unread_log_says_so(sealed):
     file = folder / "luma.db"
     with closing(database.open_write(file)) as db:
         save(db, profile())
-        parts = {part: part.read_bytes() for part in (file, header.log_of(file))}
+        parts = {part: part.read_bytes() for part in (file, database.log_of(file))}
     for part, content_ in parts.items():
         part.write_bytes(content_)
     seal()

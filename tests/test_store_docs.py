@@ -14,11 +14,9 @@ from store_samples import profile
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.store import database
-from luma_cli.store.evaluations import save_evaluation
-from luma_cli.store.inspection import TABLES
+from luma_cli.store.inspection import EXAMPLE, TABLES, query
 from luma_cli.store.profiles import VIEWS, columns_of, save
-from luma_cli.store.query import EXAMPLE, query
-from luma_cli.store.runs import start_run
+from luma_cli.store.runs import save_evaluation, start_run
 
 ROOT = Path(__file__).parent.parent
 DOCS = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")

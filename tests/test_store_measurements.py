@@ -10,8 +10,7 @@ from store_samples import metric, profile
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.store import database
-from luma_cli.store.measurements import Measurement, measurements
-from luma_cli.store.profiles import save, select
+from luma_cli.store.profiles import Measurement, measurements, save, select
 from luma_cli.store.rows import canonical
 
 

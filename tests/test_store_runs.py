@@ -18,9 +18,8 @@ from store_samples import profile
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import RunError, StoreError
 from luma_cli.store import database
-from luma_cli.store.evaluations import evaluations, save_evaluation
+from luma_cli.store.database import migrations
 from luma_cli.store.inspection import check
-from luma_cli.store.migrations import migrations
 from luma_cli.store.profiles import save, select
 from luma_cli.store.runs import (
     MIOU,
@@ -28,9 +27,11 @@ from luma_cli.store.runs import (
     curve,
     curves,
     delete_run,
+    evaluations,
     forget_after,
     list_runs,
     load_run,
+    save_evaluation,
     save_metrics,
     start_run,
     update_run,

@@ -18,10 +18,9 @@ from store_samples import profile
 
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.store import database
-from luma_cli.store.inspection import TABLES, check, info
-from luma_cli.store.migrations import migrations
+from luma_cli.store.database import migrations
+from luma_cli.store.inspection import TABLES, check, info, query
 from luma_cli.store.profiles import save, select
-from luma_cli.store.query import query
 from luma_cli.store.rows import Origin
 from luma_cli.store.transfer import backup, export, export_file, merge
 

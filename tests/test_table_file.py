@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from luma_cli.errors import UsageError
-from luma_cli.evidence.table_file import MOST_BYTES, Record, read_table
+from luma_cli.evidence.imported import MOST_BYTES, Record, read_table
 
 KNOWN = ("dataset", "backbone", "miou", "source")
 TEXT = "dataset,backbone,miou\nade20k,vit_b,48.1\n"

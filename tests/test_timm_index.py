@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from luma_cli.catalogue import index
+from luma_cli.catalogue import timm_index
 from luma_cli.errors import BadCard
 
 NEW = "99.0.0"
@@ -20,31 +20,31 @@ TABLE = (
 
 def write_table(path: Path, version: str = NEW) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(index.version_line(version) + TABLE, encoding="utf-8")
+    path.write_text(timm_index.version_line(version) + TABLE, encoding="utf-8")
     return ""
 
 
 def test_the_shipped_index_is_what_a_refresh_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of the user's whose files would hide the standard library's."""
-    if index.read_index(index.shipped_path()).version != importlib.metadata.version("timm"):
+    if timm_index.read_index(timm_index.shipped_path()).version != importlib.metadata.version("timm"):
         pytest.skip("the shipped index is of another timm")
     (tmp_path / "csv.py").write_text("raise AssertionError('hidden')\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(index, "installed_version", lambda: NEW)
-    assert not index.is_current()
-    found = index.index_for(NEW, index.shipped_path())
+    monkeypatch.setattr(timm_index, "installed_version", lambda: NEW)
+    assert not timm_index.is_current()
+    found = timm_index.index_for(NEW, timm_index.shipped_path())
     assert f"not of timm {NEW}" in found.stale
-    written = index.cache_path(NEW)
-    assert written.read_text(encoding="utf-8") == index.shipped_path().read_text(encoding="utf-8")
+    written = timm_index.cache_path(NEW)
+    assert written.read_text(encoding="utf-8") == timm_index.shipped_path().read_text(encoding="utf-8")
     assert sorted(one.name for one in written.parent.iterdir()) == [f"timm_index-{NEW}.csv", f"timm_index-{NEW}.failed"]
 
 
 def test_installed_version_is_that_of_the_metadata() -> None:
-    assert index.installed_version() == importlib.metadata.version("timm")
+    assert timm_index.installed_version() == importlib.metadata.version("timm")
 
 
 def test_every_architecture_has_a_module_a_class_and_known_default_tag() -> None:
-    shipped = index.read_index(index.shipped_path())
+    shipped = timm_index.read_index(timm_index.shipped_path())
     assert len(shipped.entries) > 1300
     assert len(shipped.modules()) == 98
     for entry in shipped.entries.values():
@@ -56,20 +56,20 @@ def test_every_architecture_has_a_module_a_class_and_known_default_tag() -> None
 
 
 def test_the_index_holds_no_address() -> None:
-    text = index.shipped_path().read_text(encoding="utf-8")
+    text = timm_index.shipped_path().read_text(encoding="utf-8")
     assert "http" not in text
     assert "/" not in text.replace("/_", "")
 
 
 def test_the_index_of_this_machine_is_current() -> None:
-    if index.read_index(index.shipped_path()).version == importlib.metadata.version("timm"):
-        assert index.is_current()
-        assert index.load_index().stale == ""
+    if timm_index.read_index(timm_index.shipped_path()).version == importlib.metadata.version("timm"):
+        assert timm_index.is_current()
+        assert timm_index.load_index().stale == ""
 
 
 def test_a_matching_timm_reads_the_shipped_index_and_generates_nothing() -> None:
-    version = index.read_index(index.shipped_path()).version
-    found = index.index_for(version, index.shipped_path(), lambda path: pytest.fail(f"generated {path}"))
+    version = timm_index.read_index(timm_index.shipped_path()).version
+    found = timm_index.index_for(version, timm_index.shipped_path(), lambda path: pytest.fail(f"generated {path}"))
     assert found.version == version
     assert not found.stale
 
@@ -81,12 +81,12 @@ def test_another_timm_is_indexed_once() -> None:
         calls.append(path)
         return write_table(path)
 
-    first = index.index_for(NEW, index.shipped_path(), generate)
-    second = index.index_for(NEW, index.shipped_path(), generate)
-    assert calls == [index.cache_path(NEW)]
+    first = timm_index.index_for(NEW, timm_index.shipped_path(), generate)
+    second = timm_index.index_for(NEW, timm_index.shipped_path(), generate)
+    assert calls == [timm_index.cache_path(NEW)]
     assert first == second
     assert first.version == NEW
-    assert first.entries["made_up"] == index.Entry("made_up", "made", "made.Up", {"a": "mit", "b": ""}, "a", 64)
+    assert first.entries["made_up"] == timm_index.Entry("made_up", "made", "made.Up", {"a": "mit", "b": ""}, "a", 64)
     assert first.replaced == {"old_name": "made_up.a"}
 
 
@@ -97,8 +97,8 @@ def test_an_index_that_cannot_be_generated_falls_back_says_so_and_is_not_tried_a
         calls.append(path)
         return "ImportError: no torchvision"
 
-    first = index.index_for(NEW, index.shipped_path(), generate)
-    second = index.index_for(NEW, index.shipped_path(), generate)
+    first = timm_index.index_for(NEW, timm_index.shipped_path(), generate)
+    second = timm_index.index_for(NEW, timm_index.shipped_path(), generate)
     assert len(calls) == 1
     assert "no torchvision" in first.stale
     assert NEW in first.stale
@@ -107,11 +107,11 @@ def test_an_index_that_cannot_be_generated_falls_back_says_so_and_is_not_tried_a
 
 
 def test_a_failure_is_tried_again_after_a_day() -> None:
-    index.index_for(NEW, index.shipped_path(), lambda _: "ImportError: no torchvision")
-    written = index.cache_path(NEW).with_suffix(".failed").stat().st_mtime
-    soon = index.index_for(NEW, index.shipped_path(), lambda _: pytest.fail("generated"), written + 23 * 3600)
+    timm_index.index_for(NEW, timm_index.shipped_path(), lambda _: "ImportError: no torchvision")
+    written = timm_index.cache_path(NEW).with_suffix(".failed").stat().st_mtime
+    soon = timm_index.index_for(NEW, timm_index.shipped_path(), lambda _: pytest.fail("generated"), written + 23 * 3600)
     assert soon.stale
-    later = index.index_for(NEW, index.shipped_path(), write_table, written + 25 * 3600)
+    later = timm_index.index_for(NEW, timm_index.shipped_path(), write_table, written + 25 * 3600)
     assert (later.version, later.stale) == (NEW, "")
 
 
@@ -121,18 +121,18 @@ def test_a_cache_folder_that_cannot_be_written_costs_no_command(
     blocked = tmp_path / "file"
     blocked.write_text("", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    found = index.index_for(NEW, index.shipped_path(), lambda path: f"NotADirectoryError: {path.parent}")
+    found = timm_index.index_for(NEW, timm_index.shipped_path(), lambda path: f"NotADirectoryError: {path.parent}")
     assert "NotADirectoryError" in found.stale
     assert found.has("resnet50")
 
 
 def test_a_generator_that_dies_half_way_leaves_no_index(tmp_path: Path) -> None:
-    found = index.index_for(NEW, index.shipped_path(), lambda path: write_table(path, "98.0.0"))
+    found = timm_index.index_for(NEW, timm_index.shipped_path(), lambda path: write_table(path, "98.0.0"))
     assert f"not of timm {NEW}" in found.stale
-    (tmp_path / "torn.csv").write_text(index.version_line(NEW) + "architecture,mod", encoding="utf-8")
+    (tmp_path / "torn.csv").write_text(timm_index.version_line(NEW) + "architecture,mod", encoding="utf-8")
     with pytest.raises(BadCard, match="no index of timm"):
-        index.read_index(tmp_path / "torn.csv")
+        timm_index.read_index(tmp_path / "torn.csv")
 
 
 def test_no_timm_at_all_reads_the_shipped_index() -> None:
-    assert index.index_for("", index.shipped_path(), lambda _: pytest.fail("generated")).has("resnet50")
+    assert timm_index.index_for("", timm_index.shipped_path(), lambda _: pytest.fail("generated")).has("resnet50")

@@ -15,8 +15,7 @@ from drawn_data import drawn
 
 from luma_cli.errors import BadRecipe, CheckpointError, DataError, Diverged, RunError, StoreError, UsageError
 from luma_cli.store.database import open_read
-from luma_cli.store.evaluations import evaluations
-from luma_cli.store.runs import curve, load_run
+from luma_cli.store.runs import curve, evaluations, load_run
 from luma_cli.train import events, step
 from luma_cli.train.api import train_run
 from luma_cli.train.checkpoint import load_checkpoint

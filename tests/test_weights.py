@@ -19,7 +19,7 @@ from luma_cli.backbone.timm_model import build, recipe_for
 from luma_cli.backbone.weights import fit
 from luma_cli.catalogue.cards import candidates
 from luma_cli.catalogue.costs import load_costs
-from luma_cli.catalogue.index import load_index
+from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import WeightsError
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from luma_cli.accuracy.effects import USUAL_PIXELS, Observations
 from luma_cli.accuracy.fit import Fit, leave_out
 from luma_cli.accuracy.subjects import Subject
-from luma_cli.evidence.imagenet import top1_percent
+from luma_cli.evidence.evidence import top1_percent
 
 if TYPE_CHECKING:
     from luma_cli.accuracy.effects import Vector

@@ -12,7 +12,7 @@ from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.question import Question
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.evidence.own_run import OwnRow
+from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.speed.quantity import Quantity
 from luma_cli.units import Budget, BudgetKind
 

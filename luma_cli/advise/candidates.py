@@ -196,7 +196,7 @@ def with_measured(candidates: Sequence[Candidate], measured: Iterable[Measured],
 
 
 def _is_timms(architecture: str) -> bool:
-    from luma_cli.catalogue.index import load_index
+    from luma_cli.catalogue.timm_index import load_index
 
     return load_index().get(architecture) is not None
 

@@ -13,7 +13,7 @@ from luma_cli.speed.measured import Measured, from_measurements
 from luma_cli.speed.model import SpeedModel
 from luma_cli.speed.training import TrainedRun, trained_runs
 from luma_cli.store import database as files
-from luma_cli.store.measurements import device_names, measurements
+from luma_cli.store.profiles import device_names, measurements
 from luma_cli.store.runs import list_runs
 from luma_cli.units import BudgetKind
 

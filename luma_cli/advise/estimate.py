@@ -195,8 +195,8 @@ def _named(asked: Asked) -> tuple[str, str, str]:
 
     Without any word about pretraining the weights that timm loads by default are meant.
     """
-    from luma_cli.catalogue.index import load_index
     from luma_cli.catalogue.names import resolve
+    from luma_cli.catalogue.timm_index import load_index
 
     name = asked.backbone
     if "." in name and (known := _checkpoint(name)) is not None:

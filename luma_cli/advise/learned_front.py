@@ -21,7 +21,7 @@ from luma_cli.advise.knee import Knee, knee, marginal_prices
 from luma_cli.advise.question import Question
 from luma_cli.advise.subjects import scale_note, subject
 from luma_cli.errors import NoAnswer
-from luma_cli.evidence.own_run import OwnRow
+from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.units import BudgetKind
 
 # Candidates off the envelope are shown beside it when this likely on the front, and at most so many.

@@ -15,7 +15,7 @@ from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.question import Question
 from luma_cli.evidence.evidence import DATASET_TITLES
-from luma_cli.evidence.own_run import OwnRow, OwnRun, recipe_for
+from luma_cli.evidence.own_runs import OwnRow, OwnRun, recipe_for
 
 _UNUSUAL = {"running": "still running", "stopped": "stopped early"}
 

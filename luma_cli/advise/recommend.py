@@ -27,7 +27,7 @@ from luma_cli.advise.subjects import scale_note, subject
 from luma_cli.advise.wording import compared, why
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.evidence.own_run import OwnRow
+from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.units import Budget
 
 _NUM_ASIDE, _NUM_NEAREST = 3, 5

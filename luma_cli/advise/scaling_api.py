@@ -12,12 +12,12 @@ from luma_cli.advise.more_compute import MoreCompute, more_compute
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.spec import Family
 from luma_cli.errors import UnknownName, UsageError
-from luma_cli.evidence.own_run import OwnRun, from_scored
+from luma_cli.evidence.own_runs import OwnRun, from_scored
 from luma_cli.evidence.table import load_evidence
 from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.answer import scaling as fit_scaling
 from luma_cli.store import database as files
-from luma_cli.store.scored_runs import scored_runs
+from luma_cli.store.runs import scored_runs
 
 if TYPE_CHECKING:
     from luma_cli.accuracy.sightings import AccuracyModel

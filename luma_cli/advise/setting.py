@@ -19,11 +19,10 @@ from luma_cli.advise.pricing import price
 from luma_cli.advise.question import Question, check_names
 from luma_cli.errors import StoreError
 from luma_cli.evidence.evidence import Evidence, load_reference
-from luma_cli.evidence.own_rows import own_rows
-from luma_cli.evidence.own_run import OwnRow, OwnRun, from_scored
+from luma_cli.evidence.own_runs import OwnRow, OwnRun, from_scored, own_rows
 from luma_cli.evidence.table import load_evidence
 from luma_cli.store import database as files
-from luma_cli.store.scored_runs import scored_runs
+from luma_cli.store.runs import scored_runs
 from luma_cli.units import BudgetKind, convention_caption
 
 if TYPE_CHECKING:

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from luma_cli.catalogue.rules import Layout, ModelRule, load_rules, patch_size
-from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.catalogue.weights import SOURCES
+from luma_cli.catalogue.spec import SOURCES, BackboneSpec
 from luma_cli.errors import BuildError, UnknownName, WeightsError
 from luma_cli.isotropic.entrypoints import register
 

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from luma_cli.backbone.backbone import LoadedWeights
 from luma_cli.backbone.timm_model import Recipe, build, class_name, source_folder
 from luma_cli.catalogue.rules import ModelRule, load_rules
-from luma_cli.catalogue.weights import SOURCES, local_file
+from luma_cli.catalogue.spec import SOURCES, local_file
 from luma_cli.errors import WeightsError
 
 _MAX_PREFIX = 16  # class and register tokens that a position embedding may hold before its grid

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from luma_cli import files
-from luma_cli.catalogue.index import TimmIndex, load_index
-from luma_cli.catalogue.near import nearest
 from luma_cli.catalogue.pretraining import check_objective
-from luma_cli.catalogue.reading import one_of, require
+from luma_cli.catalogue.reading import nearest, one_of, require
 from luma_cli.catalogue.spec import BackboneSpec, Family
+from luma_cli.catalogue.timm_index import TimmIndex, load_index
 from luma_cli.errors import BadCard
 
 NOT_CARDS = frozenset({"pretraining.toml", "timm_rules.toml"})
@@ -263,3 +262,52 @@ def describe(
         source="import" if card.registered else "timm",
         rule=dict(card.rule),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a card spelling without a dot means; `objective` only for aliases such as `dinov3_b`."""
+
+    card: Card
+    size: CardSize
+    objective: str = ""
+
+
+def meanings() -> Mapping[str, Meaning]:
+    """Every card spelling without a dot, with what it means."""
+    return _meanings(own_folder())
+
+
+@cache
+def _meanings(_own: str) -> Mapping[str, Meaning]:
+    return {
+        spelling: Meaning(card, card.sizes[size], objective)
+        for card in load_cards().values()
+        for spelling, size, objective in spellings(card)
+    }
+
+
+def owner(architecture: str) -> Meaning | None:
+    """The card and size that a timm architecture belongs to, None when no card names it."""
+    return _owners(own_folder()).get(architecture)
+
+
+@cache
+def _owners(_own: str) -> Mapping[str, Meaning]:
+    """A base architecture counts before one listed for a pretraining, that before a variant."""
+    owners: dict[str, Meaning] = {}
+    every = [Meaning(card, size) for card in load_cards().values() for size in card.sizes.values()]
+    for meaning in every:
+        owners.setdefault(meaning.size.timm, meaning)
+    for meaning in every:
+        for architecture in meaning.size.architectures:
+            owners.setdefault(architecture, meaning)
+    return owners
+
+
+def card_names() -> Iterator[str]:
+    """Every name that cards give: sizes and aliases, then each of them with each objective of its size."""
+    for spelling, meaning in meanings().items():
+        yield spelling
+        if not meaning.objective:
+            yield from (f"{spelling}.{objective}" for objective in meaning.size.pretraining)

@@ -20,8 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from luma_cli import files
-from luma_cli.catalogue.near import nearest
-from luma_cli.catalogue.reading import require
+from luma_cli.catalogue.reading import nearest, require
 from luma_cli.errors import BadCard, UnknownName
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import math
 from functools import cache
 from typing import Protocol
 
-from luma_cli.catalogue.block_runs import parse_blocks
+from luma_cli.catalogue.costs import parse_blocks
 from luma_cli.catalogue.heads import (
     FRESH_FFN_RATIO,
     MASK_STRIDE,
@@ -76,7 +76,7 @@ class Facts(Protocol):
 
     @property
     def blocks(self) -> str:
-        """The blocks that queries can read, last first (`catalogue.block_runs`); empty where nobody has looked."""
+        """The blocks that queries can read, last first (`catalogue.costs`); empty where nobody has looked."""
 
     @property
     def no_joint(self) -> str:

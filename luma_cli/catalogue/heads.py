@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from luma_cli.catalogue.block_runs import Block
+from luma_cli.catalogue.costs import Block
 from luma_cli.errors import BuildError, UsageError
 
 HeadName = Literal["luma", "eomt", "linear", "none"]

@@ -13,12 +13,12 @@ from typing import get_args
 
 from luma_cli.catalogue.cards import Card, CardSize, candidates, load_cards, spec_of
 from luma_cli.catalogue.costs import BackboneFacts, load_costs
-from luma_cli.catalogue.index import load_index
 from luma_cli.catalogue.names import expand, resolve
-from luma_cli.catalogue.near import nearest
 from luma_cli.catalogue.pretraining import Objective, load_objectives, objective_named, objective_of
+from luma_cli.catalogue.reading import nearest
 from luma_cli.catalogue.rules import ModelRule, load_rules
 from luma_cli.catalogue.spec import BackboneSpec, Family
+from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import UnknownName
 
 DEFAULT_RESOLUTION = 512

@@ -8,16 +8,16 @@ and gets up to five near names, cards first. A wrong name is never quietly taken
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from luma_cli.catalogue import globs, hints
-from luma_cli.catalogue.cards import describe, spec_of
-from luma_cli.catalogue.index import load_index
+from luma_cli.catalogue.cards import Card, Meaning, card_names, describe, load_cards, meanings, owner, spec_of
 from luma_cli.catalogue.pretraining import objective_named, objective_of
+from luma_cli.catalogue.reading import nearest
 from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.catalogue.spellings import card_names, meanings, owner
+from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import UnknownName
 
 _HUB, _LOCAL = "hf-hub:", "local-dir:"
@@ -43,10 +43,10 @@ def resolve(name: str, *, imported: bool = False) -> BackboneSpec:
     found = _from_card(name) or _from_timm(name) or _from_card_and_tag(name) or _from_loose_spelling(name)
     if found is not None:
         return found
-    if imported and name and not globs.is_glob(name):
+    if imported and name and not is_glob(name):
         architecture, _, tag = name.partition(".")
         return BackboneSpec(name, name, architecture, tag, public_weights=False, source="import")
-    raise UnknownName(hints.unknown(name))
+    raise UnknownName(unknown(name))
 
 
 def expand(patterns: Sequence[str], *, imported: bool = False) -> list[BackboneSpec]:
@@ -56,7 +56,7 @@ def expand(patterns: Sequence[str], *, imported: bool = False) -> list[BackboneS
     """
     found: dict[tuple[str, str], BackboneSpec] = {}
     for pattern in patterns:
-        specs = _matching(pattern) if globs.is_glob(pattern) else [resolve(pattern, imported=imported)]
+        specs = _matching(pattern) if is_glob(pattern) else [resolve(pattern, imported=imported)]
         for spec in specs:
             # Pretrainings without weights share the bare architecture's timm name.
             key = spec.timm_name, "" if spec.tag else spec.pretraining
@@ -133,14 +133,16 @@ def _from_card_and_tag(name: str) -> BackboneSpec | None:
         return None
     size = meaning.size
     names = [f"{one}.{tag}" for one in size.architectures if load_index().has(f"{one}.{tag}")]
-    listed = {timm_name: objective for objective, timm_name in size.pretraining.items()}
-    chosen = [one for one in names if one in listed] or [one for one in names if one == f"{size.timm}.{tag}"] or names
+    chosen_tags = {timm_name: objective for objective, timm_name in size.pretraining.items()}
+    chosen = (
+        [one for one in names if one in chosen_tags] or [one for one in names if one == f"{size.timm}.{tag}"] or names
+    )
     if len(chosen) > 1 or len({_objective(one) for one in names}) > 1:
-        raise UnknownName(f"{name!r} is ambiguous; type one of {hints.listed(names, 5)}")
+        raise UnknownName(f"{name!r} is ambiguous; type one of {listed(names, 5)}")
     if not chosen:
         return None
-    if chosen[0] in listed:
-        return spec_of(meaning.card, size, listed[chosen[0]])
+    if chosen[0] in chosen_tags:
+        return spec_of(meaning.card, size, chosen_tags[chosen[0]])
     return describe(meaning.card, size, chosen[0], chosen[0], _objective(chosen[0]))
 
 
@@ -190,8 +192,139 @@ def _architecture_in(name: str, folder: Path) -> str:
 
 def _matching(pattern: str) -> list[BackboneSpec]:
     """Backbones whose name matches the glob, cards first. Raises UnknownName when none does."""
-    cards = globs.card_matches(pattern)
-    others = globs.timm_matches(pattern, cards)
+    cards = card_matches(pattern)
+    others = timm_matches(pattern, cards)
     if not cards and not others:
-        raise globs.no_match(pattern)
+        raise no_match(pattern)
     return cards + [_timm_spec(name) for name in others]
+
+
+WILDCARDS = frozenset("*?[")
+
+
+def is_glob(pattern: str) -> bool:
+    """Whether `pattern` is a glob rather than a name; a source such as `local-dir:` is always a name."""
+    return ":" not in pattern and bool(WILDCARDS & set(pattern))
+
+
+def card_matches(pattern: str) -> list[BackboneSpec]:
+    """Card backbones whose name matches, in the order of the cards."""
+    found = []
+    for card in load_cards().values():
+        for size in card.sizes.values():
+            for name in _matches(pattern, card.spelling(size.name), size.pretraining):
+                found.append(spec_of(card, size, name.partition(".")[2]))
+    return found
+
+
+def timm_matches(pattern: str, cards: Iterable[BackboneSpec]) -> list[str]:
+    """Names of timm that match, without those that `cards` stand for already."""
+    taken = {spec.timm_name for spec in cards}
+    if "." not in pattern:
+        taken |= {spec.architecture for spec in cards}
+    entries = load_index().entries.items()
+    names = (name for architecture, entry in entries for name in _matches(pattern, architecture, entry.tags))
+    return [name for name in names if name not in taken]
+
+
+def no_match(pattern: str) -> UnknownName:
+    """The error for a glob that matches nothing."""
+    return UnknownName(f"no card and no timm name matches {pattern!r}; {near_hint(pattern.strip('*?'))}")
+
+
+def _matches(pattern: str, stem: str, suffixes: Iterable[str]) -> Iterator[str]:
+    if "." not in pattern and fnmatchcase(stem, pattern):
+        yield stem
+    else:
+        yield from (f"{stem}.{suffix}" for suffix in suffixes if fnmatchcase(f"{stem}.{suffix}", pattern))
+
+
+_NUM_NEAR = 5
+_NUM_LISTED = 20
+
+
+def unknown(name: str) -> str:
+    """One line: what was given, what was expected, what to type next."""
+    stem, dot, suffix = name.partition(".")
+    if not name:
+        return "a backbone needs a name; try vit_b, convnext_b, swin_t or see `luma list`"
+    if stem in load_cards():
+        return f"{name!r} is a family; choose a size: {listed(_sizes(load_cards()[stem]), _NUM_NEAR)}"
+    if dot and stem in meanings():
+        return _no_such_pretraining(stem, suffix, meanings()[stem])
+    if dot and load_index().has(stem):
+        return _no_such_tag(stem, suffix)
+    return f"no card and no timm model is named {name!r}; {near_hint(name)}"
+
+
+def near_hint(name: str) -> str:
+    """The question that names what is near, or where to look when nothing is."""
+    near = near_names(name)
+    return f"did you mean {listed(near)}?" if near else "see `luma list`"
+
+
+def near_names(name: str) -> list[str]:
+    """At most five spellings near to `name`, cards first, then timm; one spelling for each thing meant."""
+    cards: dict[tuple[str, str, str], str] = {}
+    for spelling in nearest(name, _spellings(name), 4 * _NUM_NEAR):
+        cards.setdefault(_target(spelling), spelling)
+    return [*cards.values(), *nearest(name, _timm_names(name), _NUM_NEAR)][:_NUM_NEAR]
+
+
+def listed(names: Sequence[str], limit: int = _NUM_LISTED) -> str:
+    """The names with commas, and how many more there are beyond `limit`."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _target(spelling: str) -> tuple[str, str, str]:
+    stem, _, objective = spelling.partition(".")
+    meaning = meanings()[stem]
+    return meaning.card.name, meaning.size.name, objective or meaning.objective
+
+
+def _spellings(name: str) -> Iterable[str]:
+    """The card names worth comparing: all sizes or, for a name with a dot, the objectives of those near to its stem."""
+    stem, dot, _ = name.partition(".")
+    if not dot:
+        return meanings()
+    sizes = {spelling: meaning.size for spelling, meaning in meanings().items() if not meaning.objective}
+    near = nearest(stem, sizes, 2 * _NUM_NEAR)
+    return [f"{spelling}.{objective}" for spelling in near for objective in sizes[spelling].pretraining]
+
+
+def _timm_names(name: str) -> Iterable[str]:
+    """The timm names worth comparing: all architectures or, with a dot, the tags of those near to the stem."""
+    entries = load_index().entries
+    stem, dot, _ = name.partition(".")
+    if not dot:
+        return entries
+    near = nearest(stem, entries, 4 * _NUM_NEAR)
+    return [f"{architecture}.{tag}" for architecture in near for tag in entries[architecture].tags]
+
+
+def _sizes(card: Card) -> list[str]:
+    return [card.spelling(size) for size in card.sizes]
+
+
+def _no_such_pretraining(stem: str, suffix: str, meaning: Meaning) -> str:
+    card, size = meaning.card, meaning.size
+    if meaning.objective:
+        means = card.spelling(size.name, meaning.objective)
+        return f"{stem} already means {means}; for another pretraining type {card.spelling(size.name)}.PRETRAINING"
+    near = nearest(suffix, size.pretraining, len(size.pretraining))
+    here = [f"{stem}.{objective}" for objective in dict.fromkeys((*near, *size.pretraining))]
+    if not suffix:
+        return f"{stem}. needs a pretraining after its dot; it has {listed(here)}"
+    told = f"{stem} has no pretraining or tag {suffix!r}; it has {listed(here)}"
+    wanted = objective_named(suffix)
+    if wanted is None:
+        return told
+    others = [card.spelling(one.name, wanted.name) for one in card.sizes.values() if one.pretraining.get(wanted.name)]
+    return f"{told}; {wanted.name} exists for {listed(others)}" if others else told
+
+
+def _no_such_tag(architecture: str, tag: str) -> str:
+    tags = [f"{architecture}.{one}" for one in load_index().entries[architecture].tags]
+    has = f"it has {listed(tags)}" if tags else f"it has none, type {architecture} alone"
+    return f"timm has no weights {tag!r} for {architecture}; {has}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from luma_cli.catalogue.index_entry import Entry
+from luma_cli.catalogue.spec import Entry
 
 PATCH_SIZE, INPUT_SIZE = 16, 224
 MODULE = "entrypoints"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from luma_cli.catalogue.near import nearest
 from luma_cli.errors import BadCard
 
 _TYPE_NAMES = {str: "text", bool: "true or false", list: "a list of texts", dict: "a table"}
@@ -38,3 +39,53 @@ def one_of(where: str, what: str, value: str, known: Collection[str]) -> str:
     near = nearest(value, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
     raise BadCard(f"{where}: unknown {what} {value!r}; {hint}")
+
+
+_PARTS = re.compile(r"[_.\-/: ]+")
+_FAR = 0.4
+
+
+def distance(left: str, right: str) -> int:
+    """Edits (insert, delete, replace, swap of neighbours) that turn `left` into `right`.
+
+    >>> distance("swni_t", "swin_t")
+    1
+    """
+    before, row = [0] * (len(right) + 1), list(range(len(right) + 1))
+    for i, a in enumerate(left, 1):
+        last, row = row, [i]
+        for j, b in enumerate(right, 1):
+            best = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == right[j - 2] and left[i - 2] == b:
+                best = min(best, before[j - 2] + 1)
+            row.append(best)
+        before = last
+    return row[-1]
+
+
+def nearest(spelling: str, known: Iterable[str], limit: int = 5) -> list[str]:
+    """At most `limit` of `known` that are near to `spelling`, nearest first, ties in alphabetical order.
+
+    What follows a slash may be the whole name (`timm/vit_base_patch16_224`).
+    """
+    whole = spelling.lower()
+    wanted = {whole, whole.rpartition("/")[2] or whole}
+    scored = ((min(_remoteness(text, candidate.lower()) for text in wanted), candidate) for candidate in known)
+    return [candidate for score, candidate in sorted(pair for pair in scored if pair[0] <= _FAR)][:limit]
+
+
+def _remoteness(wanted: str, candidate: str) -> float:
+    """0 when equal, 1 when nothing is shared: half from the whole spelling, half from its parts."""
+    parts, others = _PARTS.split(wanted), _PARTS.split(candidate)
+    apart = [min(_part_remoteness(part, other) for other in others) for part in parts]
+    apart[0] = _part_remoteness(parts[0], others[0])
+    by_part = (sum(apart) + apart[0]) / (len(apart) + 1)
+    if 0.5 * by_part > _FAR:
+        return 1.0
+    return 0.5 * by_part + 0.5 * distance(wanted, candidate) / max(len(wanted), len(candidate), 1)
+
+
+@lru_cache(maxsize=1 << 14)
+def _part_remoteness(part: str, other: str) -> float:
+    """Of two parts alone; remembered, because timm's names share most of theirs."""
+    return distance(part, other) / max(len(part), len(other), 1)

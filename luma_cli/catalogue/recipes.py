@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from luma_cli import files
-from luma_cli.catalogue.near import nearest
+from luma_cli.catalogue.reading import nearest
 from luma_cli.errors import BadRecipe
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+from luma_cli.errors import WeightsError
 
 Family = Literal["isotropic", "hierarchical", "convolutional", "hybrid", "moe", "unknown"]
 Source = Literal["timm", "hf-hub", "local-dir", "import"]
@@ -35,3 +39,42 @@ class BackboneSpec:
     public_weights: bool = True
     source: Source = "timm"
     rule: dict[str, Any] = field(default_factory=dict)
+
+
+WORDS = ("random", "pretrained")
+SOURCES = ("local-dir:", "hf-hub:")
+
+
+def names_a_file(weights: str) -> bool:
+    """Whether `weights` is a path, neither a word nor a source."""
+    return weights not in WORDS and not weights.startswith(SOURCES)
+
+
+def local_file(weights: str) -> Path:
+    """The file that `weights` names. Raises WeightsError when it is not there."""
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        raise WeightsError(f"weights {weights!r} is a folder; give a file in it, or local-dir:{weights}")
+    if not path.is_file():
+        raise WeightsError(
+            f"weights {weights!r}: no such file; expected random, pretrained, a file or local-dir:FOLDER"
+        )
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One architecture, of timm or our own.
+
+    cls: the model class as `module.Class`, the key of the rule table.
+    tags: tag -> licence, only those with weights to fetch.
+    default_tag: what timm takes for the bare name, empty when it has no weights. input_size: pixels of its default
+    configuration, 0 when it has none.
+    """
+
+    architecture: str
+    module: str
+    cls: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    default_tag: str = ""
+    input_size: int = 0

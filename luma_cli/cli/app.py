@@ -118,7 +118,7 @@ def _start(context: typer.Context) -> None:
 
 
 def _announce_index() -> None:
-    from luma_cli.catalogue.index import is_current
+    from luma_cli.catalogue.timm_index import is_current
 
     if not is_current():
         print("luma: indexing the installed timm, once, about 10 s", file=sys.stderr)

@@ -92,7 +92,7 @@ def query(
 ) -> None:
     """Run one read-only SQL statement and print its rows."""
     from luma_cli.report.rows import print_rows
-    from luma_cli.store.query import query as ask
+    from luma_cli.store.inspection import query as ask
 
     with ask(sql, database) as answer:
         print_rows(answer.columns, answer.rows, sys.stdout, as_json)

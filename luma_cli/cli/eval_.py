@@ -16,7 +16,7 @@ from luma_cli.cli.options import Database, Json, one_form
 if TYPE_CHECKING:
     from luma_cli.data.split import Split
     from luma_cli.evaluate.evaluation import EvalSettings
-    from luma_cli.store.run_records import EvaluationRecord
+    from luma_cli.store.records import EvaluationRecord
     from luma_cli.train.restore import Restored
 
 
@@ -159,7 +159,7 @@ def _keep(record: EvaluationRecord, database: Path | None) -> None:
     from contextlib import closing
 
     from luma_cli.store.database import open_write
-    from luma_cli.store.evaluations import save_evaluation
+    from luma_cli.store.runs import save_evaluation
 
     with closing(open_write(database)) as db:
         save_evaluation(db, record)

@@ -15,9 +15,8 @@ from luma_cli.cli.options import Database, Json
 from luma_cli.errors import NoAnswer, StoreError, UnknownName, UsageError
 
 if TYPE_CHECKING:
-    from luma_cli.evidence.evidence import Evidence
-    from luma_cli.evidence.miou_scale import MiouScale, Unclear
-    from luma_cli.evidence.selection import Selection
+    from luma_cli.evidence.evidence import Evidence, Selection
+    from luma_cli.evidence.imported import MiouScale, Unclear
 
 app = typer.Typer(cls=ListUnlessNamed, help="Results: list, show, import, export, rm. Without a command: list.")
 
@@ -119,8 +118,7 @@ def import_file(
     as_json: Json = False,
 ) -> None:
     """Take in the results of a file. Says which rows it rejected and why; exit code 1 when none was accepted."""
-    from luma_cli.evidence.imported import examine, keep, read_file
-    from luma_cli.evidence.miou_scale import unclear
+    from luma_cli.evidence.imported import examine, keep, read_file, unclear
     from luma_cli.evidence.table import load_evidence
     from luma_cli.report.evidence import import_json, import_lines
 
@@ -227,7 +225,7 @@ def _selection(
     doubtful: bool | None,
     imported: bool,
 ) -> Selection:
-    from luma_cli.evidence.selection import Selection
+    from luma_cli.evidence.evidence import Selection
 
     return Selection(
         dataset=dataset,

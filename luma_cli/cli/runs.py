@@ -125,9 +125,8 @@ def _kept(run_id: str, database: Path | None) -> tuple[Any, Any, list[dict[str, 
     """Curves, evaluations and costs of a run in the database."""
     from luma_cli.report.run_sheet import COSTS
     from luma_cli.store import database as files
-    from luma_cli.store.evaluations import evaluations
     from luma_cli.store.profiles import select_rows
-    from luma_cli.store.runs import curves
+    from luma_cli.store.runs import curves, evaluations
 
     connection = files.open_read(database)
     if connection is None:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luma_cli.catalogue.datasets import DatasetCard, Labels, LabelTable, SplitCard
-from luma_cli.catalogue.near import nearest
+from luma_cli.catalogue.reading import nearest
 from luma_cli.data.decode import decode_image, decode_labels, image_size
 from luma_cli.data.source import Root, Source, missing_folder, reading
 from luma_cli.errors import BadSample, DataError, UnknownName

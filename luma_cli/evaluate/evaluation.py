@@ -47,7 +47,7 @@ from luma_cli.evaluate.metrics import (
     scores,
 )
 from luma_cli.head.segmenter import Segmenter
-from luma_cli.store.run_records import ClassScore, EvaluationRecord, ImageScore
+from luma_cli.store.records import ClassScore, EvaluationRecord, ImageScore
 
 
 @dataclass(frozen=True, slots=True)

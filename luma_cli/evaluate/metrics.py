@@ -28,7 +28,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from luma_cli.catalogue.datasets import IGNORED, Labels
 from luma_cli.errors import BadSample
-from luma_cli.store.run_records import ImageScore
+from luma_cli.store.records import ImageScore
 
 Absent = Literal["skip", "zero"]
 Matrix = NDArray[np.int64]

@@ -8,9 +8,12 @@ distinction as a value, and nothing in this package ranks rows of two scales tog
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from luma_cli import files
@@ -209,3 +212,136 @@ def to_row(evidence: Evidence) -> dict[str, str]:
 def load_reference() -> list[Evidence]:
     """The shipped rows: published results, with LUMA's one figure among them."""
     return read_evidence(reference_path())
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Filters that must all hold; empty ones do not count. Texts are compared without regard to case.
+
+    dataset, head, pretraining, provenance, regime: the whole word. backbone: part of the name, or of the timm name.
+    source: part of it. doubtful: only rows that are (True) or are not (False). imported: only such rows.
+    """
+
+    dataset: str = ""
+    head: str = ""
+    backbone: str = ""
+    pretraining: str = ""
+    provenance: str = ""
+    regime: str = ""
+    source: str = ""
+    doubtful: bool | None = None
+    imported: bool = False
+
+    def of(self, rows: Iterable[Evidence]) -> list[Evidence]:
+        """The rows for which every filter holds, in their order."""
+        return [row for row in rows if self._holds(row)]
+
+    def _holds(self, row: Evidence) -> bool:
+        whole = ("dataset", "head", "pretraining", "provenance", "regime")
+        if any(_differs(getattr(self, name), getattr(row, name)) for name in whole):
+            return False
+        if self.backbone and self.backbone.lower() not in f"{row.backbone}\n{row.timm}".lower():
+            return False
+        if self.source and self.source.lower() not in row.source.lower():
+            return False
+        if self.imported and not row.id.startswith("imp-"):
+            return False
+        return self.doubtful is None or self.doubtful == bool(row.doubtful)
+
+
+def _differs(asked: str, value: str) -> bool:
+    return bool(asked) and asked.lower() != value.lower()
+
+
+# Two trainings of one model differ by less: seeds by about 0.3 points, a source's two tables by rounding.
+TOLERANCE_POINTS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Rows of one model, protocol and source whose mIoU is more than one point apart."""
+
+    rows: tuple[Evidence, ...]
+
+    @property
+    def text(self) -> str:
+        """e.g. `vit_b, EoMT, ..., 512x512 (my table): 48.1 and 51.3 mIoU`."""
+        first = self.rows[0]
+        figures = " and ".join(f"{value:.4g}" for value in sorted({row.miou_percent for row in self.rows}))
+        return f"{first.backbone}, {first.scale.label}, {first.size} ({first.source}): {figures} mIoU"
+
+
+def contradictions(rows: Sequence[Evidence]) -> list[Contradiction]:
+    """Every group of `rows` that cannot all be right, in the order of its first row."""
+    groups: dict[object, list[Evidence]] = defaultdict(list)
+    for row in rows:
+        groups[_subject(row)].append(row)
+    return [Contradiction(tuple(group)) for group in groups.values() if _spread_points(group) > TOLERANCE_POINTS]
+
+
+def marked(rows: Sequence[Evidence], beside: Sequence[Evidence] = ()) -> list[Evidence]:
+    """`rows`, those doubtful that contradict another of them or one of `beside`, which stay as they are."""
+    doubts: dict[str, str] = {}
+    for contradiction in contradictions([*rows, *beside]):
+        for row in contradiction.rows:
+            others = sorted({f"{other.miou_percent:.4g}" for other in contradiction.rows if other is not row})
+            doubts[row.id] = f"the same source also has {', '.join(others)} mIoU for it"
+    return [
+        replace(row, doubtful="; ".join(filter(None, (row.doubtful, doubts[row.id])))) if row.id in doubts else row
+        for row in rows
+    ]
+
+
+def _subject(row: Evidence) -> tuple[object, ...]:
+    model = (row.backbone, row.pretraining, row.pretraining_raw, row.pretraining_data, row.extra_data)
+    return (*model, row.height, row.width, row.scale, row.schedule, row.source)
+
+
+def _spread_points(group: Sequence[Evidence]) -> float:
+    figures = [row.miou_percent for row in group]
+    return max(figures) - min(figures)
+
+
+_COLUMNS = ["timm", "img_size", "top1_percent"]
+
+
+def table_path() -> Path:
+    """The shipped table, one row per checkpoint and evaluation size."""
+    return files.root() / "profiles" / "reference" / "imagenet_top1.csv"
+
+
+@cache
+def top1_percent() -> Mapping[str, float]:
+    """Top-1 in percent by timm name with its tag, at the smallest size published: the size of training, mostly.
+
+    Larger sizes are test-time upscaling, which moves checkpoints of one architecture apart by their schedule.
+
+    >>> round(top1_percent()["resnet50.a1_in1k"], 1)
+    80.4
+    """
+    return MappingProxyType(read_top1(table_path()))
+
+
+def read_top1(path: Path) -> dict[str, float]:
+    """The table at `path`. Raises BadCard, naming file and line, for a column or number that does not parse."""
+    best: dict[str, tuple[int, float]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        if next(reader, []) != _COLUMNS:
+            raise BadCard(f"{path}: the first line is not {','.join(_COLUMNS)}; restore the file")
+        for line, row in enumerate(reader, start=2):
+            name, side, top1 = _row(path, line, row)
+            if name not in best or side < best[name][0]:
+                best[name] = (side, top1)
+    return {name: top1 for name, (_, top1) in best.items()}
+
+
+def _row(path: Path, line: int, row: list[str]) -> tuple[str, int, float]:
+    try:
+        name, side, top1 = row
+        found = name, int(side), float(top1)
+    except ValueError as error:
+        raise BadCard(f"{path}, line {line}: {row} is not a name, a size and a percentage") from error
+    if not 0 < found[2] < 100:
+        raise BadCard(f"{path}, line {line}: top-1 is {top1}, expected a percentage")
+    return found

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from luma_cli.catalogue.index import load_index
-from luma_cli.catalogue.near import nearest
-from luma_cli.errors import UsageError
-from luma_cli.evidence import miou_scale
+from luma_cli.catalogue.cards import candidates
+from luma_cli.catalogue.pretraining import objective_named
+from luma_cli.catalogue.reading import nearest
+from luma_cli.catalogue.spec import BackboneSpec, Family
+from luma_cli.catalogue.timm_index import TimmIndex, load_index
+from luma_cli.errors import BadCard, UsageError
+from luma_cli.evidence import cleaning
 from luma_cli.evidence.cleaning import OTHER
-from luma_cli.evidence.contradictions import Contradiction, contradictions
-from luma_cli.evidence.evidence import COLUMNS, DATASET_TITLES, Evidence
-from luma_cli.evidence.imported_row import KNOWN, NEEDED, Reading, cards, evidence_of
-from luma_cli.evidence.miou_scale import MiouScale
-from luma_cli.evidence.reference import RAW_COLUMNS
-from luma_cli.evidence.table_file import TableFile, read_table
+from luma_cli.evidence.evidence import (
+    COLUMNS,
+    DATASET_TITLES,
+    Contradiction,
+    Evidence,
+    Provenance,
+    Regime,
+    Trust,
+    contradictions,
+    of_row,
+)
+from luma_cli.evidence.reference import RAW_COLUMNS, cleaned_row
 from luma_cli.store import database as files
-from luma_cli.store.evidence_rows import content_hash, id_of, remove_evidence, save_evidence
+from luma_cli.store.evidence import content_hash, id_of, remove_evidence, save_evidence
 
 _KEPT = {*COLUMNS, "miou", "resolution", "gflops"}
 
@@ -76,7 +89,7 @@ def examine(table: TableFile, known: Sequence[Evidence], scale: MiouScale | None
 
     Raises UsageError when figures may be percent or fractions and `scale` does not say.
     """
-    if scale is None and (question := miou_scale.unclear(table)) is not None:
+    if scale is None and (question := unclear(table)) is not None:
         raise UsageError(f"{table.path}: {question.text}; add --scale fraction or --scale percent")
     reading = Reading(table.path.name, load_index(), cards(), scale, table.decimal_comma)
     rows: dict[Evidence, Evidence] = {}
@@ -164,3 +177,402 @@ def remove(rows: Sequence[Evidence], database: Path | None = None) -> int:
 
 def _values(row: Evidence) -> dict[str, Any]:
     return {name: getattr(row, name) for name in COLUMNS}
+
+
+KNOWN = frozenset({*COLUMNS, *RAW_COLUMNS})
+NEEDED = ("dataset", "backbone")
+_EVALS = {
+    **dict.fromkeys(("", "not stated", "unknown"), ""),
+    **dict.fromkeys(("single-scale", "single scale", "single", "ss"), "single-scale"),
+    **dict.fromkeys(("ms+flip", "multi-scale", "multi scale", "multi", "ms", "tta"), "ms+flip"),
+}
+_PROVENANCES: Mapping[str, Provenance] = {
+    **dict.fromkeys(("own run", "own"), "own run"),
+    **dict.fromkeys(("published luma", "luma"), "published LUMA"),
+    **dict.fromkeys(("other head", "other"), "other head"),
+}
+_NUMBERS = ("params_m", "gflops", "gflops_published", "seeds", "height", "width")
+_WHOLE = frozenset({"seeds", "height", "width"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a file is read: its name, for rows without a source; what figures of at most 1 are; timm's index; the cards.
+
+    cards: by spelling of each candidate, e.g. `vit_b.dinov3`.
+    """
+
+    file: str
+    index: TimmIndex
+    cards: Mapping[str, BackboneSpec]
+    scale: MiouScale | None = None
+    decimal_comma: bool = False
+
+
+def cards() -> dict[str, BackboneSpec]:
+    """Every candidate of the cards by its spelling."""
+    return {spec.name: spec for spec in candidates()}
+
+
+def evidence_of(record: Record, reading: Reading) -> Evidence:
+    """The row, without an id. Raises ValueError that says why it is not taken in."""
+    if record.fault:
+        raise ValueError(record.fault)
+    cells = {name: _number(name, cell, reading) for name, cell in record.cells.items()}
+    if missing := [name for name in NEEDED if not cells.get(name)]:
+        raise ValueError(f"{missing[0]} is empty")
+    miou = in_percent(miou_cell(record), reading.scale, reading.decimal_comma)
+    cells |= {"dataset": cells["dataset"].lower(), "split": cells.get("split") or "val"}
+    cells |= {"eval": _eval(cells.get("eval", "")), "source": cells.get("source") or f"imported from {reading.file}"}
+    whole = set(COLUMNS) <= cells.keys()
+    return _ours(cells, miou) if whole else _theirs(cells, miou, reading)
+
+
+def _number(name: str, cell: str, reading: Reading) -> str:
+    """The cell, a number in our spelling. Raises ValueError for a number column that is none."""
+    if name not in _NUMBERS or not cell:
+        return cell
+    text = cell.replace(",", ".") if reading.decimal_comma else cell
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise ValueError(f"{name} is {cell[:40]!r}, expected a number") from error
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} is {cell!r}, expected a number above 0")
+    if name in _WHOLE and value != int(value):
+        raise ValueError(f"{name} is {cell!r}, expected a whole number")
+    return str(int(value)) if name in _WHOLE else text
+
+
+def _eval(cell: str) -> str:
+    try:
+        return _EVALS[cell.lower()]
+    except KeyError as error:
+        raise ValueError(f"eval is {cell[:40]!r}, expected single-scale, ms+flip or nothing") from error
+
+
+def _ours(cells: Mapping[str, str], miou: float) -> Evidence:
+    """A row with all of our columns, as `luma evidence export` writes it: taken as it stands."""
+    texts = {name: cells[name] for name in COLUMNS} | {"id": "", "miou_percent": repr(miou)}
+    for name, allowed in (
+        ("provenance", get_args(Provenance)),
+        ("trust", get_args(Trust)),
+        ("regime", get_args(Regime)),
+    ):
+        if texts[name] not in allowed:
+            raise ValueError(f"{name} is {texts[name][:40]!r}, expected one of {', '.join(allowed)}")
+    try:
+        row = of_row("the row", texts)
+    except BadCard as error:
+        raise ValueError(str(error)) from error
+    if objective_named(row.pretraining) is None and row.pretraining not in ("", cleaning.OTHER):
+        return replace(row, pretraining=cleaning.OTHER, pretraining_raw=row.pretraining_raw or row.pretraining)
+    return row
+
+
+def _theirs(cells: Mapping[str, str], miou: float, reading: Reading) -> Evidence:
+    """A row with some columns, cleaned as the published table is."""
+    raw = {name: cells.get(name, "") for name in RAW_COLUMNS}
+    raw |= {"miou": repr(miou), "resolution": raw["resolution"].removesuffix(".0") or _size(cells)}
+    raw |= {"pretraining": raw["pretraining"] or cells.get("pretraining_raw", "")}
+    raw |= {"gflops": raw["gflops"] or cells.get("gflops_published", "")}
+    row = cleaned_row("", raw, reading.index)
+    row = replace(row, **_objective(row), **_stated(cells))
+    row = replace(row, **_of_card(row, reading))
+    return replace(row, family=_family(row, reading))
+
+
+def _size(cells: Mapping[str, str]) -> str:
+    height, width = cells.get("height", ""), cells.get("width", "")
+    return f"{height}x{width}" if height and width else height or width
+
+
+def _objective(row: Evidence) -> dict[str, Any]:
+    """An objective that is printed by our own name is that one; nothing stated is nothing known."""
+    named = objective_named(row.pretraining_raw.lower())
+    if row.pretraining == cleaning.OTHER and named is not None:
+        return {"pretraining": named.name}
+    if row.pretraining == cleaning.OTHER and row.pretraining_raw:
+        return {"pretraining": cleaning.supervised(row.pretraining_raw, row.pretraining_data, row.backbone)}
+    return {} if row.pretraining_raw or row.pretraining != cleaning.OTHER else {"pretraining": ""}
+
+
+def _stated(cells: Mapping[str, str]) -> dict[str, Any]:
+    """Columns of ours that the file states itself."""
+    stated: dict[str, Any] = {
+        name: cells[name] for name in ("recipe", "extra_data", "remarks", "doubtful") if cells.get(name)
+    }
+    for name, allowed in (("regime", get_args(Regime)), ("trust", get_args(Trust))):
+        if cells.get(name):
+            stated[name] = _one_of(name, cells[name], {each: each for each in allowed})
+    if cells.get("provenance"):
+        stated["provenance"] = _one_of("provenance", cells["provenance"], _PROVENANCES)
+    if cells.get("seeds"):
+        stated["seeds"] = int(cells["seeds"])
+    return stated
+
+
+def _one_of(name: str, cell: str, allowed: Mapping[str, str]) -> str:
+    try:
+        return allowed[cell.lower()]
+    except KeyError as error:
+        choices = ", ".join(dict.fromkeys(allowed.values()))
+        raise ValueError(f"{name} is {cell[:40]!r}, expected one of {choices}") from error
+
+
+def _of_card(row: Evidence, reading: Reading) -> dict[str, Any]:
+    """What a spelling of the cards means: `vit_b.dinov3`, or `vit_b` with the objective dinov3."""
+    if row.in_timm != "no":
+        return {}
+    spec = reading.cards.get(row.backbone) or reading.cards.get(f"{row.backbone}.{row.pretraining}")
+    if spec is None:
+        return {}
+    named = {"timm": spec.timm_name, "architecture": spec.architecture, "in_timm": "tag" if spec.tag else "arch"}
+    return named if row.pretraining else {**named, "pretraining": spec.pretraining}
+
+
+def _family(row: Evidence, reading: Reading) -> str:
+    for spec in reading.cards.values():
+        if row.architecture and spec.architecture == row.architecture:
+            return spec.family
+    return row.family.lower() if row.family.lower() in get_args(Family) else ""
+
+
+# The shipped 985 rows take 0.4 MB.
+MOST_BYTES = 50_000_000
+_DELIMITERS = (",", ";", "\t", "|")
+_BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
+_CHARACTERS_OF_A_CELL = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of a file: its number after the heading, the line that it ends on, its cells by column.
+
+    fault: why it cannot be read, empty when it can.
+    """
+
+    row: int
+    line: int
+    cells: Mapping[str, str]
+    fault: str = ""
+
+    @property
+    def where(self) -> str:
+        """e.g. `row 3 (line 4)`."""
+        return f"row {self.row} (line {self.line})"
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """A file that was read. decimal_comma: whether `48,1` is a number, as where cells are separated by semicolons."""
+
+    path: Path
+    columns: tuple[str, ...]
+    records: tuple[Record, ...]
+    decimal_comma: bool = False
+
+
+def read_table(path: Path, known: Collection[str]) -> TableFile:
+    """Every record of the file. `known` are columns that a heading may have; the separator is what finds most of them.
+
+    Raises UsageError for a file that is none, is empty, too large, not text, or whose heading has no known column.
+    """
+    text = _text(path)
+    if text.lstrip()[:1] in ("{", "["):
+        return _json_table(path, text)
+    delimiter = max(_DELIMITERS, key=lambda each: len(set(_heading(text, each)) & set(known)))
+    columns = _heading(text, delimiter)
+    if not set(columns) & set(known):
+        raise UsageError(
+            f"{path}: the heading {' '.join(text.split())[:60]!r} has no column that luma knows; expected names such "
+            "as dataset, backbone, miou separated by commas, semicolons or tabs"
+        )
+    if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
+        raise UsageError(f"{path}: column {twice[0]!r} is there twice; leave one out")
+    return TableFile(path, columns, tuple(_records(text, delimiter, columns)), decimal_comma=delimiter == ";")
+
+
+def _text(path: Path) -> str:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, expected a CSV or JSON file of results")
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UsageError(
+                f"{path} has {size / 1e6:,.0f} MB, expected at most {MOST_BYTES / 1e6:.0f} MB; split the file"
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}; name a CSV or JSON file") from error
+    if not data.strip():
+        raise UsageError(f"{path} is empty, expected a heading and a row for each result")
+    encoding = next((name for bom, name in _BOMS if data.startswith(bom)), "utf-8")
+    if encoding != "utf-16" and b"\0" in data:
+        raise UsageError(f"{path} is a binary file, expected CSV or JSON text")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is not {encoding} text (byte {error.start}): save it as `CSV UTF-8` and import that"
+        ) from error
+
+
+def column(name: str) -> str:
+    """A heading in our spelling: `mIoU` is `miou`, `Pretraining data` is `pretraining_data`."""
+    return "_".join(name.lower().split())
+
+
+def _heading(text: str, delimiter: str) -> tuple[str, ...]:
+    try:
+        return tuple(column(name) for name in next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), []))
+    except csv.Error:
+        return ()
+
+
+def _records(text: str, delimiter: str, columns: tuple[str, ...]) -> Iterator[Record]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    next(reader)
+    row = 0
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row += 1
+            yield Record(row, reader.line_num, {}, f"is not valid CSV: {error}")
+            continue
+        if any(cell.strip() for cell in cells):
+            row += 1
+            yield _record(row, reader.line_num, cells, columns)
+
+
+def _record(row: int, line: int, cells: list[str], columns: tuple[str, ...]) -> Record:
+    while len(cells) > len(columns) and not cells[-1].strip():  # spreadsheets add empty cells
+        cells = cells[:-1]
+    if len(cells) != len(columns):
+        return Record(row, line, {}, f"has {len(cells)} cells, the heading {len(columns)}")
+    return _checked(row, line, dict(zip(columns, cells, strict=True)))
+
+
+def _checked(row: int, line: int, cells: Mapping[str, str]) -> Record:
+    """The record with blanks and line breaks as one blank; what a terminal would obey is left out."""
+    plain = {name: "".join(filter(str.isprintable, " ".join(cell.split()))) for name, cell in cells.items()}
+    long = [name for name, cell in plain.items() if len(cell) > _CHARACTERS_OF_A_CELL]
+    if long:
+        said = f"{long[0]} has {len(plain[long[0]]):,} characters, expected at most {_CHARACTERS_OF_A_CELL:,}"
+        return Record(row, line, {}, said)
+    return Record(row, line, plain)
+
+
+def _json_table(path: Path, text: str) -> TableFile:
+    """JSON lines, a list of objects, or what `luma evidence list --json` prints."""
+    try:
+        whole = json.loads(text)
+        rows = whole.get("evidence", [whole]) if isinstance(whole, dict) else whole
+        rows = rows if isinstance(rows, list) else [rows]
+        found = [_json_record(number, number, value) for number, value in enumerate(rows, start=1)]
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply, expected a list of objects with the columns as keys") from error
+    except json.JSONDecodeError:
+        lines = [(line, content) for line, content in enumerate(text.splitlines(), start=1) if content.strip()]
+        found = [_json_line(row, line, content) for row, (line, content) in enumerate(lines, start=1)]
+    columns = tuple(dict.fromkeys(name for record in found for name in record.cells))
+    return TableFile(path, columns, tuple(found))
+
+
+def _json_line(row: int, line: int, content: str) -> Record:
+    try:
+        return _json_record(row, line, json.loads(content))
+    except (json.JSONDecodeError, RecursionError) as error:
+        return Record(row, line, {}, f"is not valid JSON: {error}")
+
+
+def _json_record(row: int, line: int, value: Any) -> Record:
+    if not isinstance(value, dict):
+        return Record(row, line, {}, f"is {type(value).__name__} in JSON, expected an object with the columns as keys")
+    nested = [name for name, cell in value.items() if isinstance(cell, dict | list | bool)]
+    if nested:
+        return Record(row, line, {}, f"{nested[0]} is {json.dumps(value[nested[0]])[:40]}, expected text or a number")
+    return _checked(row, line, {column(name): "" if cell is None else str(cell) for name, cell in value.items()})
+
+
+MiouScale = Literal["percent", "fraction"]
+_MIOU_COLUMNS = ("miou_percent", "miou")
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """Figures of at most 1, which may be fractions: how many of the file's figures, and the first with its row."""
+
+    small: int
+    figures: int
+    example: float
+    where: str
+
+    @property
+    def text(self) -> str:
+        """What was found, and what the two readings mean."""
+        mixed = f"{self.small} of {self.figures}" if self.small < self.figures else f"all {self.figures}"
+        return (
+            f"{mixed} mIoU figures are at most 1, the first {self.example:g} in {self.where}: a fraction is "
+            f"{100 * self.example:g} percent, a percentage stays {self.example:g} percent"
+        )
+
+
+def figure(text: str, decimal_comma: bool = False) -> tuple[float, bool]:
+    """The number of a cell and whether it has a percent sign.
+
+    Raises ValueError that says what is wrong with it.
+
+    >>> figure("48.1"), figure("48,1 %", decimal_comma=True)
+    ((48.1, False), (48.1, True))
+    """
+    bare = text.removesuffix("%").strip()
+    if not bare:
+        raise ValueError("mIoU is empty")
+    try:
+        value = float(bare.replace(",", ".") if decimal_comma else bare)
+    except ValueError as error:
+        raise ValueError(f"mIoU is {text[:40]!r}, expected a number") from error
+    if not math.isfinite(value):
+        raise ValueError(f"mIoU is {text!r}, expected a finite number")
+    return value, text.endswith("%")
+
+
+def unclear(table: TableFile) -> Unclear | None:
+    """What has to be asked before the file can be read; None when every figure can only be in percent."""
+    figures = [(value, record) for record in table.records if (value := _bare(record, table.decimal_comma))]
+    small = [(value, record) for value, record in figures if value <= 1]
+    if not small:
+        return None
+    value, record = small[0]
+    return Unclear(len(small), len(figures), value, record.where)
+
+
+def in_percent(text: str, scale: MiouScale | None, decimal_comma: bool) -> float:
+    """MIoU in percent. With `scale` fraction, figures of at most 1 without a percent sign are fractions.
+
+    Raises ValueError for what is no mIoU.
+    """
+    value, signed = figure(text, decimal_comma)
+    if scale == "fraction" and not signed and value <= 1:
+        value = round(100 * value, 10)
+    if not 0 < value < 100:
+        raise ValueError(f"mIoU is {value:g} percent, expected between 0 and 100")
+    return value
+
+
+def miou_cell(record: Record) -> str:
+    """The cell with the mIoU."""
+    return next((record.cells[name] for name in _MIOU_COLUMNS if record.cells.get(name)), "")
+
+
+def _bare(record: Record, decimal_comma: bool) -> float | None:
+    """The figure if it is above 0 and has no percent sign."""
+    try:
+        value, signed = figure(miou_cell(record), decimal_comma)
+    except ValueError:
+        return None
+    return None if signed or value <= 0 else value

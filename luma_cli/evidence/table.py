@@ -9,13 +9,11 @@ from contextlib import closing
 from operator import attrgetter
 from pathlib import Path
 
-from luma_cli.evidence.contradictions import marked
-from luma_cli.evidence.evidence import COLUMNS, Evidence, load_reference
-from luma_cli.evidence.own_rows import own_rows
-from luma_cli.evidence.own_run import from_scored
+from luma_cli.evidence.evidence import COLUMNS, Evidence, load_reference, marked
+from luma_cli.evidence.own_runs import from_scored, own_rows
 from luma_cli.store import database as files
-from luma_cli.store.evidence_rows import evidence_rows, id_of
-from luma_cli.store.scored_runs import scored_runs
+from luma_cli.store.evidence import evidence_rows, id_of
+from luma_cli.store.runs import scored_runs
 
 _content = attrgetter(*(name for name in COLUMNS if name != "id"))
 _all = attrgetter(*COLUMNS)

@@ -17,7 +17,7 @@ from luma_cli.backbone.backbone import Backbone, TokenSequence, joint_blocks
 from luma_cli.backbone.create import create_backbone, wrap
 from luma_cli.backbone.query_ffn import QueryFfn
 from luma_cli.backbone.taps import Watch, own_heads
-from luma_cli.catalogue.block_runs import Block
+from luma_cli.catalogue.costs import Block
 from luma_cli.catalogue.heads import MASK_STRIDE, HeadConfig, HeadName, HeadPlan, Sequence, Tap, plan_eomt, plan_head
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec

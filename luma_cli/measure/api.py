@@ -10,8 +10,7 @@ from typing import Any
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import expand
-from luma_cli.catalogue.spec import BackboneSpec
-from luma_cli.catalogue.weights import local_file, names_a_file
+from luma_cli.catalogue.spec import BackboneSpec, local_file, names_a_file
 from luma_cli.errors import UsageError
 from luma_cli.measure import devices, sweep
 from luma_cli.measure.sweep import Event, Settings

@@ -24,10 +24,10 @@ from luma_cli.catalogue.head_cost import (
     plan_from_facts,
 )
 from luma_cli.catalogue.heads import HeadConfig, needs_blocks
-from luma_cli.catalogue.index import load_index
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.rules import check_resolution, load_rules
 from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import BadResolution, BuildError, MeasureError, UsageError
 from luma_cli.measure import cost_cache
 from luma_cli.measure.count_request import Answer, CountRequest, Refusal, answer_from_json, requests_to_json

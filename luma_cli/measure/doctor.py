@@ -75,7 +75,7 @@ def check_package(name: str, purpose: str, optional: bool = False) -> Check:
 
 def check_index() -> Check:
     """The index of names and classes fits the installed timm."""
-    from luma_cli.catalogue.index import load_index
+    from luma_cli.catalogue.timm_index import load_index
 
     index = load_index()
     return Check("timm index", "note" if index.stale else "ok", index.stale or f"of timm {index.version}")

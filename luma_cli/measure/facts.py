@@ -14,8 +14,7 @@ from torch import nn
 
 from luma_cli.backbone.backbone import Backbone, joint_blocks
 from luma_cli.backbone.query_ffn import QueryFfn
-from luma_cli.catalogue.block_runs import Block, format_blocks
-from luma_cli.catalogue.costs import BackboneFacts
+from luma_cli.catalogue.costs import BackboneFacts, Block, format_blocks
 from luma_cli.catalogue.heads import HeadConfig, plan_head
 from luma_cli.head.segmenter import block_of, tap_of
 from luma_cli.isotropic.mixtures import idle_params

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from typing import Any, TextIO
 
 from luma_cli.report.table import Column, Table, columns, number, print_table
-from luma_cli.store.run_records import ClassScore, EvaluationRecord
+from luma_cli.store.records import ClassScore, EvaluationRecord
 from luma_cli.units import gmacs
 
 SCHEMA = 1

@@ -9,7 +9,7 @@ from typing import Any
 from luma_cli.report.run_sheet import protocol_text
 from luma_cli.report.runs import steps_text
 from luma_cli.report.table import Table, columns
-from luma_cli.store.run_records import EvaluationRecord
+from luma_cli.store.records import EvaluationRecord
 from luma_cli.train.resume import config_differences
 from luma_cli.train.standing import Standing
 

@@ -9,7 +9,7 @@ from typing import Any
 from luma_cli.report.runs import run_json, steps_text
 from luma_cli.report.sparkline import sparkline
 from luma_cli.report.table import Table, columns, number
-from luma_cli.store.run_records import EvaluationRecord
+from luma_cli.store.records import EvaluationRecord
 from luma_cli.train.standing import Standing
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]

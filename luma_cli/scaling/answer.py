@@ -13,7 +13,7 @@ from typing import Any
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import NoAnswer
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.evidence.own_run import OwnRun
+from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.scaling.bootstrap import Exponents, bootstrap
 from luma_cli.scaling.experiment import DECIDE, MEASURE, Experiment, experiment, most_telling
 from luma_cli.scaling.law import Fit, contrasts, fit, missing

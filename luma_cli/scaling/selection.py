@@ -15,7 +15,7 @@ from luma_cli.accuracy.backbones import recognise
 from luma_cli.accuracy.subjects import subject_of_row
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.evidence.own_run import OwnRun
+from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.scaling.law import informative, missing
 from luma_cli.scaling.point import Point, tokens_of
 

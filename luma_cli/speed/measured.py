@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from luma_cli.store.measurements import Measurement
+from luma_cli.store.profiles import Measurement
 
 
 @dataclass(frozen=True, slots=True, order=True)

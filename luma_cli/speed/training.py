@@ -19,7 +19,7 @@ from luma_cli.speed.transfer import SHIPPED, LogNormal, Points, posterior
 
 if TYPE_CHECKING:
     from luma_cli.speed.lineup import Lineup
-    from luma_cli.store.run_records import RunRecord
+    from luma_cli.store.records import RunRecord
 
 # Geometric means of the two sizes in docs/heads_speed.md; linear: between a plain backward (3) and LUMA's.
 _RATIOS: Mapping[str, float] = {"luma": 3.4, "eomt": 5.3, "linear": 3.2, "none": 3.0}

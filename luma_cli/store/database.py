@@ -6,22 +6,27 @@ process killed at any moment loses at most what it had not yet been told was kep
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 import sqlite3
 import tempfile
 import warnings
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
 
+from luma_cli import files
 from luma_cli.errors import StoreError
-from luma_cli.store import header, migrations
-from luma_cli.store.faults import ELSEWHERE, translated
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
+
 
 BUSY_SECONDS = 30.0
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
@@ -49,17 +54,17 @@ def open_read(given: str | Path | None = None) -> sqlite3.Connection | None:
     with translated(file):
         if not file.exists():
             return None
-        header.verify(file)
-        known = len(migrations.migrations())
+        verify(file)
+        known = len(migrations())
         connection = _reader(file, known)
-        if migrations.schema(connection) == known:
+        if schema_of(connection) == known:
             return connection
         connection.close()
         open_write(file).close()
         return _reader(file, known)
 
 
-def open_write(given: str | Path | None = None, *, steps: list[migrations.Migration] | None = None) -> Database:
+def open_write(given: str | Path | None = None, *, steps: list[Migration] | None = None) -> Database:
     """A connection that may write, the file created and migrated as needed. Close it when done.
 
     `steps` replaces the migrations that ship. Warns StoreWarning where the file system refuses write-ahead logging.
@@ -68,18 +73,18 @@ def open_write(given: str | Path | None = None, *, steps: list[migrations.Migrat
     from sqlite_utils import Database
 
     file = path(given)
-    steps = steps or migrations.migrations()
+    steps = steps or migrations()
     with translated(file):
         if not file.exists():
             _create(file, steps)
-        header.verify(file)
-        if header.log_of(file).exists():  # the log may hold a newer schema: look before anything is written
+        verify(file)
+        if log_of(file).exists():  # the log may hold a newer schema: look before anything is written
             _reader(file, len(steps)).close()
         connection = connect(file, "rw")
         try:
             _refuse_newer(connection, file, len(steps))
             _configure(connection, file)
-            migrations.apply(connection, steps)
+            migrate(connection, steps)
         except BaseException:
             connection.close()
             raise
@@ -98,7 +103,7 @@ def file_of(connection: sqlite3.Connection) -> Path:
     return Path(connection.execute("PRAGMA database_list").fetchone()[2])
 
 
-def _create(file: Path, steps: list[migrations.Migration]) -> None:
+def _create(file: Path, steps: list[Migration]) -> None:
     """Puts an empty database at `file` in one step, so that no other process ever sees half of it."""
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreError(f"SQLite is {sqlite3.sqlite_version}, expected at least 3.37; use a newer Python build")
@@ -107,7 +112,7 @@ def _create(file: Path, steps: list[migrations.Migration]) -> None:
         fresh = Path(folder) / file.name
         connection = connect(fresh, "rwc")
         try:
-            migrations.apply(connection, steps)
+            migrate(connection, steps)
             connection.execute("PRAGMA journal_mode = WAL")
         finally:
             connection.close()
@@ -139,7 +144,7 @@ def _configure(connection: sqlite3.Connection, file: Path) -> None:
 
 
 def _refuse_newer(connection: sqlite3.Connection, file: Path, known: int) -> None:
-    if (schema := migrations.schema(connection)) > known:
+    if (schema := schema_of(connection)) > known:
         remedy = f"upgrade with `pip install -U luma-seg` or {ELSEWHERE}"
         raise StoreError(f"{file} has schema {schema}, this luma knows {known}; it was left as it is: {remedy}")
 
@@ -149,7 +154,7 @@ def _reader(file: Path, known: int) -> sqlite3.Connection:
     connection = connect(file, "ro")
     try:
         try:
-            migrations.schema(connection)
+            schema_of(connection)
         except sqlite3.OperationalError as error:
             connection.close()
             connection = _reader_of_last_resort(file, error)
@@ -169,8 +174,210 @@ def _reader_of_last_resort(file: Path, error: sqlite3.OperationalError) -> sqlit
     """
     if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK:
         with closing(connect(file, "rw")) as writer:
-            migrations.schema(writer)
+            schema_of(writer)
         return connect(file, "ro")
-    if header.pending(file) or os.access(file.parent, os.W_OK):
+    if pending(file) or os.access(file.parent, os.W_OK):
         raise error
     return connect(file, "ro", immutable="1")
+
+
+ELSEWHERE = "name another file with --db FILE or LUMA_DB"
+
+# Primary result codes (the low byte of SQLite's extended codes) that a user can do something about.
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+_CLOSED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+@contextmanager
+def translated(file: Path) -> Iterator[None]:
+    """Turns errors of SQLite and of the file system inside the block into StoreError about `file`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(_sqlite_message(error, file)) from error
+    except OverflowError as error:
+        raise StoreError(
+            f"{file}: a whole number is too large for the database ({error}); nothing was written"
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"{file} cannot be used: {error.strerror or error}{_space(error, file)}; {ELSEWHERE}"
+        ) from error
+
+
+def code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code of `error`, 0 where Python itself raised it."""
+    return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+
+
+def _sqlite_message(error: sqlite3.Error, file: Path) -> str:
+    primary = code(error)
+    if primary in _FULL:
+        space = f"{error}; {free_bytes(file)} bytes free there"
+        return f"{file} could not be written ({space}): nothing was kept; free some space or {ELSEWHERE}"
+    if primary in _CLOSED:
+        return f"{file} cannot be opened or written ({error}); {ELSEWHERE}"
+    if primary in _BUSY:
+        return f"{file} is held by another process ({error}); wait for it to finish and try again"
+    if primary in _DAMAGED:
+        return f"{file} is damaged ({error}); it was left as it is: restore a backup or {ELSEWHERE}"
+    return f"{file}: {error}; see `luma db check`"
+
+
+def _space(error: OSError, file: Path) -> str:
+    return f" ({free_bytes(file)} bytes free)" if error.errno == errno.ENOSPC else ""
+
+
+def free_bytes(file: Path) -> int:
+    """Bytes free on the file system that holds `file`, 0 when even that cannot be told."""
+    for folder in file.absolute().parents:
+        if folder.is_dir():
+            return shutil.disk_usage(folder).free
+    return 0
+
+
+APPLICATION_ID = 0x4C554D41  # 'LUMA', as db/001_initial.sql sets it
+_MAGIC = b"SQLite format 3\0"
+_LENGTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Facts of a SQLite file as its main file states them; newer pages may still lie in the write-ahead log."""
+
+    schema: int
+    application_id: int
+    page_bytes: int
+    pages: int
+
+    @property
+    def bytes(self) -> int:
+        """Length that the file must have at least."""
+        return self.page_bytes * self.pages
+
+
+def read_header(file: Path) -> Header:
+    """The header of `file`. Raises StoreError when it is no SQLite file, OSError when it cannot be read."""
+    if file.is_dir():
+        raise StoreError(f"{file} is a folder, expected a database file; {ELSEWHERE}")
+    with file.open("rb") as opened:
+        head = opened.read(_LENGTH)
+    if not head:
+        raise StoreError(f"{file} is empty, not a luma database; remove it or {ELSEWHERE}")
+    if not head.startswith(_MAGIC[: len(head)]):
+        raise StoreError(f"{file} is not a luma database (not SQLite at all); {ELSEWHERE}")
+    if len(head) < _LENGTH:
+        raise StoreError(f"{file} is cut off after {len(head)} bytes; restore a backup or {ELSEWHERE}")
+    page_bytes = _number(head, 16, 2)
+    return Header(
+        schema=_number(head, 60, 4),
+        application_id=_number(head, 68, 4),
+        page_bytes=65536 if page_bytes == 1 else page_bytes,
+        pages=_number(head, 28, 4),
+    )
+
+
+def verify(file: Path) -> Header:
+    """The header of `file`. Raises StoreError unless it is a whole luma database, OSError when it cannot be read."""
+    header = read_header(file)
+    if header.application_id != APPLICATION_ID:
+        raise StoreError(f"{file} is an SQLite database of another program; {ELSEWHERE}")
+    # A log or journal beside it means that SQLite will first bring the main file to its true length.
+    if not pending(file) and (length := file.stat().st_size) < header.bytes:
+        raise StoreError(f"{file} is cut off: {length} of {header.bytes} bytes; restore a backup or {ELSEWHERE}")
+    return header
+
+
+def pending(file: Path) -> bool:
+    """Whether a write-ahead log or rollback journal with content lies beside `file`."""
+    return _size(log_of(file)) > 0 or _size(file.with_name(f"{file.name}-journal")) > 0
+
+
+def log_of(file: Path) -> Path:
+    """Where the write-ahead log of `file` lies."""
+    return file.with_name(f"{file.name}-wal")
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _number(head: bytes, start: int, length: int) -> int:
+    return int.from_bytes(head[start : start + length], "big")
+
+
+_NAME = re.compile(r"(\d{3})_[a-z0-9_]+\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema: `number` is what PRAGMA user_version becomes."""
+
+    number: int
+    file: Path
+
+    def statements(self) -> Iterator[str]:
+        """The SQL statements of the file, in order."""
+        statement = ""
+        for part in re.split("(?<=;)", self.file.read_text(encoding="utf-8")):
+            statement += part
+            if sqlite3.complete_statement(statement):
+                yield statement
+                statement = ""
+        if statement.strip():
+            raise StoreError(f"{self.file}: the last statement has no end, expected `;`")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """The only place where luma begins to write: all of the block is kept, or none of it.
+
+    IMMEDIATE takes the write lock at once, where waiting for another writer is possible; a transaction that starts as a
+    reader and then writes fails with `database is locked` however long the timeout.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.rollback()
+        raise
+
+
+def migrations(folder: Path | None = None) -> list[Migration]:
+    """The steps in `folder` (default: the `db/` that ships) in order. Raises StoreError unless numbered 1, 2, 3, ..."""
+    folder = folder or files.root() / "db"
+    found = [
+        Migration(int(match[1]), file) for file in sorted(folder.glob("*.sql")) if (match := _NAME.fullmatch(file.name))
+    ]
+    if [step.number for step in found] != list(range(1, len(found) + 1)) or not found:
+        raise StoreError(f"{folder} holds migrations {[step.file.name for step in found]}, expected 001_, 002_, ...")
+    return found
+
+
+def schema_of(connection: sqlite3.Connection) -> int:
+    """The number of the last step applied, 0 for a new file."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection, steps: list[Migration]) -> int:
+    """Applies the steps that are pending, each in its own transaction; returns how many."""
+    applied = 0
+    for step in steps:
+        if schema_of(connection) >= step.number:
+            continue
+        with transaction(connection):
+            # Another process may have done it while this one waited for the lock.
+            if schema_of(connection) >= step.number:
+                continue
+            for statement in step.statements():
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {step.number}")
+        applied += 1
+    return applied

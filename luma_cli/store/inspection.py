@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from luma_cli.errors import LumaError, StoreError
-from luma_cli.store import database, evaluations, evidence_rows, header, migrations, rows, runs
-from luma_cli.store.faults import translated
+from luma_cli.errors import LumaError, StoreError, UsageError
+from luma_cli.store import database, evidence, rows, runs
+from luma_cli.store.database import code, translated
 from luma_cli.store.profiles import dicts, load
 from luma_cli.store.rows import Origin, Row
 
@@ -64,7 +65,7 @@ def check(given: str | Path | None = None) -> Checked:
     with translated(file), closing(connection):
         found = problems(connection)
         counts = {f"{table}s": 0 if found else _count(connection, table) for table in ("attempt", "run", "evaluation")}
-        return Checked(file, migrations.schema(connection), **counts, problems=tuple(found))
+        return Checked(file, database.schema_of(connection), **counts, problems=tuple(found))
 
 
 def info(given: str | Path | None = None) -> Info:
@@ -79,8 +80,8 @@ def info(given: str | Path | None = None) -> Info:
         first, last = (connection.execute(times.format(way, way)).fetchone() or ("",) for way in ("ASC", "DESC"))
         return Info(
             file=file,
-            bytes=sum(part.stat().st_size for part in (file, header.log_of(file)) if part.exists()),
-            schema=migrations.schema(connection),
+            bytes=sum(part.stat().st_size for part in (file, database.log_of(file)) if part.exists()),
+            schema=database.schema_of(connection),
             journal=str(connection.execute("PRAGMA journal_mode").fetchone()[0]),
             rows=counts,
             by_status=dict(connection.execute("SELECT status, count(*) FROM attempt GROUP BY 1 ORDER BY 1")),
@@ -110,9 +111,9 @@ def problems(connection: sqlite3.Connection, known: Collection[str] = ()) -> lis
         *_parents(connection),
         *_orphans(connection),
         *_attempts(connection, frozenset(known)),
-        *runs.problems(connection),
-        *evaluations.problems(connection),
-        *evidence_rows.problems(connection),
+        *runs.run_problems(connection),
+        *runs.evaluation_problems(connection),
+        *evidence.evidence_problems(connection),
     ]
 
 
@@ -124,7 +125,7 @@ def _schema(connection: sqlite3.Connection) -> Iterator[str]:
     """Tables, indexes and views that are not as the migrations make them. Others' own tables are their own affair."""
     query = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
-        migrations.apply(fresh, migrations.migrations())
+        database.migrate(fresh, database.migrations())
         expected = fresh.execute(query).fetchall()
     present = set(connection.execute(query))
     yield from (
@@ -162,7 +163,7 @@ def _faults(connection: sqlite3.Connection, key: int) -> Iterator[str]:
     profile = load(connection, [key])[key]
     attempt = _stored(connection, "attempt", key)[0]
     origin = Origin(attempt["plan"], attempt["device_index"], attempt["device_uuid"])
-    again = rows.encode(profile, origin, attempt["started_unix_seconds"])
+    again = rows.profile_rows(profile, origin, attempt["started_unix_seconds"])
     pairs: list[tuple[str, Row, Row]] = [("attempt", attempt, again.attempt)]
     for table, expected in (("configuration", again.configuration), ("environment", again.environment)):
         pairs.append((table, _stored(connection, table, attempt[f"{table}_id"])[0], expected))
@@ -174,3 +175,76 @@ def _faults(connection: sqlite3.Connection, key: int) -> Iterator[str]:
 
 def _stored(connection: sqlite3.Connection, table: str, key: int) -> Sequence[Row]:
     return list(dicts(connection.execute(f"SELECT * FROM {table} WHERE {table}_id = ?", [key])))
+
+
+_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+# With an argument these still only read; every other pragma with an argument sets something.
+_PRAGMAS = {
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_list",
+    "index_info",
+    "foreign_key_list",
+    "integrity_check",
+}
+_STEPS = 1_000_000  # of SQLite's virtual machine, some 10 ms, between two looks for Ctrl-C
+EXAMPLE = 'luma db query "SELECT backbone, gmacs, latency_eager_p50_ms FROM profiles"'
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Column names and the rows, which are read from the database as they are taken."""
+
+    columns: tuple[str, ...]
+    rows: Iterator[tuple[Any, ...]]
+
+
+@contextmanager
+def query(sql: str, given: str | Path | None = None) -> Iterator[Answer]:
+    """The answer to one SELECT, WITH, VALUES, EXPLAIN or reading PRAGMA; take the rows inside the `with` block.
+
+    Raises UsageError for what does not parse, is several statements or would write, StoreError without a database.
+    """
+    file = database.path(given)
+    connection = database.open_read(file)
+    if connection is None:
+        raise StoreError(f"{file} does not exist; `luma profile NAME` makes it, --db FILE or LUMA_DB names another")
+    with closing(connection):
+        connection.set_authorizer(_allow)
+        connection.set_progress_handler(lambda: 0, _STEPS)
+        try:
+            with _interruptible():
+                cursor = connection.execute(sql)
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise UsageError(f"the statement cannot be answered: {error}; try {EXAMPLE}") from error
+        if cursor.description is None:
+            raise UsageError(f"the statement gives no rows; try {EXAMPLE}")
+        yield Answer(tuple(column[0] for column in cursor.description), _fetched(cursor, file))
+
+
+def _fetched(cursor: sqlite3.Cursor, file: Path) -> Iterator[tuple[Any, ...]]:
+    """Rows of `cursor`. Only fetching is translated: what the caller does with a row fails in its own words."""
+    while True:
+        with translated(file), _interruptible():
+            row = cursor.fetchone()
+        if row is None:
+            return
+        yield row
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends a long statement: Python sees the signal in the progress handler, and SQLite reports an interrupt."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if code(error) == sqlite3.SQLITE_INTERRUPT:
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _allow(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
+    """SQLite's authorizer: reading is allowed, the rest, ATTACH included, is not."""
+    reads = action in _READING or (action == sqlite3.SQLITE_PRAGMA and (second is None or first in _PRAGMAS))
+    return sqlite3.SQLITE_OK if reads else sqlite3.SQLITE_DENY

@@ -7,19 +7,17 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from luma_cli.errors import UsageError
 from luma_cli.store import rows
-from luma_cli.store.database import file_of
-from luma_cli.store.faults import translated
-from luma_cli.store.finite import finite
-from luma_cli.store.migrations import transaction
+from luma_cli.store.database import file_of, transaction, translated
 from luma_cli.store.records import Metric, Profile
-from luma_cli.store.rows import UNKNOWN, Origin, Row
+from luma_cli.store.rows import UNKNOWN, Origin, Row, finite
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
+
 
 VIEWS = (
     *("profiles", "attempts", "metrics"),
@@ -66,7 +64,7 @@ def save(db: Database, profile: Profile, origin: Origin = UNKNOWN, now: Callable
     Saving the same content again changes nothing. Raises StoreError, with nothing kept, when it cannot be written.
     """
     kept = finite(profile)
-    encoded = rows.encode(kept, origin, now())
+    encoded = rows.profile_rows(kept, origin, now())
     with translated(file_of(db.conn)), transaction(db.conn):
         _insert(db, encoded)
     return kept
@@ -134,7 +132,7 @@ def load(connection: sqlite3.Connection, keys: Collection[int], *, samples: bool
     for row in metrics:
         key, name = row["attempt_id"], row["name"]
         by_attempt[key][name] = rows.decode_metric(row, blobs.get((key, name)))
-    return {row["attempt_id"]: rows.decode(row, by_attempt[row["attempt_id"]]) for row in attempts}
+    return {row["attempt_id"]: rows.profile_of(row, by_attempt[row["attempt_id"]]) for row in attempts}
 
 
 def dicts(cursor: sqlite3.Cursor) -> Iterable[Row]:
@@ -179,3 +177,78 @@ def key_of(db: Database, table: str, row: Row) -> int:
     if db.conn.execute(query, [row["hash"]]).fetchone() is None:
         db.table(table).insert(row)
     return int(db.conn.execute(query, [row["hash"]]).fetchone()[0])
+
+
+_QUERY = """
+SELECT p.fingerprint, p.started_at, p.backbone, p.timm_name, p.family, p.pretraining, p.backbone_hash <> '',
+    p.resolution_pixels, p.head, p.queries, p.classes, p.l2_requested, p.tap_requested, p.ffn_requested, p.prefix,
+    p.device, p.environment, p.device_name, p.dtype, p.attention,
+    p.compile, p.channels_last, p.batch_requested, p.macs, p.flops_complete IS NOT 0, p.params,
+    p.latency_eager_p50_ms, p.latency_eager_noisy, p.throughput_images_per_second, p.throughput_noisy,
+    p.energy_j_per_image, p.energy_noisy, p.memory_device_bytes, p.memory_allocated_bytes,
+    ifnull(p.throttled, 0), ifnull(p.shared, 0)
+FROM profiles p
+WHERE p.status = 'ok' AND p.head <> 'none' AND p.part = 'all'
+"""
+
+
+class Measurement(NamedTuple):
+    """Numbers of one whole segmenter, from its latest attempt if that ended well.
+
+    batch_requested: 0 where throughput is at the plateau batch. latency_ms: batch 1, eager, median. memory: bytes,
+    peak at batch 1. energy: J per image. identity: JSON of what must be equal for two rows to be compared, besides
+    the columns from `head` to `channels_last`. None means not measured; flags are 0 or 1, None without the number.
+    """
+
+    fingerprint: str
+    started_at: str
+    backbone: str
+    timm_name: str
+    family: str
+    pretraining: str
+    own_module: int
+    resolution: int
+    head: str
+    queries: int
+    classes: int
+    l2: int
+    tap: str
+    ffn: str
+    prefix: int
+    device: str
+    identity: str
+    device_name: str
+    dtype: str
+    attention: str
+    compile: str
+    channels_last: str
+    batch_requested: int
+    macs: int | None
+    macs_complete: int
+    params: int | None
+    latency_ms: float | None
+    latency_noisy: int | None
+    images_per_second: float | None
+    images_per_second_noisy: int | None
+    energy_joules: float | None
+    energy_noisy: int | None
+    memory_device_bytes: float | None
+    memory_allocated_bytes: float | None
+    throttled: int
+    shared: int
+
+
+def measurements(connection: sqlite3.Connection | None, device_name: str | None = None) -> list[Measurement]:
+    """Measured segmenters, of one device or of all. Empty without a database."""
+    if connection is None:
+        return []
+    query, values = (_QUERY, []) if device_name is None else (f"{_QUERY} AND p.device_name = ?", [device_name])
+    with translated(file_of(connection)):
+        return [Measurement._make(row) for row in connection.execute(query, values)]
+
+
+def device_names(connection: sqlite3.Connection) -> list[str]:
+    """Names of the devices that anything was measured on, in alphabetical order."""
+    with translated(file_of(connection)):
+        rows = connection.execute("SELECT DISTINCT device_name FROM environment WHERE device_name <> '' ORDER BY 1")
+        return [name for (name,) in rows]

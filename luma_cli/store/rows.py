@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from sys import byteorder
 from typing import Any
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import LumaError, StoreError
-from luma_cli.store.records import Configuration, Environment, Metric, Profile
+from luma_cli.store.records import Configuration, Environment, Metric, Profile, RunRecord
 
 Row = dict[str, Any]
 
@@ -89,7 +90,7 @@ class Rows:
     samples: Mapping[str, bytes]
 
 
-def encode(profile: Profile, origin: Origin, saved_unix_seconds: float) -> Rows:
+def profile_rows(profile: Profile, origin: Origin, saved_unix_seconds: float) -> Rows:
     """Rows of `profile`, whose numbers must be finite. Raises StoreError for what JSON or the columns cannot hold."""
     identity = canonical(profile.environment.identity, "environment.identity")
     provenance = canonical(profile.environment.provenance, "environment.provenance")
@@ -150,7 +151,7 @@ def unpack(blob: bytes) -> tuple[float, ...]:
     return tuple(packed)
 
 
-def decode(row: Row, metrics: Mapping[str, Metric]) -> Profile:
+def profile_of(row: Row, metrics: Mapping[str, Metric]) -> Profile:
     """The Profile of a row with the JSON of configuration, identity and provenance. Raises StoreError if not ours."""
     return Profile(
         configuration=decode_configuration(row["configuration"]),
@@ -262,3 +263,117 @@ def unix_seconds(started_at: str, otherwise: float) -> float:
         return (started if started.tzinfo else started.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return otherwise
+
+
+_TEXTS = (
+    *("run_id", "status", "reason", "backbone", "timm_name", "pretraining", "weights", "head", "dataset", "recipe"),
+    *("started_at", "folder"),
+)
+_WHOLES = ("resolution", "seed", "num_steps", "batch", "num_processes", "step")
+_UNHASHED = frozenset({"run_key", "hash", "environment_id", "provenance_id"})
+
+
+def run_row(record: RunRecord, now: float, revision: int = 1) -> Row:
+    """The row of `record` without keys and hash. Numbers in `facts` that are not finite become null and are listed."""
+    return {
+        **{name: text(getattr(record, name)) for name in _TEXTS},
+        **{name: getattr(record, name) for name in _WHOLES},
+        "seconds": record.seconds + 0.0 if math.isfinite(record.seconds) else 0.0,
+        "started_unix_seconds": unix_seconds(record.started_at, now),
+        "revision": revision,
+        "updated_unix_seconds": now + 0.0,
+        "config": canonical(record.config, "the run's configuration"),
+        "facts": facts_text(record.facts),
+    }
+
+
+def facts_text(facts: Mapping[str, object]) -> str:
+    """`facts` as JSON; what is no finite number is null, and `not_finite` says where."""
+    kept, bad = cleaned(dict(facts), "facts")
+    return canonical({**kept, "not_finite": bad} if bad else kept, "the run's facts")
+
+
+def parent_rows(environment: Environment) -> dict[str, Row]:
+    """The rows of the tables `environment` and `provenance`."""
+    identity = canonical(environment.identity, "environment.identity")
+    provenance = canonical(cleaned(environment.provenance, "provenance")[0], "environment.provenance")
+    device_name = text(environment.identity.get("device_name", ""))
+    return {
+        "environment": {"hash": sha256(identity), "device_name": device_name, "identity": identity},
+        "provenance": {"hash": sha256(provenance), "json": provenance},
+    }
+
+
+def run_hash(row: Row, environment_hash: str, provenance_hash: str) -> str:
+    """Hex SHA-256 of all that `row` says and of its parents' hashes."""
+    content = {name: value for name, value in row.items() if name not in _UNHASHED}
+    return sha256(canonical([environment_hash, provenance_hash, content], "run"))
+
+
+def run_of(row: Row) -> RunRecord:
+    """The RunRecord of a row that also has `identity` and `provenance` as JSON."""
+    values = {field.name: row[field.name] for field in fields(RunRecord) if field.name in row}
+    return RunRecord(
+        **{**values, "config": json.loads(row["config"]), "facts": json.loads(row["facts"])},
+        environment=Environment(json.loads(row["identity"]), json.loads(row["provenance"])),
+    )
+
+
+def finite(profile: Profile) -> Profile:
+    """`profile` itself if every number in it is finite, else the profile that may be kept in its place.
+
+    A metric, fact or duration that is not finite is left out, the reason says which, and `ok` becomes `failed`. In
+    notes and provenance, which nobody ranks by, such a number becomes null and the notes list where (`not_finite`).
+    """
+    complaints = [f"{name}.{part}" for name, metric in sorted(profile.metrics.items()) for part in _faults(metric)]
+    facts, bad_facts = cleaned(profile.facts, "facts")
+    notes, bad_notes = cleaned(profile.notes, "notes")
+    provenance, bad_provenance = cleaned(profile.environment.provenance, "provenance")
+    complaints += bad_facts + ([] if math.isfinite(profile.seconds) else ["seconds"])
+    remarks = bad_notes + bad_provenance
+    if not complaints and not remarks:
+        return profile
+    return replace(
+        profile,
+        environment=Environment(profile.environment.identity, provenance),
+        status="failed" if complaints and profile.status == "ok" else profile.status,
+        reason="; ".join(filter(None, [profile.reason, *(f"{where} is not a finite number" for where in complaints)])),
+        facts=facts,
+        metrics={name: metric for name, metric in profile.metrics.items() if not any(_faults(metric))},
+        notes={**notes, "not_finite": remarks} if remarks else notes,
+        seconds=profile.seconds if math.isfinite(profile.seconds) else 0.0,
+    )
+
+
+def cleaned(values: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+    """`values` with null for each float that is not finite, at any depth, and the paths of those."""
+    paths = list(_paths(values, where))
+    return (_nulled(values), paths) if paths else (values, [])
+
+
+def _faults(metric: Metric) -> Iterator[str]:
+    for part in ("median", "ci_low", "ci_high", "p90"):
+        value = getattr(metric, part)
+        if value is not None and not math.isfinite(value):
+            yield part
+    if not all(map(math.isfinite, metric.samples)):
+        yield "samples"
+
+
+def _paths(value: Any, where: str) -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield where
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _paths(inner, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _paths(inner, f"{where}.{index}")
+
+
+def _nulled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nulled(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nulled(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,19 +10,19 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from luma_cli.errors import RunError
-from luma_cli.store import rows, run_rows
-from luma_cli.store.database import file_of
-from luma_cli.store.faults import translated
-from luma_cli.store.migrations import transaction
+from luma_cli.errors import RunError, StoreError
+from luma_cli.store import rows
+from luma_cli.store.database import file_of, transaction, translated
 from luma_cli.store.profiles import dicts, key_of
+from luma_cli.store.records import ClassScore, EvaluationRecord, ImageScore, RunRecord, RunStatus
 from luma_cli.store.rows import Row
-from luma_cli.store.run_records import RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
+
 
 # The metric that tells how good a run is while it trains: mIoU in percent on the validation split.
 MIOU = "val/miou_percent"
@@ -75,7 +75,7 @@ def update_run(
     def change(row: Row) -> None:
         row.update(changed)
         if facts:
-            row["facts"] = run_rows.facts_text({**json.loads(row["facts"]), **facts})
+            row["facts"] = rows.facts_text({**json.loads(row["facts"]), **facts})
 
     with translated(file_of(db.conn)), transaction(db.conn):
         _change(db, run_id, change, now())
@@ -124,7 +124,7 @@ def load_run(connection: sqlite3.Connection | None, run_id: str) -> RunRecord | 
         return None
     with translated(file_of(connection)):
         row = _row(connection, run_id)
-    return None if row is None else run_rows.decode(row)
+    return None if row is None else rows.run_of(row)
 
 
 def list_runs(connection: sqlite3.Connection | None) -> list[RunRecord]:
@@ -132,7 +132,7 @@ def list_runs(connection: sqlite3.Connection | None) -> list[RunRecord]:
     if connection is None:
         return []
     with translated(file_of(connection)):
-        return [run_rows.decode(row) for row in dicts(connection.execute(_LOAD + _ORDER))]
+        return [rows.run_of(row) for row in dicts(connection.execute(_LOAD + _ORDER))]
 
 
 def best_miou(connection: sqlite3.Connection | None) -> dict[str, float]:
@@ -163,12 +163,12 @@ def curves(connection: sqlite3.Connection | None, run_id: str, name: str = "") -
     return found
 
 
-def problems(connection: sqlite3.Connection) -> Iterator[str]:
+def run_problems(connection: sqlite3.Connection) -> Iterator[str]:
     """Runs that are not what their hash says, one line each."""
     for row in list(dicts(connection.execute(_LOAD + _ORDER))):
         run_id, parents = row["run_id"], (row.pop("environment_hash"), row.pop("provenance_hash"))
         row.pop("identity"), row.pop("provenance")
-        if run_rows.hash_of(row, *parents) != row["hash"]:
+        if rows.run_hash(row, *parents) != row["hash"]:
             yield f"run {run_id} is not what its hash says"
 
 
@@ -181,18 +181,18 @@ def _row(connection: sqlite3.Connection, run_id: str) -> Row | None:
 
 
 def _insert(db: Database, record: RunRecord, now: float) -> None:
-    parents = run_rows.parents(record.environment)
-    row = run_rows.encode(record, now)
-    row["hash"] = run_rows.hash_of(row, parents["environment"]["hash"], parents["provenance"]["hash"])
+    parents = rows.parent_rows(record.environment)
+    row = rows.run_row(record, now)
+    row["hash"] = rows.run_hash(row, parents["environment"]["hash"], parents["provenance"]["hash"])
     keys = {f"{table}_id": key_of(db, table, parent) for table, parent in parents.items()}
     db.table("run").insert({**row, **keys})
 
 
 def _again(row: Row, record: RunRecord) -> None:
-    new = run_rows.encode(record, 0.0)
+    new = rows.run_row(record, 0.0)
     row.update({name: new[name] for name in ("status", "reason", "step", "folder", "num_processes", "num_steps")})
     row["seconds"] = max(row["seconds"], new["seconds"])
-    row["facts"] = run_rows.facts_text({**json.loads(row["facts"]), **json.loads(new["facts"])})
+    row["facts"] = rows.facts_text({**json.loads(row["facts"]), **json.loads(new["facts"])})
 
 
 def _change(db: Database, run_id: str, change: Callable[[Row], None], now: float) -> int:
@@ -204,10 +204,183 @@ def _change(db: Database, run_id: str, change: Callable[[Row], None], now: float
     row.pop("identity"), row.pop("provenance")
     change(row)
     row.update(revision=row["revision"] + 1, updated_unix_seconds=max(now + 0.0, row["updated_unix_seconds"]))
-    row["hash"] = run_rows.hash_of(row, *parents)
+    row["hash"] = rows.run_hash(row, *parents)
     columns = [name for name in row if name != "run_key"]
     assignments = ", ".join(f"{name} = ?" for name in columns)
     db.conn.execute(
         f"UPDATE run SET {assignments} WHERE run_key = ?", [*(row[name] for name in columns), row["run_key"]]
     )
     return int(row["run_key"])
+
+
+_TEXTS = ("run_id", "checkpoint_sha256", "data", "split", "evaluated_at")
+_WHOLES = ("step", "resolution", "num_images", "num_skipped", "num_windows", "num_classes", "num_present")
+_REALS = (
+    *("miou_percent", "macc_percent", "aacc_percent", "boundary_miou_percent"),
+    *("windows_per_image", "macs_per_image", "seconds"),
+)
+_PARTS = (("evaluation_class", "class_index", ClassScore), ("evaluation_image", "image_index", ImageScore))
+
+
+def save_evaluation(db: Database, record: EvaluationRecord, now: Callable[[], float] = time.time) -> int:
+    """Keeps `record` in one transaction; returns its integer key. Saving the same content again changes nothing.
+
+    Raises StoreError, with nothing kept, for a number that is not finite (None means "there is none").
+    """
+    row, classes, images = evaluation_rows(record, now())
+    with translated(file_of(db.conn)), transaction(db.conn):
+        known = db.conn.execute("SELECT evaluation_id FROM evaluation WHERE hash = ?", [row["hash"]]).fetchone()
+        if known is not None:
+            return int(known[0])
+        key = key_of(db, "evaluation", row)
+        for (table, _, _), part in zip(_PARTS, (classes, images), strict=True):
+            db.table(table).insert_all({"evaluation_id": key, **one} for one in part)
+    return key
+
+
+def evaluation_rows(record: EvaluationRecord, now: float) -> tuple[Row, list[Row], list[Row]]:
+    """The rows of `record`: its own with the hash over all of them, those of its classes and those of its images."""
+    own = {
+        **{name: rows.text(getattr(record, name)) for name in _TEXTS},
+        **{name: getattr(record, name) for name in _WHOLES},
+        **{name: _real(getattr(record, name), name) for name in _REALS},
+        "protocol": rows.canonical(record.protocol, "the protocol of the evaluation"),
+    }
+    classes = [_part(one, "class_index", index) for index, one in enumerate(record.classes)]
+    images = [_part(one, "image_index", index) for index, one in enumerate(record.images)]
+    content = rows.sha256(rows.canonical([own, classes, images], "evaluation"))
+    evaluated = rows.unix_seconds(record.evaluated_at, now)
+    return {**own, "hash": content, "evaluated_unix_seconds": evaluated}, classes, images
+
+
+def evaluations(
+    connection: sqlite3.Connection | None,
+    run_id: str | None = None,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    classes: bool = True,
+    images: bool = False,
+) -> list[EvaluationRecord]:
+    """Evaluations, oldest first: of a run, of data (an identity as in RunRecord.dataset) and of a split, or of all.
+
+    Those of one second come in the order of their steps. Without `classes` or `images` they carry none, which spares
+    reading them.
+    """
+    if connection is None:
+        return []
+    given = {"run_id": run_id, "data": data, "split": split}
+    where = " AND ".join(f"{name} = ?" for name, value in given.items() if value is not None) or "1"
+    values = [rows.text(value) for value in given.values() if value is not None]
+    query = f"SELECT * FROM evaluation WHERE {where} ORDER BY evaluated_unix_seconds, step, hash"
+    with translated(file_of(connection)):
+        return [
+            evaluation_of(connection, row, classes, images) for row in list(dicts(connection.execute(query, values)))
+        ]
+
+
+def evaluation_of(
+    connection: sqlite3.Connection, row: Row, classes: bool = True, images: bool = True
+) -> EvaluationRecord:
+    """The record of a row of `evaluation`."""
+    names = [field.name for field in fields(EvaluationRecord) if field.name in row]
+    parts = {
+        "classes": _read(connection, row["evaluation_id"], *_PARTS[0]) if classes else (),
+        "images": _read(connection, row["evaluation_id"], *_PARTS[1]) if images else (),
+    }
+    return EvaluationRecord(**{**{name: row[name] for name in names}, "protocol": json.loads(row["protocol"]), **parts})
+
+
+def evaluation_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    """Evaluations that are not what their hash says, one line each."""
+    for row in list(dicts(connection.execute("SELECT * FROM evaluation ORDER BY evaluation_id"))):
+        record = evaluation_of(connection, row)
+        again, _, _ = evaluation_rows(record, row["evaluated_unix_seconds"])
+        if wrong := [name for name, value in again.items() if row[name] != value]:
+            yield f"evaluation {row['evaluation_id']}: {', '.join(wrong)} is not what was saved"
+
+
+def _read(
+    connection: sqlite3.Connection, key: int, table: str, index: str, kind: type[ClassScore] | type[ImageScore]
+) -> tuple[Any, ...]:
+    names = ", ".join(field.name for field in fields(kind))
+    found = connection.execute(f"SELECT {names} FROM {table} WHERE evaluation_id = ? ORDER BY {index}", [key])
+    return tuple(kind(*row) for row in found)
+
+
+def _part(score: ClassScore | ImageScore, index_name: str, index: int) -> Row:
+    values = asdict(score)
+    reals = {name: _real(value, f"{values['name']}.{name}") for name, value in values.items() if "percent" in name}
+    return {index_name: index, **values, **reals, "name": rows.text(values["name"])}
+
+
+def _real(value: float | None, name: str) -> float | None:
+    """`value` as SQLite gives it back. Raises StoreError for what is not finite."""
+    if value is None:
+        return None
+    if not math.isfinite(value):
+        raise StoreError(f"evaluation: {name} is {value}, expected a finite number or none; nothing was kept")
+    return value + 0.0
+
+
+# Of several evaluations of a run under one protocol the one after most steps, and of these the latest: no step is
+# picked by the split that it is judged on. Whether boundaries were scored too does not touch the mIoU.
+_QUERY = """
+SELECT r.run_id, r.status, r.backbone, r.timm_name, r.pretraining, r.weights, r.resolution, r.head, r.dataset, r.recipe,
+    r.seed, json_extract(r.config, '$.head'), json_extract(r.config, '$.recipe'), json_extract(r.facts, '$.params'),
+    r.started_at, e.step, e.data, e.split, e.resolution, e.protocol, e.num_images, e.num_skipped, e.miou_percent,
+    e.windows_per_image, e.macs_per_image
+FROM evaluation e JOIN run r USING (run_id)
+WHERE e.miou_percent IS NOT NULL AND e.evaluation_id = (
+    SELECT l.evaluation_id FROM evaluation l
+    WHERE l.run_id = e.run_id AND l.data = e.data AND l.split = e.split
+        AND json_remove(l.protocol, '$.boundary_ratio') = json_remove(e.protocol, '$.boundary_ratio')
+    ORDER BY l.step DESC, l.evaluated_unix_seconds DESC, l.hash DESC LIMIT 1
+)
+ORDER BY r.started_unix_seconds, r.run_id, e.data, e.split, e.protocol
+"""
+
+
+class ScoredRun(NamedTuple):
+    """A run and one of its scores, the columns of `run` and `evaluation`.
+
+    head_settings, recipe_settings, protocol: JSON text. params: of the whole segmenter, None when the run does not say.
+    window: side in pixels.
+    """
+
+    run_id: str
+    status: str
+    backbone: str
+    timm_name: str
+    pretraining: str
+    weights: str
+    resolution: int
+    head: str
+    dataset: str
+    recipe: str
+    seed: int
+    head_settings: str
+    recipe_settings: str
+    params: int | None
+    started_at: str
+    step: int
+    data: str
+    split: str
+    window: int
+    protocol: str
+    num_images: int
+    num_skipped: int
+    miou_percent: float
+    windows_per_image: float
+    macs_per_image: float | None
+
+
+def scored_runs(connection: sqlite3.Connection | None) -> list[ScoredRun]:
+    """The score of every run after its last evaluated step, one for each data, split and protocol; oldest run first.
+
+    Empty without a database.
+    """
+    if connection is None:
+        return []
+    with translated(file_of(connection)):
+        return list(map(ScoredRun._make, connection.execute(_QUERY)))

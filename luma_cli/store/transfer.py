@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.store import database
-from luma_cli.store.evidence_rows import merge_evidence
-from luma_cli.store.faults import translated
+from luma_cli.store.database import transaction, translated
+from luma_cli.store.evidence import merge_evidence
 from luma_cli.store.inspection import problems
-from luma_cli.store.migrations import transaction
 from luma_cli.store.profiles import columns_of
-from luma_cli.store.run_transfer import merge_runs
+from luma_cli.store.runs import sweep
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
+
 
 ExportFormat = Literal["csv", "json"]
 ExportView = Literal[
@@ -194,3 +194,71 @@ def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
     """Columns of one of our tables but for its own integer key."""
     names = [column[1] for column in connection.execute(f"PRAGMA main.table_info({table})")]
     return [name for name in names if name != f"{table}_id"]
+
+
+# Of two states of a run the one that is further stands; the hash settles what is left.
+_OVERTAKEN = """
+DELETE FROM main.run WHERE EXISTS (
+    SELECT 1 FROM other.run AS o WHERE o.run_id = main.run.run_id AND
+        (o.revision, o.updated_unix_seconds, o.hash)
+        > (main.run.revision, main.run.updated_unix_seconds, main.run.hash))
+"""
+_EARLIEST = """
+UPDATE main.evaluation SET evaluated_unix_seconds = o.evaluated_unix_seconds FROM other.evaluation AS o
+WHERE o.hash = main.evaluation.hash AND o.evaluated_unix_seconds < main.evaluation.evaluated_unix_seconds
+"""
+
+
+def merge_runs(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Adds runs and evaluations that ours lacks, and replaces runs that are further in `other`, curves and all.
+
+    Returns how many runs and how many evaluations came in. Inside a transaction, after the environments.
+    """
+    connection.execute(_OVERTAKEN)
+    last_run, last_evaluation = _last(connection, "run", "run_key"), _last(connection, "evaluation", "evaluation_id")
+    for statement in (*_run_statements(connection), *_evaluation_statements(connection)):
+        named = {"run": last_run, "evaluation": last_evaluation}
+        connection.execute(statement, {name: value for name, value in named.items() if f":{name}" in statement})
+    connection.execute(_EARLIEST)
+    sweep(connection)
+    query = "SELECT (SELECT count(*) FROM main.run WHERE run_key > ?), (SELECT count(*) FROM main.evaluation"
+    runs, evaluations = connection.execute(f"{query} WHERE evaluation_id > ?)", [last_run, last_evaluation]).fetchone()
+    return int(runs), int(evaluations)
+
+
+def _last(connection: sqlite3.Connection, table: str, key: str) -> int:
+    return int(connection.execute(f"SELECT coalesce(max({key}), 0) FROM main.{table}").fetchone()[0])
+
+
+def _run_statements(connection: sqlite3.Connection) -> Iterator[str]:
+    own = _run_columns(connection, "run", "run_key", "environment_id", "provenance_id")
+    joins = " ".join(
+        f"JOIN other.{table} AS other_{table} ON other_{table}.{table}_id = o.{table}_id "
+        f"JOIN main.{table} AS main_{table} ON main_{table}.hash = other_{table}.hash"
+        for table in ("environment", "provenance")
+    )
+    yield f"""INSERT INTO main.run ({", ".join(own)}, environment_id, provenance_id)
+        SELECT {", ".join(f"o.{column}" for column in own)}, main_environment.environment_id,
+            main_provenance.provenance_id FROM other.run AS o {joins}
+        WHERE o.run_id NOT IN (SELECT run_id FROM main.run) ORDER BY o.run_id"""
+    rest = _run_columns(connection, "run_metric", "run_key")
+    yield f"""INSERT INTO main.run_metric (run_key, {", ".join(rest)})
+        SELECT ours.run_key, {", ".join(f"o.{column}" for column in rest)} FROM other.run_metric AS o
+        JOIN other.run AS theirs ON theirs.run_key = o.run_key
+        JOIN main.run AS ours ON ours.run_id = theirs.run_id WHERE ours.run_key > :run"""
+
+
+def _evaluation_statements(connection: sqlite3.Connection) -> Iterator[str]:
+    own = ", ".join(_run_columns(connection, "evaluation", "evaluation_id"))
+    yield f"""INSERT INTO main.evaluation ({own}) SELECT {own} FROM other.evaluation
+        WHERE hash NOT IN (SELECT hash FROM main.evaluation) ORDER BY hash"""
+    for table in ("evaluation_class", "evaluation_image"):
+        rest = _run_columns(connection, table, "evaluation_id")
+        yield f"""INSERT INTO main.{table} (evaluation_id, {", ".join(rest)})
+            SELECT ours.evaluation_id, {", ".join(f"o.{column}" for column in rest)} FROM other.{table} AS o
+            JOIN other.evaluation AS theirs ON theirs.evaluation_id = o.evaluation_id
+            JOIN main.evaluation AS ours ON ours.hash = theirs.hash WHERE ours.evaluation_id > :evaluation"""
+
+
+def _run_columns(connection: sqlite3.Connection, table: str, *but: str) -> list[str]:
+    return [row[1] for row in connection.execute(f"PRAGMA main.table_info({table})") if row[1] not in but]

@@ -15,7 +15,7 @@ from luma_cli.data.loader import Skipped
 from luma_cli.errors import Diverged, StoreError
 from luma_cli.measure import devices, environment
 from luma_cli.store.database import open_write
-from luma_cli.store.run_records import RunRecord, RunStatus
+from luma_cli.store.records import RunRecord, RunStatus
 from luma_cli.store.runs import forget_after, start_run
 from luma_cli.train import events, run_folder
 from luma_cli.train.book import Book, Records

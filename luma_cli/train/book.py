@@ -12,9 +12,8 @@ from typing import Any
 from luma_cli.data.loader import Skipped, StepOrder
 from luma_cli.errors import StoreError
 from luma_cli.store.database import open_write
-from luma_cli.store.evaluations import save_evaluation
-from luma_cli.store.run_records import EvaluationRecord, RunStatus
-from luma_cli.store.runs import MIOU, update_run
+from luma_cli.store.records import EvaluationRecord, RunStatus
+from luma_cli.store.runs import MIOU, save_evaluation, update_run
 from luma_cli.train import events
 from luma_cli.train.checkpoint import CheckpointState, save_checkpoint
 from luma_cli.train.metrics_log import MetricLog

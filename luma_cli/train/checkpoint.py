@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from luma_cli.errors import CheckpointError
-from luma_cli.store.faults import free_bytes
+from luma_cli.store.database import free_bytes
 from luma_cli.train import checkpoints
 from luma_cli.train.checkpoint_card import card
 from luma_cli.train.checkpoints import WRITING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from luma_cli.store.run_records import EvaluationRecord
+from luma_cli.store.records import EvaluationRecord
 
 
 @dataclass(frozen=True, slots=True)

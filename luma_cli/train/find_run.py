@@ -9,7 +9,7 @@ from pathlib import Path
 
 from luma_cli.errors import RunError
 from luma_cli.store.database import open_read
-from luma_cli.store.run_records import RunRecord
+from luma_cli.store.records import RunRecord
 from luma_cli.store.runs import list_runs
 from luma_cli.train import run_folder
 from luma_cli.train.checkpoints import is_checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from luma_cli.store.run_records import RunStatus
+from luma_cli.store.records import RunStatus
 
 
 @dataclass(frozen=True, slots=True)

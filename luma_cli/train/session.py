@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from luma_cli.data.loader import Batch, Skipped
 from luma_cli.errors import CheckpointError
-from luma_cli.store.run_records import EvaluationRecord
+from luma_cli.store.records import EvaluationRecord
 from luma_cli.train import events
 from luma_cli.train.step import Stepped, Trainer
 

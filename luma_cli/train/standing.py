@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luma_cli.store.database import open_read
-from luma_cli.store.run_records import RunRecord
+from luma_cli.store.records import RunRecord
 from luma_cli.store.runs import best_miou, list_runs
 from luma_cli.train.find_run import FoundRun, folder_of
 from luma_cli.train.run_folder import RunFolder

@@ -13,7 +13,7 @@ import torch
 from luma_cli.data.split import Split
 from luma_cli.evaluate.evaluation import EvalSettings, check_skipped, evaluate, evaluation_record
 from luma_cli.evaluate.metrics import Counts, merge
-from luma_cli.store.run_records import EvaluationRecord
+from luma_cli.store.records import EvaluationRecord
 from luma_cli.train import events
 from luma_cli.train.batch_norm import batch_norms
 from luma_cli.train.step import Trainer

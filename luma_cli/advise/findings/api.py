@@ -20,12 +20,12 @@ from luma_cli.advise.findings.finding import Finding
 from luma_cli.advise.findings.own import usable
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
-from luma_cli.evidence.own_run import OwnRun, from_scored
+from luma_cli.evidence.own_runs import OwnRun, from_scored
 from luma_cli.evidence.table import load_evidence
 from luma_cli.speed.measured import Measured, from_measurements
 from luma_cli.store import database as files
-from luma_cli.store.measurements import measurements
-from luma_cli.store.scored_runs import scored_runs
+from luma_cli.store.profiles import measurements
+from luma_cli.store.runs import scored_runs
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _pretraining(world: World) -> Finding:
 
 
 def _imagenet(world: World) -> Finding:
-    from luma_cli.evidence.imagenet import top1_percent
+    from luma_cli.evidence.evidence import top1_percent
 
     return imagenet_claim.imagenet_top1(world.evidence, top1_percent(), world.dataset)
 

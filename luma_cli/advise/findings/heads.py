@@ -23,7 +23,7 @@ from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BuildError
 from luma_cli.evidence.evidence import DATASET_TITLES
-from luma_cli.evidence.own_run import OwnRun
+from luma_cli.evidence.own_runs import OwnRun
 
 NAME = "heads"
 CLAIM = "LUMA matches EoMT's accuracy at lower cost."

@@ -39,7 +39,7 @@ from luma_cli.advise.findings.finding import (
 from luma_cli.advise.findings.own import own_rows, own_scores
 from luma_cli.advise.findings.student import FEWEST_VALUES, mean_interval, ratio_interval
 from luma_cli.evidence.evidence import DATASET_TITLES
-from luma_cli.evidence.own_run import OwnRun
+from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.speed.measured import Measured
 
 NAME = "mixers"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from luma_cli.advise.findings.finding import Row
-from luma_cli.evidence.own_run import OwnRun, recipe_for
+from luma_cli.evidence.own_runs import OwnRun, recipe_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from luma_cli.scaling.bootstrap import WIDEST
 from luma_cli.scaling.optimal import PAPER
 
 if TYPE_CHECKING:
-    from luma_cli.evidence.own_run import OwnRun
+    from luma_cli.evidence.own_runs import OwnRun
     from luma_cli.scaling.answer import Scaling
     from luma_cli.scaling.bootstrap import Exponents
     from luma_cli.scaling.bootstrap import Interval as Told

@@ -76,7 +76,7 @@ def shipped() -> list[DeviceHere]:
 def measured_before() -> Iterable[DeviceHere]:
     """Devices that the store knows; none where it cannot be read, which the answer will say."""
     from luma_cli.store.database import open_read
-    from luma_cli.store.measurements import device_names
+    from luma_cli.store.profiles import device_names
 
     try:
         connection = open_read()

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from luma_cli.errors import StoreError
 from luma_cli.store import rows
-from luma_cli.store.database import file_of
-from luma_cli.store.faults import translated
-from luma_cli.store.migrations import transaction
+from luma_cli.store.database import file_of, transaction, translated
 from luma_cli.store.profiles import dicts
 from luma_cli.store.rows import Row
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
+
 
 PREFIX = "imp-"
 _REALS = ("miou_percent", "params_m", "gflops_published")
@@ -104,7 +103,7 @@ def merge_evidence(connection: sqlite3.Connection) -> int:
     return int(added)
 
 
-def problems(connection: sqlite3.Connection) -> Iterator[str]:
+def evidence_problems(connection: sqlite3.Connection) -> Iterator[str]:
     """Imported rows that are not what their hash says, one line each."""
     query = f"SELECT evidence_row_id, hash, {', '.join(COLUMNS)} FROM evidence_row ORDER BY 1"
     for row in list(dicts(connection.execute(query))):
