@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from advise_world import conditions, measured
 from findings_world import both_heads, checkpoints, own, row, tables
+from luma_cli.findings import wtf
+from luma_cli.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Finding
+from luma_cli.findings.front import front, is_plain
+from luma_cli.findings.heads import heads
+from luma_cli.findings.imagenet_top1 import imagenet_top1
+from luma_cli.findings.mixers import KINDS, mixers
+from luma_cli.findings.own import own_scores, usable
+from luma_cli.findings.pretraining import pretraining
+from luma_cli.findings.split import split
+from luma_cli.findings.throughput_loss import held
 
 from luma_cli.accuracy.sightings import Effect, Prediction
 from luma_cli.accuracy.subjects import Subject
-from luma_cli.advise.findings import wtf
-from luma_cli.advise.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Finding
-from luma_cli.advise.findings.front import front, is_plain
-from luma_cli.advise.findings.heads import heads
-from luma_cli.advise.findings.imagenet_top1 import imagenet_top1
-from luma_cli.advise.findings.mixers import KINDS, mixers
-from luma_cli.advise.findings.own import own_scores, usable
-from luma_cli.advise.findings.pretraining import pretraining
-from luma_cli.advise.findings.split import split
-from luma_cli.advise.findings.throughput_loss import held
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.names import resolve
 from luma_cli.evidence.own_runs import OwnRun
@@ -32,6 +32,7 @@ from luma_cli.speed.shipped import Table
 
 if TYPE_CHECKING:
     from luma_cli.accuracy.sightings import Draws
+
 
 NOTHING = Table((), ())
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from findings_world import tables
 
-from luma_cli.advise.findings.api import Findings, claim_names, findings
-from luma_cli.advise.findings.finding import UNDECIDED, Figure, Finding, Interval, Row
-from luma_cli.advise.findings.pretraining import pretraining
 from luma_cli.cli.app import run as command
+from luma_cli.findings.api import Findings, claim_names, findings
+from luma_cli.findings.finding import UNDECIDED, Figure, Finding, Interval, Row
+from luma_cli.findings.pretraining import pretraining
 from luma_cli.report.findings import interval_text, print_findings
 
 FINDING = Finding(

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "luma_cli"
 LAYERS = (
     "cli",
     "report",
+    "findings",
     "advise",
     "scaling",
     "accuracy",

@@ -25,7 +25,7 @@ def findings(
     Each has a verdict (supported, contradicted, not enough evidence) by a rule fixed beforehand, its numbers with 90%
     intervals, the rows behind them, and the commands that would settle it.
     """
-    from luma_cli.advise.findings.api import findings as answer
+    from luma_cli.findings.api import findings as answer
     from luma_cli.report.findings import print_findings
 
     found = answer(dataset.value, claims=claim or (), device=device, database=database)

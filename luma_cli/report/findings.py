@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TextIO
 from luma_cli.report.table import Table, columns, print_plain
 
 if TYPE_CHECKING:
-    from luma_cli.advise.findings.api import Findings
-    from luma_cli.advise.findings.finding import Figure, Finding
+    from luma_cli.findings.api import Findings
+    from luma_cli.findings.finding import Figure, Finding
 
 _INDENT = "  "
 _UNITS = {"points": " points", "x": "x", "%": " %"}

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import hypot
 
-from luma_cli.advise.findings.evidence_rows import rows_of
-from luma_cli.advise.findings.finding import (
+from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
+from luma_cli.findings.evidence_rows import rows_of
+from luma_cli.findings.finding import (
     CONTRADICTED,
     SUPPORTED,
     UNDECIDED,
@@ -22,7 +23,7 @@ from luma_cli.advise.findings.finding import (
     counted,
     one_line,
 )
-from luma_cli.advise.findings.pairs import (
+from luma_cli.findings.pairs import (
     SIZE_TOLERANCE,
     Pair,
     architecture_pairs,
@@ -32,8 +33,7 @@ from luma_cli.advise.findings.pairs import (
     publishers,
     typical_gap,
 )
-from luma_cli.advise.findings.scores import scores
-from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
+from luma_cli.findings.scores import scores
 
 FEWEST_PAIRS = 8
 FEWEST_PUBLISHERS = 4

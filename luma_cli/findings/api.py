@@ -9,15 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from luma_cli.advise.findings import front as front_claim
-from luma_cli.advise.findings import heads as heads_claim
-from luma_cli.advise.findings import imagenet_top1 as imagenet_claim
-from luma_cli.advise.findings import mixers as mixers_claim
-from luma_cli.advise.findings import pretraining as pretraining_claim
-from luma_cli.advise.findings import split as split_claim
-from luma_cli.advise.findings.benches import of_device
-from luma_cli.advise.findings.finding import Finding
-from luma_cli.advise.findings.own import usable
+from luma_cli.findings import front as front_claim
+from luma_cli.findings import heads as heads_claim
+from luma_cli.findings import imagenet_top1 as imagenet_claim
+from luma_cli.findings import mixers as mixers_claim
+from luma_cli.findings import pretraining as pretraining_claim
+from luma_cli.findings import split as split_claim
+from luma_cli.findings.benches import of_device
+from luma_cli.findings.finding import Finding
+from luma_cli.findings.own import usable
+
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
 from luma_cli.evidence.own_runs import OwnRun, from_scored

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from math import exp, log
 from statistics import fmean
 
-from luma_cli.advise.findings import wtf
-from luma_cli.advise.findings.benches import (
+from luma_cli.findings import wtf
+from luma_cli.findings.benches import (
     WITH_FLASH,
     WITHOUT_FLASH,
     apart_from_attention,
@@ -24,7 +24,7 @@ from luma_cli.advise.findings.benches import (
     of_device,
     profile_row,
 )
-from luma_cli.advise.findings.finding import (
+from luma_cli.findings.finding import (
     CONTRADICTED,
     SUPPORTED,
     UNDECIDED,
@@ -36,8 +36,9 @@ from luma_cli.advise.findings.finding import (
     counted,
     one_line,
 )
-from luma_cli.advise.findings.own import own_rows, own_scores
-from luma_cli.advise.findings.student import FEWEST_VALUES, mean_interval, ratio_interval
+from luma_cli.findings.own import own_rows, own_scores
+from luma_cli.findings.student import FEWEST_VALUES, mean_interval, ratio_interval
+
 from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.speed.measured import Measured

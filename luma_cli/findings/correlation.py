@@ -6,14 +6,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from luma_cli.advise.findings.finding import Interval
-from luma_cli.advise.findings.resample import cluster_interval
+from luma_cli.findings.finding import Interval
+from luma_cli.findings.resample import cluster_interval
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from luma_cli.advise.findings.resample import Numbers
+    from luma_cli.findings.resample import Numbers
 
 # A residual beyond this many robust standard deviations is named; of 100 Gaussian ones 1 or 2 are.
 OUTLIER = 2.5

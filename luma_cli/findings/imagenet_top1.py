@@ -11,9 +11,10 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from luma_cli.advise.findings.correlation import Sample, freedom, outliers, partial_pearson, pearson, spearman
-from luma_cli.advise.findings.evidence_rows import rows_of
-from luma_cli.advise.findings.finding import (
+from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
+from luma_cli.findings.correlation import Sample, freedom, outliers, partial_pearson, pearson, spearman
+from luma_cli.findings.evidence_rows import rows_of
+from luma_cli.findings.finding import (
     CONTRADICTED,
     SUPPORTED,
     UNDECIDED,
@@ -24,8 +25,7 @@ from luma_cli.advise.findings.finding import (
     counted,
     one_line,
 )
-from luma_cli.advise.findings.scores import Score, scores
-from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
+from luma_cli.findings.scores import Score, scores
 
 NAME = "imagenet"
 CLAIM = "ImageNet top-1 does not predict mIoU across pretraining objectives, and only partly across architectures."

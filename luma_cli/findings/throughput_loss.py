@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from luma_cli.advise.findings.finding import Interval
-from luma_cli.advise.findings.resample import percentiles
+from luma_cli.findings.finding import Interval
+from luma_cli.findings.resample import percentiles
 
 if TYPE_CHECKING:
     import numpy as np

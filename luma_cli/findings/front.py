@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from luma_cli.accuracy.backbones import recognise
-from luma_cli.advise.findings.benches import (
+from luma_cli.findings.benches import (
     WITH_FLASH,
     WITHOUT_FLASH,
     attention_label,
@@ -22,8 +22,8 @@ from luma_cli.advise.findings.benches import (
     of_device,
     profile_row,
 )
-from luma_cli.advise.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Figure, Finding, Row, Verdict, one_line
-from luma_cli.advise.findings.throughput_loss import Held, held
+from luma_cli.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Figure, Finding, Row, Verdict, one_line
+from luma_cli.findings.throughput_loss import Held, held
 
 if TYPE_CHECKING:
     from luma_cli.accuracy.sightings import AccuracyModel

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from luma_cli.advise.findings.finding import (
+from luma_cli.findings.finding import (
     CONTRADICTED,
     SUPPORTED,
     UNDECIDED,
@@ -17,8 +17,9 @@ from luma_cli.advise.findings.finding import (
     Verdict,
     one_line,
 )
-from luma_cli.advise.findings.own import OwnScore, own_rows, own_scores
-from luma_cli.advise.findings.student import FEWEST_VALUES, mean_interval
+from luma_cli.findings.own import OwnScore, own_rows, own_scores
+from luma_cli.findings.student import FEWEST_VALUES, mean_interval
+
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BuildError

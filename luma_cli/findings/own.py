@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
-from luma_cli.advise.findings.finding import Row
+from luma_cli.findings.finding import Row
+
 from luma_cli.evidence.own_runs import OwnRun, recipe_for
 
 

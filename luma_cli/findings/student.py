@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import exp, log, sqrt
 from statistics import fmean, stdev
 
-from luma_cli.advise.findings.finding import Interval
-from luma_cli.advise.findings.resample import TAIL, student_quantile
+from luma_cli.findings.finding import Interval
+from luma_cli.findings.resample import TAIL, student_quantile
 
 # Below it the quantile is so large that the interval says nothing.
 FEWEST_VALUES = 4

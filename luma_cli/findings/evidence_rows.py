@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from luma_cli.advise.findings.finding import Row
 from luma_cli.evidence.evidence import Evidence
+from luma_cli.findings.finding import Row
 
 
 def rows_of(evidence: Iterable[Evidence], ids: Collection[str]) -> tuple[Row, ...]:

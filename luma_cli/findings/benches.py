@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from luma_cli.advise.findings.finding import Row
+from luma_cli.findings.finding import Row
 from luma_cli.speed.bench import is_device
 from luma_cli.speed.measured import Conditions, Measured
 

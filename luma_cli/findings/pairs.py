@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from luma_cli.advise.findings.finding import Interval
-from luma_cli.advise.findings.resample import cluster_interval
-from luma_cli.advise.findings.scores import Score
+from luma_cli.findings.finding import Interval
+from luma_cli.findings.resample import cluster_interval
+from luma_cli.findings.scores import Score
 
 if TYPE_CHECKING:
-    from luma_cli.advise.findings.resample import Numbers
+    from luma_cli.findings.resample import Numbers
 
 # Parameters of two backbones of similar size differ by at most this factor: ViT-S 22 M stands beside Swin-T 28 M.
 SIZE_TOLERANCE = 1.3

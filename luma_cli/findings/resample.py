@@ -13,7 +13,7 @@ from math import sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from luma_cli.advise.findings.finding import Interval
+from luma_cli.findings.finding import Interval
 
 if TYPE_CHECKING:
     import numpy as np

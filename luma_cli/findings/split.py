@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from luma_cli.advise.findings.evidence_rows import rows_of
-from luma_cli.advise.findings.finding import (
+from luma_cli.findings.evidence_rows import rows_of
+from luma_cli.findings.finding import (
     CONTRADICTED,
     SUPPORTED,
     UNDECIDED,
@@ -17,7 +17,8 @@ from luma_cli.advise.findings.finding import (
     counted,
     one_line,
 )
-from luma_cli.advise.findings.own import own_rows
+from luma_cli.findings.own import own_rows
+
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
 from luma_cli.scaling.bootstrap import WIDEST
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from luma_cli.scaling.answer import Scaling
     from luma_cli.scaling.bootstrap import Exponents
     from luma_cli.scaling.bootstrap import Interval as Told
+
 
 NAME = "split"
 CLAIM = f"Of more compute most belongs in parameters: N* grows as C^{PAPER.size}, image tokens T* as C^{PAPER.tokens}."
