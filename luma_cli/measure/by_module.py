@@ -22,7 +22,7 @@ from torch import nn
 from luma_cli.errors import MeasureError
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure.facts import RGB, meta_twin, num_parameters
-from luma_cli.measure.known_ops import known_zero
+from luma_cli.measure.operators import known_zero
 from luma_cli.measure.scopes import SEPARATOR, count_by_module
 
 _NO_MULTIPLY_ADDS = ("batch_norm", "group_norm", "layer_norm", "instance_norm", "adaptive_avg_pool2d")

@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from luma_cli.measure.formulas import Formula, formulas, operator_name
-from luma_cli.measure.known_ops import known_zero
-from luma_cli.measure.meta_shapes import applies, meta_shapes
+from luma_cli.measure.operators import applies, formulas, known_zero, meta_shapes, operator_name
 
 # Operators whose outputs are activations in the sense of timm's `macts` column (fvcore's ActivationCountAnalysis).
 _LAYER_PREFIXES = ("aten.conv", "aten._conv", "aten.cudnn_convolution")
@@ -49,36 +47,18 @@ class Count:
         """Whether every operator was either counted or is known to do no multiply-adds."""
         return not self.unknown_ops
 
-    @property
-    def coverage(self) -> str:
-        """One line: how many operators were seen, counted, known to be zero, unknown."""
-        counted = len(self.by_op)
-        zero = len(self.ops_seen) - counted - len(self.unknown_ops)
-        unknown = f"{len(self.unknown_ops)} unknown" + (f" ({', '.join(self.unknown_ops)})" if self.unknown_ops else "")
-        return f"{len(self.ops_seen)} operators: {counted} counted, {zero} known to be zero, {unknown}"
-
-    def __add__(self, other: Count) -> Count:
-        """The count of both passes together."""
-        return Count(
-            macs=self.macs + other.macs,
-            activations=self.activations + other.activations,
-            by_op=MappingProxyType(dict(Counter(self.by_op) + Counter(other.by_op))),
-            ops_seen=MappingProxyType(dict(Counter(self.ops_seen) + Counter(other.ops_seen))),
-            unknown_ops=tuple(sorted({*self.unknown_ops, *other.unknown_ops})),
-        )
-
 
 class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, counts every operator that is dispatched; `result()` is the count so far.
 
-    `on_macs` is told the multiply-adds and activations of every counted operator as it runs.
+    `on_macs` is told the multiply-adds of every counted operator as it runs.
     """
 
     supports_higher_order_operators = True
 
-    def __init__(self, on_macs: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, on_macs: Callable[[int], None] = lambda macs: None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._formulas: Mapping[str, Formula] = formulas()
+        self._formulas = formulas()
         self._zero = known_zero()
         self._shapes = meta_shapes()
         self._on_macs = on_macs
@@ -103,8 +83,18 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = shape(args) if shape is not None and applies(args, kwargs) else func(*args, **kwargs)
         self._seen[name] += 1
         if formula is not None:
-            self._count(name, formula(args, kwargs, out), out)
+            macs = formula(args, kwargs, out)
+            self._macs[name] += macs
+            self._on_macs(macs)
+            if isinstance(out, Tensor) and (name in _LAYERS or name.startswith(_LAYER_PREFIXES)):
+                self._activations += out.numel()
         return out
+
+    def _decomposed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not isinstance(func, torch._ops.OpOverload):
+            return NotImplemented
+        with self:
+            return func.decompose(*args, **kwargs)
 
     def result(self) -> Count:
         """The count of everything that ran under this mode."""
@@ -115,19 +105,6 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
             ops_seen=MappingProxyType(dict(self._seen)),
             unknown_ops=tuple(sorted(self._unknown)),
         )
-
-    def _count(self, name: str, macs: int, out: Any) -> None:
-        written = out.numel() if isinstance(out, Tensor) and _is_layer(name) else 0
-        self._macs[name] += macs
-        self._activations += written
-        if self._on_macs is not None:
-            self._on_macs(macs, written)
-
-    def _decomposed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not isinstance(func, torch._ops.OpOverload):
-            return NotImplemented
-        with self:
-            return func.decompose(*args, **kwargs)
 
 
 def count(module: Callable[..., Any], *inputs: Any) -> Count:
@@ -141,7 +118,3 @@ def count(module: Callable[..., Any], *inputs: Any) -> Count:
     with torch.inference_mode(), counting:
         module(*inputs)
     return counting.result()
-
-
-def _is_layer(name: str) -> bool:
-    return name in _LAYERS or name.startswith(_LAYER_PREFIXES)

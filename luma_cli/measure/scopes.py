@@ -27,7 +27,7 @@ class Scopes:
         self._stack: list[str] = []
         self.macs: Counter[str] = Counter()
 
-    def on_macs(self, macs: int, activations: int) -> None:
+    def on_macs(self, macs: int) -> None:
         """Attribute `macs` to every module on the stack, once each."""
         for path in dict.fromkeys(self._stack):
             self.macs[path] += macs

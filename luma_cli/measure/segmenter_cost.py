@@ -42,7 +42,7 @@ def segmenter_cost(segmenter: Segmenter) -> Cost:
         ffn=twin.ffn,
         l2=_num_blocks(twin),
         complete=backbone.complete and head.complete,
-        unknown_ops=(backbone + head).unknown_ops,
+        unknown_ops=tuple(sorted({*backbone.unknown_ops, *head.unknown_ops})),
         timm=version("timm"),
         source="counted",
     )
