@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from luma_cli.catalogue.heads import HeadConfig
-from luma_cli.cli.app import app, run, with_only
+from luma_cli.cli.app import app, run
 from luma_cli.measure.cost import cost
 
 LUMA = [sys.executable, "-P", "-m", "luma_cli"]
@@ -148,14 +148,21 @@ def test_answers_without_torch_and_without_a_home(line: str, tmp_path: Path, fit
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_command_alone_is_as_in_the_whole_program() -> None:
-    whole = typer.main.get_command(app)
-    for name in ("recommend", "evidence"):
-        (only,) = typer.main.get_command(with_only(name)).commands.values()
-        assert only.name == name
-        assert [each.opts for each in only.params] == [each.opts for each in whole.commands[name].params]
-    assert with_only("--help") is app
-    assert with_only("recomend") is app
+def test_a_command_imports_no_other_command() -> None:
+    program = "import sys; from luma_cli.cli.app import run; run(['db', 'path']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60)
+    loaded = {name for name in done.stdout.split() if name.startswith("luma_cli.cli.")}
+    assert loaded == {"luma_cli.cli.app", "luma_cli.cli.options", "luma_cli.cli.db"}
+
+
+def test_every_command_of_the_help_can_be_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    whole = capsys.readouterr().out
+    group = typer.main.get_command(app)
+    for name in group.list_commands(typer.Context(group)):
+        assert f" {name} " in whole
+        assert run([name, "--help"]) == 0
+        assert f"Usage: luma {name} " in capsys.readouterr().out
 
 
 def test_closed_pipe_is_quiet() -> None:

@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from luma_cli.cli.command import ManyValued, complete_flags, repeat_flags
+from luma_cli.cli.options import ManyValued, complete_flags, repeat_flags
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luma_cli.cli.guided.dialogue import Answers, Dialogue
-from luma_cli.cli.guided.licence import DEMANDS
-from luma_cli.cli.guided.place import DeviceHere, Place
-from luma_cli.cli.guided.question import Move, Question
+from luma_cli.cli.guided.dialogue import DEMANDS, Answers, DeviceHere, Dialogue, Move, Place, Question
 from luma_cli.errors import BadBudget
 
 H200 = DeviceHere("NVIDIA H200", "GPU here", "cuda:0")

@@ -13,7 +13,7 @@ from luma_cli.report.evaluation import (
     write_evaluation_csv,
     write_evaluation_json,
 )
-from luma_cli.report.image_progress import ImageProgress
+from luma_cli.report.progress import ImageProgress
 from luma_cli.report.table import print_plain
 from luma_cli.store.records import ClassScore, EvaluationRecord, ImageScore
 

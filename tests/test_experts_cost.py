@@ -24,9 +24,8 @@ from luma_cli.measure.cost_table import table_text
 from luma_cli.measure.count import count
 from luma_cli.measure.facts import backbone_facts, num_active_parameters
 from luma_cli.measure.segmenter_cost import segmenter_cost
-from luma_cli.report.costs import cost_row, print_cost_table, write_cost_csv
-from luma_cli.report.listing import listing_json, print_listing
-from luma_cli.report.sheet import print_sheet, sheet_json
+from luma_cli.report.catalogue import listing_json, print_listing, print_sheet, sheet_json
+from luma_cli.report.profiles import cost_row, print_cost_table, write_cost_csv
 
 WIDTH, HIDDEN, NUM_EXPERTS, NUM_TOKENS = 24, 96, 8, 197
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2}

@@ -10,6 +10,12 @@ import numpy as np
 import pytest
 from advise_world import conditions, measured
 from findings_world import both_heads, checkpoints, own, row, tables
+
+from luma_cli.accuracy.sightings import Effect, Prediction
+from luma_cli.accuracy.subjects import Subject
+from luma_cli.catalogue.costs import load_costs
+from luma_cli.catalogue.names import resolve
+from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.findings import wtf
 from luma_cli.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Finding
 from luma_cli.findings.front import front, is_plain
@@ -20,12 +26,6 @@ from luma_cli.findings.own import own_scores, usable
 from luma_cli.findings.pretraining import pretraining
 from luma_cli.findings.split import split
 from luma_cli.findings.throughput_loss import held
-
-from luma_cli.accuracy.sightings import Effect, Prediction
-from luma_cli.accuracy.subjects import Subject
-from luma_cli.catalogue.costs import load_costs
-from luma_cli.catalogue.names import resolve
-from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.scaling.law import Law
 from luma_cli.speed.measured import Measured
 from luma_cli.speed.shipped import Table

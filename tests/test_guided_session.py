@@ -15,11 +15,10 @@ from advise_world import TableModel
 from luma_cli.advise.answer import Aside, Recommendation
 from luma_cli.advise.api import recommend
 from luma_cli.cli.app import run
-from luma_cli.cli.guided import running, session
-from luma_cli.cli.guided.dialogue import Answers
-from luma_cli.cli.guided.next_step import file_name
-from luma_cli.cli.guided.place import DeviceHere, Place
-from luma_cli.cli.guided.question import Move, Question, Reply
+from luma_cli.cli.guided import session
+from luma_cli.cli.guided import session as running
+from luma_cli.cli.guided.dialogue import Answers, DeviceHere, Move, Place, Question, Reply
+from luma_cli.cli.guided.session import file_name
 from luma_cli.errors import NoAnswer, NothingMeasured
 
 PLACE = Place((("ade20k", 150), ("cityscapes", 19)), (DeviceHere("Test CPU", "CPU here", "cpu"),))

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from luma_cli.cli.app import run
-from luma_cli.cli.guided import terminal
+from luma_cli.cli.guided import prompt as terminal
 
 
 class Tty(io.StringIO):

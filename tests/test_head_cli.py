@@ -12,8 +12,7 @@ import pytest
 from luma_cli.catalogue.cards import card_sizes, load_cards
 from luma_cli.catalogue.heads import HAS, HeadConfig
 from luma_cli.cli.app import run
-from luma_cli.cli.head_options import head_config
-from luma_cli.cli.options import Head
+from luma_cli.cli.options import Head, head_config
 from luma_cli.errors import UsageError
 from luma_cli.measure import recount as recounting
 from luma_cli.measure.cost import Cost, costs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luma_cli.catalogue.cards import candidates
-from luma_cli.cli.guided.licence import DEMANDS, LABELS, OWN_TERMS, PERMISSIVE, RESEARCH_OR_DOUBTFUL
+from luma_cli.cli.guided.dialogue import DEMANDS, LABELS, OWN_TERMS, PERMISSIVE, RESEARCH_OR_DOUBTFUL
 
 
 def test_every_licence_of_the_cards_is_judged_and_every_judged_one_occurs() -> None:

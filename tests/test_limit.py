@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luma_cli.cli.guided.limit import LIMITS
+from luma_cli.cli.guided.dialogue import LIMITS
 from luma_cli.errors import BadBudget
 from luma_cli.units import parse_budget
 

@@ -16,8 +16,8 @@ from luma_cli.advise.pricing import price
 from luma_cli.advise.question import Question
 from luma_cli.advise.recommend import recommend
 from luma_cli.advise.shortlist import shortlist
-from luma_cli.cli import measure_shortlist
-from luma_cli.cli.measure_shortlist import Session, here
+from luma_cli.cli import advise as measure_shortlist
+from luma_cli.cli.advise import Session, here
 from luma_cli.errors import NothingMeasured, UsageError
 from luma_cli.units import parse_budget
 

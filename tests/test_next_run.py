@@ -23,7 +23,7 @@ from luma_cli.catalogue.names import resolve
 from luma_cli.cli.app import app
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.own_runs import OwnRow
-from luma_cli.report.next_run import print_next
+from luma_cli.report.front import print_next
 from luma_cli.train.configure import Given, new_config
 from luma_cli.units import parse_budget
 
@@ -174,7 +174,7 @@ def parsed(line: str) -> dict[str, Any]:
     """What `luma train` understands of the line, as it hands it on."""
     luma, name, *words = shlex.split(line)
     assert (luma, name) == ("luma", "train")
-    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    command = typer.main.get_command(app).get_command(None, "train")  # type: ignore[attr-defined]
     values = command.make_context("train", [*words, "--dry-run"]).params
     changes = (f"epochs={values['epochs']}",) if values["epochs"] else ()
     return {

@@ -11,7 +11,7 @@ from fake_nvml import FakeGpu, FakeNvml
 from store_samples import profile
 
 from luma_cli.advise.candidates import NUM_CLASSES
-from luma_cli.cli.guided.place import DeviceHere, Place, cpu_here, find_place, gpus_here, measured_before
+from luma_cli.cli.guided.dialogue import DeviceHere, Place, cpu_here, find_place, gpus_here, measured_before
 from luma_cli.measure import environment
 from luma_cli.measure.devices import find
 from luma_cli.measure.nvml import load_nvml

@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 
 from luma_cli.cli.app import run
 from luma_cli.errors import LumaError
-from luma_cli.report.front_picture import Dot, FrontPicture, Step
-from luma_cli.report.plot_file import style
-from luma_cli.report.plot_front import draw_front, plot_front
-from luma_cli.report.plot_labels import Box, place
+from luma_cli.report.plots import Box, Dot, FrontPicture, Step, draw_front, place, plot_front, style
 
 FRAME = Box(0, 0, 1000, 700)
 PIXEL = st.floats(0, 1000)

@@ -18,10 +18,8 @@ from store_samples import profile
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.app import run
-from luma_cli.report.run_sheet import curves_table, evaluations_table
-from luma_cli.report.runs import runs_table
-from luma_cli.report.sparkline import sparkline
-from luma_cli.report.table import Table, draw
+from luma_cli.report.runs import curves_table, evaluations_table, runs_table
+from luma_cli.report.table import Table, draw, sparkline
 from luma_cli.store import database
 from luma_cli.store.profiles import save
 from luma_cli.store.runs import MIOU, list_runs, save_evaluation, save_metrics, start_run

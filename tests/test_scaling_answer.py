@@ -19,8 +19,8 @@ from luma_cli.advise.more_compute import more_compute
 from luma_cli.advise.scaling_api import scaling
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.app import run
-from luma_cli.report.plot_file import SUFFIXES
 from luma_cli.report.plot_scaling import plot_scaling
+from luma_cli.report.plots import SUFFIXES
 from luma_cli.report.scaling import print_scaling
 from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.answer import scaling as fit_scaling

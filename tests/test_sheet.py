@@ -10,7 +10,7 @@ from rich.console import Console
 
 from luma_cli.catalogue.listing import show
 from luma_cli.cli.app import run
-from luma_cli.report import sheet as sheets
+from luma_cli.report import catalogue as sheets
 from luma_cli.report import table as tables
 
 

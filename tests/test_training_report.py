@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from luma_cli.report.training import TrainingProgress, duration, evaluation_line, step_line
+from luma_cli.report.progress import TrainingProgress, duration, evaluation_line, step_line
 from luma_cli.store.records import EvaluationRecord
 from luma_cli.train.events import Evaluated, Noted, Saved, Started, Stepped
 

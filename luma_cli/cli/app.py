@@ -2,74 +2,47 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import signal
 import sys
 import warnings
 from contextlib import suppress
 from errno import ENOSPC
+from importlib import import_module
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from luma_cli.cli import (
-    cost,
-    data,
-    db,
-    doctor,
-    estimate,
-    eval_,
-    evidence,
-    export,
-    findings,
-    front,
-    list_,
-    next_,
-    plot,
-    predict,
-    profile,
-    recommend,
-    runs,
-    scaling,
-    show,
-    train,
-)
-from luma_cli.cli.command import ManyValued
-from luma_cli.cli.garbage import uncollected
+from luma_cli.cli.options import ManyValued, uncollected
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
 
-app = typer.Typer(
-    name="luma",
-    help="Which backbone, which pretraining, which resolution? Evidence for segmentation.",
-    epilog="Start with: luma cost convnext_b --res 512 1024    luma recommend --budget 200gflops",
-    pretty_exceptions_enable=False,
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("list")(list_.list_backbones)
-app.command("show")(show.show)
-app.command("cost", cls=ManyValued)(cost.cost)
-app.command("profile", cls=ManyValued)(profile.profile)
-app.command("recommend", cls=ManyValued)(recommend.recommend)
-app.command("estimate")(estimate.estimate)
-app.command("front", cls=ManyValued)(front.front)
-app.command("next", cls=ManyValued)(next_.next_)
-app.command("findings")(findings.findings)
-app.command("scaling")(scaling.scaling)
-app.add_typer(plot.app, name="plot")
-app.command("doctor", cls=ManyValued)(doctor.doctor)
-app.command("train")(train.train)
-app.add_typer(data.app, name="data")
-app.add_typer(runs.app, name="runs")
-app.command("eval")(eval_.evaluate_run)
-app.command("predict")(predict.predict)
-app.command("export")(export.export_run)
-app.add_typer(evidence.app, name="evidence")
-app.add_typer(db.app, name="db")
-
+# Command -> module of this package and its function, or Typer where it has sub-commands, in the order of the help.
+_COMMANDS = {
+    "list": "catalogue:list_backbones",
+    "show": "catalogue:show",
+    "cost": "measure:cost",
+    "profile": "measure:profile",
+    "recommend": "advise:recommend",
+    "estimate": "advise:estimate",
+    "front": "advise:front",
+    "next": "advise:next_",
+    "findings": "learn:findings",
+    "scaling": "learn:scaling",
+    "doctor": "catalogue:doctor",
+    "train": "train:train",
+    "eval": "runs:evaluate_run",
+    "predict": "runs:predict",
+    "export": "runs:export_run",
+    "plot": "learn:plot",
+    "data": "data:app",
+    "runs": "runs:app",
+    "evidence": "evidence:app",
+    "db": "db:app",
+}
+_MANY_VALUED = frozenset({"cost", "profile", "recommend", "front", "next", "doctor"})
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
 _NAMES_BACKBONES = frozenset(
@@ -77,6 +50,42 @@ _NAMES_BACKBONES = frozenset(
     | {"doctor", "train"}
 )
 _ADVISES = frozenset({"estimate", "front", "next", "findings", "scaling"})
+
+
+class Lazy(TyperGroup):
+    """The commands of luma, each imported when it is asked for, so that one does not wait for the others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, in the order of the help."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, None where there is none."""
+        if cmd_name not in _COMMANDS:
+            # Typer takes the name that it suggests out of those that are loaded.
+            self.commands = {name: self.get_command(ctx, name) for name in _COMMANDS}
+            return None
+        if cmd_name not in self.commands:
+            module, _, attribute = _COMMANDS[cmd_name].partition(":")
+            found = getattr(import_module(f"luma_cli.cli.{module}"), attribute)
+            if not isinstance(found, typer.Typer):
+                callback, found = found, typer.Typer(add_completion=False)
+                found.command(cls=ManyValued if cmd_name in _MANY_VALUED else None)(callback)
+            command = typer.main.get_command(found)
+            command.name = cmd_name
+            self.commands[cmd_name] = command
+        return self.commands[cmd_name]
+
+
+app = typer.Typer(
+    name="luma",
+    cls=Lazy,
+    help="Which backbone, which pretraining, which resolution? Evidence for segmentation.",
+    epilog="Start with: luma cost convnext_b --res 512 1024    luma recommend --budget 200gflops",
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -103,13 +112,13 @@ def luma(
 
 def _start(context: typer.Context) -> None:
     """`luma` alone: questions on a terminal, the help anywhere else."""
-    from luma_cli.cli.guided import terminal
+    from luma_cli.cli.guided import prompt
 
-    if not terminal.can_ask():
+    if not prompt.can_ask():
         typer.echo(context.get_help())
-    elif not terminal.is_installed():
+    elif not prompt.is_installed():
         typer.echo(context.get_help())
-        print(f"luma: {terminal.MISSING}", file=sys.stderr)
+        print(f"luma: {prompt.MISSING}", file=sys.stderr)
     else:
         from luma_cli.cli.guided.session import guide
 
@@ -134,17 +143,6 @@ def _one_line(error: typer.TyperException) -> str:
     return " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".") + hint
 
 
-def with_only(name: str) -> typer.Typer:
-    """The program with that command alone, the whole one where there is none of the name.
-
-    Typer reads the signatures of all commands before it runs one, which takes 35 ms.
-    """
-    small = copy.copy(app)
-    small.registered_commands = [each for each in app.registered_commands if each.name == name]
-    small.registered_groups = [each for each in app.registered_groups if each.name == name]
-    return small if small.registered_commands or small.registered_groups else app
-
-
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line `arguments` (default: the process's own); return the exit code.
 
@@ -152,7 +150,7 @@ def run(arguments: list[str] | None = None) -> int:
     """
     try:
         given = sys.argv[1:] if arguments is None else arguments
-        code = with_only(given[0] if given else "")(given, prog_name="luma", standalone_mode=False)
+        code = app(given, prog_name="luma", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
         return _fail(_one_line(error), error.exit_code)

@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from luma_cli.cli.options import Json
 from luma_cli.errors import DataError, UsageError
 
-app = typer.Typer(help="Datasets: find, check, draw.", no_args_is_help=True)
+app = typer.Typer(help="Datasets: find, check, draw.", no_args_is_help=True, add_completion=False)
 
 
 class SplitName(StrEnum):

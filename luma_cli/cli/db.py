@@ -16,7 +16,8 @@ from luma_cli.errors import StoreError
 if TYPE_CHECKING:
     from luma_cli.store.transfer import Merged
 
-app = typer.Typer(help="The store: one SQLite file with every number.", no_args_is_help=True)
+
+app = typer.Typer(help="The store: one SQLite file with every number.", no_args_is_help=True, add_completion=False)
 
 
 class ExportForm(StrEnum):
@@ -91,7 +92,7 @@ def query(
     as_json: Json = False,
 ) -> None:
     """Run one read-only SQL statement and print its rows."""
-    from luma_cli.report.rows import print_rows
+    from luma_cli.report.table import print_rows
     from luma_cli.store.inspection import query as ask
 
     with ask(sql, database) as answer:

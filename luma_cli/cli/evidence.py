@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from luma_cli.cli.command import ListUnlessNamed
-from luma_cli.cli.options import Database, Json
+from luma_cli.cli.options import Database, Json, ListUnlessNamed
 from luma_cli.errors import NoAnswer, StoreError, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from luma_cli.evidence.evidence import Evidence, Selection
     from luma_cli.evidence.imported import MiouScale, Unclear
 
-app = typer.Typer(cls=ListUnlessNamed, help="Results: list, show, import, export, rm. Without a command: list.")
+
+app = typer.Typer(
+    cls=ListUnlessNamed, help="Results: list, show, import, export, rm. Without a command: list.", add_completion=False
+)
 
 
 class Provenance(StrEnum):

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+from luma_cli.catalogue.heads import HAS, HeadConfig
+from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import UsageError
 
 
@@ -40,6 +48,17 @@ class Ffn(StrEnum):
     auto = "auto"
     reused = "reused"
     fresh = "fresh"
+
+
+class Axis(StrEnum):
+    """Kinds of cost that a front may stand on."""
+
+    gflops = "gflops"
+    latency = "latency"
+    memory = "memory"
+    params = "params"
+    energy = "energy"
+    throughput = "throughput"
 
 
 class Convention(StrEnum):
@@ -174,3 +193,152 @@ Anew = Annotated[
     typer.Option("--count", help="Build on the meta device and count, head too; the closed form must agree."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go ahead with more than 20 backbones without asking.")]
+
+
+# Field of the configuration -> how the command line spells it.
+_SPELLED = {
+    "num_queries": "--queries",
+    "num_classes": "--classes",
+    "l2": "--l2",
+    "tap": "--tap",
+    "prefix": "--prefix",
+    "ffn": "--ffn",
+}
+
+
+def head_config(
+    head: Head = Head.luma,
+    *,
+    queries: int | None = None,
+    classes: int | None = None,
+    l2: int | None = None,
+    tap: str | None = None,
+    prefix: bool | None = None,
+    ffn: str | None = None,
+) -> HeadConfig:
+    """The head of the options that were given; None stands for one that was not.
+
+    Raises UsageError for an option that this head does not have, and for a value that is none.
+    """
+    return HeadConfig(**given_options(head, queries=queries, classes=classes, l2=l2, tap=tap, prefix=prefix, ffn=ffn))
+
+
+def given_options(
+    head: Head | None,
+    *,
+    queries: int | None = None,
+    classes: int | None = None,
+    l2: int | None = None,
+    tap: str | None = None,
+    prefix: bool | None = None,
+    ffn: str | None = None,
+) -> dict[str, Any]:
+    """The options that were given, by field of the configuration; without a head those of luma are expected.
+
+    Raises UsageError for an option that this head does not have, and for a value that is none.
+    """
+    given: dict[str, Any] = {"num_queries": queries, "num_classes": classes, "l2": l2}
+    given |= {"tap": tap, "prefix": prefix, "ffn": ffn}
+    asked = {name: value for name, value in given.items() if value is not None}
+    name = (head or Head.luma).value
+    foreign = [_SPELLED[option] for option in asked if option not in HAS[name]]
+    if foreign:
+        known = ", ".join(_SPELLED[option] for option in HAS[name] if option in _SPELLED) or "none"
+        raise UsageError(
+            f"{foreign[0]} says nothing to --head {name}, whose options are: {known}; leave {foreign[0]} out"
+        )
+    if l2 == 0:
+        raise UsageError("--l2 is 0, expected at least 1; leave it out for the head's own number of blocks")
+    return asked if head is None else {"name": name, **asked}
+
+
+# Options that may be followed by more than one integer.
+MANY_VALUED = frozenset({"--res"})
+# Options whose value may be left out: what a bare one means, and what else may follow.
+OPTIONAL_VALUED = {"--again": ("all", frozenset({"all", "failed"}))}
+_HELP = ("-h", "--help")
+_INTEGER = re.compile(r"[+-]?\d+")
+
+
+def repeat_flags(arguments: Sequence[str], flags: Iterable[str] = MANY_VALUED) -> list[str]:
+    """`arguments` with a many-valued flag repeated before each further integer after it.
+
+    >>> repeat_flags(["--res", "512", "1024", "convnext_b"])
+    ['--res', '512', '--res', '1024', 'convnext_b']
+    """
+    many, result, current = frozenset(flags), list[str](), ""
+    after_value = False
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return result + list(arguments[position:])
+        if argument in many:
+            current, after_value = argument, False
+        elif argument.partition("=")[0] in many:
+            current, after_value = argument.partition("=")[0], True
+        elif current and not after_value:
+            after_value = True
+        elif current and _INTEGER.fullmatch(argument):
+            result.append(current)
+        else:
+            current = ""
+        result.append(argument)
+    return result
+
+
+def complete_flags(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with the default put after an option whose value was left out.
+
+    >>> complete_flags(["vit_b", "--again", "--json"])
+    ['vit_b', '--again', 'all', '--json']
+    """
+    result = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        result.append(argument)
+        default, values = OPTIONAL_VALUED.get(argument, ("", frozenset()))
+        if default and following not in values:
+            result.append(default)
+    return result
+
+
+class ManyValued(TyperCommand):
+    """Command class that accepts several integers after one `--res`, and `--again` without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse `args` after repeating and completing flags."""
+        return super().parse_args(ctx, repeat_flags(complete_flags(args)))
+
+
+class ListUnlessNamed(TyperGroup):
+    """A group whose sub-command `list` may be left out: `luma runs` and `luma runs --json` are `luma runs list`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse `args` with the sub-command put in where it was left out."""
+        named = bool(args) and (not args[0].startswith("-") or args[0] in _HELP)
+        return super().parse_args(ctx, args if named else ["list", *args])
+
+
+# More than this many backbones from one command is rarely meant.
+MANY = 20
+
+
+def confirm_many(specs: Sequence[BackboneSpec], num_resolutions: int, yes: bool) -> None:
+    """Ask whether to go on with more than MANY backbones. Without a terminal: UsageError naming `--yes`."""
+    if len(specs) <= MANY or yes:
+        return
+    what = f"{len(specs)} backbones x {num_resolutions} resolutions ({specs[0].name} ... {specs[-1].name})"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{what}: more than {MANY}; narrow the pattern, or add --yes to go ahead")
+    if not typer.confirm(f"{what}: go ahead?", err=True):
+        raise typer.Abort
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Reference cycles are left alone meanwhile; afterwards they are collected as before."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from luma_cli.cli.head_options import given_options
 from luma_cli.cli.options import (
     L2,
     Compile,
@@ -23,6 +22,7 @@ from luma_cli.cli.options import (
     Queries,
     TapSide,
     complete_backbone,
+    given_options,
 )
 from luma_cli.errors import UsageError
 
@@ -144,7 +144,7 @@ def train(
         imports=(imports,) if imports else (),
     )
     from luma_cli.data.loader import keep_freed_memory
-    from luma_cli.report.training import TrainingProgress
+    from luma_cli.report.progress import TrainingProgress
     from luma_cli.train.api import train_run
     from luma_cli.train.work import Settings
 
@@ -161,7 +161,7 @@ def train(
     keep_freed_memory()
     with TrainingProgress(sys.stderr) as progress:
         if dry_run:
-            from luma_cli.report.estimate import print_estimate
+            from luma_cli.report.estimates import print_estimate
             from luma_cli.train.estimate import estimate_run
 
             print_estimate(estimate_run(given, settings, progress), as_json)

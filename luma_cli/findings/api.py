@@ -9,6 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from luma_cli.errors import StoreError, UsageError
+from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
+from luma_cli.evidence.own_runs import OwnRun, from_scored
+from luma_cli.evidence.table import load_evidence
 from luma_cli.findings import front as front_claim
 from luma_cli.findings import heads as heads_claim
 from luma_cli.findings import imagenet_top1 as imagenet_claim
@@ -18,11 +22,6 @@ from luma_cli.findings import split as split_claim
 from luma_cli.findings.benches import of_device
 from luma_cli.findings.finding import Finding
 from luma_cli.findings.own import usable
-
-from luma_cli.errors import StoreError, UsageError
-from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
-from luma_cli.evidence.own_runs import OwnRun, from_scored
-from luma_cli.evidence.table import load_evidence
 from luma_cli.speed.measured import Measured, from_measurements
 from luma_cli.store import database as files
 from luma_cli.store.profiles import measurements

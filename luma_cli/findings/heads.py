@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from luma_cli.catalogue.costs import BackboneFacts
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.errors import BuildError
+from luma_cli.evidence.evidence import DATASET_TITLES
+from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.findings.finding import (
     CONTRADICTED,
     SUPPORTED,
@@ -19,12 +24,6 @@ from luma_cli.findings.finding import (
 )
 from luma_cli.findings.own import OwnScore, own_rows, own_scores
 from luma_cli.findings.student import FEWEST_VALUES, mean_interval
-
-from luma_cli.catalogue.costs import BackboneFacts
-from luma_cli.catalogue.heads import HeadConfig
-from luma_cli.errors import BuildError
-from luma_cli.evidence.evidence import DATASET_TITLES
-from luma_cli.evidence.own_runs import OwnRun
 
 NAME = "heads"
 CLAIM = "LUMA matches EoMT's accuracy at lower cost."

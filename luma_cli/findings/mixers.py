@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from math import exp, log
 from statistics import fmean
 
+from luma_cli.evidence.evidence import DATASET_TITLES
+from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.findings import wtf
 from luma_cli.findings.benches import (
     WITH_FLASH,
@@ -38,9 +40,6 @@ from luma_cli.findings.finding import (
 )
 from luma_cli.findings.own import own_rows, own_scores
 from luma_cli.findings.student import FEWEST_VALUES, mean_interval, ratio_interval
-
-from luma_cli.evidence.evidence import DATASET_TITLES
-from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.speed.measured import Measured
 
 NAME = "mixers"

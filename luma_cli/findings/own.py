@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
-from luma_cli.findings.finding import Row
-
 from luma_cli.evidence.own_runs import OwnRun, recipe_for
+from luma_cli.findings.finding import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
 from luma_cli.findings.evidence_rows import rows_of
 from luma_cli.findings.finding import (
     CONTRADICTED,
@@ -18,9 +20,6 @@ from luma_cli.findings.finding import (
     one_line,
 )
 from luma_cli.findings.own import own_rows
-
-from luma_cli.catalogue.heads import HeadConfig
-from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
 from luma_cli.scaling.bootstrap import WIDEST
 from luma_cli.scaling.optimal import PAPER
 

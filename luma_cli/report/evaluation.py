@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from luma_cli.report.table import Column, Table, columns, number, print_table
 from luma_cli.store.records import ClassScore, EvaluationRecord
 from luma_cli.units import gmacs
+
+if TYPE_CHECKING:
+    from luma_cli.export.export import Exported
+
 
 SCHEMA = 1
 
@@ -110,3 +114,16 @@ def write_evaluation_csv(record: EvaluationRecord, file: TextIO, *, classes: boo
 
 def _cell(value: Any) -> Any:
     return "" if value is None else value
+
+
+def export_lines(made: Exported) -> Iterator[str]:
+    """One line per output of the file, and one about the input."""
+    facts = made.facts
+    shape = f"[{facts.batch or 'any'}, 3, {facts.resolution}, {facts.resolution}]"
+    if made.format != "safetensors":
+        yield f"input images {shape}, RGB, normalised with mean and std of the file's metadata"
+    for (name, shape), each in zip(facts.outputs, made.agreements, strict=True):
+        yield (
+            f"output {name} {shape}: differs from torch by at most {each.max_abs_difference:.2g} "
+            f"({each.relative:.1g} of its largest value) on {made.num_inputs} random inputs"
+        )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luma_cli.evidence.evidence import DATASET_TITLES
-from luma_cli.report.plot_file import COLOURS, COLUMN_INCHES, INK, MARKERS, SOFT, save, style
+from luma_cli.report.plots import COLOURS, COLUMN_INCHES, INK, MARKERS, SOFT, save, style
 from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.law import Law
 from luma_cli.scaling.optimal import PAPER, PAPER_SOURCE

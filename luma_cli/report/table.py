@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -164,3 +166,54 @@ def merge_cells(rows: Sequence[tuple[str, ...]], blank: int) -> tuple[tuple[str,
         same = row[:blank] == above[:blank]
         result.append(("",) * blank + row[blank:] if same else row)
     return tuple(result)
+
+
+def print_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO, as_json: bool = False) -> None:
+    """Write `rows` under `names`. In JSON a list of objects, one a line; blobs as their size."""
+    if as_json:
+        _write_json(names, rows, file)
+        return
+    print("\t".join(names), file=file)
+    for row in rows:
+        print("\t".join(" ".join(str(_plain(value)).split()) for value in row), file=file)
+
+
+def _write_json(names: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO) -> None:
+    separator = "["
+    for row in rows:
+        values = dict(zip(names, (_plain(value, None) for value in row), strict=True))
+        file.write(f"{separator}\n{json.dumps(values, allow_nan=False)}")
+        separator = ","
+    file.write("[]\n" if separator == "[" else "\n]\n")
+
+
+def _plain(value: Any, missing: Any = "") -> Any:
+    """The value as text or JSON can hold it."""
+    if value is None:
+        return missing
+    return f"{len(value)} bytes" if isinstance(value, bytes) else value
+
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_PLAIN = "_.-~=+*#"
+
+
+def sparkline(values: Sequence[float], width: int = 24, *, plain: bool = False) -> str:
+    """Means of `values` over `width` equal stretches, from the lowest to the highest; `!` where one is not finite.
+
+    plain: in ASCII, for terminals that know no more.
+
+    >>> sparkline([0.0, 1.0, 2.0, 3.0], plain=True)
+    '_-=#'
+    """
+    marks = _PLAIN if plain else _BLOCKS
+    count = min(width, len(values))
+    parts = [values[len(values) * at // count : len(values) * (at + 1) // count] for at in range(count)]
+    means = [math.fsum(part) / len(part) if all(map(math.isfinite, part)) else math.nan for part in parts]
+    finite = [mean for mean in means if math.isfinite(mean)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    return "".join("!" if math.isnan(mean) else marks[_level(mean, low, high)] for mean in means)
+
+
+def _level(value: float, low: float, high: float) -> int:
+    return 0 if high <= low else min(len(_BLOCKS) - 1, int((value - low) / (high - low) * len(_BLOCKS)))

@@ -2,13 +2,224 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Literal
 
-from luma_cli.cli.guided.licence import DEMANDS, LABELS
-from luma_cli.cli.guided.limit import LIMITS
-from luma_cli.cli.guided.place import Place
-from luma_cli.cli.guided.question import Choice, Question
+from luma_cli.errors import BadBudget, StoreError
+from luma_cli.units import BudgetKind, parse_budget
+
+
+class Move(Enum):
+    """What can be replied to every question instead of an answer."""
+
+    back = "back"
+    quit = "quit"
+
+
+Reply = str | Move
+
+
+def anything(typed: str) -> str:
+    """Accepts every text."""
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One entry of a list: the value that is replied, and the line that is shown and filtered by."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """choices: the list to choose from; empty where text is typed.
+
+    problem: of typed text, what is wrong with it in one line, or "". default: text that stands there already.
+    has_back: whether there is something to go back to.
+    """
+
+    text: str
+    choices: tuple[Choice, ...] = ()
+    problem: Callable[[str], str] = anything
+    default: str = ""
+    has_back: bool = True
+
+    def moves(self) -> tuple[Move, ...]:
+        """The moves that are open here."""
+        return (Move.back, Move.quit) if self.has_back else (Move.quit,)
+
+    def move(self, typed: str) -> Move | None:
+        """The move that a typed word stands for, None for an answer."""
+        word = typed.strip().lower()
+        return next((move for move in self.moves() if move.value == word), None)
+
+
+PERMISSIVE = ("apache-2.0", "mit")
+OWN_TERMS = ("dinov3-license", "nvidia-open-model-license")
+RESEARCH_OR_DOUBTFUL = ("apple-amlr", "cc-by-nc-4.0", "fair-noncommercial-research-license", "fastvit-license")
+
+# What is asked for -> the licences that will do; empty for any.
+DEMANDS: Mapping[str, tuple[str, ...]] = {
+    "any": (),
+    "commercial": (*PERMISSIVE, *OWN_TERMS),
+    "permissive": PERMISSIVE,
+}
+LABELS: Mapping[str, str] = {
+    "any": "any licence",
+    "commercial": "commercial use allowed, also by own terms (DINOv3, NVIDIA)",
+    "permissive": f"{' or '.join(PERMISSIVE)} only",
+}
+
+
+_BARE_NUMBER = re.compile(r"[0-9.]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One kind of limit.
+
+    label: as a list shows it. quantity: as a sentence names it. kinds: of the budgets that state it. unit: of a bare
+    number. example: a usual amount. axis: of `luma front --x`.
+    on_device: whether it means nothing without a device.
+    """
+
+    key: str
+    label: str
+    quantity: str
+    kinds: tuple[BudgetKind, ...]
+    unit: str
+    example: str
+    axis: str
+    on_device: bool
+
+    def budget(self, typed: str) -> str:
+        """The budget, as `--budget` takes it. Raises BadBudget with an example.
+
+        >>> LIMITS["compute"].budget("200"), LIMITS["time"].budget("30 fps")
+        ('200gflops', '30fps')
+        """
+        text = "".join(typed.split())
+        text += self.unit if _BARE_NUMBER.fullmatch(text) else ""
+        try:
+            is_ours = parse_budget(text).kind in self.kinds
+        except BadBudget:
+            is_ours = False
+        if not is_ours:
+            raise BadBudget(f"{typed.strip()!r} is no limit on {self.quantity}; try {self.example}")
+        return text
+
+    def problem(self, typed: str) -> str:
+        """What is wrong with the typed amount, or ""."""
+        try:
+            self.budget(typed)
+        except BadBudget as error:
+            return str(error)
+        return ""
+
+
+LIMITS: dict[str, Limit] = {
+    each.key: each
+    for each in (
+        Limit("compute", "GFLOPs of one image", "GFLOPs", ("macs",), "gflops", "200gflops", "gflops", False),
+        Limit(
+            "time", "time per image (ms), or frames per second", "time", ("ms", "fps"), "ms", "20ms or 50fps",
+            "latency", True,
+        ),
+        Limit(
+            "throughput", "images per second, many at once", "throughput", ("images_per_second",), "img/s", "500img/s",
+            "throughput", True,
+        ),
+        Limit("memory", "memory (GiB)", "memory", ("bytes",), "GiB", "8GiB", "memory", True),
+        Limit("params", "parameters (millions)", "parameters", ("params",), "Mparams", "100Mparams", "params", False),
+        Limit("energy", "energy per image (J)", "energy", ("joules",), "J", "2J", "energy", True),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceHere:
+    """A device that costs are asked for.
+
+    name: as the store and `luma recommend --device` spell it. note: how it is known. local: what `luma profile
+    --device` calls it, empty where it is not in this machine.
+    """
+
+    name: str
+    note: str
+    local: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """datasets: name and number of classes. devices: detected ones first."""
+
+    datasets: tuple[tuple[str, int], ...]
+    devices: tuple[DeviceHere, ...] = ()
+
+    def local(self, device: str) -> str:
+        """What this machine calls the device; empty when it is elsewhere."""
+        return next((each.local for each in self.devices if each.name == device), "")
+
+
+def find_place() -> Place:
+    """The datasets with evidence; the GPUs and the CPU here, then devices of the store and of timm's shipped table."""
+    from luma_cli.advise.candidates import NUM_CLASSES
+
+    found = [*gpus_here(), cpu_here(), *measured_before(), *shipped()]
+    first: dict[str, DeviceHere] = {}
+    for each in found:
+        first.setdefault(each.name, each)
+    return Place(tuple(NUM_CLASSES.items()), tuple(first.values()))
+
+
+def gpus_here(variables: Mapping[str, str] = os.environ) -> list[DeviceHere]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, by the name that measurements carry; none without a driver."""
+    from luma_cli.measure.devices import describe, visible
+    from luma_cli.measure.nvml import NvmlMissing, load_nvml
+
+    try:
+        nvml = load_nvml()
+        names = [str(describe(nvml.open(uuid))["device_name"]) for uuid in visible(nvml.uuids(), variables)]
+    except NvmlMissing:
+        return []
+    return [DeviceHere(name, "GPU here", f"cuda:{index}") for index, name in enumerate(names)]
+
+
+def cpu_here() -> DeviceHere:
+    """The CPU of this machine."""
+    from luma_cli.measure.environment import cpu_name
+
+    return DeviceHere(cpu_name(), "CPU here", "cpu")
+
+
+def shipped() -> list[DeviceHere]:
+    """Devices of timm's throughput table, from which times elsewhere are predicted."""
+    from luma_cli.speed.shipped import load
+
+    return [DeviceHere(name, "timm's speeds") for name in dict.fromkeys(each.device_name for each in load().settings)]
+
+
+def measured_before() -> Iterable[DeviceHere]:
+    """Devices that the store knows; none where it cannot be read, which the answer will say."""
+    from luma_cli.store.database import open_read
+    from luma_cli.store.profiles import device_names
+
+    try:
+        connection = open_read()
+        if connection is None:
+            return []
+        with closing(connection):
+            return [DeviceHere(name, "measured before") for name in device_names(connection)]
+    except StoreError:
+        return []
+
 
 Topic = Literal["dataset", "device", "limit", "amount", "licence"]
 NO_DEVICE = "none"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
-from luma_cli.cli.guided.question import Move, Question, Reply
+from luma_cli.cli.guided.dialogue import Move, Question, Reply
 
 if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings
@@ -97,3 +101,32 @@ def _with_keys(prompt: Prompt, keys: KeyBindings) -> Prompt:
     application = prompt.application
     application.key_bindings = merge_key_bindings([application.key_bindings or keys, keys])
     return prompt
+
+
+MISSING = (
+    "luma alone asks questions with questionary, which is not installed; pip install questionary, "
+    "or ask without it: luma recommend --budget 200gflops"
+)
+_NO_TERMINAL = frozenset({"", "dumb", "unknown"})
+_OFF = frozenset({"", "0", "false", "no"})
+
+
+def can_ask(
+    stdin: TextIO | None = None, stdout: TextIO | None = None, variables: Mapping[str, str] = os.environ
+) -> bool:
+    """Whether there is someone to ask: both streams are terminals that can be drawn on, and no CI job runs us."""
+    if variables.get("TERM", "").lower() in _NO_TERMINAL or variables.get("CI", "").lower() not in _OFF:
+        return False
+    return _is_terminal(stdin or sys.stdin) and _is_terminal(stdout or sys.stdout)
+
+
+def is_installed() -> bool:
+    """Whether the library that asks is there."""
+    return importlib.util.find_spec("questionary") is not None
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
