@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from luma_cli.catalogue.datasets import load_card
+from luma_cli.data.decode import keep_freed_memory
 from luma_cli.data.drawn import write_sample
-from luma_cli.data.loader import keep_freed_memory
 from luma_cli.data.source import find_root
 from luma_cli.data.split import Split, open_split
 from luma_cli.evaluate.evaluation import EvalSettings, evaluate

@@ -33,9 +33,9 @@ from torchvision.transforms.v2 import functional
 
 from luma_cli.catalogue.datasets import Labels, LabelTable, load_card
 from luma_cli.catalogue.recipes import Augmentation
-from luma_cli.data.decode import decode_image, decode_labels
+from luma_cli.data.decode import decode_image, decode_labels, keep_freed_memory
 from luma_cli.data.drawn import write_sample
-from luma_cli.data.loader import TrainingSet, keep_freed_memory
+from luma_cli.data.loader import TrainingSet
 
 Z_95 = 1.959964
 SHORT_SIDE = 490  # drawn pictures have 0.85 to 1.25 of it

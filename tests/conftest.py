@@ -58,7 +58,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def memory_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that runs inside the test process leaves its allocator alone: other tests there measure memory."""
-    monkeypatch.setattr("luma_cli.data.loader.keep_freed_memory", lambda: None)
+    monkeypatch.setattr("luma_cli.data.decode.keep_freed_memory", lambda: None)
 
 
 @pytest.fixture(autouse=True)

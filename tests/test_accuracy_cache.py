@@ -140,7 +140,7 @@ def test_a_full_disk_is_no_error(rows: list[Evidence], tmp_path: Path, monkeypat
     def full(path: Path, content: object) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(models.atomic, "write_bytes", full)
+    monkeypatch.setattr(models.files, "write_bytes", full)
     assert load_model(rows, tmp_path).predict(SUBJECTS)
     assert files(tmp_path) == []
 

@@ -11,13 +11,13 @@ import pytest
 @pytest.mark.parametrize("without_mallopt", [False, True])
 def test_it_is_set_and_pixels_stay(without_mallopt: bool) -> None:
     program = (
-        "import ctypes, io, numpy as np; from PIL import Image; from luma_cli.data import memory;"
+        "import ctypes, io, numpy as np; from PIL import Image; from luma_cli.data import decode;"
         "from luma_cli.data.decode import decode_image;"
         f"missing = {without_mallopt};"
         "ctypes.CDLL = (lambda name: object()) if missing else ctypes.CDLL;"
         "file = io.BytesIO(); Image.effect_noise((64, 48), 90).convert('RGB').save(file, 'JPEG');"
         "before = decode_image(file.getvalue(), 'a');"
-        "memory.keep_freed_memory();"
+        "decode.keep_freed_memory();"
         "assert Image.core.get_blocks_max() == 8;"
         "assert all((decode_image(file.getvalue(), 'a') == before).all() for _ in range(5))"
     )

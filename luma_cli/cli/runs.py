@@ -221,7 +221,7 @@ def evaluate_run(
 
     The short side is resized to the run's resolution and windows slide along the long side, as EoMT evaluates.
     """
-    from luma_cli.data.loader import keep_freed_memory
+    from luma_cli.data.decode import keep_freed_memory
     from luma_cli.evaluate.evaluation import EvalSettings
     from luma_cli.evaluate.inference import torch_device
     from luma_cli.train.restore import restore

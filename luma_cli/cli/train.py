@@ -143,7 +143,7 @@ def train(
         skip_bad=skip_bad,
         imports=(imports,) if imports else (),
     )
-    from luma_cli.data.loader import keep_freed_memory
+    from luma_cli.data.decode import keep_freed_memory
     from luma_cli.report.progress import TrainingProgress
     from luma_cli.train.api import train_run
     from luma_cli.train.work import Settings

@@ -25,9 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luma_cli.catalogue.datasets import DatasetCard
-from luma_cli.data.decode import decode_image, is_rotated
+from luma_cli.data.decode import decode_image, is_rotated, keep_freed_memory
 from luma_cli.data.drawn import MARKER
-from luma_cli.data.loader import keep_freed_memory
 from luma_cli.data.source import Root, shown
 from luma_cli.data.split import Pairing, Split, foreign_text, split_of
 from luma_cli.errors import BadSample, DataError

@@ -19,11 +19,9 @@ The samples that training left out because their files cannot be used, and how m
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,12 +29,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from luma_cli.catalogue.recipes import Augmentation
 from luma_cli.data.augment import augment
+from luma_cli.data.decode import keep_freed_memory
 from luma_cli.data.split import Samples
 from luma_cli.errors import BadSample, DataError, LumaError, UsageError
 from luma_cli.seeds import ORDER, SAMPLE, seed_of
@@ -167,21 +165,6 @@ class TrainingSet(Dataset[Item]):
             )
         changed, classes = augment(image, labels, self.resolution, self.augmentation, seed)
         return Item(changed, classes, skipped)
-
-
-_PILLOW_BLOCKS = 8  # of 16 MiB
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT_BYTES = 256 << 20
-_LARGEST_BYTES = 32 << 20  # the most that glibc takes
-
-
-def keep_freed_memory() -> None:
-    """Set it for this process, at the cost of up to 384 MiB that it holds on to; elsewhere than on glibc, Pillow's."""
-    Image.core.set_blocks_max(_PILLOW_BLOCKS)  # type: ignore[attr-defined]
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:  # musl has none
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 _PREFETCHED_BATCHES = 2  # per worker; PyTorch's own number
