@@ -1,6 +1,6 @@
 """Recorded answers under tests/golden: comparing with them and, with LUMA_GOLDEN=write, recording them anew.
 
-    LUMA_GOLDEN=write python -m pytest tests/test_golden.py tests/test_golden_training.py -n 0
+    OMP_NUM_THREADS=1 LUMA_GOLDEN=write python -m pytest tests/test_golden.py tests/test_golden_training.py -n 0
 
 Review the difference that git then shows: it is what users see change.
 """
@@ -105,10 +105,8 @@ def differences(old: Any, new: Any, where: str = "$") -> Iterator[str]:
         for index, (before, now) in enumerate(zip(old, new, strict=False)):
             yield from differences(before, now, f"{where}[{index}]")
     elif type(old) is float and type(new) is float:
-        if not (
-            math.isclose(old, new, rel_tol=tolerance(), abs_tol=tolerance() / 1000)
-            or (math.isnan(old) and math.isnan(new))
-        ):
+        near_zero = 1e-12 if tolerance() == EXACT else NEAR
+        if not math.isclose(old, new, rel_tol=tolerance(), abs_tol=near_zero):
             yield f"{where}: {old!r} before, {new!r} now"
     elif type(old) is not type(new) or old != new:
         yield f"{where}: {old!r} before, {new!r} now"
