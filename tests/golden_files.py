@@ -29,7 +29,8 @@ WRITES = os.environ.get("LUMA_GOLDEN") == "write"
 EXACT = 1e-9
 # Another BLAS or processor ends the iterative fits a little elsewhere: 3e-7 was seen, and tables then round otherwise.
 NEAR = 1e-4
-LONGEST = 12  # a longer list is kept as its first and last items and a digest of all
+RUN_ID = re.compile(r"\d{8}-\d{6}-.*-[0-9a-f]{4}")
+LONGEST = 8  # a longer list is kept as its first and last items and a digest of all
 
 
 @cache
@@ -85,7 +86,7 @@ def check_json(name: str, value: Any) -> None:
     tolerance()
     if WRITES:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(kept, indent=0, sort_keys=True) + "\n", encoding="utf-8")
         return
     found = list(differences(json.loads(path.read_text(encoding="utf-8")), kept))
     if found:
@@ -157,7 +158,8 @@ def _without_floats(value: Any, key: str, floats: dict[str, list[float]]) -> Any
 def schema(value: Any, where: str = "$", *, open_keys: frozenset[str] = frozenset()) -> dict[str, str]:
     """Type by key path of a JSON value, for values that depend on the machine.
 
-    Keys of the objects in `open_keys` are data (names of runs, metrics, modules): all of them are written `*`.
+    Keys that are data are written `*`: those of the objects in `open_keys`, and ids of runs. Null counts as a type
+    only where nothing else was seen.
     """
     found: dict[str, set[str]] = {}
 
@@ -166,13 +168,14 @@ def schema(value: Any, where: str = "$", *, open_keys: frozenset[str] = frozense
         found.setdefault(path, set()).add("null" if each is None else kind[type(each)])
         if isinstance(each, dict):
             for name, inner in each.items():
-                visit(inner, f"{path}.*" if path.rpartition(".")[2] in open_keys else f"{path}.{name}")
+                is_data = path.rpartition(".")[2] in open_keys or RUN_ID.fullmatch(name)
+                visit(inner, f"{path}.{'*' if is_data else name}")
         elif isinstance(each, list):
             for inner in each:
                 visit(inner, f"{path}[]")
 
     visit(value, where)
-    return {path: " or ".join(sorted(kinds)) for path, kinds in sorted(found.items())}
+    return {path: " or ".join(sorted(kinds - {"null"} or kinds)) for path, kinds in sorted(found.items())}
 
 
 def csv_header(text: str) -> list[str]:

@@ -15,18 +15,15 @@ from luma_cli.cli.app import run
 DEVICE = "RTX 4090"  # its throughputs ship
 ANSWERS = {
     "recommend_gflops": "recommend --budget 200gflops --json",
-    "recommend_gflops_cityscapes": "recommend --budget 500gflops --dataset cityscapes --json",
-    "recommend_ms": "recommend --budget 20ms --json --device",
-    "recommend_ms_cityscapes": "recommend --budget 50ms --dataset cityscapes --json --device",
+    "recommend_gflops_cityscapes": "recommend --budget 500gflops --dataset cityscapes --top 3 --json",
+    "recommend_ms": "recommend --budget 20ms --top 3 --json --device",
     "recommend_why": "recommend --budget 100gflops --objective miou --why --top 3 --json",
     "recommend_audit": "recommend --audit --json",
     "front": "front --json",
     "front_cityscapes": "front --dataset cityscapes --json",
     "front_ms": "front --x latency --json --device",
     "next": "next --json",
-    "next_cityscapes": "next --dataset cityscapes --budget 200gflops --json",
     "findings": "findings --json",
-    "findings_cityscapes": "findings --dataset cityscapes --json",
     "scaling": "scaling --json",
     "scaling_cityscapes": "scaling --dataset cityscapes --json",
     "estimate": "estimate vit_b --json",
@@ -36,7 +33,6 @@ ANSWERS = {
     "list": "list --json",
     "list_family": "list --family isotropic --res 384 --json",
     "show": "show vit_b --json",
-    "show_hierarchical": "show swinv2_b --head linear --json",
     "cost": "cost vit_b convnext_b --res 512 1024 --json",
     "cost_eomt": "cost vit_b --res 512 --head eomt --json",
     # Integers of every card, exact: they are counted, and the table that ships is what recommend prices with.
