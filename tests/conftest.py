@@ -7,9 +7,17 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Fixtures and test processes must never reach a hub, whatever the machine's settings.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Subprocesses find the package from any folder, also in a checkout where it is not installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).resolve().parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+# No deadline: a busy machine is no fault of the code. The same examples every time: a failure can be repeated.
+settings.register_profile("luma", deadline=None, derandomize=True)
+settings.load_profile("luma")
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +31,14 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("LUMA_DB", str(home / "luma.db"))
     monkeypatch.setenv("HF_HOME", str(home / "hf"))
     return home
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: a test never sees the `runs/`, `luma.toml` or files of the folder that pytest runs in."""
+    folder = tmp_path_factory.mktemp("work")
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def by_torchvision(image: NDArray[np.uint8], masks: Tensor, change: Change, reso
 
 
 @given(st.integers(0, 2**32), st.integers(20, 150), st.integers(20, 150))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 def test_equals_torchvision_with_one_mask_per_class(seed: int, height: int, width: int) -> None:
     image, labels = picture(seed, height, width)
     classes = [value for value in np.unique(labels) if value != IGNORED]

@@ -84,7 +84,7 @@ def test_the_closed_form_is_what_exists_and_what_is_counted(name, resolution):
         assert counted.complete
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     width=st.integers(1, 40),
     stride=st.sampled_from([4, 7, 8, 14, 16, 32]),

@@ -31,7 +31,7 @@ def gradients(total: Tensor, found: Prediction) -> tuple[Tensor, ...]:
     return torch.autograd.grad(total, tuple(found))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.integers(1, 3), st.integers(1, 9), st.integers(1, 6), st.integers(1, 12), st.integers(4, 33), st.integers(0, 99)
 )

@@ -51,7 +51,7 @@ def test_costs_of_huge_logits_keep_their_order():
     assert table[:, 0, 1:].min() > 1e3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 4), st.integers(1, 5), st.integers(0, 99))
 def test_no_assignment_costs_less(segments, queries, seed):
     table = np.random.default_rng(seed).normal(size=(segments, queries)).astype(np.float32)

@@ -214,7 +214,6 @@ def test_completion_comes_from_cards() -> None:
 known = st.sampled_from(CARD_NAMES + TIMM_NAMES)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["hf-hub:", "local-dir:"]), st.text(max_size=20))
 def test_any_source_resolves_to_itself_or_is_unknown_in_one_line(prefix: str, place: str) -> None:
     try:
@@ -244,7 +243,6 @@ def assert_exact(typed: str, spec: BackboneSpec) -> None:
         assert suffix or spec.pretraining == meaning.objective
 
 
-@settings(deadline=None)
 @given(st.one_of(st.text(max_size=40), st.from_regex(r"[a-z0-9_.\-*:/]{1,30}", fullmatch=True)))
 def test_any_text_resolves_exactly_or_is_unknown(text: str) -> None:
     try:
@@ -254,7 +252,7 @@ def test_any_text_resolves_exactly_or_is_unknown(text: str) -> None:
     assert_exact(text.strip(), spec)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(known, st.integers(0, 60), st.sampled_from("abxz019_.-B"), st.sampled_from(["replace", "drop", "insert"]))
 def test_a_misspelt_name_means_exactly_what_it_spells_or_nothing(name: str, place: int, letter: str, how: str) -> None:
     place %= len(name)
@@ -266,7 +264,6 @@ def test_a_misspelt_name_means_exactly_what_it_spells_or_nothing(name: str, plac
     assert_exact(typed, spec)
 
 
-@settings(deadline=None)
 @given(st.lists(known, max_size=6))
 def test_expanding_names_is_resolving_each_once(chosen: list[str]) -> None:
     specs = names.expand(chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from luma_cli.catalogue.reading import distance, nearest
@@ -40,7 +40,6 @@ def by_definition(left: str, right: str) -> int:
     return edits(len(left), len(right))
 
 
-@settings(deadline=None)
 @given(short, short)
 def test_distance_is_that_of_the_definition(left: str, right: str) -> None:
     assert distance(left, right) == by_definition(left, right) == distance(right, left)
@@ -60,7 +59,6 @@ def test_another_family_is_not_near() -> None:
     assert nearest("", SIZES) == []
 
 
-@settings(deadline=None)
 @given(st.text(max_size=12), st.lists(st.text(min_size=1, max_size=8), max_size=8, unique=True), st.integers(0, 5))
 def test_nearest_is_bounded_and_finds_the_spelling_itself(typed: str, known: list[str], limit: int) -> None:
     found = nearest(typed, known, limit)

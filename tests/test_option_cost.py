@@ -34,7 +34,7 @@ def costed() -> dict:
     return {name: (backbone, backbone_facts(backbone)) for name, backbone in built.items()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from(COSTED),
     l2=st.integers(1, 6),

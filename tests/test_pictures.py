@@ -65,7 +65,7 @@ FILE_NAMES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(FILE_NAMES)
 def test_no_two_results_share_a_file(tmp_path_factory: pytest.TempPathFactory, files: list[str]) -> None:
     photos = touch(tmp_path_factory.mktemp("photos"), *files)

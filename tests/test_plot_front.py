@@ -33,7 +33,7 @@ PICTURE = FrontPicture(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(PIXEL, st.floats(0, 700)), max_size=14), st.floats(20, 300))
 def test_labels_cover_neither_each_other_nor_a_point(anchors: list[tuple[float, float]], width: float) -> None:
     avoid = [Box(200, 200, 500, 300)]

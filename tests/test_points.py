@@ -23,7 +23,7 @@ def grid(rows: int, count: int, seed: int) -> torch.Tensor:
     return torch.cat((drawn, corners.expand(rows, -1, -1)), dim=1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 5), SIDES, SIDES, st.integers(0, 50), st.integers(0, 99))
 def test_shared_points_are_sampled_as_by_grid_sample(batch, queries, height, width, count, seed):
     masks = torch.randn(batch, queries, height, width, generator=torch.Generator().manual_seed(seed))

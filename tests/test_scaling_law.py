@@ -128,7 +128,7 @@ def test_thousands_of_runs_of_one_model_are_looked_at_once() -> None:
     assert time.process_time() - start < 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6))
 def test_closed_form_is_non_negative_least_squares(seed: int) -> None:
     random = np.random.default_rng(seed)

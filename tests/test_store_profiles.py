@@ -27,7 +27,7 @@ def db() -> Iterator[object]:
         yield opened
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kept=profiles())
 def test_round_trip_is_exact(db, kept):
     assert save(db, kept) == kept
@@ -35,7 +35,7 @@ def test_round_trip_is_exact(db, kept):
     assert kept in [found[kept.fingerprint], *select(db.conn, view="attempts", samples=True)]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=60))
 def test_outside_text_is_stored_verbatim_and_never_runs(db, text):
     schema = db.schema

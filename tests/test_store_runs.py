@@ -85,7 +85,7 @@ def test_a_number_that_is_none_is_kept_as_that_and_not_as_null(db):
 _values = st.floats(allow_nan=False).filter(lambda value: value != 0 or math.copysign(1, value) > 0)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.tuples(st.integers(0, 2**40), st.text(max_size=8)), _values, max_size=20))
 def test_curves_are_exact_to_the_bit_and_later_values_win(tmp_path, numbers):
     with closing(database.open_write(tmp_path / "luma.db")) as db:

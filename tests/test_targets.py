@@ -16,7 +16,7 @@ from luma_cli.train.targets import PackedLabels, present, segments
 SIDES = st.integers(1, 17)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 3), SIDES, SIDES, st.sampled_from([1, 5, 254]), st.integers(0, 50), st.integers(0, 99))
 def test_masks_at_points_are_those_of_binary_masks(batch, height, width, num_classes, count, seed):
     """Ignored pixels (255) belong to no mask, and nothing lies outside the image."""
