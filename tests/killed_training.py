@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from forked_luma import Forked  # noqa: E402
 
 from luma_cli.store.database import open_read  # noqa: E402
-from luma_cli.store.runs import curve  # noqa: E402
+from luma_cli.store.runs import curves  # noqa: E402
 from luma_cli.train.checkpoints import latest_sound  # noqa: E402
 from luma_cli.train.run_folder import is_run, open_run  # noqa: E402
 
@@ -83,7 +83,7 @@ def losses(out: Path) -> list[tuple[int, float]]:
     connection = open_read()
     assert connection is not None
     with closing(connection):
-        return curve(connection, open_run(out).run_id, "train/loss")
+        return curves(connection, open_run(out).run_id).get("train/loss", [])
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.store.records import ClassScore, Environment, EvaluationRecord, ImageScore, RunRecord
+from luma_cli.store.runs import curves, list_runs
 from luma_cli.train.checkpoint import CheckpointState, save_checkpoint
 from luma_cli.train.random_state import random_state
 from luma_cli.train.run_config import RunConfig
@@ -20,6 +22,16 @@ from luma_cli.train.run_folder import RunFolder
 
 RUN_ID = "20261121-153012-test_vit-ade20k-3fa2"
 CONFIG = RunConfig("test_vit", 64, HeadConfig(num_queries=8, num_classes=4), "ade20k", Recipe(batch=4))
+
+
+def load_run(connection: sqlite3.Connection | None, run_id: str) -> RunRecord | None:
+    """The run of this id, or None."""
+    return next((one for one in list_runs(connection) if one.run_id == run_id), None)
+
+
+def curve(connection: sqlite3.Connection | None, run_id: str, name: str) -> list[tuple[int, float]]:
+    """(step, value) of one metric of a run; empty for one that it does not have."""
+    return next(iter(curves(connection, run_id, name).values()), []) if name else []
 
 
 def record(run_id: str = RUN_ID, **changes: Any) -> RunRecord:

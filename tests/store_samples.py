@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.store.profiles import load, select_rows
 from luma_cli.store.records import Configuration, Environment, Metric, Profile
 
 _NUMBERS = {
@@ -18,6 +20,14 @@ _NUMBERS = {
     "memory_device_plateau": ("bytes", 9e9, 9e9, 9e9, None),
     "energy": ("J", 0.75, 0.7, 0.8, None),
 }
+
+
+def select(
+    connection: sqlite3.Connection | None, *, view: str = "profiles", samples: bool = False, **where: Any
+) -> list[Profile]:
+    """Profiles whose columns of `view` equal the values in `where` (a list means any of them), oldest first."""
+    keys = [key for (key,) in select_rows(connection, ["attempt_id"], view=view, **where)]
+    return [] if connection is None else list(load(connection, keys, samples=samples).values())
 
 
 def metric(name: str) -> Metric:

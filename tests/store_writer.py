@@ -11,7 +11,7 @@ from store_samples import profile
 
 from luma_cli.errors import StoreError
 from luma_cli.store import database
-from luma_cli.store.profiles import Store
+from luma_cli.store.profiles import ProfileStore
 
 PRELOAD = ["sqlite_utils", "luma_cli.store.profiles", "luma_cli.store.inspection", "store_samples"]
 
@@ -24,7 +24,7 @@ def plan(number: int, writer: int = 0) -> list:
 def sweep(file: Path, profiles: list, acknowledge: Connection) -> None:
     """Saves those of `profiles` that the database lacks; sends each fingerprint once it is kept."""
     with closing(database.open_write(file)) as db:
-        store = Store(db)
+        store = ProfileStore(db)
         known = store.latest([one.fingerprint for one in profiles])
         for one in profiles:
             if one.fingerprint not in known:
@@ -41,7 +41,7 @@ def sweep_until_full(file: Path, acknowledge: Connection, limit_bytes: int) -> N
     try:
         with closing(database.open_write(file)) as db:
             for one in plan(10_000):
-                Store(db).save(one)
+                ProfileStore(db).save(one)
                 kept += 1
     except StoreError as error:
         acknowledge.send((kept, str(error)))

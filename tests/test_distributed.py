@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from drawn_data import drawn
 from forked_luma import run_together
+from run_samples import curve
 
 from luma_cli.catalogue.datasets import load_card
 from luma_cli.data.source import find_root
 from luma_cli.data.split import open_split
 from luma_cli.evaluate.evaluation import EvalSettings, evaluate
 from luma_cli.store.database import open_read
-from luma_cli.store.runs import curve, evaluations
+from luma_cli.store.runs import evaluations
 from luma_cli.train.checkpoints import latest_sound
 from luma_cli.train.restore import restore
 from luma_cli.train.run_folder import open_run

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from drawn_data import drawn
+from run_samples import curve
 
 from luma_cli.store.database import open_read
-from luma_cli.store.runs import curve, evaluations
+from luma_cli.store.runs import evaluations
 from luma_cli.train import events
 from luma_cli.train.api import train_run
 from luma_cli.train.configure import Given

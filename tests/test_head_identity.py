@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from advise_world import measured as row
-from store_samples import profile
+from store_samples import profile, select
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.speed.bench import bench_of
@@ -17,7 +17,7 @@ from luma_cli.speed.measured import from_measurements
 from luma_cli.store import database
 from luma_cli.store.database import migrate, migrations
 from luma_cli.store.inspection import check
-from luma_cli.store.profiles import measurements, save, select
+from luma_cli.store.profiles import measurements, save
 from luma_cli.store.records import Configuration, Environment, Profile
 from luma_cli.store.rows import UNKNOWN, profile_rows
 
@@ -55,7 +55,7 @@ def test_hashes_are_those_of_the_first_release(head, fingerprint, configuration,
         Configuration("vit_b", "vit_base_patch16_224", 512, head), Environment({"device_name": "Test"}), "ok"
     )
     found = profile_rows(kept, UNKNOWN, 0.0)
-    assert (kept.fingerprint, found.configuration["hash"], found.attempt["hash"]) == (
+    assert (kept.fingerprint, found.parents["configuration"]["hash"], found.attempt["hash"]) == (
         fingerprint,
         configuration,
         attempt,

@@ -10,9 +10,9 @@ import time
 import pytest
 from drawn_data import drawn
 from killed_training import killed, losses, start
+from run_samples import load_run
 
 from luma_cli.store.database import open_read
-from luma_cli.store.runs import load_run
 from luma_cli.train.run_folder import open_run
 
 NUM_STEPS = 16

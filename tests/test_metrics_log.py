@@ -7,12 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from run_samples import RUN_ID, record
+from run_samples import RUN_ID, curve, record
 
 from luma_cli.errors import RunError, StoreError, UsageError
 from luma_cli.store import database
 from luma_cli.store.database import StoreWarning
-from luma_cli.store.runs import MIOU, curve, curves, delete_run, forget_after, start_run
+from luma_cli.store.runs import MIOU, curves, delete_run, forget_after, start_run
 from luma_cli.train.metrics_log import MOST_STEPS, MetricLog, every
 from luma_cli.train.tensorboard import TensorBoard
 

@@ -12,14 +12,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from store_samples import profile
+from store_samples import profile, select
 
 from luma_cli import files
 from luma_cli.errors import StoreError
 from luma_cli.store import database
-from luma_cli.store.database import Migration, StoreWarning, migrations
+from luma_cli.store.database import StoreWarning, migrations
 from luma_cli.store.inspection import check
-from luma_cli.store.profiles import save, select
+from luma_cli.store.profiles import save
 
 OPENERS = {"read": database.open_read, "write": database.open_write}
 
@@ -66,12 +66,10 @@ def test_writing_makes_the_folder_and_a_marked_wal_file(tmp_path):
     file = tmp_path / "new" / "folder" / "luma.db"
     with closing(database.open_write(file)) as db:
         assert db.journal_mode == "wal"
-        pragmas = [
-            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("foreign_keys", "synchronous", "busy_timeout")
-        ]
-    assert pragmas == [1, 2, 30_000]
-    header = database.read_header(file)
-    assert (header.application_id, header.schema) == (database.APPLICATION_ID, len(migrations()))
+        names = ("foreign_keys", "synchronous", "busy_timeout", "application_id")
+        pragmas = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+    assert pragmas == [1, 2, 30_000, database.APPLICATION_ID]
+    assert database.verify(file) == len(migrations())
     assert [child.name for child in file.parent.iterdir()] == ["luma.db"]
 
 
@@ -92,8 +90,8 @@ def test_reading_cannot_write(file):
 
 def test_reading_needs_neither_sqlite_utils_nor_torch(file):
     code = (
-        "import sys; from luma_cli.store.database import open_read; from luma_cli.store.profiles import select\n"
-        "assert len(select(open_read(sys.argv[1]))) == 2\n"
+        "import sys; from luma_cli.store.database import open_read; from luma_cli.store.profiles import select_rows\n"
+        "assert len(select_rows(open_read(sys.argv[1]), ['macs'])) == 2\n"
         "print([name for name in ('sqlite_utils', 'pandas', 'torch', 'timm', 'scipy', 'numpy') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code, str(file)]
@@ -135,19 +133,19 @@ def test_a_newer_schema_is_refused_and_left_alone(file, in_log):
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA user_version = 99")
         if in_log:  # the main file still says ours
-            assert database.read_header(file).schema == len(migrations())
+            assert database.verify(file) == len(migrations())
             log = database.log_of(file).read_bytes()
             refused(file, f"has schema 99, this luma knows {len(migrations())}.*pip install -U luma-seg")
             assert database.log_of(file).read_bytes() == log
     refused(file, "has schema 99")
 
 
-def steps(folder: Path, *texts: str) -> list[Migration]:
+def steps(folder: Path, *texts: str) -> list[Path]:
     """The migrations that ship and further ones with these texts."""
     shipped = migrations()
     for number, text in enumerate(texts, start=len(shipped) + 1):
         (folder / f"{number:03d}_more.sql").write_text(text)
-    return [*shipped, *(Migration(int(file.name[:3]), file) for file in sorted(folder.glob("*_more.sql")))]
+    return [*shipped, *sorted(folder.glob("*_more.sql"))]
 
 
 def test_an_older_schema_is_migrated_once_and_the_data_stay(file, tmp_path):
@@ -173,8 +171,8 @@ def test_a_migration_that_fails_changes_nothing(file, tmp_path, fault):
 
 def test_a_failed_first_creation_leaves_nothing(tmp_path):
     (tmp_path / "db").mkdir()
-    broken = Migration(1, tmp_path / "db" / "001_broken.sql")
-    broken.file.write_text("CREATE TABLE t (x TEXT) STRICT; CREATE TABLE t (x TEXT) STRICT;")
+    broken = tmp_path / "db" / "001_broken.sql"
+    broken.write_text("CREATE TABLE t (x TEXT) STRICT; CREATE TABLE t (x TEXT) STRICT;")
     with pytest.raises(StoreError, match="table t already exists"):
         database.open_write(tmp_path / "x.db", steps=[broken])
     assert [child.name for child in tmp_path.iterdir()] == ["db"]
@@ -188,7 +186,7 @@ def test_reading_an_older_schema_migrates_it_first(file, tmp_path, monkeypatch):
 
 
 def test_shipped_migrations_are_numbered_and_every_table_is_strict(file):
-    assert [step.file.parent for step in migrations()] == [files.root() / "db"] * len(migrations())
+    assert [step.parent for step in migrations()] == [files.root() / "db"] * len(migrations())
     with closing(database.open_read(file)) as connection:
         tables = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'").fetchall()
     assert tables

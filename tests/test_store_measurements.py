@@ -6,11 +6,11 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from store_samples import metric, profile
+from store_samples import metric, profile, select
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.store import database
-from luma_cli.store.profiles import Measurement, measurements, save, select
+from luma_cli.store.profiles import Measurement, measurements, save
 from luma_cli.store.rows import canonical
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_samples import NAN_PLACES, environment, metric, profile, profiles
+from store_samples import NAN_PLACES, environment, metric, profile, profiles, select
 
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.store import database
-from luma_cli.store.profiles import Store, columns_of, latest, save, select, select_rows
+from luma_cli.store.profiles import ProfileStore, columns_of, latest, save, select_rows
 from luma_cli.store.records import Configuration
 from luma_cli.store.rows import Origin
 
@@ -217,7 +217,7 @@ def test_a_configuration_of_the_future_is_named_not_guessed(db):
 
 
 def test_a_sweep_writes_and_reads_through_one_object(db):
-    store = Store(db, Origin(plan="nightly", device_index=3))
+    store = ProfileStore(db, Origin(plan="nightly", device_index=3))
     kept = store.save(profile())
     assert store.latest([kept.fingerprint]) == {kept.fingerprint: without_samples(kept)}
     assert select_rows(db.conn, ["plan", "device_index", "device_uuid"]) == [("nightly", 3, "GPU-1")]

@@ -12,25 +12,23 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from run_samples import RUN_ID, evaluation, record
-from store_samples import profile
+from run_samples import RUN_ID, curve, evaluation, load_run, record
+from store_samples import profile, select
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import RunError, StoreError
 from luma_cli.store import database
 from luma_cli.store.database import migrations
 from luma_cli.store.inspection import check
-from luma_cli.store.profiles import save, select
+from luma_cli.store.profiles import save
 from luma_cli.store.runs import (
     MIOU,
     best_miou,
-    curve,
     curves,
     delete_run,
     evaluations,
     forget_after,
     list_runs,
-    load_run,
     save_evaluation,
     save_metrics,
     start_run,

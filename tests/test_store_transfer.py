@@ -14,15 +14,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from store_samples import profile
+from store_samples import profile, select
 
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.store import database
 from luma_cli.store.database import migrations
 from luma_cli.store.inspection import TABLES, check, info, query
-from luma_cli.store.profiles import save, select
+from luma_cli.store.profiles import save
 from luma_cli.store.rows import Origin
-from luma_cli.store.transfer import backup, export, export_file, merge
+from luma_cli.store.transfer import backup, export, merge
 
 
 def filled(file: Path, *profiles, plan: str = "") -> Path:
@@ -207,21 +207,6 @@ def test_export_has_every_attempt_when_asked_and_the_same_text_each_time(three):
             assert (export(db.conn, stream, view="attempts"), export(db.conn, io.StringIO())) == (5, 3)
             texts.append(stream.getvalue())
     assert texts[0] == texts[1]
-
-
-def test_export_to_a_file_is_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "profiles.csv"
-    target.write_text("precious")
-    with pytest.raises(StoreError, match="no database yet"):
-        export_file(None, target)
-    assert target.read_text() == "precious"
-    stream = io.StringIO()
-    with reading(filled(tmp_path / "x.db", profile(tag="ż"))) as connection:
-        assert export_file(connection, target) == export(connection, stream) == 1
-    assert target.read_text(encoding="utf-8") == stream.getvalue()
-    assert sorted(tmp_path.glob(".*")) == []
-    with pytest.raises(StoreError, match="cannot be used"):
-        export_file(None, tmp_path / "no" / "profiles.csv")
 
 
 def test_a_broken_pipe_is_not_blamed_on_the_database(tmp_path):

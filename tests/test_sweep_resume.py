@@ -35,11 +35,11 @@ from pathlib import Path
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.measure import sweep
 from luma_cli.store.database import open_write
-from luma_cli.store.profiles import Store
+from luma_cli.store.profiles import ProfileStore
 from luma_cli.store.records import Environment
 
 configurations = sweep.plan([BackboneSpec("test_vit", "test_vit", "test_vit")], {resolutions}, sweep.template())
-store = Store(open_write(Path({database!r})))
+store = ProfileStore(open_write(Path({database!r})))
 here = Environment({{"device": "cpu", "device_name": "made up"}})
 print("ready", flush=True)
 sweep.profile(configurations, sweep.Settings(isolation="backbone"), store=store, here=here,

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from drawn_data import drawn
+from run_samples import curve, load_run
 
 from luma_cli.errors import BadRecipe, CheckpointError, DataError, Diverged, RunError, StoreError, UsageError
 from luma_cli.store.database import open_read
-from luma_cli.store.runs import curve, evaluations, load_run
+from luma_cli.store.runs import evaluations
 from luma_cli.train import events, step
 from luma_cli.train.api import train_run
 from luma_cli.train.checkpoint import load_checkpoint

@@ -17,7 +17,7 @@ from test_weights import Malicious
 
 from luma_cli.cli.app import run
 from luma_cli.store.database import open_write
-from luma_cli.store.profiles import Store
+from luma_cli.store.profiles import ProfileStore
 
 QUICK = ["--res", "64", "--batch", "1", "--device", "cpu", "--max-seconds", "0.01"]
 IN_PROCESS = ["--isolation", "none"]
@@ -81,7 +81,7 @@ def test_a_file_that_is_loaded_is_told_and_kept_with_what_was_changed(
     assert f"weights {path} (SHA-256 {digest}): {resampled}; left out" in said.err
     (row,) = json.loads(said.out)["profiles"]
     with contextlib.closing(open_write()) as database:
-        (kept,) = Store(database).latest([row["fingerprint"]]).values()
+        (kept,) = ProfileStore(database).latest([row["fingerprint"]]).values()
     assert kept.notes["weights"]["sha256"] == digest
     assert kept.notes["weights"]["conversions"][0] == resampled
     assert kept.notes["weights"]["normalisation"]["mean"] == [0.5, 0.5, 0.5]

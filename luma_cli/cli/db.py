@@ -14,7 +14,7 @@ from luma_cli.cli.options import Database, Json
 from luma_cli.errors import StoreError
 
 if TYPE_CHECKING:
-    from luma_cli.store.transfer import Merged
+    from luma_cli.store.transfer import MergeResult
 
 
 app = typer.Typer(help="The store: one SQLite file with every number.", no_args_is_help=True, add_completion=False)
@@ -161,7 +161,7 @@ def check(database: Database = None) -> None:
     typer.echo(f"{found.file}: ok, schema {found.schema}, {found.attempts:,} attempts, {trained}")
 
 
-def _trained(merged: Merged) -> str:
+def _trained(merged: MergeResult) -> str:
     """What came in besides attempts, if anything did."""
     trained = f"; {merged.runs} runs and {merged.evaluations} evaluations taken in"
     imported = f"; {merged.evidence} imported results taken in"

@@ -15,7 +15,7 @@ from luma_cli.errors import UsageError
 from luma_cli.measure import devices, sweep
 from luma_cli.measure.sweep import Event, Settings
 from luma_cli.store import database as files
-from luma_cli.store.profiles import Store
+from luma_cli.store.profiles import ProfileStore
 from luma_cli.store.records import Configuration, Profile
 
 
@@ -72,9 +72,9 @@ def find_device(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _store(database: Path | None) -> Iterator[Store]:
+def _store(database: Path | None) -> Iterator[ProfileStore]:
     db = files.open_write(database)
     try:
-        yield Store(db)
+        yield ProfileStore(db)
     finally:
         db.close()

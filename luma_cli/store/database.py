@@ -11,11 +11,11 @@ import os
 import re
 import shutil
 import sqlite3
+import struct
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS = 30.0
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
+APPLICATION_ID = 0x4C554D41  # 'LUMA', as db/001_initial.sql sets it
+_MAGIC = b"SQLite format 3\0"
+# Page size, number of pages, user_version and application_id: https://www.sqlite.org/fileformat2.html section 1.3.
+_HEADER = struct.Struct(">16x H 10x I 28x I 4x I 28x")
+_STEP_NAME = re.compile(r"(\d{3})_[a-z0-9_]+\.sql")
+ELSEWHERE = "name another file with --db FILE or LUMA_DB"
 
 
 class StoreWarning(UserWarning):
@@ -64,7 +70,7 @@ def open_read(given: str | Path | None = None) -> sqlite3.Connection | None:
         return _reader(file, known)
 
 
-def open_write(given: str | Path | None = None, *, steps: list[Migration] | None = None) -> Database:
+def open_write(given: str | Path | None = None, *, steps: list[Path] | None = None) -> Database:
     """A connection that may write, the file created and migrated as needed. Close it when done.
 
     `steps` replaces the migrations that ship. Warns StoreWarning where the file system refuses write-ahead logging.
@@ -103,7 +109,7 @@ def file_of(connection: sqlite3.Connection) -> Path:
     return Path(connection.execute("PRAGMA database_list").fetchone()[2])
 
 
-def _create(file: Path, steps: list[Migration]) -> None:
+def _create(file: Path, steps: list[Path]) -> None:
     """Puts an empty database at `file` in one step, so that no other process ever sees half of it."""
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreError(f"SQLite is {sqlite3.sqlite_version}, expected at least 3.37; use a newer Python build")
@@ -181,15 +187,6 @@ def _reader_of_last_resort(file: Path, error: sqlite3.OperationalError) -> sqlit
     return connect(file, "ro", immutable="1")
 
 
-ELSEWHERE = "name another file with --db FILE or LUMA_DB"
-
-# Primary result codes (the low byte of SQLite's extended codes) that a user can do something about.
-_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
-_CLOSED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-
-
 @contextmanager
 def translated(file: Path) -> Iterator[None]:
     """Turns errors of SQLite and of the file system inside the block into StoreError about `file`."""
@@ -198,13 +195,11 @@ def translated(file: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise StoreError(_sqlite_message(error, file)) from error
     except OverflowError as error:
-        raise StoreError(
-            f"{file}: a whole number is too large for the database ({error}); nothing was written"
-        ) from error
+        said = f"a whole number is too large for the database ({error}); nothing was written"
+        raise StoreError(f"{file}: {said}") from error
     except OSError as error:
-        raise StoreError(
-            f"{file} cannot be used: {error.strerror or error}{_space(error, file)}; {ELSEWHERE}"
-        ) from error
+        space = f" ({free_bytes(file)} bytes free)" if error.errno == errno.ENOSPC else ""
+        raise StoreError(f"{file} cannot be used: {error.strerror or error}{space}; {ELSEWHERE}") from error
 
 
 def code(error: sqlite3.Error) -> int:
@@ -213,21 +208,17 @@ def code(error: sqlite3.Error) -> int:
 
 
 def _sqlite_message(error: sqlite3.Error, file: Path) -> str:
-    primary = code(error)
-    if primary in _FULL:
-        space = f"{error}; {free_bytes(file)} bytes free there"
-        return f"{file} could not be written ({space}): nothing was kept; free some space or {ELSEWHERE}"
-    if primary in _CLOSED:
-        return f"{file} cannot be opened or written ({error}); {ELSEWHERE}"
-    if primary in _BUSY:
-        return f"{file} is held by another process ({error}); wait for it to finish and try again"
-    if primary in _DAMAGED:
-        return f"{file} is damaged ({error}); it was left as it is: restore a backup or {ELSEWHERE}"
+    match code(error):
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+            space = f"{error}; {free_bytes(file)} bytes free there"
+            return f"{file} could not be written ({space}): nothing was kept; free some space or {ELSEWHERE}"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return f"{file} cannot be opened or written ({error}); {ELSEWHERE}"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return f"{file} is held by another process ({error}); wait for it to finish and try again"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return f"{file} is damaged ({error}); it was left as it is: restore a backup or {ELSEWHERE}"
     return f"{file}: {error}; see `luma db check`"
-
-
-def _space(error: OSError, file: Path) -> str:
-    return f" ({free_bytes(file)} bytes free)" if error.errno == errno.ENOSPC else ""
 
 
 def free_bytes(file: Path) -> int:
@@ -238,56 +229,30 @@ def free_bytes(file: Path) -> int:
     return 0
 
 
-APPLICATION_ID = 0x4C554D41  # 'LUMA', as db/001_initial.sql sets it
-_MAGIC = b"SQLite format 3\0"
-_LENGTH = 100
+def verify(file: Path) -> int:
+    """The schema number that the header of `file` states; newer pages may still lie in the write-ahead log.
 
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """Facts of a SQLite file as its main file states them; newer pages may still lie in the write-ahead log."""
-
-    schema: int
-    application_id: int
-    page_bytes: int
-    pages: int
-
-    @property
-    def bytes(self) -> int:
-        """Length that the file must have at least."""
-        return self.page_bytes * self.pages
-
-
-def read_header(file: Path) -> Header:
-    """The header of `file`. Raises StoreError when it is no SQLite file, OSError when it cannot be read."""
+    Read without SQLite, so nothing is locked, created or written: a file that is not ours stays as it is to the last
+    byte. Raises StoreError unless it is a whole luma database, OSError when it cannot be read.
+    """
     if file.is_dir():
         raise StoreError(f"{file} is a folder, expected a database file; {ELSEWHERE}")
     with file.open("rb") as opened:
-        head = opened.read(_LENGTH)
+        head = opened.read(_HEADER.size)
     if not head:
         raise StoreError(f"{file} is empty, not a luma database; remove it or {ELSEWHERE}")
     if not head.startswith(_MAGIC[: len(head)]):
         raise StoreError(f"{file} is not a luma database (not SQLite at all); {ELSEWHERE}")
-    if len(head) < _LENGTH:
+    if len(head) < _HEADER.size:
         raise StoreError(f"{file} is cut off after {len(head)} bytes; restore a backup or {ELSEWHERE}")
-    page_bytes = _number(head, 16, 2)
-    return Header(
-        schema=_number(head, 60, 4),
-        application_id=_number(head, 68, 4),
-        page_bytes=65536 if page_bytes == 1 else page_bytes,
-        pages=_number(head, 28, 4),
-    )
-
-
-def verify(file: Path) -> Header:
-    """The header of `file`. Raises StoreError unless it is a whole luma database, OSError when it cannot be read."""
-    header = read_header(file)
-    if header.application_id != APPLICATION_ID:
+    page_bytes, pages, schema, application_id = _HEADER.unpack(head)
+    if application_id != APPLICATION_ID:
         raise StoreError(f"{file} is an SQLite database of another program; {ELSEWHERE}")
+    expected = (65536 if page_bytes == 1 else page_bytes) * pages
     # A log or journal beside it means that SQLite will first bring the main file to its true length.
-    if not pending(file) and (length := file.stat().st_size) < header.bytes:
-        raise StoreError(f"{file} is cut off: {length} of {header.bytes} bytes; restore a backup or {ELSEWHERE}")
-    return header
+    if not pending(file) and (length := file.stat().st_size) < expected:
+        raise StoreError(f"{file} is cut off: {length} of {expected} bytes; restore a backup or {ELSEWHERE}")
+    return int(schema)
 
 
 def pending(file: Path) -> bool:
@@ -307,32 +272,6 @@ def _size(file: Path) -> int:
         return 0
 
 
-def _number(head: bytes, start: int, length: int) -> int:
-    return int.from_bytes(head[start : start + length], "big")
-
-
-_NAME = re.compile(r"(\d{3})_[a-z0-9_]+\.sql")
-
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One step of the schema: `number` is what PRAGMA user_version becomes."""
-
-    number: int
-    file: Path
-
-    def statements(self) -> Iterator[str]:
-        """The SQL statements of the file, in order."""
-        statement = ""
-        for part in re.split("(?<=;)", self.file.read_text(encoding="utf-8")):
-            statement += part
-            if sqlite3.complete_statement(statement):
-                yield statement
-                statement = ""
-        if statement.strip():
-            raise StoreError(f"{self.file}: the last statement has no end, expected `;`")
-
-
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """The only place where luma begins to write: all of the block is kept, or none of it.
@@ -350,14 +289,15 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def migrations(folder: Path | None = None) -> list[Migration]:
-    """The steps in `folder` (default: the `db/` that ships) in order. Raises StoreError unless numbered 1, 2, 3, ..."""
+def migrations(folder: Path | None = None) -> list[Path]:
+    """The SQL files in `folder` (default: the `db/` that ships) in order: the steps of the schema.
+
+    Raises StoreError unless they are numbered 1, 2, 3, ...
+    """
     folder = folder or files.root() / "db"
-    found = [
-        Migration(int(match[1]), file) for file in sorted(folder.glob("*.sql")) if (match := _NAME.fullmatch(file.name))
-    ]
-    if [step.number for step in found] != list(range(1, len(found) + 1)) or not found:
-        raise StoreError(f"{folder} holds migrations {[step.file.name for step in found]}, expected 001_, 002_, ...")
+    found = [file for file in sorted(folder.glob("*.sql")) if _STEP_NAME.fullmatch(file.name)]
+    if [int(file.name[:3]) for file in found] != list(range(1, len(found) + 1)) or not found:
+        raise StoreError(f"{folder} holds migrations {[file.name for file in found]}, expected 001_, 002_, ...")
     return found
 
 
@@ -366,18 +306,28 @@ def schema_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def migrate(connection: sqlite3.Connection, steps: list[Migration]) -> int:
-    """Applies the steps that are pending, each in its own transaction; returns how many."""
-    applied = 0
-    for step in steps:
-        if schema_of(connection) >= step.number:
+def migrate(connection: sqlite3.Connection, steps: list[Path]) -> None:
+    """Applies the steps that are pending, each whole or not at all; PRAGMA user_version becomes their number.
+
+    sqlite-utils' own migrations keep their names in a table of the user's database, and need sqlite-utils for reading.
+    """
+    for number, file in enumerate(steps, start=1):
+        if schema_of(connection) >= number:
             continue
         with transaction(connection):
-            # Another process may have done it while this one waited for the lock.
-            if schema_of(connection) >= step.number:
+            if schema_of(connection) >= number:  # another process applied it while this one waited for the lock
                 continue
-            for statement in step.statements():
+            for statement in _statements(file):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {step.number}")
-        applied += 1
-    return applied
+            connection.execute(f"PRAGMA user_version = {number}")
+
+
+def _statements(file: Path) -> Iterator[str]:
+    statement = ""
+    for part in re.split("(?<=;)", file.read_text(encoding="utf-8")):
+        statement += part
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        raise StoreError(f"{file}: the last statement has no end, expected `;`")

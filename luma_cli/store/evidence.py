@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.errors import StoreError
 from luma_cli.store import rows
 from luma_cli.store.database import file_of, transaction, translated
 from luma_cli.store.profiles import dicts
@@ -18,8 +16,6 @@ from luma_cli.store.rows import Row
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-
-PREFIX = "imp-"
 _REALS = ("miou_percent", "params_m", "gflops_published")
 _WHOLES = ("height", "width", "seeds")
 # What a row says, and its hash covers, in the order of the table.
@@ -29,12 +25,6 @@ COLUMNS = (
     *("timm", "architecture", "in_timm", "params_m", "params_scope", "gflops_published", "flops_unit", "head_raw"),
     *("seeds", "source", "url", "doubtful", "remarks", "notes"),
 )
-# The first file that brought a row, whatever the order of merging.
-_EARLIEST = """
-UPDATE main.evidence_row SET imported_unix_seconds = o.imported_unix_seconds, file = o.file
-FROM other.evidence_row AS o WHERE o.hash = main.evidence_row.hash
-    AND (o.imported_unix_seconds, o.file) < (main.evidence_row.imported_unix_seconds, main.evidence_row.file)
-"""
 
 
 def content_hash(row: Mapping[str, Any]) -> str:
@@ -44,37 +34,30 @@ def content_hash(row: Mapping[str, Any]) -> str:
 
 def id_of(content: str) -> str:
     """Name of a row by its hash, e.g. `imp-1a2b3c4d`."""
-    return PREFIX + content[:8]
-
-
-def encode(row: Mapping[str, Any]) -> Row:
-    """`row` as SQLite gives it back, with its hash. Raises StoreError for a number that is not finite."""
-    values: Row = {name: rows.text(row[name]) for name in COLUMNS if name not in (*_REALS, *_WHOLES)}
-    values |= {name: _real(name, row[name]) for name in _REALS} | {name: row[name] for name in _WHOLES}
-    return {**values, "hash": content_hash(values)}
-
-
-def _real(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    if not math.isfinite(value):
-        raise StoreError(f"imported row: {name} is {value}, expected a finite number or none; nothing was kept")
-    return float(value) + 0.0
+    return f"imp-{content[:8]}"
 
 
 def save_evidence(
     db: Database, given: Sequence[Mapping[str, Any]], file: str, now: Callable[[], float] = time.time
 ) -> list[str]:
-    """Adds what the database lacks of `given`, all in one transaction; returns the hashes of what was added."""
-    names = (*COLUMNS, "hash", "file", "imported_unix_seconds")
-    statement = f"INSERT INTO evidence_row ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-    encoded = {row["hash"]: row for row in map(encode, given)}
+    """Adds what the database lacks of `given`, all in one transaction; returns the hashes of what was added.
+
+    Raises StoreError, with nothing kept, for a number that is not finite.
+    """
     extra = {"file": rows.text(file), "imported_unix_seconds": now() + 0.0}
+    encoded = {row["hash"]: row | extra for row in map(_row, given)}
     with translated(file_of(db.conn)), transaction(db.conn):
         known = {content for (content,) in db.conn.execute("SELECT hash FROM evidence_row")}
-        added = [row | extra for content, row in encoded.items() if content not in known]
-        db.conn.executemany(statement, [[row[name] for name in names] for row in added])
+        added = [row for content, row in encoded.items() if content not in known]
+        db.table("evidence_row").insert_all(added)
     return [row["hash"] for row in added]
+
+
+def _row(given: Mapping[str, Any]) -> Row:
+    """`given` as SQLite gives it back, with its hash."""
+    row: Row = {name: given[name] if name in _WHOLES else rows.text(given[name]) for name in COLUMNS}
+    row |= {name: rows.finite_number(given[name], f"imported row: {name}") for name in _REALS}
+    return {**row, "hash": content_hash(row)}
 
 
 def evidence_rows(connection: sqlite3.Connection | None) -> list[Row]:
@@ -90,17 +73,6 @@ def remove_evidence(db: Database, hashes: Collection[str]) -> int:
     with translated(file_of(db.conn)), transaction(db.conn):
         statement = "DELETE FROM evidence_row WHERE hash IN (SELECT value FROM json_each(?))"
         return int(db.conn.execute(statement, [json.dumps(sorted(hashes))]).rowcount)
-
-
-def merge_evidence(connection: sqlite3.Connection) -> int:
-    """Adds the imported rows that only the attached database `other` has; returns how many. Inside a transaction."""
-    names = ", ".join((*COLUMNS, "hash", "file", "imported_unix_seconds"))
-    added = connection.execute(
-        f"INSERT INTO main.evidence_row ({names}) SELECT {names} FROM other.evidence_row "
-        "WHERE hash NOT IN (SELECT hash FROM main.evidence_row) ORDER BY hash"
-    ).rowcount
-    connection.execute(_EARLIEST)
-    return int(added)
 
 
 def evidence_problems(connection: sqlite3.Connection) -> Iterator[str]:

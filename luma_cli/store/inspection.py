@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,13 @@ TABLES = (
     "evidence_row",
 )
 _OWNERS = ("attempt", "run")
+_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+# With an argument these still only read; every other pragma with an argument sets something.
+_PRAGMAS = frozenset(
+    ["table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list", "integrity_check"]
+)
+_STEPS = 1_000_000  # of SQLite's virtual machine, some 10 ms, between two looks for Ctrl-C
+EXAMPLE = 'luma db query "SELECT backbone, gmacs, latency_eager_p50_ms FROM profiles"'
 _BY_DEVICE = """
 SELECT device_name, count(*) FROM attempt JOIN environment USING (environment_id) GROUP BY 1 ORDER BY 1
 """
@@ -161,35 +168,19 @@ def _attempts(connection: sqlite3.Connection, known: frozenset[str]) -> Iterator
 def _faults(connection: sqlite3.Connection, key: int) -> Iterator[str]:
     """Columns of attempt `key` that differ from what saving its profile again would write."""
     profile = load(connection, [key])[key]
-    attempt = _stored(connection, "attempt", key)[0]
+    attempt = _stored(connection, "attempt", key)
     origin = Origin(attempt["plan"], attempt["device_index"], attempt["device_uuid"])
     again = rows.profile_rows(profile, origin, attempt["started_unix_seconds"])
-    pairs: list[tuple[str, Row, Row]] = [("attempt", attempt, again.attempt)]
-    for table, expected in (("configuration", again.configuration), ("environment", again.environment)):
-        pairs.append((table, _stored(connection, table, attempt[f"{table}_id"])[0], expected))
+    pairs = [("attempt", attempt, again.attempt)]
+    for table in ("configuration", "environment"):
+        pairs.append((table, _stored(connection, table, attempt[f"{table}_id"]), again.parents[table]))
     for table, stored, expected in pairs:
-        wrong = [column for column, value in expected.items() if stored[column] != value]
-        if wrong:
+        if wrong := [column for column, value in expected.items() if stored[column] != value]:
             yield f"{', '.join(wrong)} of its {table} is not what was saved"
 
 
-def _stored(connection: sqlite3.Connection, table: str, key: int) -> Sequence[Row]:
-    return list(dicts(connection.execute(f"SELECT * FROM {table} WHERE {table}_id = ?", [key])))
-
-
-_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-# With an argument these still only read; every other pragma with an argument sets something.
-_PRAGMAS = {
-    "table_info",
-    "table_xinfo",
-    "table_list",
-    "index_list",
-    "index_info",
-    "foreign_key_list",
-    "integrity_check",
-}
-_STEPS = 1_000_000  # of SQLite's virtual machine, some 10 ms, between two looks for Ctrl-C
-EXAMPLE = 'luma db query "SELECT backbone, gmacs, latency_eager_p50_ms FROM profiles"'
+def _stored(connection: sqlite3.Connection, table: str, key: int) -> Row:
+    return next(iter(dicts(connection.execute(f"SELECT * FROM {table} WHERE {table}_id = ?", [key]))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,146 +40,7 @@ SELECT attempt_id FROM (
     FROM attempt WHERE fingerprint IN (SELECT value FROM json_each(?))
 ) WHERE place = 1
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """A database open for writing, as a sweep takes it."""
-
-    database: Database
-    origin: Origin = UNKNOWN
-
-    def save(self, profile: Profile) -> Profile:
-        """Keeps `profile`; returns it as kept, see `save`."""
-        return save(self.database, profile, self.origin)
-
-    def latest(self, fingerprints: Iterable[str]) -> dict[str, Profile]:
-        """Latest attempt by fingerprint, without samples."""
-        return latest(self.database.conn, fingerprints)
-
-
-def save(db: Database, profile: Profile, origin: Origin = UNKNOWN, now: Callable[[], float] = time.time) -> Profile:
-    """Keeps `profile` in one transaction and returns it as kept: with a number that is not finite it is a `failed` one.
-
-    Saving the same content again changes nothing. Raises StoreError, with nothing kept, when it cannot be written.
-    """
-    kept = finite(profile)
-    encoded = rows.profile_rows(kept, origin, now())
-    with translated(file_of(db.conn)), transaction(db.conn):
-        _insert(db, encoded)
-    return kept
-
-
-def latest(
-    connection: sqlite3.Connection | None, fingerprints: Iterable[str], *, samples: bool = False
-) -> dict[str, Profile]:
-    """The latest attempt of each of `fingerprints` that has one. Without `samples` their metrics carry none."""
-    wanted = json.dumps(sorted(set(fingerprints)))
-    if connection is None:
-        return {}
-    with translated(file_of(connection)):
-        keys = [key for (key,) in connection.execute(_LATEST, [wanted])]
-    found = load(connection, keys, samples=samples)
-    return {profile.fingerprint: profile for profile in found.values()}
-
-
-def select(
-    connection: sqlite3.Connection | None, *, view: str = "profiles", samples: bool = False, **where: object
-) -> list[Profile]:
-    """Profiles whose columns of `view` equal the values in `where` (a list means any of them), oldest first.
-
-    >>> select(None, device_name="NVIDIA H200", status=["ok", "oom"])
-    []
-    """
-    if connection is None:
-        return []
-    keys = [key for (key,) in select_rows(connection, ["attempt_id"], view=view, **where)]
-    return list(load(connection, keys, samples=samples).values())
-
-
-def select_rows(
-    connection: sqlite3.Connection | None, columns: Sequence[str], *, view: str = "profiles", **where: object
-) -> list[tuple[Any, ...]]:
-    """Plain tuples of `columns` of `view`, filtered as in `select`: what a command reads that needs many rows.
-
-    Only the columns asked for are computed. Raises UsageError for a column that the view does not have.
-    """
-    if connection is None:
-        return []
-    with translated(file_of(connection)):
-        known = columns_of(connection, view)
-        if unknown := sorted({*columns, *where} - set(known)):
-            raise UsageError(f"no column {unknown[0]!r} in {view}, expected one of: {', '.join(known)}")
-        conditions, values = _conditions(where)
-        return connection.execute(f"SELECT {', '.join(columns)} FROM {view}{conditions}", values).fetchall()
-
-
-def columns_of(connection: sqlite3.Connection, view: str) -> list[str]:
-    """Columns of one of our views. Raises UsageError for another name."""
-    if view not in VIEWS:
-        raise UsageError(f"no view {view!r}, expected one of: {', '.join(VIEWS)}")
-    return [column[1] for column in connection.execute(f"PRAGMA table_info({view})")]
-
-
-def load(connection: sqlite3.Connection, keys: Collection[int], *, samples: bool = True) -> dict[int, Profile]:
-    """Profiles by attempt_id, oldest first."""
-    wanted = json.dumps(list(keys))
-    with translated(file_of(connection)):
-        attempts = list(dicts(connection.execute(_LOAD, [wanted])))
-        metrics = list(dicts(connection.execute(_METRICS, [wanted])))
-        blobs = {(key, name): blob for key, name, blob in connection.execute(_SAMPLES, [wanted])} if samples else {}
-    by_attempt: dict[int, dict[str, Metric]] = {key: {} for key in keys}
-    for row in metrics:
-        key, name = row["attempt_id"], row["name"]
-        by_attempt[key][name] = rows.decode_metric(row, blobs.get((key, name)))
-    return {row["attempt_id"]: rows.profile_of(row, by_attempt[row["attempt_id"]]) for row in attempts}
-
-
-def dicts(cursor: sqlite3.Cursor) -> Iterable[Row]:
-    """Rows of `cursor` keyed by column."""
-    names = [column[0] for column in cursor.description]
-    return (dict(zip(names, row, strict=True)) for row in cursor)
-
-
-def _conditions(where: Mapping[str, object]) -> tuple[str, list[object]]:
-    conditions: list[str] = []
-    values: list[object] = []
-    for column, wanted in where.items():
-        several = isinstance(wanted, list | tuple | set | frozenset)
-        alternatives = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
-        conditions.append(f"{column} IN ({', '.join('?' * len(alternatives))})" if several else f"{column} IS ?")
-        values.extend(rows.text(value) if isinstance(value, str) else value for value in alternatives)
-    return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
-
-
-def _insert(db: Database, encoded: rows.Rows) -> None:
-    connection = db.conn
-    if connection.execute("SELECT 1 FROM attempt WHERE hash = ?", [encoded.attempt["hash"]]).fetchone():
-        # The only column that is not content: the earliest time known, so that every order of merging agrees.
-        connection.execute(
-            "UPDATE attempt SET started_unix_seconds = min(started_unix_seconds, ?) WHERE hash = ?",
-            [encoded.attempt["started_unix_seconds"], encoded.attempt["hash"]],
-        )
-        return
-    parents = {
-        f"{table}_id": key_of(db, table, getattr(encoded, table))
-        for table in ("configuration", "environment", "provenance")
-    }
-    key = key_of(db, "attempt", {**encoded.attempt, **parents})
-    db.table("detail").insert({"attempt_id": key, **encoded.detail})
-    db.table("metric").insert_all({"attempt_id": key, **row} for row in encoded.metrics)
-    db.table("sample").insert_all({"attempt_id": key, "name": n, "samples": b} for n, b in encoded.samples.items())
-
-
-def key_of(db: Database, table: str, row: Row) -> int:
-    """Integer key of the row of `table` with this hash, inserted if there is none. `table` is one of ours."""
-    query = f"SELECT {table}_id FROM {table} WHERE hash = ?"
-    if db.conn.execute(query, [row["hash"]]).fetchone() is None:
-        db.table(table).insert(row)
-    return int(db.conn.execute(query, [row["hash"]]).fetchone()[0])
-
-
-_QUERY = """
+_MEASUREMENTS = """
 SELECT p.fingerprint, p.started_at, p.backbone, p.timm_name, p.family, p.pretraining, p.backbone_hash <> '',
     p.resolution_pixels, p.head, p.queries, p.classes, p.l2_requested, p.tap_requested, p.ffn_requested, p.prefix,
     p.device, p.environment, p.device_name, p.dtype, p.attention,
@@ -238,13 +99,55 @@ class Measurement(NamedTuple):
     shared: int
 
 
+@dataclass(frozen=True, slots=True)
+class ProfileStore:
+    """A database open for writing, as a sweep takes it."""
+
+    database: Database
+    origin: Origin = UNKNOWN
+
+    def save(self, profile: Profile) -> Profile:
+        """Keeps `profile`; returns it as kept, see `save`."""
+        return save(self.database, profile, self.origin)
+
+    def latest(self, fingerprints: Iterable[str]) -> dict[str, Profile]:
+        """Latest attempt by fingerprint, without samples."""
+        return latest(self.database.conn, fingerprints)
+
+
+def save(db: Database, profile: Profile, origin: Origin = UNKNOWN, now: Callable[[], float] = time.time) -> Profile:
+    """Keeps `profile` in one transaction and returns it as kept: with a number that is not finite it is a `failed` one.
+
+    Saving the same content again changes nothing. Raises StoreError, with nothing kept, when it cannot be written.
+    """
+    kept = finite(profile)
+    encoded = rows.profile_rows(kept, origin, now())
+    with translated(file_of(db.conn)), transaction(db.conn):
+        _insert(db, encoded)
+    return kept
+
+
+def latest(
+    connection: sqlite3.Connection | None, fingerprints: Iterable[str], *, samples: bool = False
+) -> dict[str, Profile]:
+    """The latest attempt of each of `fingerprints` that has one. Without `samples` their metrics carry none."""
+    wanted = json.dumps(sorted(set(fingerprints)))
+    if connection is None:
+        return {}
+    with translated(file_of(connection)):
+        keys = [key for (key,) in connection.execute(_LATEST, [wanted])]
+    found = load(connection, keys, samples=samples)
+    return {profile.fingerprint: profile for profile in found.values()}
+
+
 def measurements(connection: sqlite3.Connection | None, device_name: str | None = None) -> list[Measurement]:
     """Measured segmenters, of one device or of all. Empty without a database."""
     if connection is None:
         return []
-    query, values = (_QUERY, []) if device_name is None else (f"{_QUERY} AND p.device_name = ?", [device_name])
+    of_device = "" if device_name is None else " AND p.device_name = ?"
+    values = [] if device_name is None else [device_name]
     with translated(file_of(connection)):
-        return [Measurement._make(row) for row in connection.execute(query, values)]
+        return [Measurement._make(row) for row in connection.execute(_MEASUREMENTS + of_device, values)]
 
 
 def device_names(connection: sqlite3.Connection) -> list[str]:
@@ -252,3 +155,88 @@ def device_names(connection: sqlite3.Connection) -> list[str]:
     with translated(file_of(connection)):
         rows = connection.execute("SELECT DISTINCT device_name FROM environment WHERE device_name <> '' ORDER BY 1")
         return [name for (name,) in rows]
+
+
+def select_rows(
+    connection: sqlite3.Connection | None, columns: Sequence[str], *, view: str = "profiles", **where: object
+) -> list[tuple[Any, ...]]:
+    """Plain tuples of `columns` of `view`, those whose columns equal the values in `where` (a list means any of them).
+
+    Only the columns asked for are computed. Raises UsageError for a column that the view does not have.
+
+    >>> select_rows(None, ["gmacs"], device_name="NVIDIA H200", status=["ok", "oom"])
+    []
+    """
+    if connection is None:
+        return []
+    with translated(file_of(connection)):
+        known = columns_of(connection, view)
+        if unknown := sorted({*columns, *where} - set(known)):
+            raise UsageError(f"no column {unknown[0]!r} in {view}, expected one of: {', '.join(known)}")
+        conditions, values = _conditions(where)
+        return connection.execute(f"SELECT {', '.join(columns)} FROM {view}{conditions}", values).fetchall()
+
+
+def columns_of(connection: sqlite3.Connection, view: str) -> list[str]:
+    """Columns of one of our views. Raises UsageError for another name."""
+    if view not in VIEWS:
+        raise UsageError(f"no view {view!r}, expected one of: {', '.join(VIEWS)}")
+    return [column[1] for column in connection.execute(f"PRAGMA table_info({view})")]
+
+
+def load(connection: sqlite3.Connection, keys: Collection[int], *, samples: bool = True) -> dict[int, Profile]:
+    """Profiles by attempt_id, oldest first."""
+    wanted = json.dumps(list(keys))
+    with translated(file_of(connection)):
+        attempts = list(dicts(connection.execute(_LOAD, [wanted])))
+        metrics = list(dicts(connection.execute(_METRICS, [wanted])))
+        blobs = {(key, name): blob for key, name, blob in connection.execute(_SAMPLES, [wanted])} if samples else {}
+    by_attempt: dict[int, dict[str, Metric]] = {key: {} for key in keys}
+    for row in metrics:
+        key, name = row["attempt_id"], row["name"]
+        by_attempt[key][name] = rows.metric_of(row, blobs.get((key, name)))
+    return {row["attempt_id"]: rows.profile_of(row, by_attempt[row["attempt_id"]]) for row in attempts}
+
+
+def dicts(cursor: sqlite3.Cursor) -> Iterable[Row]:
+    """Rows of `cursor` keyed by column."""
+    names = [column[0] for column in cursor.description]
+    return (dict(zip(names, row, strict=True)) for row in cursor)
+
+
+def _conditions(where: Mapping[str, object]) -> tuple[str, list[object]]:
+    conditions: list[str] = []
+    values: list[object] = []
+    for column, wanted in where.items():
+        if isinstance(wanted, list | tuple | set | frozenset):
+            conditions.append(f"{column} IN ({', '.join('?' * len(wanted))})")
+            values.extend(wanted)
+        else:
+            conditions.append(f"{column} IS ?")
+            values.append(wanted)
+    texts = [rows.text(value) if isinstance(value, str) else value for value in values]
+    return (" WHERE " + " AND ".join(conditions) if conditions else ""), texts
+
+
+def _insert(db: Database, encoded: rows.ProfileRows) -> None:
+    connection = db.conn
+    if connection.execute("SELECT 1 FROM attempt WHERE hash = ?", [encoded.attempt["hash"]]).fetchone():
+        # The only column that is not content: the earliest time known, so that every order of merging agrees.
+        connection.execute(
+            "UPDATE attempt SET started_unix_seconds = min(started_unix_seconds, ?) WHERE hash = ?",
+            [encoded.attempt["started_unix_seconds"], encoded.attempt["hash"]],
+        )
+        return
+    parents = {f"{table}_id": key_of(db, table, row) for table, row in encoded.parents.items()}
+    key = key_of(db, "attempt", {**encoded.attempt, **parents})
+    db.table("detail").insert({"attempt_id": key, **encoded.detail})
+    db.table("metric").insert_all({"attempt_id": key, **row} for row in encoded.metrics)
+    db.table("sample").insert_all({"attempt_id": key, "name": n, "samples": b} for n, b in encoded.samples.items())
+
+
+def key_of(db: Database, table: str, row: Row) -> int:
+    """Integer key of the row of `table` with this hash, inserted if there is none. `table` is one of ours."""
+    query = f"SELECT {table}_id FROM {table} WHERE hash = ?"
+    if db.conn.execute(query, [row["hash"]]).fetchone() is None:
+        db.table(table).insert(row)
+    return int(db.conn.execute(query, [row["hash"]]).fetchone()[0])

@@ -1,6 +1,7 @@
-"""A Profile as the rows that keep it, and back.
+"""Records as the rows that keep them, and back: one codec for profiles, runs, evaluations and imported results.
 
 JSON columns are ASCII, keys sorted, no blanks: equal content is equal text and has an equal hash on every machine.
+NaN and infinity never reach the database: SQLite would keep NaN as NULL, which reads as `not measured`.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ import hashlib
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import cache
 from sys import byteorder
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import LumaError, StoreError
 from luma_cli.store.records import Configuration, Environment, Metric, Profile, RunRecord
 
 Row = dict[str, Any]
+Record = TypeVar("Record")
 
-# What a metric of this name is measured in, as the views' column names promise.
+# The unit of a metric of this name, as the views' column names promise.
 UNITS: Mapping[str, frozenset[str]] = {
     "throughput": frozenset({"images/s"}),
     "latency_eager": frozenset({"ms"}),
@@ -35,7 +38,7 @@ UNITS: Mapping[str, frozenset[str]] = {
 }
 _INTEGER_FACTS = ("macs", "backbone_macs", "head_macs", "params", "backbone_params", "head_params", "l2")
 _TEXT_FACTS = ("ffn", "tap")
-# Columns of an attempt that repeat the median of a metric, and whether it settled.
+# Columns of an attempt that repeat the median of a metric, so that many attempts are read fast.
 _MEDIANS = {
     "throughput_images_per_second": "throughput",
     "latency_eager_p50_ms": "latency_eager",
@@ -45,24 +48,15 @@ _MEDIANS = {
 }
 _NOISY = ("throughput", "latency_eager", "energy")
 _FLAG_NOTES = ("throttled", "shared")
-_LABELS = (
-    *("backbone", "timm_name", "family", "pretraining", "weights", "dtype", "attention", "compile"),
-    *("channels_last", "device", "part", "backbone_hash", "tag"),
-)
-# What the hash of an attempt covers besides its three parents and its metrics.
+# What the hash of an attempt covers besides its three parents and its metrics, in this order.
 _ATTEMPT = (
-    "status",
-    "reason",
-    "batch",
-    "facts",
-    "notes",
-    "started_at",
-    "seconds",
-    "plan",
-    "device_index",
-    "device_uuid",
+    *("status", "reason", "batch", "facts", "notes", "started_at", "seconds"),
+    *("plan", "device_index", "device_uuid"),
 )
 _METRIC = ("name", "unit", "median", "ci_low", "ci_high", "p90", "n", "noisy")
+# Columns of other tables that a run is read with, and its own that its hash leaves out.
+RUN_PARENTS = frozenset({"identity", "provenance", "environment_hash", "provenance_hash"})
+_RUN_UNHASHED = RUN_PARENTS | {"run_key", "hash", "environment_id", "provenance_id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,43 +72,28 @@ UNKNOWN = Origin()
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """The rows of one attempt, without the integer keys that only a database can give."""
+class ProfileRows:
+    """The rows of one attempt, without the integer keys that only a database can give. parents: by table."""
 
-    environment: Row
-    provenance: Row
-    configuration: Row
+    parents: Mapping[str, Row]
     attempt: Row
     detail: Row
     metrics: tuple[Row, ...]
     samples: Mapping[str, bytes]
 
 
-def profile_rows(profile: Profile, origin: Origin, saved_unix_seconds: float) -> Rows:
-    """Rows of `profile`, whose numbers must be finite. Raises StoreError for what JSON or the columns cannot hold."""
-    identity = canonical(profile.environment.identity, "environment.identity")
-    provenance = canonical(profile.environment.provenance, "environment.provenance")
-    configuration = _configuration_row(profile.configuration)
-    metrics = tuple(_metric_row(name, metric) for name, metric in sorted(profile.metrics.items()))
-    samples = {name: pack(metric.samples) for name, metric in profile.metrics.items() if metric.samples}
-    device_name = profile.environment.identity.get("device_name", "")
-    environment = {"hash": sha256(identity), "device_name": text(device_name), "identity": identity}
-    parents = (configuration["hash"], environment["hash"], sha256(provenance))
-    attempt = _attempt_row(profile, origin, saved_unix_seconds)
-    detail = {"facts": canonical(profile.facts, "facts"), "notes": canonical(profile.notes, "notes")}
-    attempt["hash"] = attempt_hash(parents, {**attempt, **detail}, metrics, samples)
-    return Rows(environment, {"hash": parents[2], "json": provenance}, configuration, attempt, detail, metrics, samples)
+def text(value: object) -> str:
+    """`value` as text that UTF-8 can hold: undecodable bytes of file names appear escaped."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def attempt_hash(parents: Sequence[str], attempt: Row, metrics: Sequence[Row], samples: Mapping[str, bytes]) -> str:
-    """Hash over all that an attempt says: parents' hashes, own columns and details, metrics by name, samples."""
-    content = [
-        list(parents),
-        [attempt[column] for column in _ATTEMPT],
-        [[row[column] for column in _METRIC] for row in metrics],
-        {name: hashlib.sha256(blob).hexdigest() for name, blob in samples.items()},
-    ]
-    return sha256(canonical(content, "attempt"))
+def finite_number(value: float | None, where: str) -> float | None:
+    """`value` as SQLite gives it back. Raises StoreError, naming `where`, unless it is finite or None."""
+    if value is None:
+        return None
+    if not math.isfinite(value):
+        raise StoreError(f"{where} is {value}, expected a finite number or none; nothing was kept")
+    return float(value) + 0.0  # -0.0 and 0.0 are the same row
 
 
 def canonical(value: Any, what: str) -> str:
@@ -130,167 +109,60 @@ def sha256(content: str) -> str:
     return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
-def text(value: object) -> str:
-    """`value` as text that UTF-8 can hold: undecodable bytes of file names appear escaped."""
-    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+def columns(record: Any, where: str = "") -> Row:
+    """The texts, numbers and flags among the fields of a dataclass as columns; lists, dicts and records are left out.
+
+    Raises StoreError for a number that is not finite; its name follows `where`.
+    """
+    row: Row = {}
+    kinds: Callable[..., object] = type(record)
+    for name, kind in _fields(kinds):
+        value = getattr(record, name)
+        if kind in _WRITERS:
+            row[name] = None if value is None else _WRITERS[kind](value, where + name)
+    return row
 
 
-def pack(samples: Sequence[float]) -> bytes:
-    """Samples as little-endian float64."""
-    packed = array("d", samples)
-    if byteorder == "big":
-        packed.byteswap()
-    return packed.tobytes()
+def record_of(kind: Callable[..., Record], row: Mapping[str, Any], **rest: Any) -> Record:
+    """The dataclass `kind` from the columns of `row` that are its fields, JSON parsed, and from `rest`."""
+    readers = ((name, _READERS.get(kind_, _unchanged)) for name, kind_ in _fields(kind) if name not in rest)
+    return kind(**{name: read(row[name]) for name, read in readers if name in row}, **rest)
 
 
-def unpack(blob: bytes) -> tuple[float, ...]:
-    """Samples from little-endian float64."""
-    packed = array("d", blob)
-    if byteorder == "big":
-        packed.byteswap()
-    return tuple(packed)
+@cache
+def _fields(kind: Callable[..., object]) -> tuple[tuple[str, str], ...]:
+    """Name and type of each field; types are texts here, by the __future__ import in `records`."""
+    return tuple((field.name, str(field.type).removesuffix(" | None")) for field in fields(cast(Any, kind)))
 
 
-def profile_of(row: Row, metrics: Mapping[str, Metric]) -> Profile:
-    """The Profile of a row with the JSON of configuration, identity and provenance. Raises StoreError if not ours."""
-    return Profile(
-        configuration=decode_configuration(row["configuration"]),
-        environment=Environment(json.loads(row["identity"]), json.loads(row["provenance"])),
-        status=row["status"],
-        reason=row["reason"],
-        batch=row["batch"],
-        facts=json.loads(row["facts"]),
-        metrics=dict(metrics),
-        notes=json.loads(row["notes"]),
-        started_at=row["started_at"],
-        seconds=row["seconds"],
-    )
+def _unchanged(value: Any) -> Any:
+    return value
 
 
-def decode_metric(row: Row, blob: bytes | None = None) -> Metric:
-    """The Metric of a row, with its samples if their blob is given."""
-    values = {field.name: row[field.name] for field in fields(Metric) if field.name != "samples"}
-    return Metric(**{**values, "noisy": bool(row["noisy"])}, samples=unpack(blob) if blob else ())
+_WRITERS: Mapping[str, Callable[[Any, str], Any]] = {
+    **dict.fromkeys(("str", "Status", "RunStatus"), lambda value, _: text(value)),
+    "int": lambda value, _: value,
+    "bool": lambda value, _: int(value),
+    "float": finite_number,
+}
+_READERS: Mapping[str, Callable[[Any], Any]] = {"dict[str, Any]": json.loads, "bool": bool}
 
 
-def decode_configuration(content: str) -> Configuration:
-    """The Configuration of its JSON. Raises StoreError for one that this version does not understand."""
-    try:
-        values = json.loads(content)
-        return Configuration(**{**values, "head": HeadConfig(**values["head"])})
-    except (TypeError, ValueError, KeyError, LumaError) as error:
-        raise StoreError(f"a stored configuration is not understood ({error}); see `luma db check`") from error
-
-
-def _configuration_row(configuration: Configuration) -> Row:
-    # options at their default are left out, so that a configuration of before they existed has the hash that it had
-    content = canonical({**asdict(configuration), "head": configuration.head.identity()}, "configuration")
-    return {
-        "hash": sha256(content),
-        **{name: text(getattr(configuration, name)) for name in _LABELS},
-        "resolution": configuration.resolution,
-        "head": text(configuration.head.name),
-        "queries": configuration.head.num_queries,
-        "classes": configuration.head.num_classes,
-        "l2": configuration.head.l2,
-        "batch": configuration.batch,
-        "seed": configuration.seed,
-        "json": content,
-    }
-
-
-def _attempt_row(profile: Profile, origin: Origin, saved_unix_seconds: float) -> Row:
-    facts = profile.facts
-    return {
-        "fingerprint": profile.fingerprint,
-        "status": profile.status,
-        "started_unix_seconds": unix_seconds(profile.started_at, saved_unix_seconds),
-        "started_at": text(profile.started_at),
-        "seconds": profile.seconds + 0.0,
-        "batch": profile.batch,
-        "plan": text(origin.plan),
-        "device_index": origin.device_index,
-        "device_uuid": text(origin.device_uuid or profile.environment.provenance.get("gpu_uuid") or ""),
-        **{name: _whole(name, facts.get(name)) for name in _INTEGER_FACTS},
-        "flops_complete": _flag(facts.get("flops_complete")),
-        **{name: None if facts.get(name) is None else text(facts[name]) for name in _TEXT_FACTS},
-        **{column: _median(profile.metrics.get(name)) for column, name in _MEDIANS.items()},
-        **{f"{name}_noisy": _noisy(profile.metrics.get(name)) for name in _NOISY},
-        **{name: _flag(profile.notes.get(name)) for name in _FLAG_NOTES},
-        "reason": text(profile.reason),
-    }
-
-
-def _metric_row(name: str, metric: Metric) -> Row:
-    if name != metric.name:
-        raise StoreError(f"metric {metric.name!r} is filed under {name!r}, expected its own name")
-    if metric.unit not in UNITS.get(name, {metric.unit}):
-        raise StoreError(f"metric {name} is in {metric.unit!r}, expected {' or '.join(sorted(UNITS[name]))}")
-    return {
-        "name": text(name),
-        "unit": text(metric.unit),
-        "median": metric.median + 0.0,
-        "ci_low": metric.ci_low + 0.0,
-        "ci_high": metric.ci_high + 0.0,
-        "p90": None if metric.p90 is None else metric.p90 + 0.0,
-        "n": metric.n,
-        "noisy": int(metric.noisy),
-    }
-
-
-def _whole(name: str, value: object) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise StoreError(f"fact {name} is {value!r}, expected a whole number")
-
-
-def _median(metric: Metric | None) -> float | None:
-    return None if metric is None else metric.median + 0.0
-
-
-def _noisy(metric: Metric | None) -> int | None:
-    return None if metric is None else int(metric.noisy)
-
-
-def _flag(value: object) -> int | None:
-    return None if value is None else int(bool(value))
-
-
-def unix_seconds(started_at: str, otherwise: float) -> float:
-    """Seconds since 1970 of an ISO 8601 time, taken as UTC where it names no zone."""
-    try:
-        started = datetime.fromisoformat(started_at)
-        return (started if started.tzinfo else started.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return otherwise
-
-
-_TEXTS = (
-    *("run_id", "status", "reason", "backbone", "timm_name", "pretraining", "weights", "head", "dataset", "recipe"),
-    *("started_at", "folder"),
-)
-_WHOLES = ("resolution", "seed", "num_steps", "batch", "num_processes", "step")
-_UNHASHED = frozenset({"run_key", "hash", "environment_id", "provenance_id"})
-
-
-def run_row(record: RunRecord, now: float, revision: int = 1) -> Row:
-    """The row of `record` without keys and hash. Numbers in `facts` that are not finite become null and are listed."""
-    return {
-        **{name: text(getattr(record, name)) for name in _TEXTS},
-        **{name: getattr(record, name) for name in _WHOLES},
-        "seconds": record.seconds + 0.0 if math.isfinite(record.seconds) else 0.0,
-        "started_unix_seconds": unix_seconds(record.started_at, now),
-        "revision": revision,
-        "updated_unix_seconds": now + 0.0,
-        "config": canonical(record.config, "the run's configuration"),
-        "facts": facts_text(record.facts),
-    }
-
-
-def facts_text(facts: Mapping[str, object]) -> str:
-    """`facts` as JSON; what is no finite number is null, and `not_finite` says where."""
-    kept, bad = cleaned(dict(facts), "facts")
-    return canonical({**kept, "not_finite": bad} if bad else kept, "the run's facts")
+def profile_rows(profile: Profile, origin: Origin, saved_unix_seconds: float) -> ProfileRows:
+    """Rows of `profile`, whose numbers must be finite. Raises StoreError for what JSON or the columns cannot hold."""
+    parents = {"configuration": _configuration_row(profile.configuration), **parent_rows(profile.environment)}
+    metrics = tuple(_metric_row(name, metric) for name, metric in sorted(profile.metrics.items()))
+    samples = {name: _pack(metric.samples) for name, metric in profile.metrics.items() if metric.samples}
+    detail = {"facts": canonical(profile.facts, "facts"), "notes": canonical(profile.notes, "notes")}
+    attempt = _attempt_row(profile, origin, saved_unix_seconds, {row["name"]: row for row in metrics})
+    content = [
+        [parents[table]["hash"] for table in ("configuration", "environment", "provenance")],
+        [{**attempt, **detail}[column] for column in _ATTEMPT],
+        [[row[column] for column in _METRIC] for row in metrics],
+        {name: hashlib.sha256(blob).hexdigest() for name, blob in samples.items()},
+    ]
+    attempt["hash"] = sha256(canonical(content, "attempt"))
+    return ProfileRows(parents, attempt, detail, metrics, samples)
 
 
 def parent_rows(environment: Environment) -> dict[str, Row]:
@@ -304,19 +176,123 @@ def parent_rows(environment: Environment) -> dict[str, Row]:
     }
 
 
-def run_hash(row: Row, environment_hash: str, provenance_hash: str) -> str:
-    """Hex SHA-256 of all that `row` says and of its parents' hashes."""
-    content = {name: value for name, value in row.items() if name not in _UNHASHED}
-    return sha256(canonical([environment_hash, provenance_hash, content], "run"))
+def _configuration_row(configuration: Configuration) -> Row:
+    head = configuration.head
+    # Options at their default are left out: a configuration from before they existed keeps its hash.
+    content = canonical({**asdict(configuration), "head": head.identity()}, "configuration")
+    plain = columns(configuration)
+    del plain["train_memory"]  # in the JSON alone
+    of_head = {"head": text(head.name), "queries": head.num_queries, "classes": head.num_classes, "l2": head.l2}
+    return {"hash": sha256(content), **plain, **of_head, "json": content}
+
+
+def _attempt_row(profile: Profile, origin: Origin, saved_unix_seconds: float, metrics: Mapping[str, Row]) -> Row:
+    facts, notes = profile.facts, profile.notes
+    device_uuid = origin.device_uuid or profile.environment.provenance.get("gpu_uuid") or ""
+    return {
+        **columns(profile),
+        **columns(origin),
+        "fingerprint": profile.fingerprint,
+        "started_unix_seconds": unix_seconds(profile.started_at, saved_unix_seconds),
+        "device_uuid": text(device_uuid),
+        **{name: _whole(name, facts.get(name)) for name in _INTEGER_FACTS},
+        **{name: None if facts.get(name) is None else text(facts[name]) for name in _TEXT_FACTS},
+        "flops_complete": _flag(facts.get("flops_complete")),
+        **{column: metrics[name]["median"] if name in metrics else None for column, name in _MEDIANS.items()},
+        **{f"{name}_noisy": metrics[name]["noisy"] if name in metrics else None for name in _NOISY},
+        **{name: _flag(notes.get(name)) for name in _FLAG_NOTES},
+    }
+
+
+def _metric_row(name: str, metric: Metric) -> Row:
+    if name != metric.name:
+        raise StoreError(f"metric {metric.name!r} is filed under {name!r}, expected its own name")
+    if metric.unit not in UNITS.get(name, {metric.unit}):
+        raise StoreError(f"metric {name} is in {metric.unit!r}, expected {' or '.join(sorted(UNITS[name]))}")
+    return columns(metric)
+
+
+def _whole(name: str, value: object) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise StoreError(f"fact {name} is {value!r}, expected a whole number")
+
+
+def _flag(value: object) -> int | None:
+    return None if value is None else int(bool(value))
+
+
+def unix_seconds(started_at: str, otherwise: float) -> float:
+    """Seconds since 1970 of an ISO 8601 time, taken as UTC where it names no zone; `otherwise` where it is none."""
+    try:
+        started = datetime.fromisoformat(started_at)
+        return (started if started.tzinfo else started.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return otherwise
+
+
+def profile_of(row: Row, metrics: Mapping[str, Metric]) -> Profile:
+    """The Profile of a row with the JSON of configuration, identity and provenance. Raises StoreError if not ours."""
+    try:
+        values = json.loads(row["configuration"])
+        configuration = Configuration(**{**values, "head": HeadConfig(**values["head"])})
+    except (TypeError, ValueError, KeyError, LumaError) as error:
+        raise StoreError(f"a stored configuration is not understood ({error}); see `luma db check`") from error
+    return record_of(Profile, row, configuration=configuration, environment=_environment_of(row), metrics=dict(metrics))
+
+
+def metric_of(row: Row, blob: bytes | None = None) -> Metric:
+    """The Metric of a row, with its samples if their blob is given."""
+    return record_of(Metric, row, samples=_unpack(blob) if blob else ())
+
+
+def _environment_of(row: Row) -> Environment:
+    return Environment(json.loads(row["identity"]), json.loads(row["provenance"]))
+
+
+def _pack(samples: Sequence[float]) -> bytes:
+    """Samples as little-endian float64."""
+    packed = array("d", samples)
+    if byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def _unpack(blob: bytes) -> tuple[float, ...]:
+    packed = array("d", blob)
+    if byteorder == "big":
+        packed.byteswap()
+    return tuple(packed)
+
+
+def run_row(record: RunRecord, now: float, revision: int = 1) -> Row:
+    """The row of `record` without keys and hash. Numbers in `facts` that are not finite become null and are listed."""
+    known = record if math.isfinite(record.seconds) else replace(record, seconds=0.0)
+    return {
+        **columns(known, "run: "),
+        "started_unix_seconds": unix_seconds(record.started_at, now),
+        "revision": revision,
+        "updated_unix_seconds": now + 0.0,
+        "config": canonical(record.config, "the run's configuration"),
+        "facts": facts_text(record.facts),
+    }
+
+
+def facts_text(facts: Mapping[str, object]) -> str:
+    """`facts` of a run as JSON; a number that is not finite becomes null, and `not_finite` lists where."""
+    kept, bad = cleaned(dict(facts), "facts")
+    return canonical({**kept, "not_finite": bad} if bad else kept, "the run's facts")
+
+
+def run_hash(row: Row) -> str:
+    """Hex SHA-256 of all that `row` says and of its `environment_hash` and `provenance_hash`."""
+    content = {name: value for name, value in row.items() if name not in _RUN_UNHASHED}
+    return sha256(canonical([row["environment_hash"], row["provenance_hash"], content], "run"))
 
 
 def run_of(row: Row) -> RunRecord:
     """The RunRecord of a row that also has `identity` and `provenance` as JSON."""
-    values = {field.name: row[field.name] for field in fields(RunRecord) if field.name in row}
-    return RunRecord(
-        **{**values, "config": json.loads(row["config"]), "facts": json.loads(row["facts"])},
-        environment=Environment(json.loads(row["identity"]), json.loads(row["provenance"])),
-    )
+    return record_of(RunRecord, row, environment=_environment_of(row))
 
 
 def finite(profile: Profile) -> Profile:
@@ -345,12 +321,6 @@ def finite(profile: Profile) -> Profile:
     )
 
 
-def cleaned(values: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """`values` with null for each float that is not finite, at any depth, and the paths of those."""
-    paths = list(_paths(values, where))
-    return (_nulled(values), paths) if paths else (values, [])
-
-
 def _faults(metric: Metric) -> Iterator[str]:
     for part in ("median", "ci_low", "ci_high", "p90"):
         value = getattr(metric, part)
@@ -360,20 +330,19 @@ def _faults(metric: Metric) -> Iterator[str]:
         yield "samples"
 
 
-def _paths(value: Any, where: str) -> Iterator[str]:
-    if isinstance(value, float) and not math.isfinite(value):
-        yield where
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _paths(inner, f"{where}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, inner in enumerate(value):
-            yield from _paths(inner, f"{where}.{index}")
+def cleaned(values: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+    """`values` with null for each float that is not finite, at any depth, and the paths of those."""
+    bad: list[str] = []
 
+    def clean(value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(inner, f"{path}.{key}") for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(inner, f"{path}.{index}") for index, inner in enumerate(value)]
+        if isinstance(value, float) and not math.isfinite(value):
+            bad.append(path)
+            return None
+        return value
 
-def _nulled(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _nulled(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_nulled(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    kept = clean(values, where)
+    return (kept, bad) if bad else (values, bad)
