@@ -14,10 +14,11 @@ import sqlite3
 import struct
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from sqlite3 import Connection
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
@@ -50,7 +51,7 @@ def path(given: str | Path | None = None) -> Path:
     return platformdirs.user_data_path("luma", appauthor=False) / "luma.db"
 
 
-def open_read(given: str | Path | None = None) -> sqlite3.Connection | None:
+def open_read(given: str | Path | None = None) -> Connection | None:
     """A read-only connection, or None when there is no database yet.
 
     A database of an older schema is migrated first. Raises StoreError for a file that is not ours, cut off, of a newer
@@ -97,14 +98,39 @@ def open_write(given: str | Path | None = None, *, steps: list[Path] | None = No
     return Database(connection, execute_plugins=False)
 
 
-def connect(file: Path, mode: str, **parameters: str) -> sqlite3.Connection:
+def open_existing(given: str | Path | None, remedy: str = "name the database with --db FILE or LUMA_DB") -> Connection:
+    """As `open_read`, but raises StoreError, with the `remedy`, when there is no database."""
+    if (connection := open_read(given)) is None:
+        raise StoreError(f"{path(given)} does not exist; {remedy}")
+    return connection
+
+
+def fetch(connection: Connection | None, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    """All rows that one of our own queries gives; none without a database. Raises StoreError."""
+    if connection is None:
+        return []
+    with translated(file_of(connection)):
+        return connection.execute(query, values).fetchall()
+
+
+def fetch_dicts(connection: Connection | None, query: str, values: Sequence[object] = ()) -> list[dict[str, Any]]:
+    """As `fetch`, each row by column."""
+    if connection is None:
+        return []
+    with translated(file_of(connection)):
+        cursor = connection.execute(query, values)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def connect(file: Path, mode: str, **parameters: str) -> Connection:
     """A plain connection to `file` by URI, in autocommit; `mode` is ro, rw or rwc. Nothing of it is checked."""
     query = "&".join(f"{name}={value}" for name, value in {"mode": mode, **parameters}.items())
     uri = f"{file.absolute().as_uri()}?{query}"
     return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
 
 
-def file_of(connection: sqlite3.Connection) -> Path:
+def file_of(connection: Connection) -> Path:
     """The file behind `connection`."""
     return Path(connection.execute("PRAGMA database_list").fetchone()[2])
 
@@ -138,7 +164,7 @@ def publish(fresh: Path, file: Path) -> bool:
     return True
 
 
-def _configure(connection: sqlite3.Connection, file: Path) -> None:
+def _configure(connection: Connection, file: Path) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
@@ -149,13 +175,13 @@ def _configure(connection: sqlite3.Connection, file: Path) -> None:
         warnings.warn(f"{refusal}; readers and writers will wait for each other", StoreWarning, stacklevel=3)
 
 
-def _refuse_newer(connection: sqlite3.Connection, file: Path, known: int) -> None:
+def _refuse_newer(connection: Connection, file: Path, known: int) -> None:
     if (schema := schema_of(connection)) > known:
         remedy = f"upgrade with `pip install -U luma-seg` or {ELSEWHERE}"
         raise StoreError(f"{file} has schema {schema}, this luma knows {known}; it was left as it is: {remedy}")
 
 
-def _reader(file: Path, known: int) -> sqlite3.Connection:
+def _reader(file: Path, known: int) -> Connection:
     """A read-only connection that has read once, so that it can read. Raises StoreError for a schema above `known`."""
     connection = connect(file, "ro")
     try:
@@ -171,7 +197,7 @@ def _reader(file: Path, known: int) -> sqlite3.Connection:
     return connection
 
 
-def _reader_of_last_resort(file: Path, error: sqlite3.OperationalError) -> sqlite3.Connection:
+def _reader_of_last_resort(file: Path, error: sqlite3.OperationalError) -> Connection:
     """A read-only connection where the plain one fails with `error`, which is raised again if there is no way.
 
     A writer that died with a rollback journal left half a transaction, which only a connection that may write undoes.
@@ -273,7 +299,7 @@ def _size(file: Path) -> int:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: Connection) -> Iterator[None]:
     """The only place where luma begins to write: all of the block is kept, or none of it.
 
     IMMEDIATE takes the write lock at once, where waiting for another writer is possible; a transaction that starts as a
@@ -301,12 +327,12 @@ def migrations(folder: Path | None = None) -> list[Path]:
     return found
 
 
-def schema_of(connection: sqlite3.Connection) -> int:
+def schema_of(connection: Connection) -> int:
     """The number of the last step applied, 0 for a new file."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def migrate(connection: sqlite3.Connection, steps: list[Path]) -> None:
+def migrate(connection: Connection, steps: list[Path]) -> None:
     """Applies the steps that are pending, each whole or not at all; PRAGMA user_version becomes their number.
 
     sqlite-utils' own migrations keep their names in a table of the user's database, and need sqlite-utils for reading.

@@ -9,8 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luma_cli.store import rows
-from luma_cli.store.database import file_of, transaction, translated
-from luma_cli.store.profiles import dicts
+from luma_cli.store.database import fetch_dicts, file_of, transaction, translated
 from luma_cli.store.rows import Row
 
 if TYPE_CHECKING:
@@ -62,10 +61,7 @@ def _row(given: Mapping[str, Any]) -> Row:
 
 def evidence_rows(connection: sqlite3.Connection | None) -> list[Row]:
     """Every imported row with its hash, in the order of the hashes. Empty without a database."""
-    if connection is None:
-        return []
-    with translated(file_of(connection)):
-        return list(dicts(connection.execute(f"SELECT {', '.join(COLUMNS)}, hash FROM evidence_row ORDER BY hash")))
+    return fetch_dicts(connection, f"SELECT {', '.join(COLUMNS)}, hash FROM evidence_row ORDER BY hash")
 
 
 def remove_evidence(db: Database, hashes: Collection[str]) -> int:
@@ -78,6 +74,6 @@ def remove_evidence(db: Database, hashes: Collection[str]) -> int:
 def evidence_problems(connection: sqlite3.Connection) -> Iterator[str]:
     """Imported rows that are not what their hash says, one line each."""
     query = f"SELECT evidence_row_id, hash, {', '.join(COLUMNS)} FROM evidence_row ORDER BY 1"
-    for row in list(dicts(connection.execute(query))):
+    for row in fetch_dicts(connection, query):
         if content_hash(row) != row["hash"]:
             yield f"evidence_row {row['evidence_row_id']} is not what its hash says"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luma_cli.errors import LumaError, StoreError, UsageError
+from luma_cli.errors import LumaError, UsageError
 from luma_cli.store import database, evidence, rows, runs
-from luma_cli.store.database import code, translated
-from luma_cli.store.profiles import dicts, load
+from luma_cli.store.database import code, fetch_dicts, translated
+from luma_cli.store.profiles import load
 from luma_cli.store.rows import Origin, Row
 
 TABLES = (
@@ -66,10 +66,7 @@ class Info:
 def check(given: str | Path | None = None) -> Checked:
     """Reads every row and recomputes every hash. Raises StoreError when the file cannot be opened at all."""
     file = database.path(given)
-    connection = database.open_read(file)
-    if connection is None:
-        raise StoreError(f"{file} does not exist; name the database with --db FILE or LUMA_DB")
-    with translated(file), closing(connection):
+    with translated(file), closing(database.open_existing(file)) as connection:
         found = problems(connection)
         counts = {f"{table}s": 0 if found else _count(connection, table) for table in ("attempt", "run", "evaluation")}
         return Checked(file, database.schema_of(connection), **counts, problems=tuple(found))
@@ -180,7 +177,7 @@ def _faults(connection: sqlite3.Connection, key: int) -> Iterator[str]:
 
 
 def _stored(connection: sqlite3.Connection, table: str, key: int) -> Row:
-    return next(iter(dicts(connection.execute(f"SELECT * FROM {table} WHERE {table}_id = ?", [key]))))
+    return fetch_dicts(connection, f"SELECT * FROM {table} WHERE {table}_id = ?", [key])[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +195,8 @@ def query(sql: str, given: str | Path | None = None) -> Iterator[Answer]:
     Raises UsageError for what does not parse, is several statements or would write, StoreError without a database.
     """
     file = database.path(given)
-    connection = database.open_read(file)
-    if connection is None:
-        raise StoreError(f"{file} does not exist; `luma profile NAME` makes it, --db FILE or LUMA_DB names another")
-    with closing(connection):
+    remedy = "`luma profile NAME` makes it, --db FILE or LUMA_DB names another"
+    with closing(database.open_existing(file, remedy)) as connection:
         connection.set_authorizer(_allow)
         connection.set_progress_handler(lambda: 0, _STEPS)
         try:

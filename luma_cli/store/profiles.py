@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from luma_cli.errors import UsageError
 from luma_cli.store import rows
-from luma_cli.store.database import file_of, transaction, translated
+from luma_cli.store.database import fetch, fetch_dicts, file_of, transaction, translated
 from luma_cli.store.records import Metric, Profile
 from luma_cli.store.rows import UNKNOWN, Origin, Row, finite
 
@@ -132,29 +132,21 @@ def latest(
 ) -> dict[str, Profile]:
     """The latest attempt of each of `fingerprints` that has one. Without `samples` their metrics carry none."""
     wanted = json.dumps(sorted(set(fingerprints)))
-    if connection is None:
-        return {}
-    with translated(file_of(connection)):
-        keys = [key for (key,) in connection.execute(_LATEST, [wanted])]
-    found = load(connection, keys, samples=samples)
-    return {profile.fingerprint: profile for profile in found.values()}
+    keys = [key for (key,) in fetch(connection, _LATEST, [wanted])]
+    return {profile.fingerprint: profile for profile in load(connection, keys, samples=samples).values()}
 
 
 def measurements(connection: sqlite3.Connection | None, device_name: str | None = None) -> list[Measurement]:
     """Measured segmenters, of one device or of all. Empty without a database."""
-    if connection is None:
-        return []
     of_device = "" if device_name is None else " AND p.device_name = ?"
     values = [] if device_name is None else [device_name]
-    with translated(file_of(connection)):
-        return [Measurement._make(row) for row in connection.execute(_MEASUREMENTS + of_device, values)]
+    return list(map(Measurement._make, fetch(connection, _MEASUREMENTS + of_device, values)))
 
 
 def device_names(connection: sqlite3.Connection) -> list[str]:
     """Names of the devices that anything was measured on, in alphabetical order."""
-    with translated(file_of(connection)):
-        rows = connection.execute("SELECT DISTINCT device_name FROM environment WHERE device_name <> '' ORDER BY 1")
-        return [name for (name,) in rows]
+    query = "SELECT DISTINCT device_name FROM environment WHERE device_name <> '' ORDER BY 1"
+    return [name for (name,) in fetch(connection, query)]
 
 
 def select_rows(
@@ -169,39 +161,30 @@ def select_rows(
     """
     if connection is None:
         return []
-    with translated(file_of(connection)):
-        known = columns_of(connection, view)
-        if unknown := sorted({*columns, *where} - set(known)):
-            raise UsageError(f"no column {unknown[0]!r} in {view}, expected one of: {', '.join(known)}")
-        conditions, values = _conditions(where)
-        return connection.execute(f"SELECT {', '.join(columns)} FROM {view}{conditions}", values).fetchall()
+    known = columns_of(connection, view)
+    if unknown := sorted({*columns, *where} - set(known)):
+        raise UsageError(f"no column {unknown[0]!r} in {view}, expected one of: {', '.join(known)}")
+    conditions, values = _conditions(where)
+    return fetch(connection, f"SELECT {', '.join(columns)} FROM {view}{conditions}", values)
 
 
 def columns_of(connection: sqlite3.Connection, view: str) -> list[str]:
     """Columns of one of our views. Raises UsageError for another name."""
     if view not in VIEWS:
         raise UsageError(f"no view {view!r}, expected one of: {', '.join(VIEWS)}")
-    return [column[1] for column in connection.execute(f"PRAGMA table_info({view})")]
+    return [column[1] for column in fetch(connection, f"PRAGMA table_info({view})")]
 
 
-def load(connection: sqlite3.Connection, keys: Collection[int], *, samples: bool = True) -> dict[int, Profile]:
+def load(connection: sqlite3.Connection | None, keys: Collection[int], *, samples: bool = True) -> dict[int, Profile]:
     """Profiles by attempt_id, oldest first."""
-    wanted = json.dumps(list(keys))
-    with translated(file_of(connection)):
-        attempts = list(dicts(connection.execute(_LOAD, [wanted])))
-        metrics = list(dicts(connection.execute(_METRICS, [wanted])))
-        blobs = {(key, name): blob for key, name, blob in connection.execute(_SAMPLES, [wanted])} if samples else {}
-    by_attempt: dict[int, dict[str, Metric]] = {key: {} for key in keys}
-    for row in metrics:
+    wanted = [json.dumps(list(keys))]
+    blobs = {(key, name): blob for key, name, blob in fetch(connection, _SAMPLES, wanted)} if samples else {}
+    metrics: dict[int, dict[str, Metric]] = {key: {} for key in keys}
+    for row in fetch_dicts(connection, _METRICS, wanted):
         key, name = row["attempt_id"], row["name"]
-        by_attempt[key][name] = rows.metric_of(row, blobs.get((key, name)))
-    return {row["attempt_id"]: rows.profile_of(row, by_attempt[row["attempt_id"]]) for row in attempts}
-
-
-def dicts(cursor: sqlite3.Cursor) -> Iterable[Row]:
-    """Rows of `cursor` keyed by column."""
-    names = [column[0] for column in cursor.description]
-    return (dict(zip(names, row, strict=True)) for row in cursor)
+        metrics[key][name] = rows.metric_of(row, blobs.get((key, name)))
+    attempts = fetch_dicts(connection, _LOAD, wanted)
+    return {row["attempt_id"]: rows.profile_of(row, metrics[row["attempt_id"]]) for row in attempts}
 
 
 def _conditions(where: Mapping[str, object]) -> tuple[str, list[object]]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from luma_cli.errors import RunError
 from luma_cli.store import rows
-from luma_cli.store.database import file_of, transaction, translated
-from luma_cli.store.profiles import dicts, key_of
+from luma_cli.store.database import fetch, fetch_dicts, file_of, transaction, translated
+from luma_cli.store.profiles import key_of
 from luma_cli.store.records import ClassScore, EvaluationRecord, ImageScore, RunRecord, RunStatus
 from luma_cli.store.rows import Row
 
@@ -175,31 +175,21 @@ def sweep(connection: sqlite3.Connection) -> None:
 
 def list_runs(connection: sqlite3.Connection | None) -> list[RunRecord]:
     """All runs, oldest first."""
-    if connection is None:
-        return []
-    with translated(file_of(connection)):
-        return [rows.run_of(row) for row in dicts(connection.execute(_LOAD + _ORDER))]
+    return [rows.run_of(row) for row in fetch_dicts(connection, _LOAD + _ORDER)]
 
 
 def best_miou(connection: sqlite3.Connection | None) -> dict[str, float]:
     """Best mIoU in percent by run id, for runs that have one: of its validations, else of its evaluations."""
-    if connection is None:
-        return {}
-    query = "SELECT run_id, best_miou_percent FROM runs WHERE best_miou_percent IS NOT NULL"
-    with translated(file_of(connection)):
-        return dict(connection.execute(query))
+    return dict(fetch(connection, "SELECT run_id, best_miou_percent FROM runs WHERE best_miou_percent IS NOT NULL"))
 
 
 def curves(connection: sqlite3.Connection | None, run_id: str, name: str = "") -> dict[str, list[tuple[int, float]]]:
     """(step, value) by metric, of all metrics of a run or of the one called `name`."""
     found: dict[str, list[tuple[int, float]]] = {}
-    if connection is None:
-        return found
     query = """SELECT m.name, m.step, m.value, m.not_finite FROM run_metric m JOIN run r USING (run_key)
         WHERE r.run_id = ?1 AND ?2 IN ('', m.name) ORDER BY m.name, m.step"""
-    with translated(file_of(connection)):
-        for metric, step, value, words in connection.execute(query, [rows.text(run_id), rows.text(name)]):
-            found.setdefault(metric, []).append((step, float(words) if words else value))
+    for metric, step, value, words in fetch(connection, query, [rows.text(run_id), rows.text(name)]):
+        found.setdefault(metric, []).append((step, float(words) if words else value))
     return found
 
 
@@ -208,21 +198,18 @@ def scored_runs(connection: sqlite3.Connection | None) -> list[ScoredRun]:
 
     Empty without a database.
     """
-    if connection is None:
-        return []
-    with translated(file_of(connection)):
-        return list(map(ScoredRun._make, connection.execute(_SCORED)))
+    return list(map(ScoredRun._make, fetch(connection, _SCORED)))
 
 
 def run_problems(connection: sqlite3.Connection) -> Iterator[str]:
     """Runs that are not what their hash says, one line each."""
-    for row in list(dicts(connection.execute(_LOAD + _ORDER))):
+    for row in fetch_dicts(connection, _LOAD + _ORDER):
         if rows.run_hash(row) != row["hash"]:
             yield f"run {row['run_id']} is not what its hash says"
 
 
 def _row(connection: sqlite3.Connection, run_id: str) -> Row | None:
-    return next(iter(dicts(connection.execute(_LOAD + " WHERE r.run_id = ?", [rows.text(run_id)]))), None)
+    return next(iter(fetch_dicts(connection, _LOAD + " WHERE r.run_id = ?", [rows.text(run_id)])), None)
 
 
 def _insert(db: Database, record: RunRecord, now: float) -> None:
@@ -291,13 +278,12 @@ def evaluations(
     values = [rows.text(value) for value in given.values() if value is not None]
     query = f"SELECT * FROM evaluation WHERE {where} ORDER BY evaluated_unix_seconds, step, hash"
     parts = [name for name, wanted in (("classes", classes), ("images", images)) if wanted]
-    with translated(file_of(connection)):
-        return [_evaluation_of(connection, row, parts) for row in list(dicts(connection.execute(query, values)))]
+    return [_evaluation_of(connection, row, parts) for row in fetch_dicts(connection, query, values)]
 
 
 def evaluation_problems(connection: sqlite3.Connection) -> Iterator[str]:
     """Evaluations that are not what their hash says, one line each."""
-    for row in list(dicts(connection.execute("SELECT * FROM evaluation ORDER BY evaluation_id"))):
+    for row in fetch_dicts(connection, "SELECT * FROM evaluation ORDER BY evaluation_id"):
         again, _ = _evaluation_rows(_evaluation_of(connection, row, _PARTS), row["evaluated_unix_seconds"])
         if wrong := [name for name, value in again.items() if row[name] != value]:
             yield f"evaluation {row['evaluation_id']}: {', '.join(wrong)} is not what was saved"
@@ -326,5 +312,5 @@ def _evaluation_of(connection: sqlite3.Connection, row: Row, parts: Iterable[str
         table, index, kind = _PARTS[name]
         columns = ", ".join(field.name for field in fields(kind))
         query = f"SELECT {columns} FROM {table} WHERE evaluation_id = ? ORDER BY {index}"
-        scores[name] = tuple(kind(*each) for each in connection.execute(query, [row["evaluation_id"]]))
+        scores[name] = tuple(kind(*each) for each in fetch(connection, query, [row["evaluation_id"]]))
     return rows.record_of(EvaluationRecord, row, **scores)

@@ -6,7 +6,7 @@ import csv
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,35 +36,16 @@ _ORDERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table that a merge adds rows to.
-
-    key: its integer key. identity: the column by which a row is the same in two files. parents: tables whose keys it
-    refers to. children: tables whose rows belong to one of its rows.
-    """
-
-    name: str
-    key: str
-    identity: str = "hash"
-    parents: tuple[str, ...] = ()
-    children: tuple[str, ...] = ()
-
-
-# Parents come before the tables that refer to them.
-_TABLES = (
-    _Table("configuration", "configuration_id"),
-    _Table("environment", "environment_id"),
-    _Table("provenance", "provenance_id"),
-    _Table(
-        "attempt",
-        "attempt_id",
-        parents=("configuration", "environment", "provenance"),
-        children=("detail", "metric", "sample"),
-    ),
-    _Table("run", "run_key", "run_id", ("environment", "provenance"), ("run_metric",)),
-    _Table("evaluation", "evaluation_id", children=("evaluation_class", "evaluation_image")),
-    _Table("evidence_row", "evidence_row_id"),
+# What a merge adds, parents before what refers to them: table, its integer key, the column by which a row is the same
+# in two files, parents whose keys the table refers to, and children, whose rows belong to one of its rows.
+_TABLES: tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("configuration", "configuration_id", "hash", (), ()),
+    ("environment", "environment_id", "hash", (), ()),
+    ("provenance", "provenance_id", "hash", (), ()),
+    ("attempt", "attempt_id", "hash", ("configuration", "environment", "provenance"), ("detail", "metric", "sample")),
+    ("run", "run_key", "run_id", ("environment", "provenance"), ("run_metric",)),
+    ("evaluation", "evaluation_id", "hash", (), ("evaluation_class", "evaluation_image")),
+    ("evidence_row", "evidence_row_id", "hash", (), ()),
 )
 # Of two states of a run the later one is kept; the hash decides between equal ones.
 _OVERTAKEN = """
@@ -127,7 +108,7 @@ def merge(db: Database, other: str | Path) -> MergeResult:
         raise UsageError(f"{file} is the database itself; name the file to merge into it")
     with _attached(db.conn, file), translated(ours), transaction(db.conn):
         db.conn.execute(_OVERTAKEN)
-        added = {table.name: _add(db.conn, table) for table in _TABLES}
+        added = {table[0]: _add(db.conn, *table) for table in _TABLES}
         for statement in _EARLIEST:
             db.conn.execute(statement)
         sweep(db.conn)
@@ -162,10 +143,7 @@ def export(
 
 def _copy(file: Path, target: Path) -> None:
     """Copies the database `file` to the new file `target` through SQLite. Raises StoreError when there is none."""
-    source = database.open_read(file)
-    if source is None:
-        raise StoreError(f"{file} does not exist; name the database with --db FILE or LUMA_DB")
-    with closing(source), closing(database.connect(target, "rwc")) as copy:
+    with closing(database.open_existing(file)) as source, closing(database.connect(target, "rwc")) as copy:
         source.backup(copy)
 
 
@@ -187,26 +165,27 @@ def _attached(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
             connection.execute("DETACH other")
 
 
-def _add(connection: sqlite3.Connection, table: _Table) -> int:
-    """Adds the rows of `table` that only `other` has, with their children; returns how many.
+def _add(
+    connection: sqlite3.Connection, name: str, key: str, same: str, parents: Sequence[str], children: Sequence[str]
+) -> int:
+    """Adds the rows of table `name` that only `other` has, with their children; returns how many.
 
-    They are ordered by identity, so that integer keys do not depend on the history of the file.
+    They are ordered by what is the `same` in two files, so that integer keys do not depend on the history of the file.
     """
-    name, key, same = table.name, table.key, table.identity
     last = int(connection.execute(f"SELECT coalesce(max({key}), 0) FROM main.{name}").fetchone()[0])
-    parent_keys = [f"{parent}_id" for parent in table.parents]
+    parent_keys = [f"{parent}_id" for parent in parents]
     own = _columns(connection, name, key, *parent_keys)
     joins = " ".join(
         f"JOIN other.{parent} AS other_{parent} ON other_{parent}.{parent}_id = o.{parent}_id "
         f"JOIN main.{parent} AS main_{parent} ON main_{parent}.hash = other_{parent}.hash"
-        for parent in table.parents
+        for parent in parents
     )
-    values = [*(f"o.{column}" for column in own), *(f"main_{parent}.{parent}_id" for parent in table.parents)]
+    values = [*(f"o.{column}" for column in own), *(f"main_{parent}.{parent}_id" for parent in parents)]
     added = connection.execute(
         f"INSERT INTO main.{name} ({', '.join([*own, *parent_keys])}) SELECT {', '.join(values)} "
         f"FROM other.{name} AS o {joins} WHERE o.{same} NOT IN (SELECT {same} FROM main.{name}) ORDER BY o.{same}"
     ).rowcount
-    for child in table.children:
+    for child in children:
         rest = _columns(connection, child, key)
         connection.execute(
             f"INSERT INTO main.{child} ({', '.join([key, *rest])}) "
