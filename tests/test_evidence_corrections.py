@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from luma_cli import files
 from luma_cli.errors import BadCard
 from luma_cli.evidence.evidence import Evidence, load_reference, to_row
-from luma_cli.evidence.reference import Correction, correct, corrections_path, read_corrections
+from luma_cli.evidence.reference import Correction, correct, read_corrections
 
 ROW = Evidence("ref-0001", "other head", "primary", "ade20k", "val", "setr", "fine-tuned", "single-scale", "vit", 48.1)
 
 
 def test_the_shipped_table_has_every_correction() -> None:
     rows = {row.id: to_row(row) for row in load_reference()}
-    corrections = read_corrections(corrections_path())
+    corrections = read_corrections(files.root() / "profiles" / "reference" / "corrections.csv")
     assert len(corrections) > 100
     for each in corrections:
         if each.drops:

@@ -14,6 +14,7 @@ from luma_cli.advise.question import Question
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.speed.quantity import Quantity
+from luma_cli.to_json import to_json
 from luma_cli.units import Budget, BudgetKind
 
 
@@ -59,7 +60,7 @@ class Row:
             "costs": {kind: _cost_json(self.priced, kind, question.budgets) for kind in question.kinds},
             "why": self.why,
             "effects": None if self.reasons is None else [_effect_json(each) for each in self.reasons.effects],
-            "nearest": None if self.reasons is None else [each.to_json() for each in self.reasons.evidence],
+            "nearest": None if self.reasons is None else to_json(self.reasons.evidence),
         }
 
 

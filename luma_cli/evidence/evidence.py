@@ -56,18 +56,6 @@ class Scale:
         dataset = DATASET_TITLES.get(self.dataset, self.dataset)
         return f"{head}{recipe}, {self.regime}, {self.eval or 'scales not stated'}, {dataset} {self.split}"
 
-    def to_json(self) -> dict[str, str]:
-        """The scale's own fields and its label."""
-        return {
-            "label": self.label,
-            "dataset": self.dataset,
-            "split": self.split,
-            "head": self.head,
-            "recipe": self.recipe,
-            "regime": self.regime,
-            "eval": self.eval,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -134,30 +122,21 @@ class Evidence:
         area = (self.height or 0) * (self.width or 0)
         return bool(area) and 1 / AREA_TOLERANCE <= area / resolution**2 <= AREA_TOLERANCE
 
-    def to_json(self) -> dict[str, Any]:
+    def __json__(self) -> dict[str, Any]:
         """What a reader needs to find and judge the figure."""
+        plain = ("id", "provenance", "miou_percent", "backbone", "trust", "source", "url")
         return {
-            "id": self.id,
-            "provenance": self.provenance,
-            "miou_percent": self.miou_percent,
-            "backbone": self.backbone,
+            **{name: getattr(self, name) for name in plain},
             "size": [self.height, self.width] if self.height and self.width else None,
             "scale": self.scale.label,
-            "trust": self.trust,
             "doubtful": self.doubtful or None,
-            "source": self.source,
-            "url": self.url,
         }
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Evidence))
-_NUMBERS: dict[str, type] = {
-    "miou_percent": float,
-    "height": int,
-    "width": int,
-    "params_m": float,
-    "gflops_published": float,
-    "seeds": int,
+_NUMBERS = {
+    **dict.fromkeys(("miou_percent", "params_m", "gflops_published"), float),
+    **dict.fromkeys(("height", "width", "seeds"), int),
 }
 
 
@@ -174,16 +153,15 @@ def read_evidence(path: Path) -> list[Evidence]:
     """
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
-        header = next(reader, [])
-        if tuple(header) != COLUMNS:
+        if tuple(header := next(reader, [])) != COLUMNS:
             raise BadCard(f"{path}: columns {header} are not {list(COLUMNS)}; import the table again")
-        return [_evidence(f"{path}, line {reader.line_num}", row) for row in reader]
-
-
-def _evidence(where: str, row: list[str]) -> Evidence:
-    if len(row) != len(COLUMNS):
-        raise BadCard(f"{where}: {len(row)} columns, expected {len(COLUMNS)}")
-    return of_row(where, dict(zip(COLUMNS, row, strict=True)))
+        rows = []
+        for cells in reader:
+            where = f"{path}, line {reader.line_num}"
+            if len(cells) != len(COLUMNS):
+                raise BadCard(f"{where}: {len(cells)} columns, expected {len(COLUMNS)}")
+            rows.append(of_row(where, dict(zip(COLUMNS, cells, strict=True))))
+    return rows
 
 
 def of_row(where: str, texts: Mapping[str, str]) -> Evidence:
@@ -202,11 +180,13 @@ def of_row(where: str, texts: Mapping[str, str]) -> Evidence:
 
 def to_row(evidence: Evidence) -> dict[str, str]:
     """The evidence as a row of the cleaned table; numbers keep every digit."""
-    texts = {name: getattr(evidence, name) for name in COLUMNS}
-    return {
-        name: "" if value is None else repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
-        for name, value in texts.items()
-    }
+    return {name: _text(getattr(evidence, name)) for name in COLUMNS}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def load_reference() -> list[Evidence]:
@@ -238,19 +218,14 @@ class Selection:
 
     def _holds(self, row: Evidence) -> bool:
         whole = ("dataset", "head", "pretraining", "provenance", "regime")
-        if any(_differs(getattr(self, name), getattr(row, name)) for name in whole):
-            return False
-        if self.backbone and self.backbone.lower() not in f"{row.backbone}\n{row.timm}".lower():
-            return False
-        if self.source and self.source.lower() not in row.source.lower():
-            return False
-        if self.imported and not row.id.startswith("imp-"):
-            return False
-        return self.doubtful is None or self.doubtful == bool(row.doubtful)
-
-
-def _differs(asked: str, value: str) -> bool:
-    return bool(asked) and asked.lower() != value.lower()
+        asked = ((getattr(self, name).lower(), getattr(row, name).lower()) for name in whole)
+        return (
+            all(not wanted or wanted == value for wanted, value in asked)
+            and self.backbone.lower() in f"{row.backbone}\n{row.timm}".lower()
+            and self.source.lower() in row.source.lower()
+            and (not self.imported or row.id.startswith("imp-"))
+            and self.doubtful in (None, bool(row.doubtful))
+        )
 
 
 # Two trainings of one model differ by less: seeds by about 0.3 points, a source's two tables by rounding.
@@ -302,24 +277,22 @@ def _spread_points(group: Sequence[Evidence]) -> float:
     return max(figures) - min(figures)
 
 
-_COLUMNS = ["timm", "img_size", "top1_percent"]
-
-
-def table_path() -> Path:
-    """The shipped table, one row per checkpoint and evaluation size."""
-    return files.root() / "profiles" / "reference" / "imagenet_top1.csv"
+_TOP1_COLUMNS = ["timm", "img_size", "top1_percent"]
 
 
 @cache
 def top1_percent() -> Mapping[str, float]:
-    """Top-1 in percent by timm name with its tag, at the smallest size published: the size of training, mostly.
+    """ImageNet-1k top-1 in percent by timm name with its tag: a predictor to be tested, never evidence.
 
-    Larger sizes are test-time upscaling, which moves checkpoints of one architecture apart by their schedule.
+    Only exact tags: other weights have another accuracy, and those without a classifier have none. At the smallest size
+    published, the size of training mostly: larger ones are test-time upscaling, which moves checkpoints of one
+    architecture apart by their schedule.
+    Source: https://github.com/huggingface/pytorch-image-models, `results/results-imagenet.csv`.
 
     >>> round(top1_percent()["resnet50.a1_in1k"], 1)
     80.4
     """
-    return MappingProxyType(read_top1(table_path()))
+    return MappingProxyType(read_top1(files.root() / "profiles" / "reference" / "imagenet_top1.csv"))
 
 
 def read_top1(path: Path) -> dict[str, float]:
@@ -327,21 +300,16 @@ def read_top1(path: Path) -> dict[str, float]:
     best: dict[str, tuple[int, float]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
-        if next(reader, []) != _COLUMNS:
-            raise BadCard(f"{path}: the first line is not {','.join(_COLUMNS)}; restore the file")
+        if next(reader, []) != _TOP1_COLUMNS:
+            raise BadCard(f"{path}: the first line is not {','.join(_TOP1_COLUMNS)}; restore the file")
         for line, row in enumerate(reader, start=2):
-            name, side, top1 = _row(path, line, row)
-            if name not in best or side < best[name][0]:
-                best[name] = (side, top1)
+            try:
+                name, side, top1 = row
+                found = int(side), float(top1)
+            except ValueError as error:
+                raise BadCard(f"{path}, line {line}: {row} is not a name, a size and a percentage") from error
+            if not 0 < found[1] < 100:
+                raise BadCard(f"{path}, line {line}: top-1 is {top1}, expected a percentage")
+            if name not in best or found < best[name]:
+                best[name] = found
     return {name: top1 for name, (_, top1) in best.items()}
-
-
-def _row(path: Path, line: int, row: list[str]) -> tuple[str, int, float]:
-    try:
-        name, side, top1 = row
-        found = name, int(side), float(top1)
-    except ValueError as error:
-        raise BadCard(f"{path}, line {line}: {row} is not a name, a size and a percentage") from error
-    if not 0 < found[2] < 100:
-        raise BadCard(f"{path}, line {line}: top-1 is {top1}, expected a percentage")
-    return found

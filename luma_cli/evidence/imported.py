@@ -36,308 +36,6 @@ from luma_cli.evidence.reference import RAW_COLUMNS, cleaned_row
 from luma_cli.store import database as files
 from luma_cli.store.evidence import content_hash, id_of, remove_evidence, save_evidence
 
-_KEPT = {*COLUMNS, "miou", "resolution", "gflops"}
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A record that was not taken in. row: after the heading; line: of the file."""
-
-    row: int
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """An import of `file`, done or only tried.
-
-    rows: what it has, each once, contradictory ones too. new: those of them that were not known before. merged: exact
-    duplicates within the file. notes: what was noticed, with the number of rows.
-    """
-
-    file: Path
-    records: int
-    rows: tuple[Evidence, ...]
-    new: tuple[Evidence, ...]
-    merged: int
-    rejected: tuple[Rejected, ...]
-    notes: tuple[str, ...]
-    contradictions: tuple[Contradiction, ...]
-
-    @property
-    def known(self) -> int:
-        """Rows that were there already."""
-        return len(self.rows) - len(self.new)
-
-
-def read_file(path: Path) -> TableFile:
-    """The file's records. Raises UsageError for one that is no table of results."""
-    table = read_table(path, KNOWN)
-    columns = set(table.columns)
-    needed = {*NEEDED, "miou"}
-    if missing := sorted(needed - columns - ({"miou"} if "miou_percent" in columns else set())):
-        raise UsageError(
-            f"{path}: no column {', '.join(missing)} in the heading {', '.join(table.columns)[:100]}; "
-            "docs/evidence.md lists the columns"
-        )
-    return table
-
-
-def examine(table: TableFile, known: Sequence[Evidence], scale: MiouScale | None = None) -> Imported:
-    """What is in the file, beside the rows that are known. Nothing is written.
-
-    Raises UsageError when figures may be percent or fractions and `scale` does not say.
-    """
-    if scale is None and (question := unclear(table)) is not None:
-        raise UsageError(f"{table.path}: {question.text}; add --scale fraction or --scale percent")
-    reading = Reading(table.path.name, load_index(), cards(), scale, table.decimal_comma)
-    rows: dict[Evidence, Evidence] = {}
-    rejected, merged = [], 0
-    for record in table.records:
-        try:
-            row = evidence_of(record, reading)
-        except ValueError as error:
-            rejected.append(Rejected(record.row, record.line, str(error)))
-            continue
-        merged += row in rows
-        rows.setdefault(row, _named(row))
-    said = {statement(row) for row in known}
-    new = tuple(row for row in rows.values() if statement(row) not in said)
-    clashes = [each for each in contradictions([*rows.values(), *known]) if set(each.rows) & set(new)]
-    return Imported(
-        file=table.path,
-        records=len(table.records),
-        rows=tuple(rows.values()),
-        new=new,
-        merged=merged,
-        rejected=tuple(rejected),
-        notes=(*_left_out(table), *_noticed(new)),
-        contradictions=tuple(clashes),
-    )
-
-
-def statement(row: Evidence) -> tuple[object, ...]:
-    """What makes two rows the same published figure, whatever is noted beside it."""
-    model = (row.backbone, row.pretraining_raw, row.pretraining_data, row.height, row.width, row.schedule)
-    return (*model, row.dataset, row.split, row.eval, row.head_raw or row.head, row.source, row.miou_percent)
-
-
-def _named(row: Evidence) -> Evidence:
-    return replace(row, id=id_of(content_hash(_values(row))))
-
-
-def _left_out(table: TableFile) -> list[str]:
-    left = [name for name in table.columns if name and name not in _KEPT]
-    foreign = [name for name in left if name not in RAW_COLUMNS]
-    notes = [f"columns that luma does not know, left out: {', '.join(foreign)}"] if foreign else []
-    known = [name for name in left if name in RAW_COLUMNS]
-    return notes + ([f"columns that the table of results does not keep: {', '.join(known)}"] if known else [])
-
-
-def _noticed(rows: Sequence[Evidence]) -> Iterator[str]:
-    """What the user should look at in rows that came in."""
-    for dataset, count in Counter(row.dataset for row in rows if row.dataset not in DATASET_TITLES).items():
-        near = [name for name in DATASET_TITLES if name.startswith(dataset)] or nearest(dataset, DATASET_TITLES, 1)
-        meant = f" (did you mean {near[0]}?)" if near else ""
-        yield f"dataset {dataset!r}{meant} is none that luma has results for: kept under that name, {_rows(count)}"
-    objectives = Counter(row.pretraining_raw for row in rows if row.pretraining == OTHER)
-    if objectives:
-        named = ", ".join(f"{name!r} ({count})" for name, count in objectives.most_common(5))
-        more = f" and {len(objectives) - 5} more" if len(objectives) > 5 else ""
-        yield f"pretraining that luma does not know, kept as printed and counted as other: {named}{more}"
-    if count := sum(row.pretraining.startswith("supervised_") and _is_bare(row) for row in rows):
-        taken = "taken as ImageNet-1k unless the name says 21k or 22k"
-        yield f"pretraining supervised without its data, {taken}: {_rows(count)}"
-    if count := sum(not row.head for row in rows):
-        yield f"{_rows(count)} without a head: comparable with rows of the same source only"
-
-
-def _is_bare(row: Evidence) -> bool:
-    return row.pretraining_raw.lower() == "supervised" and not row.pretraining_data
-
-
-def _rows(count: int) -> str:
-    return f"{count} row" if count == 1 else f"{count} rows"
-
-
-def keep(imported: Imported, database: Path | None = None) -> None:
-    """Writes the new rows to the store, all of them or none. Raises StoreError."""
-    if not imported.new:
-        return
-    with closing(files.open_write(database)) as db:
-        save_evidence(db, [_values(row) for row in imported.new], imported.file.name)
-
-
-def remove(rows: Sequence[Evidence], database: Path | None = None) -> int:
-    """Takes imported rows out of the store, all of them or none; returns how many there were. Raises StoreError."""
-    with closing(files.open_write(database)) as db:
-        return remove_evidence(db, [content_hash(_values(row)) for row in rows])
-
-
-def _values(row: Evidence) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in COLUMNS}
-
-
-KNOWN = frozenset({*COLUMNS, *RAW_COLUMNS})
-NEEDED = ("dataset", "backbone")
-_EVALS = {
-    **dict.fromkeys(("", "not stated", "unknown"), ""),
-    **dict.fromkeys(("single-scale", "single scale", "single", "ss"), "single-scale"),
-    **dict.fromkeys(("ms+flip", "multi-scale", "multi scale", "multi", "ms", "tta"), "ms+flip"),
-}
-_PROVENANCES: Mapping[str, Provenance] = {
-    **dict.fromkeys(("own run", "own"), "own run"),
-    **dict.fromkeys(("published luma", "luma"), "published LUMA"),
-    **dict.fromkeys(("other head", "other"), "other head"),
-}
-_NUMBERS = ("params_m", "gflops", "gflops_published", "seeds", "height", "width")
-_WHOLE = frozenset({"seeds", "height", "width"})
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a file is read: its name, for rows without a source; what figures of at most 1 are; timm's index; the cards.
-
-    cards: by spelling of each candidate, e.g. `vit_b.dinov3`.
-    """
-
-    file: str
-    index: TimmIndex
-    cards: Mapping[str, BackboneSpec]
-    scale: MiouScale | None = None
-    decimal_comma: bool = False
-
-
-def cards() -> dict[str, BackboneSpec]:
-    """Every candidate of the cards by its spelling."""
-    return {spec.name: spec for spec in candidates()}
-
-
-def evidence_of(record: Record, reading: Reading) -> Evidence:
-    """The row, without an id. Raises ValueError that says why it is not taken in."""
-    if record.fault:
-        raise ValueError(record.fault)
-    cells = {name: _number(name, cell, reading) for name, cell in record.cells.items()}
-    if missing := [name for name in NEEDED if not cells.get(name)]:
-        raise ValueError(f"{missing[0]} is empty")
-    miou = in_percent(miou_cell(record), reading.scale, reading.decimal_comma)
-    cells |= {"dataset": cells["dataset"].lower(), "split": cells.get("split") or "val"}
-    cells |= {"eval": _eval(cells.get("eval", "")), "source": cells.get("source") or f"imported from {reading.file}"}
-    whole = set(COLUMNS) <= cells.keys()
-    return _ours(cells, miou) if whole else _theirs(cells, miou, reading)
-
-
-def _number(name: str, cell: str, reading: Reading) -> str:
-    """The cell, a number in our spelling. Raises ValueError for a number column that is none."""
-    if name not in _NUMBERS or not cell:
-        return cell
-    text = cell.replace(",", ".") if reading.decimal_comma else cell
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise ValueError(f"{name} is {cell[:40]!r}, expected a number") from error
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{name} is {cell!r}, expected a number above 0")
-    if name in _WHOLE and value != int(value):
-        raise ValueError(f"{name} is {cell!r}, expected a whole number")
-    return str(int(value)) if name in _WHOLE else text
-
-
-def _eval(cell: str) -> str:
-    try:
-        return _EVALS[cell.lower()]
-    except KeyError as error:
-        raise ValueError(f"eval is {cell[:40]!r}, expected single-scale, ms+flip or nothing") from error
-
-
-def _ours(cells: Mapping[str, str], miou: float) -> Evidence:
-    """A row with all of our columns, as `luma evidence export` writes it: taken as it stands."""
-    texts = {name: cells[name] for name in COLUMNS} | {"id": "", "miou_percent": repr(miou)}
-    for name, allowed in (
-        ("provenance", get_args(Provenance)),
-        ("trust", get_args(Trust)),
-        ("regime", get_args(Regime)),
-    ):
-        if texts[name] not in allowed:
-            raise ValueError(f"{name} is {texts[name][:40]!r}, expected one of {', '.join(allowed)}")
-    try:
-        row = of_row("the row", texts)
-    except BadCard as error:
-        raise ValueError(str(error)) from error
-    if objective_named(row.pretraining) is None and row.pretraining not in ("", cleaning.OTHER):
-        return replace(row, pretraining=cleaning.OTHER, pretraining_raw=row.pretraining_raw or row.pretraining)
-    return row
-
-
-def _theirs(cells: Mapping[str, str], miou: float, reading: Reading) -> Evidence:
-    """A row with some columns, cleaned as the published table is."""
-    raw = {name: cells.get(name, "") for name in RAW_COLUMNS}
-    raw |= {"miou": repr(miou), "resolution": raw["resolution"].removesuffix(".0") or _size(cells)}
-    raw |= {"pretraining": raw["pretraining"] or cells.get("pretraining_raw", "")}
-    raw |= {"gflops": raw["gflops"] or cells.get("gflops_published", "")}
-    row = cleaned_row("", raw, reading.index)
-    row = replace(row, **_objective(row), **_stated(cells))
-    row = replace(row, **_of_card(row, reading))
-    return replace(row, family=_family(row, reading))
-
-
-def _size(cells: Mapping[str, str]) -> str:
-    height, width = cells.get("height", ""), cells.get("width", "")
-    return f"{height}x{width}" if height and width else height or width
-
-
-def _objective(row: Evidence) -> dict[str, Any]:
-    """An objective that is printed by our own name is that one; nothing stated is nothing known."""
-    named = objective_named(row.pretraining_raw.lower())
-    if row.pretraining == cleaning.OTHER and named is not None:
-        return {"pretraining": named.name}
-    if row.pretraining == cleaning.OTHER and row.pretraining_raw:
-        return {"pretraining": cleaning.supervised(row.pretraining_raw, row.pretraining_data, row.backbone)}
-    return {} if row.pretraining_raw or row.pretraining != cleaning.OTHER else {"pretraining": ""}
-
-
-def _stated(cells: Mapping[str, str]) -> dict[str, Any]:
-    """Columns of ours that the file states itself."""
-    stated: dict[str, Any] = {
-        name: cells[name] for name in ("recipe", "extra_data", "remarks", "doubtful") if cells.get(name)
-    }
-    for name, allowed in (("regime", get_args(Regime)), ("trust", get_args(Trust))):
-        if cells.get(name):
-            stated[name] = _one_of(name, cells[name], {each: each for each in allowed})
-    if cells.get("provenance"):
-        stated["provenance"] = _one_of("provenance", cells["provenance"], _PROVENANCES)
-    if cells.get("seeds"):
-        stated["seeds"] = int(cells["seeds"])
-    return stated
-
-
-def _one_of(name: str, cell: str, allowed: Mapping[str, str]) -> str:
-    try:
-        return allowed[cell.lower()]
-    except KeyError as error:
-        choices = ", ".join(dict.fromkeys(allowed.values()))
-        raise ValueError(f"{name} is {cell[:40]!r}, expected one of {choices}") from error
-
-
-def _of_card(row: Evidence, reading: Reading) -> dict[str, Any]:
-    """What a spelling of the cards means: `vit_b.dinov3`, or `vit_b` with the objective dinov3."""
-    if row.in_timm != "no":
-        return {}
-    spec = reading.cards.get(row.backbone) or reading.cards.get(f"{row.backbone}.{row.pretraining}")
-    if spec is None:
-        return {}
-    named = {"timm": spec.timm_name, "architecture": spec.architecture, "in_timm": "tag" if spec.tag else "arch"}
-    return named if row.pretraining else {**named, "pretraining": spec.pretraining}
-
-
-def _family(row: Evidence, reading: Reading) -> str:
-    for spec in reading.cards.values():
-        if row.architecture and spec.architecture == row.architecture:
-            return spec.family
-    return row.family.lower() if row.family.lower() in get_args(Family) else ""
-
-
 # The shipped 985 rows take 0.4 MB.
 MOST_BYTES = 50_000_000
 _DELIMITERS = (",", ";", "\t", "|")
@@ -532,13 +230,17 @@ def figure(text: str, decimal_comma: bool = False) -> tuple[float, bool]:
     bare = text.removesuffix("%").strip()
     if not bare:
         raise ValueError("mIoU is empty")
-    try:
-        value = float(bare.replace(",", ".") if decimal_comma else bare)
-    except ValueError as error:
-        raise ValueError(f"mIoU is {text[:40]!r}, expected a number") from error
+    value = _number("mIoU", text, bare, decimal_comma)
     if not math.isfinite(value):
         raise ValueError(f"mIoU is {text!r}, expected a finite number")
     return value, text.endswith("%")
+
+
+def _number(name: str, cell: str, bare: str, decimal_comma: bool) -> float:
+    try:
+        return float(bare.replace(",", ".") if decimal_comma else bare)
+    except ValueError as error:
+        raise ValueError(f"{name} is {cell[:40]!r}, expected a number") from error
 
 
 def unclear(table: TableFile) -> Unclear | None:
@@ -576,3 +278,294 @@ def _bare(record: Record, decimal_comma: bool) -> float | None:
     except ValueError:
         return None
     return None if signed or value <= 0 else value
+
+
+KNOWN = frozenset({*COLUMNS, *RAW_COLUMNS})
+NEEDED = ("dataset", "backbone")
+_EVALS = {
+    **dict.fromkeys(("", "not stated", "unknown"), ""),
+    **dict.fromkeys(("single-scale", "single scale", "single", "ss"), "single-scale"),
+    **dict.fromkeys(("ms+flip", "multi-scale", "multi scale", "multi", "ms", "tta"), "ms+flip"),
+}
+_PROVENANCES: Mapping[str, Provenance] = {
+    **dict.fromkeys(("own run", "own"), "own run"),
+    **dict.fromkeys(("published luma", "luma"), "published LUMA"),
+    **dict.fromkeys(("other head", "other"), "other head"),
+}
+_TRUST = {each: each for each in get_args(Trust)}
+_REGIME = {each: each for each in get_args(Regime)}
+_NUMBERS = ("params_m", "gflops", "gflops_published", "seeds", "height", "width")
+_WHOLE = frozenset({"seeds", "height", "width"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a file is read: its name, for rows without a source; what figures of at most 1 are; timm's index; the cards.
+
+    cards: by spelling of each candidate, e.g. `vit_b.dinov3`.
+    """
+
+    file: str
+    index: TimmIndex
+    cards: Mapping[str, BackboneSpec]
+    scale: MiouScale | None = None
+    decimal_comma: bool = False
+
+
+def evidence_of(record: Record, reading: Reading) -> Evidence:
+    """The row, without an id. Raises ValueError that says why it is not taken in."""
+    if record.fault:
+        raise ValueError(record.fault)
+    cells = {name: _spelled(name, cell, reading.decimal_comma) for name, cell in record.cells.items()}
+    if missing := [name for name in NEEDED if not cells.get(name)]:
+        raise ValueError(f"{missing[0]} is empty")
+    miou = in_percent(miou_cell(record), reading.scale, reading.decimal_comma)
+    cells |= {"dataset": cells["dataset"].lower(), "split": cells.get("split") or "val"}
+    cells |= {"eval": _eval(cells.get("eval", "")), "source": cells.get("source") or f"imported from {reading.file}"}
+    whole = set(COLUMNS) <= cells.keys()
+    return _ours(cells, miou) if whole else _theirs(cells, miou, reading)
+
+
+def _spelled(name: str, cell: str, decimal_comma: bool) -> str:
+    """The cell, a number in our spelling. Raises ValueError for a number column that is none."""
+    if name not in _NUMBERS or not cell:
+        return cell
+    value = _number(name, cell, cell, decimal_comma)
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} is {cell!r}, expected a number above 0")
+    if name in _WHOLE and value != int(value):
+        raise ValueError(f"{name} is {cell!r}, expected a whole number")
+    return str(int(value)) if name in _WHOLE else cell.replace(",", ".") if decimal_comma else cell
+
+
+def _eval(cell: str) -> str:
+    try:
+        return _EVALS[cell.lower()]
+    except KeyError as error:
+        raise ValueError(f"eval is {cell[:40]!r}, expected single-scale, ms+flip or nothing") from error
+
+
+def _ours(cells: Mapping[str, str], miou: float) -> Evidence:
+    """A row with all of our columns, as `luma evidence export` writes it: taken as it stands."""
+    texts = {name: cells[name] for name in COLUMNS} | {"id": "", "miou_percent": repr(miou)}
+    for name, allowed in (("provenance", get_args(Provenance)), ("trust", _TRUST), ("regime", _REGIME)):
+        if texts[name] not in allowed:
+            raise ValueError(f"{name} is {texts[name][:40]!r}, expected one of {', '.join(allowed)}")
+    try:
+        row = of_row("the row", texts)
+    except BadCard as error:
+        raise ValueError(str(error)) from error
+    if objective_named(row.pretraining) is None and row.pretraining not in ("", cleaning.OTHER):
+        return replace(row, pretraining=cleaning.OTHER, pretraining_raw=row.pretraining_raw or row.pretraining)
+    return row
+
+
+def _theirs(cells: Mapping[str, str], miou: float, reading: Reading) -> Evidence:
+    """A row with some columns, cleaned as the published table is."""
+    raw = {name: cells.get(name, "") for name in RAW_COLUMNS}
+    raw |= {"miou": repr(miou), "resolution": raw["resolution"].removesuffix(".0") or _size(cells)}
+    raw |= {"pretraining": raw["pretraining"] or cells.get("pretraining_raw", "")}
+    raw |= {"gflops": raw["gflops"] or cells.get("gflops_published", "")}
+    row = cleaned_row("", raw, reading.index)
+    row = replace(row, **_objective(row), **_stated(cells))
+    row = replace(row, **_of_card(row, reading))
+    return replace(row, family=_family(row, reading))
+
+
+def _size(cells: Mapping[str, str]) -> str:
+    height, width = cells.get("height", ""), cells.get("width", "")
+    return f"{height}x{width}" if height and width else height or width
+
+
+def _objective(row: Evidence) -> dict[str, Any]:
+    """An objective that is printed by our own name is that one; nothing stated is nothing known."""
+    named = objective_named(row.pretraining_raw.lower())
+    if row.pretraining == cleaning.OTHER and named is not None:
+        return {"pretraining": named.name}
+    if row.pretraining == cleaning.OTHER and row.pretraining_raw:
+        return {"pretraining": cleaning.supervised(row.pretraining_raw, row.pretraining_data, row.backbone)}
+    return {} if row.pretraining_raw or row.pretraining != cleaning.OTHER else {"pretraining": ""}
+
+
+def _stated(cells: Mapping[str, str]) -> dict[str, Any]:
+    """Columns of ours that the file states itself."""
+    stated: dict[str, Any] = {
+        name: cells[name] for name in ("recipe", "extra_data", "remarks", "doubtful") if cells.get(name)
+    }
+    for name, allowed in (("provenance", _PROVENANCES), ("trust", _TRUST), ("regime", _REGIME)):
+        if cells.get(name):
+            stated[name] = _one_of(name, cells[name], allowed)
+    if cells.get("seeds"):
+        stated["seeds"] = int(cells["seeds"])
+    return stated
+
+
+def _one_of(name: str, cell: str, allowed: Mapping[str, str]) -> str:
+    try:
+        return allowed[cell.lower()]
+    except KeyError as error:
+        choices = ", ".join(dict.fromkeys(allowed.values()))
+        raise ValueError(f"{name} is {cell[:40]!r}, expected one of {choices}") from error
+
+
+def _of_card(row: Evidence, reading: Reading) -> dict[str, Any]:
+    """What a spelling of the cards means: `vit_b.dinov3`, or `vit_b` with the objective dinov3."""
+    if row.in_timm != "no":
+        return {}
+    spec = reading.cards.get(row.backbone) or reading.cards.get(f"{row.backbone}.{row.pretraining}")
+    if spec is None:
+        return {}
+    named = {"timm": spec.timm_name, "architecture": spec.architecture, "in_timm": "tag" if spec.tag else "arch"}
+    return named if row.pretraining else {**named, "pretraining": spec.pretraining}
+
+
+def _family(row: Evidence, reading: Reading) -> str:
+    for spec in reading.cards.values():
+        if row.architecture and spec.architecture == row.architecture:
+            return spec.family
+    return row.family.lower() if row.family.lower() in get_args(Family) else ""
+
+
+_KEPT = {*COLUMNS, "miou", "resolution", "gflops"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that was not taken in. row: after the heading; line: of the file."""
+
+    row: int
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """An import of `file`, done or only tried.
+
+    rows: what it has, each once, contradictory ones too. new: those of them that were not known before. merged: exact
+    duplicates within the file. notes: what was noticed, with the number of rows.
+    """
+
+    file: Path
+    records: int
+    rows: tuple[Evidence, ...]
+    new: tuple[Evidence, ...]
+    merged: int
+    rejected: tuple[Rejected, ...]
+    notes: tuple[str, ...]
+    contradictions: tuple[Contradiction, ...]
+
+    @property
+    def known(self) -> int:
+        """Rows that were there already."""
+        return len(self.rows) - len(self.new)
+
+
+def read_file(path: Path) -> TableFile:
+    """The file's records. Raises UsageError for one that is no table of results."""
+    table = read_table(path, KNOWN)
+    columns = set(table.columns)
+    needed = {*NEEDED, "miou"}
+    if missing := sorted(needed - columns - ({"miou"} if "miou_percent" in columns else set())):
+        raise UsageError(
+            f"{path}: no column {', '.join(missing)} in the heading {', '.join(table.columns)[:100]}; "
+            "docs/evidence.md lists the columns"
+        )
+    return table
+
+
+def examine(table: TableFile, known: Sequence[Evidence], scale: MiouScale | None = None) -> Imported:
+    """What is in the file, beside the rows that are known. Nothing is written.
+
+    Raises UsageError when figures may be percent or fractions and `scale` does not say.
+    """
+    if scale is None and (question := unclear(table)) is not None:
+        raise UsageError(f"{table.path}: {question.text}; add --scale fraction or --scale percent")
+    reading = Reading(
+        table.path.name, load_index(), {spec.name: spec for spec in candidates()}, scale, table.decimal_comma
+    )
+    rows: dict[Evidence, Evidence] = {}
+    rejected, merged = [], 0
+    for record in table.records:
+        try:
+            row = evidence_of(record, reading)
+        except ValueError as error:
+            rejected.append(Rejected(record.row, record.line, str(error)))
+            continue
+        merged += row in rows
+        rows.setdefault(row, _named(row))
+    said = {statement(row) for row in known}
+    new = tuple(row for row in rows.values() if statement(row) not in said)
+    clashes = [each for each in contradictions([*rows.values(), *known]) if set(each.rows) & set(new)]
+    return Imported(
+        file=table.path,
+        records=len(table.records),
+        rows=tuple(rows.values()),
+        new=new,
+        merged=merged,
+        rejected=tuple(rejected),
+        notes=(*_left_out(table), *_noticed(new)),
+        contradictions=tuple(clashes),
+    )
+
+
+def statement(row: Evidence) -> tuple[object, ...]:
+    """What makes two rows the same published figure, whatever is noted beside it."""
+    model = (row.backbone, row.pretraining_raw, row.pretraining_data, row.height, row.width, row.schedule)
+    return (*model, row.dataset, row.split, row.eval, row.head_raw or row.head, row.source, row.miou_percent)
+
+
+def _named(row: Evidence) -> Evidence:
+    return replace(row, id=id_of(content_hash(_values(row))))
+
+
+def _left_out(table: TableFile) -> list[str]:
+    left = [name for name in table.columns if name and name not in _KEPT]
+    foreign = [name for name in left if name not in RAW_COLUMNS]
+    notes = [f"columns that luma does not know, left out: {', '.join(foreign)}"] if foreign else []
+    known = [name for name in left if name in RAW_COLUMNS]
+    return notes + ([f"columns that the table of results does not keep: {', '.join(known)}"] if known else [])
+
+
+def _noticed(rows: Sequence[Evidence]) -> Iterator[str]:
+    """What the user should look at in rows that came in."""
+    for dataset, count in Counter(row.dataset for row in rows if row.dataset not in DATASET_TITLES).items():
+        near = [name for name in DATASET_TITLES if name.startswith(dataset)] or nearest(dataset, DATASET_TITLES, 1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        yield f"dataset {dataset!r}{meant} is none that luma has results for: kept under that name, {_rows(count)}"
+    objectives = Counter(row.pretraining_raw for row in rows if row.pretraining == OTHER)
+    if objectives:
+        named = ", ".join(f"{name!r} ({count})" for name, count in objectives.most_common(5))
+        more = f" and {len(objectives) - 5} more" if len(objectives) > 5 else ""
+        yield f"pretraining that luma does not know, kept as printed and counted as other: {named}{more}"
+    if count := sum(row.pretraining.startswith("supervised_") and _is_bare(row) for row in rows):
+        taken = "taken as ImageNet-1k unless the name says 21k or 22k"
+        yield f"pretraining supervised without its data, {taken}: {_rows(count)}"
+    if count := sum(not row.head for row in rows):
+        yield f"{_rows(count)} without a head: comparable with rows of the same source only"
+
+
+def _is_bare(row: Evidence) -> bool:
+    return row.pretraining_raw.lower() == "supervised" and not row.pretraining_data
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" if count == 1 else f"{count} rows"
+
+
+def keep(imported: Imported, database: Path | None = None) -> None:
+    """Writes the new rows to the store, all of them or none. Raises StoreError."""
+    if not imported.new:
+        return
+    with closing(files.open_write(database)) as db:
+        save_evidence(db, [_values(row) for row in imported.new], imported.file.name)
+
+
+def remove(rows: Sequence[Evidence], database: Path | None = None) -> int:
+    """Takes imported rows out of the store, all of them or none; returns how many there were. Raises StoreError."""
+    with closing(files.open_write(database)) as db:
+        return remove_evidence(db, [content_hash(_values(row)) for row in rows])
+
+
+def _values(row: Evidence) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in COLUMNS}

@@ -18,35 +18,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from luma_cli import files
 from luma_cli.catalogue.pretraining import objective_of
 from luma_cli.catalogue.timm_index import TimmIndex, load_index
 from luma_cli.errors import BadCard
 from luma_cli.evidence import cleaning
-from luma_cli.evidence.evidence import COLUMNS, Evidence, of_row, to_row
+from luma_cli.evidence.evidence import COLUMNS, Eval, Evidence, of_row, to_row
 
 Flags = Mapping[int, Sequence[tuple[str, str]]]
 
 RAW_COLUMNS = (
-    *(
-        "dataset",
-        "split",
-        "backbone",
-        "family",
-        "pretraining",
-        "pretraining_data",
-        "resolution",
-        "eval",
-        "head",
-        "miou",
-    ),
-    *("params_m", "gflops", "fps", "hardware", "precision", "source", "url", "backbone_as_published", "params_scope"),
-    *("flops_input", "schedule", "train_mem_gb", "notes", "in_timm"),
+    *("dataset", "split", "backbone", "family", "pretraining", "pretraining_data", "resolution", "eval", "head"),
+    *("miou", "params_m", "gflops", "fps", "hardware", "precision", "source", "url", "backbone_as_published"),
+    *("params_scope", "flops_input", "schedule", "train_mem_gb", "notes", "in_timm"),
 )
-# Suspicions that make the accuracy itself doubtful.
-_DOUBTFUL = ("outlier",)
 # Suspicions about other columns, kept beside the row. The rest is benign: near duplicates, extremes, odd sizes.
 _REMARKS = {
     "gflops outlier for params and head": "published GFLOPs are {detail} of what parameters and head suggest",
@@ -112,75 +98,57 @@ def cleaned_row(
 ) -> Evidence:
     """One row of the transcription in our schema. also: other sources that say the same.
 
-    Raises ValueError for a size or number that does not parse.
+    The objective of known weights is what the cards say; otherwise what the printed words plainly mean. What published
+    papers call FLOPs is only known where a note says so. Raises ValueError for a size or number that does not parse.
     """
     height, width = cleaning.resolution(row["resolution"])
     head = cleaning.head(row["head"], row["notes"])
     timm, architecture, in_timm = cleaning.timm_name(row["backbone"], index.has)
+    data = row["pretraining_data"]
+    if any(kind == "IN-21k called IN-22k" for kind, _ in flags):
+        data = data.replace("ImageNet-22k", "ImageNet-21k")
+    known = objective_of(timm if in_timm == "tag" else "")
+    flops_unit = "macs" if "holds published MACs" in row["notes"] else "as published"
     return Evidence(
         id=id,
         provenance="published LUMA" if head.name == "luma" else "other head",
         trust=cleaning.trust(row["notes"], row["source"]),
+        dataset=row["dataset"],
+        split=row["split"],
         head=head.name,
-        head_raw=row["head"],
         regime=head.regime,
-        recipe=head.recipe,
+        eval=cast(Eval, row["eval"]),
+        backbone=row["backbone"],
+        miou_percent=float(row["miou"]),
         height=height,
         width=width,
+        recipe=head.recipe,
+        schedule=cleaning.schedule(row["schedule"]),
+        pretraining=known or cleaning.objective(row["pretraining"], data, row["backbone"]),
+        pretraining_raw=row["pretraining"],
+        pretraining_data=data,
+        extra_data=cleaning.extra_data(row["pretraining"], data),
+        family=row["family"],
         timm=timm,
         architecture=architecture,
         in_timm=in_timm,
+        params_m=float(row["params_m"]) if row["params_m"] else None,
+        params_scope=row["params_scope"],
+        gflops_published=float(row["gflops"]) if row["gflops"] else None,
+        flops_unit=flops_unit if row["gflops"] else "",
+        head_raw=row["head"],
+        source=row["source"],
+        url=row["url"],
         doubtful=_doubt(flags),
-        remarks="; ".join(_remarks(flags)),
+        remarks="; ".join(_REMARKS[kind].format(detail=_figures(detail)) for kind, detail in flags if kind in _REMARKS),
         notes="; ".join(filter(None, (row["notes"], f"also published in: {also}" if also else ""))),
-        **_pretraining(row, flags, timm if in_timm == "tag" else ""),
-        **_plain(row),
     )
 
 
-def _pretraining(row: Mapping[str, str], flags: Sequence[tuple[str, str]], weights: str) -> dict[str, Any]:
-    """The objective of known weights is what the cards say; otherwise what the printed words plainly mean."""
-    data = row["pretraining_data"]
-    if any(kind == "IN-21k called IN-22k" for kind, _ in flags):
-        data = data.replace("ImageNet-22k", "ImageNet-21k")
-    return {
-        "pretraining": objective_of(weights) or cleaning.objective(row["pretraining"], data, row["backbone"]),
-        "pretraining_raw": row["pretraining"],
-        "pretraining_data": data,
-        "extra_data": cleaning.extra_data(row["pretraining"], data),
-    }
-
-
-def _plain(row: Mapping[str, str]) -> dict[str, Any]:
-    """Columns that carry over, numbers read; what published papers call FLOPs is only known where a note says so."""
-    gflops = float(row["gflops"]) if row["gflops"] else None
-    return {
-        "dataset": row["dataset"],
-        "split": row["split"],
-        "eval": row["eval"],
-        "backbone": row["backbone"],
-        "family": row["family"],
-        "miou_percent": float(row["miou"]),
-        "params_m": float(row["params_m"]) if row["params_m"] else None,
-        "params_scope": row["params_scope"],
-        "gflops_published": gflops,
-        "flops_unit": "" if gflops is None else "macs" if "holds published MACs" in row["notes"] else "as published",
-        "schedule": cleaning.schedule(row["schedule"]),
-        "source": row["source"],
-        "url": row["url"],
-    }
-
-
 def _doubt(flags: Sequence[tuple[str, str]]) -> str:
-    details = [detail for kind, detail in flags if kind.startswith(_DOUBTFUL)]
-    if not details:
-        return ""
-    expected = details[0].split()[1]
-    return f"a fit on the other rows expects {expected} mIoU"
-
-
-def _remarks(flags: Sequence[tuple[str, str]]) -> list[str]:
-    return [_REMARKS[kind].format(detail=_figures(detail)) for kind, detail in flags if kind in _REMARKS]
+    """Why the accuracy itself is doubtful, empty when it is not."""
+    expected = [detail.split()[1] for kind, detail in flags if kind.startswith("outlier")]
+    return f"a fit on the other rows expects {expected[0]} mIoU" if expected else ""
 
 
 def _figures(detail: str) -> str:
@@ -195,30 +163,6 @@ def write(path: Path, evidence: Sequence[Evidence]) -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(to_row(row) for row in evidence)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Imports the table named on the command line; prints what was kept, merged and doubted to stderr."""
-    if len(arguments) != 4:
-        print(
-            "usage: python -m luma_cli.evidence.reference TABLE.csv FLAGS.csv CORRECTIONS.csv OUT.csv", file=sys.stderr
-        )
-        return 2
-    with Path(arguments[0]).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    index = load_index()
-    corrections = read_corrections(Path(arguments[2]))
-    evidence = clean(rows, read_flags(Path(arguments[1])), index, corrections)
-    write(Path(arguments[3]), evidence)
-    found = Counter(row.in_timm for row in evidence)
-    doubtful = sum(bool(row.doubtful) for row in evidence)
-    print(
-        f"{len(rows)} rows read, {len(rows) - len(evidence)} left out, {len(corrections)} corrections, "
-        f"{doubtful} doubtful",
-        file=sys.stderr,
-    )
-    print(f"in timm {index.version}: {dict(sorted(found.items()))}", file=sys.stderr)
-    return 0
 
 
 FIELDS = ("id", "column", "old", "new", "reason")
@@ -240,26 +184,20 @@ class Correction:
         return self.column == "id" and not self.new
 
 
-def corrections_path() -> Path:
-    """The shipped corrections."""
-    return files.root() / "profiles" / "reference" / "corrections.csv"
-
-
 def read_corrections(path: Path) -> list[Correction]:
     """Every correction. Raises BadCard, naming file and line, for an unknown column or a missing reason."""
+    found = []
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != FIELDS:
             raise BadCard(f"{path}: columns are {reader.fieldnames}, expected {list(FIELDS)}")
-        return [_correction(f"{path}, line {reader.line_num}", row) for row in reader]
-
-
-def _correction(where: str, row: Mapping[str, str]) -> Correction:
-    found = Correction(**{name: row[name] or "" for name in FIELDS})
-    if found.column not in COLUMNS:
-        raise BadCard(f"{where}: column {found.column!r} is none of {list(COLUMNS)}")
-    if not found.reason:
-        raise BadCard(f"{where}: {found.id} has no reason; say how it is known")
+        for row in reader:
+            where, each = f"{path}, line {reader.line_num}", Correction(**{name: row[name] or "" for name in FIELDS})
+            if each.column not in COLUMNS:
+                raise BadCard(f"{where}: column {each.column!r} is none of {list(COLUMNS)}")
+            if not each.reason:
+                raise BadCard(f"{where}: {each.id} has no reason; say how it is known")
+            found.append(each)
     return found
 
 
@@ -289,6 +227,25 @@ def _corrected(row: Evidence, corrections: Sequence[Correction]) -> Evidence | N
             )
         texts[correction.column] = correction.new
     return of_row(f"correction of {row.id}", texts)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Imports the table named on the command line; prints what was kept, merged and doubted to stderr."""
+    if len(arguments) != 4:
+        usage = "usage: python -m luma_cli.evidence.reference TABLE.csv FLAGS.csv CORRECTIONS.csv OUT.csv"
+        print(usage, file=sys.stderr)
+        return 2
+    table, flags, corrections_file, out = map(Path, arguments)
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    index, corrections = load_index(), read_corrections(corrections_file)
+    evidence = clean(rows, read_flags(flags), index, corrections)
+    write(out, evidence)
+    left_out, doubtful = len(rows) - len(evidence), sum(bool(row.doubtful) for row in evidence)
+    kept = f"{len(rows)} rows read, {left_out} left out, {len(corrections)} corrections, {doubtful} doubtful"
+    in_timm = dict(sorted(Counter(row.in_timm for row in evidence).items()))
+    print(f"{kept}\nin timm {index.version}: {in_timm}", file=sys.stderr)
+    return 0
 
 
 if __name__ == "__main__":

@@ -43,12 +43,14 @@ def save_evidence(
 
     Raises StoreError, with nothing kept, for a number that is not finite.
     """
+    names = (*COLUMNS, "hash", "file", "imported_unix_seconds")
+    statement = f"INSERT INTO evidence_row ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     extra = {"file": rows.text(file), "imported_unix_seconds": now() + 0.0}
     encoded = {row["hash"]: row | extra for row in map(_row, given)}
     with translated(file_of(db.conn)), transaction(db.conn):
         known = {content for (content,) in db.conn.execute("SELECT hash FROM evidence_row")}
         added = [row for content, row in encoded.items() if content not in known]
-        db.table("evidence_row").insert_all(added)
+        db.conn.executemany(statement, [[row[name] for name in names] for row in added])  # faster than insert_all
     return [row["hash"] for row in added]
 
 
