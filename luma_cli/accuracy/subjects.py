@@ -102,7 +102,7 @@ def _at_any_size(
     params: float | None,
 ) -> Subject:
     """All of `subject_of` but the crop: candidates stand at many."""
-    kind = cleaning.head(head, "") if head != "luma" else cleaning.Head("luma", regime)
+    kind = cleaning.head(head, "") if head != "luma" else cleaning.PublishedHead("luma", regime)
     return replace(
         _bare(dataset, name, params),
         pretraining=_objective(pretraining, pretraining_data, name),

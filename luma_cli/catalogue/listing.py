@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from luma_cli.catalogue.cards import Card, CardSize, candidates, load_cards, spec_of
+from luma_cli.catalogue.cards import Card, CardSize, candidates, card_sizes, load_cards
 from luma_cli.catalogue.costs import BackboneFacts, load_costs
 from luma_cli.catalogue.names import expand, resolve
 from luma_cli.catalogue.pretraining import Objective, load_objectives, objective_named, objective_of
@@ -81,7 +81,7 @@ def list_backbones(
 def _listed(patterns: Sequence[str], wanted: str) -> Iterable[BackboneSpec]:
     """What the patterns name, all card sizes without any, narrowed to one objective when one is wanted."""
     if not wanted:
-        return expand(patterns) if patterns else _card_sizes()
+        return expand(patterns) if patterns else card_sizes()
     with_it = [spec for spec in candidates() if spec.pretraining == wanted]
     if not patterns:
         return with_it
@@ -91,16 +91,10 @@ def _listed(patterns: Sequence[str], wanted: str) -> Iterable[BackboneSpec]:
     return chosen + [spec for spec in named if spec.pretraining == wanted]
 
 
-def _card_sizes() -> list[BackboneSpec]:
-    return [spec_of(card, size) for card in load_cards().values() for size in card.sizes.values()]
-
-
 def _row(spec: BackboneSpec, resolution: int) -> ListRow:
     facts = load_costs().get((spec.architecture, resolution))
-    released, unreleased = _pretraining(spec)
-    if facts is None:
-        return ListRow(spec, released, unreleased, None, None, None)
-    return ListRow(spec, released, unreleased, facts.macs, facts.params, facts.met_params)
+    costs = (None, None, None) if facts is None else (facts.macs, facts.params, facts.met_params)
+    return ListRow(spec, *_pretraining(spec), *costs)
 
 
 def _pretraining(spec: BackboneSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:

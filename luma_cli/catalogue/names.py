@@ -43,10 +43,10 @@ def resolve(name: str, *, imported: bool = False) -> BackboneSpec:
     found = _from_card(name) or _from_timm(name) or _from_card_and_tag(name) or _from_loose_spelling(name)
     if found is not None:
         return found
-    if imported and name and not is_glob(name):
+    if imported and name and not _is_glob(name):
         architecture, _, tag = name.partition(".")
         return BackboneSpec(name, name, architecture, tag, public_weights=False, source="import")
-    raise UnknownName(unknown(name))
+    raise UnknownName(_unknown(name))
 
 
 def expand(patterns: Sequence[str], *, imported: bool = False) -> list[BackboneSpec]:
@@ -56,7 +56,7 @@ def expand(patterns: Sequence[str], *, imported: bool = False) -> list[BackboneS
     """
     found: dict[tuple[str, str], BackboneSpec] = {}
     for pattern in patterns:
-        specs = _matching(pattern) if is_glob(pattern) else [resolve(pattern, imported=imported)]
+        specs = _matching(pattern) if _is_glob(pattern) else [resolve(pattern, imported=imported)]
         for spec in specs:
             # Pretrainings without weights share the bare architecture's timm name.
             key = spec.timm_name, "" if spec.tag else spec.pretraining
@@ -133,16 +133,14 @@ def _from_card_and_tag(name: str) -> BackboneSpec | None:
         return None
     size = meaning.size
     names = [f"{one}.{tag}" for one in size.architectures if load_index().has(f"{one}.{tag}")]
-    chosen_tags = {timm_name: objective for objective, timm_name in size.pretraining.items()}
-    chosen = (
-        [one for one in names if one in chosen_tags] or [one for one in names if one == f"{size.timm}.{tag}"] or names
-    )
+    listed = {timm_name: objective for objective, timm_name in size.pretraining.items()}
+    chosen = [one for one in names if one in listed] or [one for one in names if one == f"{size.timm}.{tag}"] or names
     if len(chosen) > 1 or len({_objective(one) for one in names}) > 1:
-        raise UnknownName(f"{name!r} is ambiguous; type one of {listed(names, 5)}")
+        raise UnknownName(f"{name!r} is ambiguous; type one of {_listed(names, 5)}")
     if not chosen:
         return None
-    if chosen[0] in chosen_tags:
-        return spec_of(meaning.card, size, chosen_tags[chosen[0]])
+    if chosen[0] in listed:
+        return spec_of(meaning.card, size, listed[chosen[0]])
     return describe(meaning.card, size, chosen[0], chosen[0], _objective(chosen[0]))
 
 
@@ -190,46 +188,33 @@ def _architecture_in(name: str, folder: Path) -> str:
     return str(config["architecture"])
 
 
-def _matching(pattern: str) -> list[BackboneSpec]:
-    """Backbones whose name matches the glob, cards first. Raises UnknownName when none does."""
-    cards = card_matches(pattern)
-    others = timm_matches(pattern, cards)
-    if not cards and not others:
-        raise no_match(pattern)
-    return cards + [_timm_spec(name) for name in others]
-
-
-WILDCARDS = frozenset("*?[")
-
-
-def is_glob(pattern: str) -> bool:
+def _is_glob(pattern: str) -> bool:
     """Whether `pattern` is a glob rather than a name; a source such as `local-dir:` is always a name."""
-    return ":" not in pattern and bool(WILDCARDS & set(pattern))
+    return ":" not in pattern and bool(set("*?[") & set(pattern))
 
 
-def card_matches(pattern: str) -> list[BackboneSpec]:
-    """Card backbones whose name matches, in the order of the cards."""
-    found = []
-    for card in load_cards().values():
-        for size in card.sizes.values():
-            for name in _matches(pattern, card.spelling(size.name), size.pretraining):
-                found.append(spec_of(card, size, name.partition(".")[2]))
-    return found
+def _matching(pattern: str) -> list[BackboneSpec]:
+    """Backbones whose name matches the glob, cards first. Raises UnknownName when none does.
 
-
-def timm_matches(pattern: str, cards: Iterable[BackboneSpec]) -> list[str]:
-    """Names of timm that match, without those that `cards` stand for already."""
+    A glob without a dot is matched with card sizes and timm architectures, and with full names where the part before
+    the dot does not match already: `convnext*` is every ConvNeXt once, `*dinov3*` every DINOv3. A glob with a dot is
+    matched with full names only. Where a card names an architecture, timm's own spelling of it is left out.
+    """
+    cards = [
+        spec_of(card, size, name.partition(".")[2])
+        for card in load_cards().values()
+        for size in card.sizes.values()
+        for name in _matches(pattern, card.spelling(size.name), size.pretraining)
+    ]
     taken = {spec.timm_name for spec in cards}
     if "." not in pattern:
         taken |= {spec.architecture for spec in cards}
     entries = load_index().entries.items()
     names = (name for architecture, entry in entries for name in _matches(pattern, architecture, entry.tags))
-    return [name for name in names if name not in taken]
-
-
-def no_match(pattern: str) -> UnknownName:
-    """The error for a glob that matches nothing."""
-    return UnknownName(f"no card and no timm name matches {pattern!r}; {near_hint(pattern.strip('*?'))}")
+    others = [_timm_spec(name) for name in names if name not in taken]
+    if not cards and not others:
+        raise UnknownName(f"no card and no timm name matches {pattern!r}; {_near_hint(pattern.strip('*?'))}")
+    return cards + others
 
 
 def _matches(pattern: str, stem: str, suffixes: Iterable[str]) -> Iterator[str]:
@@ -243,24 +228,24 @@ _NUM_NEAR = 5
 _NUM_LISTED = 20
 
 
-def unknown(name: str) -> str:
+def _unknown(name: str) -> str:
     """One line: what was given, what was expected, what to type next."""
     stem, dot, suffix = name.partition(".")
     if not name:
         return "a backbone needs a name; try vit_b, convnext_b, swin_t or see `luma list`"
     if stem in load_cards():
-        return f"{name!r} is a family; choose a size: {listed(_sizes(load_cards()[stem]), _NUM_NEAR)}"
+        return f"{name!r} is a family; choose a size: {_listed(_sizes(load_cards()[stem]), _NUM_NEAR)}"
     if dot and stem in meanings():
         return _no_such_pretraining(stem, suffix, meanings()[stem])
     if dot and load_index().has(stem):
         return _no_such_tag(stem, suffix)
-    return f"no card and no timm model is named {name!r}; {near_hint(name)}"
+    return f"no card and no timm model is named {name!r}; {_near_hint(name)}"
 
 
-def near_hint(name: str) -> str:
+def _near_hint(name: str) -> str:
     """The question that names what is near, or where to look when nothing is."""
     near = near_names(name)
-    return f"did you mean {listed(near)}?" if near else "see `luma list`"
+    return f"did you mean {_listed(near)}?" if near else "see `luma list`"
 
 
 def near_names(name: str) -> list[str]:
@@ -271,7 +256,7 @@ def near_names(name: str) -> list[str]:
     return [*cards.values(), *nearest(name, _timm_names(name), _NUM_NEAR)][:_NUM_NEAR]
 
 
-def listed(names: Sequence[str], limit: int = _NUM_LISTED) -> str:
+def _listed(names: Sequence[str], limit: int = _NUM_LISTED) -> str:
     """The names with commas, and how many more there are beyond `limit`."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
@@ -315,16 +300,16 @@ def _no_such_pretraining(stem: str, suffix: str, meaning: Meaning) -> str:
     near = nearest(suffix, size.pretraining, len(size.pretraining))
     here = [f"{stem}.{objective}" for objective in dict.fromkeys((*near, *size.pretraining))]
     if not suffix:
-        return f"{stem}. needs a pretraining after its dot; it has {listed(here)}"
-    told = f"{stem} has no pretraining or tag {suffix!r}; it has {listed(here)}"
+        return f"{stem}. needs a pretraining after its dot; it has {_listed(here)}"
+    told = f"{stem} has no pretraining or tag {suffix!r}; it has {_listed(here)}"
     wanted = objective_named(suffix)
     if wanted is None:
         return told
     others = [card.spelling(one.name, wanted.name) for one in card.sizes.values() if one.pretraining.get(wanted.name)]
-    return f"{told}; {wanted.name} exists for {listed(others)}" if others else told
+    return f"{told}; {wanted.name} exists for {_listed(others)}" if others else told
 
 
 def _no_such_tag(architecture: str, tag: str) -> str:
     tags = [f"{architecture}.{one}" for one in load_index().entries[architecture].tags]
-    has = f"it has {listed(tags)}" if tags else f"it has none, type {architecture} alone"
+    has = f"it has {_listed(tags)}" if tags else f"it has none, type {architecture} alone"
     return f"timm has no weights {tag!r} for {architecture}; {has}"

@@ -31,25 +31,12 @@ SIZES = {
 }
 # What stands in the place of attention or of the FFN, and the class of the model; `luma_cli/isotropic/entrypoints.py`
 # builds it.
+_MIXERS = (
+    *("hydra", "linear", "performer", "linformer", "synthesizer", "synthesizer_fr", "nystrom"),
+    *("fnet", "gfnet", "afno"),
+)
 MIXER_KINDS = MappingProxyType(
-    {
-        **dict.fromkeys(
-            (
-                "hydra_vit",
-                "linear_vit",
-                "performer_vit",
-                "linformer_vit",
-                "synthesizer_vit",
-                "synthesizer_fr_vit",
-                "nystrom_vit",
-                "fnet_vit",
-                "gfnet_vit",
-                "afno_vit",
-            ),
-            "vit.IsotropicViT",
-        ),
-        "tome_vit": "tome.ToMeViT",
-    }
+    {**{f"{mixer}_vit": "vit.IsotropicViT" for mixer in _MIXERS}, "tome_vit": "tome.ToMeViT"}
 )
 EXPERT_KINDS = MappingProxyType(dict.fromkeys(("switch_vit", "vmoe_vit", "softmoe_vit"), "expert_vit.ExpertViT"))
 KINDS = MappingProxyType({**MIXER_KINDS, **EXPERT_KINDS})

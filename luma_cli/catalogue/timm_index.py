@@ -1,7 +1,8 @@
 """The index of installed timm: every architecture with its module, model class, tags and licences.
 
-It ships as `models/timm_index.csv`. When another timm is installed, the index is generated once in a process of its
-own and kept in the cache folder; reading it never imports timm.
+It ships as `models/timm_index.csv`, written by `python -m luma_cli.catalogue.timm_index`. When another timm is
+installed, the index is generated once in a process of its own and kept in the cache folder; reading it never imports
+timm.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -48,10 +49,6 @@ class TimmIndex:
         architecture, _, tag = timm_name.partition(".")
         entry = self.entries.get(architecture)
         return entry is not None and (not tag or tag in entry.tags)
-
-    def modules(self) -> set[str]:
-        """Names of timm's model modules, e.g. `vision_transformer`."""
-        return {entry.module for entry in self.entries.values()}
 
 
 def shipped_path() -> Path:
@@ -190,7 +187,7 @@ def _version_of(path: Path) -> str:
     return first.removeprefix(_VERSION_PREFIX).strip() if first.startswith(_VERSION_PREFIX) else ""
 
 
-class _Intercepted(Exception):
+class _InterceptedError(Exception):
     """Thrown by the stand-in builder as soon as the model class is known."""
 
     def __init__(self, model_class: type) -> None:
@@ -199,122 +196,83 @@ class _Intercepted(Exception):
 
 
 def _stand_in(model_class: type, *_args: object, **_options: object) -> None:
-    raise _Intercepted(model_class)
-
-
-@contextmanager
-def _builders_intercepted(modules: list[Any]) -> Iterator[None]:
-    """The model modules with a builder that names the class instead of building it."""
-    replaced: list[tuple[Any, Callable[..., Any]]] = []
-    try:
-        for module in modules:
-            builder = vars(module).get("build_model_with_cfg")
-            if builder is not None:
-                replaced.append((module, builder))
-                module.build_model_with_cfg = _stand_in
-        yield
-    finally:
-        for module, builder in replaced:
-            module.build_model_with_cfg = builder
+    raise _InterceptedError(model_class)
 
 
 def _model_class(entry_point: Callable[..., Any]) -> str:
-    """Name of the class that an entry point builds; the two that bypass timm's builder are built on meta."""
+    """The class that an entry point builds, as `module.Class` below `timm.models`: the key of the rule table.
+
+    The two that bypass timm's builder are built on meta.
+    """
     import torch
 
     try:
         with torch.device("meta"):
-            return _spelling(type(entry_point(pretrained=False)))
-    except _Intercepted as intercepted:
-        return _spelling(intercepted.model_class)
-
-
-def _spelling(model_class: type) -> str:
-    """The class as the rule table names it: `module.Class` below `timm.models`."""
-    return f"{model_class.__module__.removeprefix('timm.models.')}.{model_class.__name__}"
+            found = type(entry_point(pretrained=False))
+    except _InterceptedError as intercepted:
+        found = intercepted.model_class
+    return f"{found.__module__.removeprefix('timm.models.')}.{found.__name__}"
 
 
 def _fetchable_tags(architecture: str) -> dict[str, str]:
     """Tag -> licence of the weights that timm can fetch for `architecture`, timm's default first."""
-    from timm.models import get_pretrained_cfg, is_model_pretrained
+    from timm.models import _registry, get_pretrained_cfg, is_model_pretrained
 
-    tags: dict[str, str] = {}
-    for name in _tagged_names(architecture):
-        config = get_pretrained_cfg(name)
-        if config is not None and config.tag and is_model_pretrained(name):
-            tags[config.tag] = config.license or ""
-    return tags
+    names = filter(is_model_pretrained, _registry._model_with_tags.get(architecture, []))
+    configs = (get_pretrained_cfg(name) for name in names)
+    return {config.tag: config.license or "" for config in configs if config is not None and config.tag}
 
 
-def _tagged_names(architecture: str) -> list[str]:
-    from timm.models import _registry
-
-    return list(_registry._model_with_tags.get(architecture, []))
-
-
-def _has(name: str) -> bool:
-    """Whether timm has what its own table of deprecated names points at; 1.0.31 lacks `vit_base_patch16_224.sam`."""
-    architecture, _, tag = name.partition(".")
-    return not tag or tag in _fetchable_tags(architecture)
-
-
-def _default_tag(architecture: str) -> str:
-    """The tag that timm takes for the bare architecture; empty when that one has no weights."""
-    from timm.models import get_pretrained_cfg, is_model_pretrained
+def _row(architecture: str) -> dict[str, str]:
+    """The row of an architecture; the default tag is empty where timm has no weights for the bare name."""
+    from timm.models import _registry, get_pretrained_cfg, is_model_pretrained, model_entrypoint
 
     config = get_pretrained_cfg(architecture)
-    return (config.tag or "") if config is not None and is_model_pretrained(architecture) else ""
+    return {
+        "architecture": architecture,
+        "module": _registry._model_to_module[architecture],
+        "class": _model_class(model_entrypoint(architecture)),
+        "input_size": "" if config is None else str(config.input_size[-1]),
+        "default_tag": "" if config is None or not is_model_pretrained(architecture) else config.tag or "",
+        "tags": " ".join(f"{tag}={licence}" for tag, licence in _fetchable_tags(architecture).items()),
+        "replaced_by": "",
+    }
 
 
-def _input_size(architecture: str) -> str:
-    from timm.models import get_pretrained_cfg
+def _rows() -> list[dict[str, str]]:
+    """One row per architecture and deprecated name of installed timm, sorted by name.
 
-    config = get_pretrained_cfg(architecture)
-    return str(config.input_size[-1]) if config is not None else ""
-
-
-def index_rows() -> list[dict[str, str]]:
-    """One row per architecture and deprecated name of installed timm, sorted by name."""
+    Leaves timm's builder replaced by one that names the class instead of building it, in this process alone.
+    """
     import timm.models
     from timm.models import _registry
 
-    modules = [sys.modules[f"timm.models.{name}"] for name in timm.models.list_modules()]
-    found = []
-    with _builders_intercepted(modules):
-        for architecture in timm.models.list_models():
-            found.append(
-                {
-                    "architecture": architecture,
-                    "module": _registry._model_to_module[architecture],
-                    "class": _model_class(timm.models.model_entrypoint(architecture)),
-                    "input_size": _input_size(architecture),
-                    "default_tag": _default_tag(architecture),
-                    "tags": " ".join(f"{tag}={licence}" for tag, licence in _fetchable_tags(architecture).items()),
-                    "replaced_by": "",
-                }
-            )
+    for module in (sys.modules[f"timm.models.{name}"] for name in timm.models.list_modules()):
+        if "build_model_with_cfg" in vars(module):
+            module.build_model_with_cfg = _stand_in  # type: ignore[attr-defined]
+    found = [_row(architecture) for architecture in timm.models.list_models()]
     for old, new in _registry._deprecated_models.items():
-        if new and _has(new):
+        architecture, _, tag = (new or "").partition(".")
+        # Some successors do not exist: timm 1.0.31 lacks `vit_base_patch16_224.sam`.
+        if new and (not tag or tag in _fetchable_tags(architecture)):
             found.append(dict.fromkeys(COLUMNS, "") | {"architecture": old, "replaced_by": new})
     return sorted(found, key=lambda row: row["architecture"])
 
 
-def render_index(table: list[dict[str, str]], version: str) -> str:
-    """The index as CSV text: timm's version on the first line, then a header, then the rows."""
-    text = io.StringIO()
-    text.write(version_line(version))
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()
-
-
 def main(arguments: list[str]) -> None:
-    """Write the index of installed timm to the file named in `arguments`, else to the shipped one."""
+    """Write the index of installed timm to the file named in `arguments`, else to the shipped one.
+
+    The only place of the catalogue that imports timm, so it runs in a process of its own. It reads timm's registry and
+    never the network.
+    """
     import timm
 
-    path = Path(arguments[0]) if arguments else shipped_path()
-    files.write_text(path, render_index(index_rows(), timm.__version__))
+    text = io.StringIO()
+    text.write(version_line(timm.__version__))
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_rows())
+    files.write_text(Path(arguments[0]) if arguments else shipped_path(), text.getvalue())
 
 
 if __name__ == "__main__":

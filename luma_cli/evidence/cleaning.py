@@ -70,7 +70,7 @@ _QUALIFIER = re.compile(r"\s*\(.*\)\s*$")
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class PublishedHead:
     """A head's normalised name, its regime, and a recipe of its own where the row names one."""
 
     name: str
@@ -125,7 +125,7 @@ def extra_data(raw: str, data: str) -> str:
     return (data or raw) if any(word in text for word in _EXTRA_DATA) else ""
 
 
-def head(raw: str, notes: str) -> Head:
+def head(raw: str, notes: str) -> PublishedHead:
     """The head without its qualifiers.
 
     >>> head("linear (frozen, 4 layers, +ms)", "").name, head("eomt (LightlyTrain)", "").recipe
@@ -142,7 +142,7 @@ def head(raw: str, notes: str) -> Head:
     )
     if "4 layers" in lower:
         name = "linear-4-layers"
-    return Head(name, "frozen" if frozen else "fine-tuned", _recipe(lower, notes.lower()))
+    return PublishedHead(name, "frozen" if frozen else "fine-tuned", _recipe(lower, notes.lower()))
 
 
 def _recipe(head_raw: str, notes: str) -> str:
