@@ -15,10 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from luma_cli.scaling.bootstrap import bootstrap
-from luma_cli.scaling.experiment import ASSUMED, Shape
-from luma_cli.scaling.law import fit
-from luma_cli.scaling.optimal import PLAIN, split
-from luma_cli.scaling.point import Point, tokens_of
+from luma_cli.scaling.law import PLAIN, Law, Point, fit, split, tokens_of
+from luma_cli.scaling.series import ASSUMED
 
 SIZES = {3: (22e6, 86e6, 303e6), 4: (22e6, 86e6, 303e6, 840e6), 5: (22e6, 86e6, 303e6, 840e6, 6.7e9)}
 SIDES = {3: (256, 512, 1024), 4: (224, 384, 640, 1024), 5: (224, 320, 448, 640, 1024)}
@@ -41,16 +39,11 @@ class Outcome:
     regret: float
 
 
-def error(shape: Shape, params: float, tokens: float) -> float:
-    by_size = shape.by_size * (params / shape.params_mean) ** -shape.a
-    return float(shape.floor + by_size + shape.by_tokens * (tokens / shape.tokens_mean) ** -shape.b)
-
-
-def simulate(shape: Shape, side: int, noise: float, seed: int) -> Outcome:
+def simulate(shape: Law, side: int, noise: float, seed: int) -> Outcome:
     random = np.random.default_rng(seed)
     grid = [(params, tokens_of(px, px)) for params in SIZES[side] for px in SIDES[side]]
     points = [
-        Point(f"{index}", "simulated", params, tokens, 100 - error(shape, params, tokens) - noise * random.normal())
+        Point(f"{index}", "simulated", params, tokens, 100 - shape.error(params, tokens) - noise * random.normal())
         for index, (params, tokens) in enumerate(grid)
     ]
     fitted = fit(points)
@@ -61,7 +54,7 @@ def simulate(shape: Shape, side: int, noise: float, seed: int) -> Outcome:
         budget = factor * grid[0][0] * grid[0][1]
         models = [(budget / tokens, tokens) for tokens in np.geomspace(tokens_of(128, 128), tokens_of(2048, 2048), 60)]
         chosen = min(models, key=lambda model: fitted.law.error(*model))
-        lost.append(error(shape, *chosen) - min(error(shape, *model) for model in models))
+        lost.append(shape.error(*chosen) - min(shape.error(*model) for model in models))
     return Outcome(
         abs(found.size.value - truth),
         found.size.low <= truth <= found.size.high,

@@ -9,9 +9,8 @@ import numpy as np
 from advise_world import finished_run
 
 from luma_cli.evidence.own_runs import OwnRun
-from luma_cli.scaling.experiment import ASSUMED
-from luma_cli.scaling.optimal import PLAIN, split
-from luma_cli.scaling.point import Point, tokens_of
+from luma_cli.scaling.law import PLAIN, Point, split, tokens_of
+from luma_cli.scaling.series import ASSUMED
 
 SIZES = {3: (22e6, 86e6, 303e6), 4: (22e6, 86e6, 303e6, 840e6), 5: (22e6, 86e6, 303e6, 840e6, 6.7e9)}
 SIDES = {3: (256, 512, 1024), 4: (224, 384, 640, 1024), 5: (224, 320, 448, 640, 1024)}
@@ -20,8 +19,7 @@ TRUE_SPLIT = split(ASSUMED.a, ASSUMED.b, PLAIN)
 
 def error(params: float, tokens: float) -> float:
     """The assumed law."""
-    by_size = ASSUMED.by_size * (params / ASSUMED.params_mean) ** -ASSUMED.a
-    return float(ASSUMED.floor + by_size + ASSUMED.by_tokens * (tokens / ASSUMED.tokens_mean) ** -ASSUMED.b)
+    return ASSUMED.error(params, tokens)
 
 
 def runs(

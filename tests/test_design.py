@@ -7,8 +7,8 @@ from advise_world import candidate
 
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.design import Run, most_narrowing, series_of
-from luma_cli.scaling.experiment import size_exponent_sd
-from luma_cli.scaling.optimal import PLAIN
+from luma_cli.scaling.law import PLAIN
+from luma_cli.scaling.series import size_exponent_sd
 
 SIDES = (224, 384, 512)
 SIZES = {"t": 5e6, "s": 22e6, "b": 86e6}

@@ -15,8 +15,7 @@ import scaling_world as world
 from luma_cli.accuracy.sightings import Effect, Prediction, Support
 from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise.candidates import load as load_candidates
-from luma_cli.advise.more_compute import more_compute
-from luma_cli.advise.scaling_api import scaling
+from luma_cli.advise.more_compute import more_compute, scaling
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.app import run
 from luma_cli.report.plot_scaling import plot_scaling
@@ -24,7 +23,8 @@ from luma_cli.report.plots import SUFFIXES
 from luma_cli.report.scaling import print_scaling
 from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.answer import scaling as fit_scaling
-from luma_cli.scaling.optimal import PAPER
+from luma_cli.scaling.law import PAPER
+from luma_cli.to_json import to_json
 
 START = "vit_b.dinov3@512"
 SERIES = (("vit_s", "small"), ("vit_b", "base"), ("vit_l", "large"), ("vit_h_plus", "huge_plus"))
@@ -97,7 +97,7 @@ def test_two_resolutions_are_refused_with_the_run_to_do_next(measured: Scaling) 
         in line
     )
     assert "# luma train " in printed(found)
-    assert json.dumps(found.to_json(), allow_nan=False)
+    assert json.dumps(to_json(found), allow_nan=False)
 
 
 class Favourite:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scaling_world as world
 
-from luma_cli.scaling.bootstrap import WIDEST, Interval, bootstrap
-from luma_cli.scaling.law import fit
-from luma_cli.scaling.optimal import PLAIN, Elasticity
+from luma_cli.scaling.bootstrap import WIDEST, ExponentInterval, bootstrap
+from luma_cli.scaling.law import PLAIN, Elasticity, fit
+from luma_cli.to_json import to_json
 
 
 @pytest.mark.parametrize("side", [3, 4])
@@ -35,7 +35,7 @@ def test_clear_runs_tell_and_noisy_ones_do_not() -> None:
     noisy = bootstrap(fit(world.runs(noise=3.0, sizes=world.SIZES[3], sides=world.SIDES[3])), PLAIN)
     assert not noisy.identified
     assert len(noisy.draws) == 100  # what is hopeless is not refitted 500 times
-    assert noisy.size.to_json()["value"] is None
+    assert to_json(noisy.size)["value"] is None
 
 
 def test_split_of_every_draw_spends_all_the_compute() -> None:
@@ -46,8 +46,8 @@ def test_split_of_every_draw_spends_all_the_compute() -> None:
 
 
 def test_interval_tells_up_to_a_quarter() -> None:
-    assert Interval(0.8, 0.7, 0.7 + WIDEST).tells
-    assert not Interval(0.8, 0.7, 0.96).tells
+    assert ExponentInterval(0.8, 0.7, 0.7 + WIDEST).tells
+    assert not ExponentInterval(0.8, 0.7, 0.96).tells
 
 
 def test_levels_widen_nothing_when_they_are_known_well() -> None:

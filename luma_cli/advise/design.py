@@ -1,6 +1,6 @@
 """The run that most narrows the scaling exponents: of one series' grid of sizes and resolutions, usually a corner.
 
-How much a run tells is `scaling.experiment`'s answer, from the Fisher information of the law.
+How much a run tells is `scaling.series`'s answer, from the Fisher information of the law.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from luma_cli.advise.candidates import Candidate
-from luma_cli.scaling.experiment import MOST_PARAMS, most_telling
-from luma_cli.scaling.optimal import PLAIN
-from luma_cli.scaling.point import Point, tokens_of
-from luma_cli.scaling.series import Model
+from luma_cli.scaling.law import PLAIN, Point, tokens_of
+from luma_cli.scaling.series import MOST_PARAMS, Model, most_telling
 
 Run = tuple[str, int]
 # A law needs that many sizes and resolutions (`luma scaling` refuses with fewer).

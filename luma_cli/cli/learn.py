@@ -59,10 +59,10 @@ def scaling(
     Exponents are printed with their 90% interval where the results tell them; where not, the paper's are shown as the
     paper's, with the runs that would tell.
     """
-    from luma_cli.advise.scaling_api import scaling as answer_scaling
-    from luma_cli.advise.scaling_api import spend
+    from luma_cli.advise.more_compute import scaling as answer_scaling
+    from luma_cli.advise.more_compute import spend
     from luma_cli.report.scaling import print_scaling
-    from luma_cli.scaling.next_model import check_factor
+    from luma_cli.scaling.series import check_factor
 
     if more is not None:
         check_factor(more)
@@ -164,7 +164,7 @@ def draw_scaling(
     database: Database = None,
 ) -> None:
     """Draw error by size and by resolution, every level moved onto one, with what `luma scaling` concludes."""
-    from luma_cli.advise.scaling_api import scaling as answer_scaling
+    from luma_cli.advise.more_compute import scaling as answer_scaling
     from luma_cli.report.plot_scaling import plot_scaling
     from luma_cli.report.plots import check_path
 

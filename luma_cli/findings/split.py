@@ -21,13 +21,13 @@ from luma_cli.findings.finding import (
 )
 from luma_cli.findings.own import own_rows
 from luma_cli.scaling.bootstrap import WIDEST
-from luma_cli.scaling.optimal import PAPER
+from luma_cli.scaling.law import PAPER
 
 if TYPE_CHECKING:
     from luma_cli.evidence.own_runs import OwnRun
     from luma_cli.scaling.answer import Scaling
+    from luma_cli.scaling.bootstrap import ExponentInterval as Told
     from luma_cli.scaling.bootstrap import Exponents
-    from luma_cli.scaling.bootstrap import Interval as Told
 
 
 NAME = "split"

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.report.plots import COLOURS, COLUMN_INCHES, INK, MARKERS, SOFT, save, style
 from luma_cli.scaling.answer import Scaling
-from luma_cli.scaling.law import Law
-from luma_cli.scaling.optimal import PAPER, PAPER_SOURCE
-from luma_cli.scaling.point import Point, distinct
+from luma_cli.scaling.law import PAPER, PAPER_SOURCE, Law, Point, distinct
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 _HEIGHT_INCHES = 4.7
 _CAPTION_CHARACTERS = 78

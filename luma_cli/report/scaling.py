@@ -13,10 +13,9 @@ from luma_cli.advise.ties import TIE_MIOU
 from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.report.table import Table, columns, number, print_table
 from luma_cli.scaling.answer import Scaling
-from luma_cli.scaling.bootstrap import WIDEST, Interval
-from luma_cli.scaling.experiment import NOISE_MIOU, Experiment
-from luma_cli.scaling.local import Local
-from luma_cli.scaling.optimal import PAPER, PAPER_SOURCE, split
+from luma_cli.scaling.bootstrap import WIDEST, Exponents
+from luma_cli.scaling.law import PAPER, PAPER_SOURCE, Law
+from luma_cli.scaling.series import NOISE_MIOU, Experiment
 from luma_cli.units import FlopConvention, convention_caption, gflops
 
 _UNTOLD = "cannot tell"
@@ -34,47 +33,79 @@ def print_scaling(
     more: how to spend more compute. num_runs: which of the two designs is listed where the results cannot tell.
     """
     stream = file or sys.stdout
-    _say(_evidence_lines(answer), stream)
-    if answer.exponents is not None:
-        print_table(_exponents(answer), stream)
-        _say(_method_lines(answer), stream)
-    _say(_split_lines(answer), stream)
-    print_table(_along(answer, convention), stream)
-    _say(_place_lines(convention), stream)
+    for part in _parts(answer, more, num_runs, convention):
+        if isinstance(part, Table):
+            print_table(part, stream)
+        else:
+            _say(part, stream)
+
+
+def _say(line: str, file: TextIO) -> None:
+    """A wrapped paragraph on a terminal, a command whole; a comment line in a pipe."""
+    if not file.isatty():
+        print(f"# {line}", file=file)
+    elif line.startswith("luma "):
+        print(f"  {line}", file=file)
+    else:
+        width = max(40, get_terminal_size((80, 24)).columns - 1)
+        print(textwrap.fill(line, width, break_on_hyphens=False), file=file)
+
+
+def _parts(
+    answer: Scaling, more: MoreCompute | None, num_runs: int, convention: FlopConvention
+) -> Iterator[str | Table]:
+    """Tables and sentences in order."""
+    yield from _evidence_lines(answer)
+    law = answer.fit.law if answer.fit is not None else None
+    if answer.fit is not None and answer.exponents is not None:
+        yield _exponents(answer.exponents, answer.at.model.label)
+        loss = "squares of mIoU points" if answer.fit.problem.huber is None else "Huber's on log error"
+        yield (
+            f"{answer.exponents.refits} refits to resampled residuals; loss: {loss}; scatter of one result: "
+            f"{answer.fit.law.noise_miou:.2f} mIoU. An exponent whose 90% interval is wider than {WIDEST:g} is not "
+            "printed."
+        )
+    n, t = answer.split.size, answer.split.tokens
+    yield (
+        f"{'These results' if answer.measured else f'The paper ({PAPER_SOURCE}), not these results'}: "
+        f"N* ~ C^{n:.2f}, T* ~ C^{t:.2f}. Of 10 times the compute, {10**n:.1f} times the parameters and "
+        f"{10**t:.1f} times the tokens (side x{10 ** (t / 2):.2f})."
+    )
+    yield _along(answer, law if answer.measured else None, convention)
+    yield (
+        "p, q: compute grows as N^p and T^q, between the exact counts of neighbouring sizes and resolutions. Exponents "
+        f"hold near one model, not as one line up to 1024 px. {convention_caption(convention)}, segmenter on one crop."
+    )
     if more is not None:
-        print_table(_spending(more, convention), stream)
-        _say(_more_lines(more, convention), stream)
+        yield _spending(more, convention)
+        yield from _more_lines(more, convention)
     design = next((each for each in answer.designs if len(each.runs) == num_runs), None)
     if design is not None and not answer.measured:
-        print_table(_design(design, answer.dataset, convention), stream)
-        _say(_design_lines(answer, design), stream)
-
-
-def _say(lines: Iterator[str], file: TextIO) -> None:
-    """Wrapped paragraphs on a terminal, commands whole; comment lines in a pipe."""
-    width = max(40, get_terminal_size((80, 24)).columns - 1)
-    for line in lines:
-        if not file.isatty():
-            print(f"# {line}", file=file)
-        elif line.startswith("luma "):
-            print(f"  {line}", file=file)
-        else:
-            print(textwrap.fill(line, width, break_on_hyphens=False), file=file)
+        yield _design(design, answer.dataset, convention)
+        if answer.next_run is not None:
+            yield "The most telling of them now:"
+            yield answer.next_run.train_line(answer.dataset)
+        for each in answer.designs:
+            if each is not design:
+                yield f"{len(each.runs)} runs (--runs {len(each.runs)}) would tell n within {each.half_width:.2f}."
 
 
 def _evidence_lines(answer: Scaling) -> Iterator[str]:
     title = DATASET_TITLES.get(answer.dataset, answer.dataset)
     filters = f" ({answer.asked})" if answer.asked else ""
-    points, levels = len(answer.chosen.points), len(answer.chosen.levels)
     yield f"Scaling on {title}{filters}: 100 - mIoU = E + A (N/N0)^-a + B (T/T0)^-b"
+    chosen = answer.chosen
     yield (
-        f"{_count(points, 'result')} on {_count(levels, 'level')}, {answer.chosen.num_own} of them own runs. "
-        "A level is one series, pretraining, head, protocol and source; each has a factor of its own. "
+        f"{_count(len(chosen.points), 'result')} on {_count(len(chosen.levels), 'level')}, {chosen.num_own} of them "
+        "own runs. A level is one series, pretraining, head, protocol and source; each has a factor of its own. "
         "N: parameters of the backbone. T: image tokens, (height / 16) x (width / 16)."
     )
-    yield f"Compared within a level: {_sizes(answer.sizes)}; {_sides(answer.token_counts)}."
-    if answer.chosen.left_out:
-        counts = sorted(answer.chosen.left_out.items(), key=lambda each: (-each[1], each[0]))
+    sizes, sides = answer.sizes, [str(round(16 * tokens**0.5)) for tokens in answer.token_counts]
+    said_sizes = f"{_count(len(sizes), 'size')} from {sizes[0] / 1e6:.3g} to {sizes[-1] / 1e6:.3g} M" if sizes else ""
+    said_sides = f"{_count(len(sides), 'resolution')}: {', '.join(sides)} px" if sides else ""
+    yield f"Compared within a level: {said_sizes or 'no two sizes'}; {said_sides or 'no two resolutions'}."
+    if chosen.left_out:
+        counts = sorted(chosen.left_out.items(), key=lambda each: (-each[1], each[0]))
         yield "Left out: " + "; ".join(f"{reason} ({count})" for reason, count in counts) + "."
     if answer.refusal:
         yield f"No law: {answer.refusal}{'; run next:' if answer.next_run else ''}"
@@ -86,115 +117,59 @@ def _count(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _sizes(sizes: tuple[float, ...]) -> str:
-    if not sizes:
-        return "no two sizes"
-    return f"{_count(len(sizes), 'size')} from {sizes[0] / 1e6:.3g} to {sizes[-1] / 1e6:.3g} M"
+def _exponents(found: Exponents, label: str) -> Table:
+    rows = []
+    for name, interval, paper in (
+        ("a: error with size", found.a, "-"),
+        ("b: error with tokens", found.b, "-"),
+        ("n: best size, N* ~ C^n", found.size, f"{PAPER.size:g}"),
+        ("t: best tokens, T* ~ C^t", found.tokens, f"{PAPER.tokens:g}"),
+    ):
+        told = (f"{interval.value:.2f}", f"{interval.low:.2f} to {interval.high:.2f}")
+        rows.append((name, *(told if interval.tells else (_UNTOLD, "-")), paper))
+    headings = columns("exponent", "these results>", "90% interval>", "paper>")
+    return Table(headings, tuple(rows), title=f"Exponents, n and t at {label}")
 
 
-def _sides(token_counts: tuple[float, ...]) -> str:
-    if not token_counts:
-        return "no two resolutions"
-    sides = [f"{round(16 * tokens**0.5)}" for tokens in token_counts]
-    return f"{_count(len(sides), 'resolution')}: {', '.join(sides)} px"
-
-
-def _exponents(answer: Scaling) -> Table:
-    found = answer.exponents
-    if found is None:
-        raise ValueError("no exponents to show")
-    rows = [
-        _exponent("a: error with size", found.a, ""),
-        _exponent("b: error with tokens", found.b, ""),
-        _exponent("n: best size, N* ~ C^n", found.size, f"{PAPER.size:g}"),
-        _exponent("t: best tokens, T* ~ C^t", found.tokens, f"{PAPER.tokens:g}"),
-    ]
-    return Table(
-        columns("exponent", "these results>", "90% interval>", "paper>"),
-        tuple(rows),
-        title=f"Exponents, n and t at {answer.at.model.label}",
-    )
-
-
-def _method_lines(answer: Scaling) -> Iterator[str]:
-    if answer.fit is None or answer.exponents is None:
-        return
-    loss = "squares of mIoU points" if answer.fit.loss.huber is None else "Huber's on log error"
-    yield (
-        f"{len(answer.exponents.draws)} refits to resampled residuals; loss: {loss}; scatter of one result: "
-        f"{answer.fit.law.noise_miou:.2f} mIoU. An exponent whose 90% interval is wider than {WIDEST:g} is not printed."
-    )
-
-
-def _exponent(name: str, interval: Interval, paper: str) -> tuple[str, str, str, str]:
-    if not interval.tells:
-        return name, _UNTOLD, "-", paper or "-"
-    return name, f"{interval.value:.2f}", f"{interval.low:.2f} to {interval.high:.2f}", paper or "-"
-
-
-def _split_lines(answer: Scaling) -> Iterator[str]:
-    n, t = answer.split.size, answer.split.tokens
-    whose = "These results" if answer.measured else f"The paper ({PAPER_SOURCE}), not these results"
-    yield (
-        f"{whose}: N* ~ C^{n:.2f}, T* ~ C^{t:.2f}. Of 10 times the compute, {10**n:.1f} times the parameters and "
-        f"{10**t:.1f} times the tokens (side x{10 ** (t / 2):.2f})."
-    )
-
-
-def _along(answer: Scaling, convention: FlopConvention) -> Table:
-    law = answer.fit.law if answer.fit is not None and answer.measured else None
+def _along(answer: Scaling, law: Law | None, convention: FlopConvention) -> Table:
+    """Slopes of compute; with a law that tells, the split by it as well."""
     rows = []
     for each in answer.along:
-        cells = [*_place(each, convention), f"{each.elasticity.p:.2f}", f"{each.elasticity.q:.2f}"]
+        model, slopes = each.model, each.elasticity
+        cells = [model.name, str(model.resolution), number(gflops(model.macs, convention))]
+        cells += [f"{slopes.p:.2f}", f"{slopes.q:.2f}"]
         if law is not None:
-            here = split(law.a, law.b, each.elasticity, law.by_size > 0, law.by_tokens > 0)
+            here = law.split(slopes)
             cells += [f"{here.size:.2f}", f"{here.tokens:.2f}"]
         rows.append(tuple(cells))
     told = ["n>", "t>"] if law is not None else []
-    return Table(
-        columns("backbone", "px>", "GFLOPs>", "p>", "q>", *told),
-        tuple(rows),
-        title="Slopes of compute there",
-    )
-
-
-def _place_lines(convention: FlopConvention) -> Iterator[str]:
-    yield (
-        "p, q: compute grows as N^p and T^q, between the exact counts of neighbouring sizes and resolutions. Exponents "
-        f"hold near one model, not as one line up to 1024 px. {convention_caption(convention)}, segmenter on one crop."
-    )
-
-
-def _place(at: Local, convention: FlopConvention) -> tuple[str, str, str]:
-    model = at.model
-    return model.name, str(model.resolution), number(gflops(model.macs, convention))
+    headings = columns("backbone", "px>", "GFLOPs>", "p>", "q>", *told)
+    return Table(headings, tuple(rows), title="Slopes of compute there")
 
 
 def _spending(more: MoreCompute, convention: FlopConvention) -> Table:
-    rows = [_spent(each, more, convention) for each in (more.start, *more.spendings)]
-    predicted = any(each.prediction for each in (more.start, *more.spendings))
-    heading = ["mIoU>", "80% interval>"] if predicted else []
-    shown = tuple(row if predicted else row[:5] for row in rows)
-    budget = number(gflops(more.wanted.macs, convention))
+    every = (more.start, *more.spendings)
+    rows = [_spent(each, more.start.macs, convention) for each in every]
+    headings = ["rests on~", "backbone", "px>", "GFLOPs>", "compute>", "mIoU>", "80% interval>"]
+    shown = len(headings) if any(each.prediction for each in every) else 5
     return Table(
-        columns("rests on~", "backbone", "px>", "GFLOPs>", "compute>", *heading),
-        shown,
+        columns(*headings[:shown]),
+        tuple(row[:shown] for row in rows),
         title=f"{more.wanted.factor:g} times the compute of {more.start.name} at {more.start.resolution} px: "
-        f"up to {budget} GFLOPs",
+        f"up to {number(gflops(more.wanted.macs, convention))} GFLOPs",
     )
 
 
-def _spent(spending: Spending, more: MoreCompute, convention: FlopConvention) -> tuple[str, ...]:
+def _spent(spending: Spending, start_macs: int, convention: FlopConvention) -> tuple[str, ...]:
     found = spending.prediction
-    low, high = found.interval_80 if found else (None, None)
     return (
         spending.rests_on,
         spending.name,
         str(spending.resolution),
         number(gflops(spending.macs, convention)),
-        f"x{spending.macs / more.start.macs:.1f}",
+        f"x{spending.macs / start_macs:.1f}",
         number(found.miou_percent if found else None),
-        f"{low:.1f} to {high:.1f}" if low is not None and high is not None else "-",
+        f"{found.interval_80[0]:.1f} to {found.interval_80[1]:.1f}" if found else "-",
     )
 
 
@@ -204,20 +179,16 @@ def _more_lines(more: MoreCompute, convention: FlopConvention) -> Iterator[str]:
     yield f"By the exponents alone, were sizes continuous: {point}."
     if more.scale_note:
         yield f"mIoU in percent, predicted {more.scale_note}; within {TIE_MIOU:g} mIoU the cheaper is taken."
-    if not more.spendings:
-        if more.cheapest is None:
-            yield f"{more.start.name} at {more.start.resolution} px is the largest of its series that is costed."
-        else:
-            needed = f"{number(gflops(more.cheapest.macs, convention))} GFLOPs"
-            yield f"Nothing of the series fits; the cheapest larger one is {more.cheapest.label} with {needed}."
+    if more.cheapest is not None:
+        needed = f"{number(gflops(more.cheapest.macs, convention))} GFLOPs"
+        yield f"Nothing of the series fits; the cheapest larger one is {more.cheapest.label} with {needed}."
+    elif not more.spendings:
+        yield f"{more.start.name} at {more.start.resolution} px is the largest of its series that is costed."
 
 
 def _design(design: Experiment, dataset: str, convention: FlopConvention) -> Table:
     rows = [
-        (
-            number(gflops(each.model.macs, convention)),
-            "done" if each.done else each.model.train_line(dataset),
-        )
+        (number(gflops(each.model.macs, convention)), "done" if each.done else each.model.train_line(dataset))
         for each in design.runs
     ]
     return Table(
@@ -227,12 +198,3 @@ def _design(design: Experiment, dataset: str, convention: FlopConvention) -> Tab
         caption=f"Expected: n within {design.half_width:.2f} either way (90%), if the paper's split holds and seeds "
         f"scatter by {NOISE_MIOU:g} mIoU",
     )
-
-
-def _design_lines(answer: Scaling, shown: Experiment) -> Iterator[str]:
-    if answer.next_run is not None:
-        yield "The most telling of them now:"
-        yield answer.next_run.train_line(answer.dataset)
-    for each in answer.designs:
-        if each is not shown:
-            yield f"{len(each.runs)} runs (--runs {len(each.runs)}) would tell n within {each.half_width:.2f}."

@@ -1,7 +1,7 @@
 """What `luma scaling` answers: the law where the results tell it, the paper's split where not, and the runs that would.
 
-The paper's 0.83 / 0.2 is never mixed with a fit: it stands in where n or t is wider than `bootstrap.WIDEST`, named as
-the paper's.
+The paper's 0.83 / 0.2 is never mixed with a fit: it takes the place of n and t where one of them is wider than
+`bootstrap.WIDEST`, and is named as the paper's.
 """
 
 from __future__ import annotations
@@ -15,12 +15,24 @@ from luma_cli.errors import NoAnswer
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.scaling.bootstrap import Exponents, bootstrap
-from luma_cli.scaling.experiment import DECIDE, MEASURE, Experiment, experiment, most_telling
-from luma_cli.scaling.law import Fit, contrasts, fit, missing
-from luma_cli.scaling.local import Local, local
-from luma_cli.scaling.optimal import PAPER, PAPER_SOURCE, Split
-from luma_cli.scaling.selection import Chosen, choose
-from luma_cli.scaling.series import Model, Series, load_series, parse_model
+from luma_cli.scaling.law import PAPER, PAPER_SOURCE, ComputeSplit, FittedLaw, contrasts, fit, missing
+from luma_cli.scaling.series import (
+    DECIDE,
+    MEASURE,
+    NOISE_MIOU,
+    Chosen,
+    Experiment,
+    Local,
+    Model,
+    Series,
+    choose,
+    experiment,
+    load_series,
+    local,
+    most_telling,
+    parse_model,
+)
+from luma_cli.to_json import to_json
 
 # Published results scatter for reasons that size and tokens do not explain; beyond 2% of the error (1 mIoU point at 50)
 # one of them pulls no harder.
@@ -42,13 +54,13 @@ class Scaling:
     chosen: Chosen
     sizes: tuple[float, ...]
     token_counts: tuple[float, ...]
-    fit: Fit | None
+    fit: FittedLaw | None
     exponents: Exponents | None
     refusal: str
     series: Series
     at: Local
     along: tuple[Local, ...]
-    split: Split
+    split: ComputeSplit
     split_source: str
     designs: tuple[Experiment, ...]
     next_run: Model | None
@@ -58,7 +70,7 @@ class Scaling:
         """Whether the split is read off the results rather than the paper's."""
         return self.exponents is not None and self.exponents.identified
 
-    def to_json(self) -> dict[str, Any]:
+    def __json__(self) -> dict[str, Any]:
         """Schema 1; errors in percent, costs in multiply-adds."""
         return {
             "schema": 1,
@@ -66,21 +78,33 @@ class Scaling:
             "filters": self.asked or None,
             "tokens": "(height / 16) * (width / 16) of the crop, for every backbone",
             "params": "of the backbone without head",
-            "points": [point.to_json() for point in self.chosen.points],
+            "points": self.chosen.points,
             "levels": len(self.chosen.levels),
             "own_runs": self.chosen.num_own,
-            "left_out": dict(self.chosen.left_out),
-            "sizes_compared": list(self.sizes),
-            "token_counts_compared": list(self.token_counts),
+            "left_out": self.chosen.left_out,
+            "sizes_compared": self.sizes,
+            "token_counts_compared": self.token_counts,
             "refusal": self.refusal or None,
-            "law": self.fit.law.to_json() if self.fit else None,
-            "exponents": self.exponents.to_json() if self.exponents else None,
-            "at": self.at.to_json(),
-            "along": [each.to_json() for each in self.along],
-            "split": {"n": self.split.size, "t": self.split.tokens, "source": self.split_source},
-            "paper": {"n": PAPER.size, "t": PAPER.tokens, "source": PAPER_SOURCE},
-            "designs": [each.to_json(self.dataset) for each in self.designs],
+            "law": self.fit.law if self.fit else None,
+            "exponents": self.exponents,
+            "at": self.at,
+            "along": self.along,
+            "split": {**to_json(self.split), "source": self.split_source},
+            "paper": {**to_json(PAPER), "source": PAPER_SOURCE},
+            "designs": [self._design(each) for each in self.designs],
             "next_run": self.next_run and self.next_run.train_line(self.dataset),
+        }
+
+    def _design(self, design: Experiment) -> dict[str, Any]:
+        """Every run with exact cost and command, and how far they would tell n."""
+        return {
+            "series": design.series,
+            "runs": [
+                {**to_json(each.model), "done": each.done, "command": each.model.train_line(self.dataset)}
+                for each in design.runs
+            ],
+            "expected_half_width_90_of_n": design.half_width,
+            "assuming": f"the paper's split and {NOISE_MIOU} mIoU between seeds",
         }
 
 
@@ -105,18 +129,23 @@ def scaling(
     at = local(series, series.model(name, resolution))
     chosen = choose(evidence, runs, dataset, family=family, pretraining=pretraining, own_only=own_only)
     sizes, tokens = contrasts(chosen.points)
-    designs = tuple(
-        each
-        for side in (DECIDE, MEASURE)
-        if (each := experiment(series, side, at.elasticity, chosen.points)) is not None
-    )
+    grids = (experiment(series, side, at.elasticity, chosen.points) for side in (DECIDE, MEASURE))
+    designs = tuple(each for each in grids if each is not None)
     own = [point for point in chosen.points if point.own and point.name in series.sizes]
-    next_run = most_telling(own, designs[0].missing, at.elasticity) if designs else None
-    fitted, exponents, refusal = _fit(chosen, at, seed)
-    told = exponents is not None and exponents.identified
+    filters = (
+        family and f"family {family}",
+        pretraining and f"pretraining {pretraining}",
+        own_only and "own runs only",
+    )
+    refusal = missing(chosen.points)
+    fitted = exponents = None
+    if not refusal:
+        fitted = fit(chosen.points, None if chosen.num_own == len(chosen.points) else HUBER_PUBLISHED)
+        exponents = bootstrap(fitted, at.elasticity, seed=seed)
+    told = exponents if exponents is not None and exponents.identified else None
     return Scaling(
         dataset=dataset,
-        asked=_asked(family, pretraining, own_only),
+        asked=", ".join(each for each in filters if each),
         chosen=chosen,
         sizes=tuple(sizes),
         token_counts=tuple(tokens),
@@ -126,25 +155,16 @@ def scaling(
         series=series,
         at=at,
         along=_along(series, at.model),
-        split=Split(exponents.size.value, exponents.tokens.value) if exponents is not None and told else PAPER,
+        split=ComputeSplit(told.size.value, told.tokens.value) if told else PAPER,
         split_source="these results" if told else f"the paper's ({PAPER_SOURCE})",
         designs=designs,
-        next_run=next_run,
+        next_run=most_telling(own, designs[0].missing, at.elasticity) if designs else None,
     )
-
-
-def _fit(chosen: Chosen, at: Local, seed: int) -> tuple[Fit | None, Exponents | None, str]:
-    lack = missing(chosen.points)
-    if lack:
-        return None, None, lack
-    only_own = chosen.num_own == len(chosen.points)
-    fitted = fit(chosen.points, None if only_own else HUBER_PUBLISHED)
-    return fitted, bootstrap(fitted, at.elasticity, seed=seed), ""
 
 
 def _along(series: Series, model: Model) -> tuple[Local, ...]:
     """The size of `model` at its smallest, its own and its largest resolution."""
-    sides = sorted({each.resolution for each in series.models.values() if each.name == model.name})
+    sides = sorted(resolution for name, resolution in series.models if name == model.name)
     found = []
     for side in sorted({sides[0], model.resolution, sides[-1]}):
         try:
@@ -152,8 +172,3 @@ def _along(series: Series, model: Model) -> tuple[Local, ...]:
         except NoAnswer:
             continue
     return tuple(found)
-
-
-def _asked(family: str, pretraining: str, own_only: bool) -> str:
-    parts = (family and f"family {family}", pretraining and f"pretraining {pretraining}", own_only and "own runs only")
-    return ", ".join(part for part in parts if part)

@@ -1,27 +1,22 @@
-"""How sure the exponents are: a residual bootstrap, seeded, all refits side by side.
+"""90% intervals of the exponents: a residual bootstrap, seeded, all refits side by side.
 
 Residuals are divided by sqrt(1 - leverage) and centred (Davison and Hinkley 1997, section 6.2), because least squares
-has already shrunk them; without it intervals of 9 to 16 runs are far too narrow, as in the published ones that
+has already shrunk them. Without that, intervals of 9 to 16 runs are far too narrow, as in the published ones that
 arXiv 2404.10102 corrects.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from luma_cli.scaling.law import Fit, start
-from luma_cli.scaling.optimal import Elasticity, Split, split
-from luma_cli.scaling.polish import polish
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
+from luma_cli.scaling.law import Array, ComputeSplit, Elasticity, FittedLaw, split
 
 NUM_REFITS = 500
-# Where the first of them already spread this many times too widely, the rest is not run: nothing will be printed.
+# Where the first of them already spread this many times too widely, nothing will be printed and the rest is not run.
 _NUM_FIRST, _HOPELESS = 100, 2.0
 LEVEL = 0.90
 # An exponent whose 90% interval is wider than this is not printed (recommend.md, section 2): 0.25 of N's 0.83 is the
@@ -31,7 +26,7 @@ _MOST_LEVERAGE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class ExponentInterval:
     """An estimate with its central 90% interval."""
 
     value: float
@@ -48,7 +43,7 @@ class Interval:
         """Whether it is narrow enough to be printed as a result."""
         return self.width <= WIDEST
 
-    def to_json(self) -> dict[str, float | None]:
+    def __json__(self) -> dict[str, Any]:
         """The interval, and the value where it may be quoted."""
         return {"value": self.value if self.tells else None, "low_90": self.low, "high_90": self.high}
 
@@ -60,123 +55,92 @@ class Exponents:
     size, tokens: n and t of N* ~ C^n and T* ~ C^t. ratio: a/b. draws: (n, t) of every refit.
     """
 
-    a: Interval
-    b: Interval
-    ratio: Interval
-    size: Interval
-    tokens: Interval
-    draws: tuple[Split, ...]
+    a: ExponentInterval
+    b: ExponentInterval
+    ratio: ExponentInterval = field(metadata={"json": "a_over_b"})
+    size: ExponentInterval = field(metadata={"json": "n"})
+    tokens: ExponentInterval = field(metadata={"json": "t"})
+    draws: tuple[ComputeSplit, ...] = field(metadata={"json": None})
+
+    JSON_ALSO: ClassVar = ("identified", "refits")
 
     @property
     def identified(self) -> bool:
         """Whether both exponents of the split can be printed as a result."""
         return self.size.tells and self.tokens.tells
 
-    def to_json(self) -> dict[str, Any]:
-        """Every interval, and whether they may be quoted."""
-        return {
-            "identified": self.identified,
-            "a": self.a.to_json(),
-            "b": self.b.to_json(),
-            "a_over_b": self.ratio.to_json(),
-            "n": self.size.to_json(),
-            "t": self.tokens.to_json(),
-            "refits": len(self.draws),
-        }
+    @property
+    def refits(self) -> int:
+        """How many refits there were."""
+        return len(self.draws)
 
 
-def bootstrap(fitted: Fit, elasticity: Elasticity, num_refits: int = NUM_REFITS, seed: int = 0) -> Exponents:
+def bootstrap(fitted: FittedLaw, elasticity: Elasticity, num_refits: int = NUM_REFITS, seed: int = 0) -> Exponents:
     """90% intervals of a, b, a/b, n and t from `num_refits` refits. The same seed gives the same numbers.
 
-    Fewer refits, a fifth, where these show that n can not be told by far.
+    Only the first hundred are run where these show that n is far from being told.
     """
-    import numpy as np
-
-    errors = resampled(fitted, num_refits, seed)
-    exponents, coefficients = refits(fitted, errors[:_NUM_FIRST])
-    first = _splits(exponents, coefficients, elasticity)
-    if len(errors) > _NUM_FIRST and _width([each.size for each in first]) < _HOPELESS * WIDEST:
-        more = refits(fitted, errors[_NUM_FIRST:])
-        exponents, coefficients = np.vstack([exponents, more[0]]), np.vstack([coefficients, more[1]])
-    splits = _splits(exponents, coefficients, elasticity)
+    log_errors = _resampled(fitted, num_refits, seed)
+    values = _refits(fitted, log_errors[:_NUM_FIRST])
+    splits = _splits(values, elasticity)
+    if num_refits > _NUM_FIRST and _interval(0.0, [each.size for each in splits]).width < _HOPELESS * WIDEST:
+        more = _refits(fitted, log_errors[_NUM_FIRST:])
+        values, splits = np.vstack([values, more]), [*splits, *_splits(more, elasticity)]
+    a, b = np.exp(values[:, :2]).T
     law = fitted.law
-    own = split(law.a, law.b, elasticity, law.by_size > 0, law.by_tokens > 0)
+    own = law.split(elasticity)
     return Exponents(
-        a=_interval(law.a, exponents[:, 0]),
-        b=_interval(law.b, exponents[:, 1]),
-        ratio=_interval(law.a / law.b, exponents[:, 0] / exponents[:, 1]),
-        size=_interval(own.size, np.array([each.size for each in splits])),
-        tokens=_interval(own.tokens, np.array([each.tokens for each in splits])),
-        draws=splits,
+        a=_interval(law.a, a),
+        b=_interval(law.b, b),
+        ratio=_interval(law.a / law.b, a / b),
+        size=_interval(own.size, [each.size for each in splits]),
+        tokens=_interval(own.tokens, [each.tokens for each in splits]),
+        draws=tuple(splits),
     )
 
 
-def resampled(fitted: Fit, num: int, seed: int) -> Array:
+def _resampled(fitted: FittedLaw, num: int, seed: int) -> Array:
     """Log errors [num, n] as other runs of the same models would have given them."""
-    import numpy as np
-
     generator = np.random.default_rng(seed)
     scaled = _modified_residuals(fitted)
     drawn = generator.choice(scaled, size=(num, len(scaled)))
     # A few residuals do not tell their own spread well: each refit has a spread of its own, as Student's t does.
-    drawn = drawn * np.sqrt(fitted.num_free / generator.chisquare(fitted.num_free, size=(num, 1)))
-    log_errors: Array = (
-        fitted.log_error - fitted.polished.projected.residuals[0] + drawn / np.sqrt(fitted.loss.precision)
-    )
+    drawn *= np.sqrt(fitted.num_free / generator.chisquare(fitted.num_free, size=(num, 1)))
+    log_errors: Array = fitted.log_errors - fitted.residuals + drawn / np.sqrt(fitted.problem.precision)
     return log_errors
 
 
-def refits(fitted: Fit, log_errors: Array) -> tuple[Array, Array]:
-    """Exponents (a, b) [R, 2] and coefficients (E, A, B) [R, 3] of fits to log errors [R, n]."""
-    import numpy as np
-
-    base = fitted.polished.projected.fitted
-    starts = start(fitted.data, log_errors, base, fitted.loss.precision[None])
-    polished = polish(fitted.data, starts, log_errors, np.broadcast_to(base, log_errors.shape), fitted.loss)
-    return polished.exponents, polished.projected.coefficients
-
-
-def _splits(exponents: Array, coefficients: Array, elasticity: Elasticity) -> tuple[Split, ...]:
-    return tuple(
-        split(float(a), float(b), elasticity, bool(by_size > 0), bool(by_tokens > 0))
-        for (a, b), (_, by_size, by_tokens) in zip(exponents, coefficients, strict=True)
-    )
-
-
-def _width(values: list[float]) -> float:
-    import numpy as np
-
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(high - low)
-
-
-def _modified_residuals(fitted: Fit) -> Array:
+def _modified_residuals(fitted: FittedLaw) -> Array:
     """Residuals of equal variance and mean zero, in the unit of the loss."""
-    import numpy as np
-
-    scale = np.sqrt(fitted.loss.precision)
-    residuals = scale * fitted.polished.projected.residuals[0]
-    every = scale[:, None] * np.hstack([fitted.slopes(), _one_hot(fitted)])
-    basis, sizes, _ = np.linalg.svd(every, full_matrices=False)
+    problem = fitted.problem
+    scale = np.sqrt(problem.precision)
+    slopes = problem.log_fitted(fitted.values[None])[1][0]
+    slopes[2:][fitted.values[2:] <= 0] = 0.0  # what stays at zero adapts to no residual
+    slopes = problem.without_levels(slopes, problem.weights(fitted.residuals))
+    # One column per level, none where there is one level: E, A and B hold it.
+    num_levels = len(problem.level_starts)
+    one_hot = np.repeat(np.eye(num_levels), problem.level_sizes, axis=0)[:, : num_levels if num_levels > 1 else 0]
+    basis, sizes, _ = np.linalg.svd(scale[:, None] * np.hstack([slopes.T, one_hot]), full_matrices=False)
     leverage = (basis[:, sizes > 1e-9 * sizes[0]] ** 2).sum(1)
-    modified: Array = residuals / np.sqrt(1.0 - np.minimum(leverage, _MOST_LEVERAGE))
-    modified -= modified.mean()
-    return modified
+    modified = scale * fitted.residuals / np.sqrt(1.0 - np.minimum(leverage, _MOST_LEVERAGE))
+    centred: Array = modified - modified.mean()
+    return centred
 
 
-def _one_hot(fitted: Fit) -> Array:
-    """[n, levels], no column where there is one level: E, A and B hold it."""
-    import numpy as np
-
-    data = fitted.data
-    if data.num_levels == 1:
-        return np.zeros((len(fitted.points), 0))
-    hot: Array = np.repeat(np.eye(data.num_levels), data.sizes, axis=0)
-    return hot
+def _refits(fitted: FittedLaw, log_errors: Array) -> Array:
+    """Parameters [R, 5] of fits to log errors [R, n], each from the best of the starts of the fit."""
+    problem = fitted.problem
+    misses = problem.without_levels(log_errors[:, None] - problem.log_fitted(fitted.starts)[0], problem.precision)
+    return problem.descend(fitted.starts[problem.loss(misses).argmin(1)], log_errors)[0]
 
 
-def _interval(value: float, draws: Array) -> Interval:
-    import numpy as np
+def _splits(values: Array, elasticity: Elasticity) -> list[ComputeSplit]:
+    return [
+        split(a, b, elasticity, by_size > 0, by_tokens > 0)
+        for (a, b), (by_size, by_tokens) in zip(np.exp(values[:, :2]).tolist(), values[:, 3:].tolist(), strict=True)
+    ]
 
+
+def _interval(value: float, draws: Sequence[float] | Array) -> ExponentInterval:
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value, float(min(low, value)), float(max(high, value)))
+    return ExponentInterval(value, float(min(low, value)), float(max(high, value)))
