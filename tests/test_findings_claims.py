@@ -16,16 +16,13 @@ from luma_cli.accuracy.subjects import Subject
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.names import resolve
 from luma_cli.evidence.own_runs import OwnRun
-from luma_cli.findings import wtf
-from luma_cli.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Finding
-from luma_cli.findings.front import front, is_plain
+from luma_cli.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Finding, own_scores, usable
+from luma_cli.findings.front import front, held, is_plain
 from luma_cli.findings.heads import heads
-from luma_cli.findings.imagenet_top1 import imagenet_top1
-from luma_cli.findings.mixers import KINDS, mixers
-from luma_cli.findings.own import own_scores, usable
+from luma_cli.findings.imagenet import imagenet_top1
+from luma_cli.findings.mixers import KINDS, WtfClassifier, at_equal_top1, load_classifiers, mixers
 from luma_cli.findings.pretraining import pretraining
 from luma_cli.findings.split import split
-from luma_cli.findings.throughput_loss import held
 from luma_cli.scaling.law import Law
 from luma_cli.speed.measured import Measured
 from luma_cli.speed.shipped import Table
@@ -188,15 +185,15 @@ def test_mixers_never_mix_devices_attention_or_too_few_kinds() -> None:
 
 def test_classifiers_are_held_against_a_vit_as_accurate() -> None:
     rows = [
-        wtf.Classifier("ViT-Ti/16", 224, 70.0, 1000.0),
-        wtf.Classifier("ViT-S/16", 224, 80.0, 100.0),
-        wtf.Classifier("linformer_vit_small_patch16", 224, 75.0, 632.456),
-        wtf.Classifier("fnet_vit_small_patch16", 224, 60.0, 500.0),
-        wtf.Classifier("gfnet_small_patch16", 224, 81.0, 50.0),
+        WtfClassifier("ViT-Ti/16", 224, 70.0, 1000.0),
+        WtfClassifier("ViT-S/16", 224, 80.0, 100.0),
+        WtfClassifier("linformer_vit_small_patch16", 224, 75.0, 632.456),
+        WtfClassifier("fnet_vit_small_patch16", 224, 60.0, 500.0),
+        WtfClassifier("gfnet_small_patch16", 224, 81.0, 50.0),
     ]
-    found = {row.kind: ratio for row, ratio in wtf.at_equal_top1(rows)}
+    found = {row.kind: ratio for row, ratio in at_equal_top1(rows)}
     assert found == {"linformer": pytest.approx(2.0), "fnet": pytest.approx(0.5)}  # half way in logs: 316 img/s
-    assert len(wtf.load()) > 50
+    assert len(load_classifiers()) > 50
 
 
 class Known:

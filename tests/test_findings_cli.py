@@ -13,8 +13,8 @@ import pytest
 from findings_world import tables
 
 from luma_cli.cli.app import run as command
-from luma_cli.findings.api import Findings, claim_names, findings
-from luma_cli.findings.finding import UNDECIDED, Figure, Finding, Interval, Row
+from luma_cli.findings.finding import UNDECIDED, EvidenceRow, Figure, Finding, Interval
+from luma_cli.findings.findings import CLAIMS, ClaimVerdicts, findings
 from luma_cli.findings.pretraining import pretraining
 from luma_cli.report.findings import interval_text, print_findings
 
@@ -31,7 +31,7 @@ FINDING = Finding(
     ),
     settle=("luma train vit_s.dinov2 --data ade20k --head eomt",),
     notes=("multiply-adds at inference",),
-    rows=(Row("run-1", "50.0 mIoU, \x1b[31mred", "your run run-1"),),
+    rows=(EvidenceRow("run-1", "50.0 mIoU, \x1b[31mred", "your run run-1"),),
 )
 DRAWN = """\
 heads: NOT ENOUGH EVIDENCE
@@ -63,7 +63,7 @@ def _nothing_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("COLUMNS", "80")
 
 
-def drawn(answer: Findings, with_rows: bool = False) -> str:
+def drawn(answer: ClaimVerdicts, with_rows: bool = False) -> str:
     file = Terminal()
     print_findings(answer, with_rows, file)
     return file.getvalue()
@@ -71,22 +71,22 @@ def drawn(answer: Findings, with_rows: bool = False) -> str:
 
 def test_a_block_at_80_columns() -> None:
     other = replace(FINDING, name="other")
-    text = drawn(Findings("ade20k", (FINDING, other)))
+    text = drawn(ClaimVerdicts("ade20k", (FINDING, other)))
     assert text.startswith(DRAWN)
     assert all(len(line) < 80 for line in text.splitlines())
     assert "Brackets are 90% intervals" in text
 
 
 def test_one_claim_says_its_rule_and_rows_say_where_from() -> None:
-    assert "Rule: Stated beforehand." in drawn(Findings("ade20k", (FINDING,)))
-    text = drawn(Findings("ade20k", (FINDING,)), with_rows=True)
+    assert "Rule: Stated beforehand." in drawn(ClaimVerdicts("ade20k", (FINDING,)))
+    text = drawn(ClaimVerdicts("ade20k", (FINDING,)), with_rows=True)
     assert "run-1: 50.0 mIoU" in text
     assert "\x1b" not in text  # text from outside cannot colour a terminal
 
 
 def test_a_pipe_gets_one_line_a_figure_and_one_a_row() -> None:
     file = io.StringIO()
-    print_findings(Findings("ade20k", (FINDING,)), file=file)
+    print_findings(ClaimVerdicts("ade20k", (FINDING,)), file=file)
     lines = [line.split("\t") for line in file.getvalue().splitlines() if not line.startswith("#")]
     assert lines[0][:5] == ["claim", "verdict", "figure", "value", "low 90%"]
     assert lines[2] == [
@@ -94,7 +94,7 @@ def test_a_pipe_gets_one_line_a_figure_and_one_a_row() -> None:
     ]
     assert lines[3][3:6] == ["", "", ""]
     file = io.StringIO()
-    print_findings(Findings("ade20k", (FINDING,)), with_rows=True, file=file)
+    print_findings(ClaimVerdicts("ade20k", (FINDING,)), with_rows=True, file=file)
     assert file.getvalue().splitlines()[0] == "claim\tid\tsays\tsource"
 
 
@@ -117,7 +117,7 @@ def test_every_claim_is_tested_on_what_ships_without_torch(tmp_path: Path) -> No
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = {each["name"]: each for each in json.loads(done.stdout)["findings"]}
-    assert tuple(said) == claim_names()
+    assert tuple(said) == tuple(CLAIMS)
     # What ships has no profile and no own run: nothing that needs one is decided.
     assert {said[name]["verdict"] for name in ("front", "mixers", "heads")} == {UNDECIDED}
     assert all(each["settle"] for each in said.values() if each["verdict"] == UNDECIDED)
@@ -131,7 +131,7 @@ def test_docs_say_what_is_printed() -> None:
     printed = {figure.what: interval_text(figure) for finding in found for figure in finding.figures}
     assert len(said) > 5
     assert said == {what: printed.get(what, "") for what in said}
-    assert all(f"`{name}`" in text for name in claim_names())
+    assert all(f"`{name}`" in text for name in tuple(CLAIMS))
 
 
 def test_bad_names_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,12 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from luma_cli.findings.correlation import Sample, outliers, partial_pearson, pearson, spearman
 from luma_cli.findings.finding import Interval
-from luma_cli.findings.pairs import architecture_pairs, gap_ratio, objective_pairs, typical_gap
-from luma_cli.findings.resample import cluster_interval, multiplicities, student_quantile
+from luma_cli.findings.pretraining import architecture_pairs, gap_ratio, objective_pairs, typical_gap
 from luma_cli.findings.scores import scores
-from luma_cli.findings.student import mean_interval, ratio_interval
+from luma_cli.findings.statistics import (
+    Sample,
+    cluster_interval,
+    mean_interval,
+    multiplicities,
+    outliers,
+    partial_pearson,
+    pearson,
+    ratio_interval,
+    spearman,
+    student_quantile,
+)
 
 
 def mean_of(values: list[float], clusters: list[str]) -> Interval | None:

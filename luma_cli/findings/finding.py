@@ -1,19 +1,20 @@
-"""A claim of the benchmark (arXiv 2607.00687) with its verdict and everything that the verdict rests on."""
+"""A claim of the benchmark (arXiv 2607.00687) with its verdict, and the evidence that a verdict may rest on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, ClassVar, Literal
+
+from luma_cli.evidence.evidence import Evidence
+from luma_cli.evidence.own_runs import OwnRun, recipe_for
 
 Verdict = Literal["supported", "contradicted", "not enough evidence"]
 SUPPORTED: Verdict = "supported"
 CONTRADICTED: Verdict = "contradicted"
 UNDECIDED: Verdict = "not enough evidence"
-
-
-def one_line(text: str) -> str:
-    """Text of several source lines as one line."""
-    return " ".join(text.split())
 
 
 def counted(number: int, one: str) -> str:
@@ -55,14 +56,13 @@ class Figure:
     decides: bool = True
     digits: int = 2
 
-    def to_json(self) -> dict[str, Any]:
+    def __json__(self) -> dict[str, Any]:
         """Fields as `luma findings --json` prints them; the interval covers 90%."""
         value = self.value
-        has_interval = value is not None and value.low is not None
         return {
             "what": self.what,
-            "value": None if value is None else value.value,
-            "interval_90": [value.low, value.high] if value is not None and has_interval else None,
+            "value": value and value.value,
+            "interval_90": None if value is None or value.low is None else [value.low, value.high],
             "unit": self.unit or None,
             "counts": self.counts or None,
             "why_not": self.why_not or None,
@@ -71,16 +71,12 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Row:
+class EvidenceRow:
     """One piece of evidence behind a claim: its id (`ref-0123`, a run, a profile), what it says, its source."""
 
     id: str
     says: str
     source: str
-
-    def to_json(self) -> dict[str, str]:
-        """The fields by name."""
-        return {"id": self.id, "says": self.says, "source": self.source}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +96,102 @@ class Finding:
     figures: tuple[Figure, ...] = ()
     settle: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    rows: tuple[Row, ...] = ()
+    rows: tuple[EvidenceRow, ...] = field(default=(), metadata={"json": None})
 
-    def to_json(self, with_rows: bool = False) -> dict[str, Any]:
-        """The finding; its rows only when asked for, their number always."""
-        said = {
-            "name": self.name,
-            "claim": self.claim,
-            "verdict": self.verdict,
-            "because": self.because,
-            "rule": self.rule,
-            "figures": [figure.to_json() for figure in self.figures],
-            "settle": list(self.settle),
-            "notes": list(self.notes),
-            "num_rows": len(self.rows),
-        }
-        return {**said, "rows": [row.to_json() for row in self.rows]} if with_rows else said
+    JSON_ALSO: ClassVar = ("num_rows",)
+
+    @property
+    def num_rows(self) -> int:
+        """How many pieces of evidence it rests on."""
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is claimed, and the rule that decides it: the part of a finding that no evidence changes."""
+
+    name: str
+    claim: str
+    rule: str
+
+    def finding(
+        self,
+        verdict: Verdict,
+        because: str,
+        figures: Iterable[Figure],
+        rows: Iterable[EvidenceRow],
+        settle: Iterable[str],
+        notes: Iterable[str],
+    ) -> Finding:
+        """The finding. settle: what to run, left out once the claim is decided."""
+        commands = tuple(settle) if verdict == UNDECIDED else ()
+        rule = " ".join(self.rule.split())
+        ordered = tuple(sorted(set(rows)))
+        return Finding(self.name, self.claim, rule, verdict, because, tuple(figures), commands, tuple(notes), ordered)
+
+
+def judge(supported: bool, contradicted: bool) -> Verdict:
+    """The verdict; what contradicts weighs more."""
+    return CONTRADICTED if contradicted else SUPPORTED if supported else UNDECIDED
+
+
+def rows_of(evidence: Iterable[Evidence], ids: Collection[str]) -> list[EvidenceRow]:
+    """The evidence with these ids as rows behind a claim."""
+    found = []
+    for row in evidence:
+        if row.id in ids:
+            objective = row.pretraining if row.pretraining not in ("", "other") else row.pretraining_raw
+            says = f"{row.miou_percent:.1f} mIoU, {row.backbone}, {objective}, {row.size}, {row.scale.label}"
+            found.append(EvidenceRow(row.id, says, row.source))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class OwnScore:
+    """One model of the user's with one head: the mean mIoU over its seeds. ids: of the runs."""
+
+    timm_name: str
+    resolution: int
+    head: str
+    miou_percent: float
+    ids: tuple[str, ...]
+
+
+def usable(run: OwnRun, dataset: str, own_weights: bool = False) -> bool:
+    """Whether the run's score may be compared with others of the dataset; heads and backbones may differ.
+
+    Finished, official data and unchanged recipe. own_weights: whether weights from a file or folder of the user's will
+    do; random ones never do.
+    """
+    return (
+        (run.data, run.dataset, run.split, run.status) == (dataset, dataset, "val", "finished")
+        and (run.recipe, run.usual_recipe) == (recipe_for(dataset, run.head.name), True)
+        and (run.weights != "random" if own_weights else run.weights == "pretrained")
+        and (run.single_scale, run.absent, run.num_skipped) == (True, "skip", 0)
+        and run.has_default_head
+    )
+
+
+def own_scores(runs: Iterable[OwnRun], dataset: str, own_weights: bool = False) -> list[OwnScore]:
+    """Mean score of every model and head over seeds, in a fixed order; own_weights as in `usable`."""
+    groups: dict[tuple[str, int, str], list[OwnRun]] = defaultdict(list)
+    for run in runs:
+        if usable(run, dataset, own_weights):
+            groups[run.timm_name, run.resolution, run.head.name].append(run)
+    return [
+        OwnScore(*key, fmean(run.miou_percent for run in group), tuple(sorted(run.run_id for run in group)))
+        for key, group in sorted(groups.items())
+    ]
+
+
+def own_rows(runs: Iterable[OwnRun], ids: Collection[str]) -> list[EvidenceRow]:
+    """The runs with these ids as rows behind a claim."""
+    return [
+        EvidenceRow(
+            run.run_id,
+            f"{run.miou_percent:.2f} mIoU, {run.timm_name}, head {run.head.name}, {run.resolution} px, seed {run.seed}",
+            f"your run {run.run_id}",
+        )
+        for run in runs
+        if run.run_id in ids
+    ]

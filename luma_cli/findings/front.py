@@ -10,10 +10,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from luma_cli.accuracy.backbones import recognise
-from luma_cli.findings.benches import (
+from luma_cli.accuracy.sightings import AccuracyModel
+from luma_cli.accuracy.subjects import subject_of
+from luma_cli.findings.finding import CONTRADICTED, SUPPORTED, Claim, EvidenceRow, Figure, Finding, Interval, judge
+from luma_cli.findings.profiles import (
     WITH_FLASH,
     WITHOUT_FLASH,
     attention_label,
@@ -22,22 +27,18 @@ from luma_cli.findings.benches import (
     of_device,
     profile_row,
 )
-from luma_cli.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Figure, Finding, Row, Verdict, one_line
-from luma_cli.findings.throughput_loss import Held, held
+from luma_cli.findings.statistics import Numbers, percentiles
+from luma_cli.speed.measured import Conditions, Measured
+from luma_cli.speed.shipped import Table
 
-if TYPE_CHECKING:
-    from luma_cli.accuracy.sightings import AccuracyModel
-    from luma_cli.speed.measured import Conditions, Measured
-    from luma_cli.speed.shipped import Setting, Table
-
-NAME = "front"
-CLAIM = "Plain ViTs hold the throughput front at every resolution, with and without FlashAttention."
 # The paper's architectures were all pretrained on ImageNet-21k labels.
 PRETRAINING = "supervised_in21k"
 MARGIN = 0.5
 FEWEST_VITS, FEWEST_OTHERS, FEWEST_RESOLUTIONS, LARGE_PX = 3, 6, 3, 768
 NUM_DRAWS = 400
-RULE = one_line(
+CLAIM = Claim(
+    "front",
+    "Plain ViTs hold the throughput front at every resolution, with and without FlashAttention.",
     f"""
     At each resolution and set of conditions of one device, over the speeds that plain ViTs span: mIoU lost by taking
     the best plain ViT that is as fast rather than the best model that is, mean over log speed, accuracy predicted for
@@ -46,33 +47,39 @@ RULE = one_line(
     others at each of {FEWEST_RESOLUTIONS} resolutions, one of {LARGE_PX} px or more, both with and without
     FlashAttention. Contradicted where one front is lost, supported where all are held. timm's classifiers are shown
     and do not decide: small images, no head.
-    """
+    """,
 )
 # Patches of 8 and 32 pixels trade accuracy for speed in a way that no evidence here knows.
 _PLAIN = re.compile(r"(vit|deit3?)_[a-z0-9]+_patch1[46](_.*)?")
 _SHIPPED_PX = (224, 384, 512)
+# ViTs of every size beside the usual rivals.
+_TO_PROFILE = (
+    "vit_t vit_s vit_b vit_l swin_t swin_b convnext_t convnext_b hiera_b caformer_s18 poolformer_s36 nextvit_s"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Front:
-    """Models of one set of conditions at one resolution, their images per second by architecture, the rows behind."""
+    """Models of one set of conditions at one resolution, their images per second by architecture, the rows behind.
+
+    attention: how the user's own profiles were made, which decide; empty for timm's classifiers, which do not.
+    """
 
     title: str
     resolution: int
     attention: str
     head: str
     rates: Mapping[str, float]
-    rows: tuple[Row, ...]
-    decides: bool
+    rows: tuple[EvidenceRow, ...]
 
     @property
-    def vits(self) -> list[str]:
-        return [name for name in self.rates if is_plain(name)]
+    def num_vits(self) -> int:
+        return sum(map(is_plain, self.rates))
 
     @property
     def is_enough(self) -> bool:
-        others = len(self.rates) - len(self.vits)
-        return len({self.rates[name] for name in self.vits}) >= FEWEST_VITS and others >= FEWEST_OTHERS
+        speeds = {rate for name, rate in self.rates.items() if is_plain(name)}
+        return len(speeds) >= FEWEST_VITS and len(self.rates) - self.num_vits >= FEWEST_OTHERS
 
 
 def front(
@@ -83,21 +90,34 @@ def front(
     own = list(_measured_fronts(rows, name))
     fronts = [each for each in (*own, *_shipped_fronts(shipped, device)) if each.is_enough]
     found = [(each, _held(model, each, dataset)) for each in fronts]
-    deciding = [(each, result) for each, result in found if each.decides]
-    verdict = _verdict(deciding)
-    return Finding(
-        name=NAME,
-        claim=CLAIM,
-        rule=RULE,
-        verdict=verdict,
-        because=_because(verdict, deciding, own, name),
-        figures=tuple(_figure(each, result) for each, result in found),
-        settle=() if verdict != UNDECIDED else _settle(device),
+    deciding = [(each, result.loss_points) for each, result in found if each.attention]
+    lost = [each.title for each, loss in deciding if loss.above(MARGIN)]
+    num_held = sum(loss.below(MARGIN) for _, loss in deciding)
+    covered = all(_covers(deciding, attention) for attention in (WITH_FLASH, WITHOUT_FLASH))
+    verdict = judge(covered and num_held == len(deciding), bool(lost))
+    if verdict == CONTRADICTED:
+        because = f"lost at {lost[0]}" + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
+    elif verdict == SUPPORTED:
+        because = f"held at all {len(deciding)} fronts on {name}"
+    elif not own:
+        because = "no segmenter of yours has a sound throughput" + (f" on {name}" if name else "")
+    elif not deciding:
+        because = f"no resolution on {name} has {FEWEST_VITS} plain ViTs and {FEWEST_OTHERS} other backbones profiled"
+    else:
+        because = (
+            f"held at {num_held} of {len(deciding)} fronts on {name}, lost at none; the rest, or a resolution, is open"
+        )
+    line = f"luma profile {_TO_PROFILE} --res 224 512 1024{device_option(device)}"
+    return CLAIM.finding(
+        verdict,
+        because,
+        [_figure(each, result) for each, result in found],
+        (row for each in fronts for row in each.rows),
+        settle=(line, f"{line} --attention unfused"),
         notes=(
             f"accuracy is predicted, not measured, and rests on published results with other heads: {model.scale_note}",
             "a front is a statement about one device, number format and compile mode; name another with --device",
         ),
-        rows=tuple(sorted({row for each in fronts for row in each.rows})),
     )
 
 
@@ -114,100 +134,93 @@ def _counts(architecture: str) -> bool:
 
 def _measured_fronts(rows: Sequence[Measured], device: str) -> Iterator[_Front]:
     """One front per set of conditions and resolution."""
-    groups: dict[tuple[Conditions, int], list[Measured]] = defaultdict(list)
+    groups: dict[tuple[int, Conditions], list[Measured]] = defaultdict(list)
     for (conditions, architecture, resolution), row in latest(rows).items():
         if row.images_per_second and "throughput" not in row.noisy and _counts(architecture):
-            groups[conditions, resolution].append(row)
-    for (conditions, resolution), found in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0])):
+            groups[resolution, conditions].append(row)
+    for (resolution, conditions), found in sorted(groups.items()):
         rates = {row.architecture: row.images_per_second or 0.0 for row in found}
         attention = attention_label(conditions)
         title = f"{resolution} px {attention} ({conditions.attention}), {device} {conditions.dtype}"
         title += "" if conditions.compile == "none" else f", compile {conditions.compile}"
-        shown = tuple(map(profile_row, found))
-        yield _Front(title, resolution, attention, conditions.head, rates, shown, decides=True)
+        yield _Front(title, resolution, attention, conditions.head, rates, tuple(map(profile_row, found)))
 
 
 def _shipped_fronts(table: Table, device: str | None) -> Iterator[_Front]:
-    """One front per setting of one device and size of timm's classifiers, attention as timm takes it by default."""
-    for at, setting in _settings(table, device):
-        for resolution in _SHIPPED_PX:
+    """One front per setting and size of timm's classifiers, on the device named or the one with most of them."""
+    names = [setting.device_name for setting in table.settings]
+    shown = {name for name in names if device and device.lower() in name.lower()}
+    if names and not shown:
+        counts = [sum(row.milliseconds[at] is not None for row in table.rows) for at in range(len(names))]
+        shown = {names[counts.index(max(counts))]}
+    for at, setting in enumerate(table.settings):
+        for resolution in _SHIPPED_PX if setting.device_name in shown else ():
             rates = {
                 row.architecture: 1e3 / time
                 for row in table.rows
                 if row.resolution == resolution and (time := row.milliseconds[at]) and _counts(row.architecture)
             }
             title = f"{resolution} px, classifiers, {setting.label}"
-            row = Row(f"timm {title}", f"{len(rates)} classifiers, {title}", "profiles/reference/timm_throughput.csv")
-            yield _Front(title, resolution, "", "luma", rates, (row,), decides=False)
+            says = f"{len(rates)} classifiers, {title}"
+            row = EvidenceRow(f"timm {title}", says, "profiles/reference/timm_throughput.csv")
+            yield _Front(title, resolution, "", "luma", rates, (row,))
 
 
-def _settings(table: Table, device: str | None) -> list[tuple[int, Setting]]:
-    """Columns of the device named, else of the one with most classifiers."""
-    counts = {at: sum(row.milliseconds[at] is not None for row in table.rows) for at, _ in enumerate(table.settings)}
-    wanted = (device or "").lower()
-    named = [at for at, setting in enumerate(table.settings) if wanted and wanted in setting.device_name.lower()]
-    best = named or [max(counts, key=lambda at: (counts[at], -at))] if counts else []
-    return [
-        (at, setting)
-        for at, setting in enumerate(table.settings)
-        if any(setting.device_name == table.settings[each].device_name for each in best)
-    ]
-
-
-def _held(model: AccuracyModel, of: _Front, dataset: str) -> Held:
-    import numpy as np
-
-    from luma_cli.accuracy.subjects import subject_of
-
-    names = list(of.rates)
-    subjects = [
-        subject_of(name, dataset, resolution=of.resolution, pretraining=PRETRAINING, head=of.head) for name in names
-    ]
-    draws = model.draws(subjects, NUM_DRAWS)
-    return held(np.array([of.rates[name] for name in names]), draws, np.array([is_plain(name) for name in names]))
-
-
-def _verdict(found: Sequence[tuple[_Front, Held]]) -> Verdict:
-    if any(result.loss_points.above(MARGIN) for _, result in found):
-        return CONTRADICTED
-    all_held = all(result.loss_points.below(MARGIN) for _, result in found)
-    return (
-        SUPPORTED
-        if all_held and all(_covers(found, attention) for attention in (WITH_FLASH, WITHOUT_FLASH))
-        else UNDECIDED
-    )
-
-
-def _covers(found: Sequence[tuple[_Front, Held]], attention: str) -> bool:
+def _covers(deciding: Sequence[tuple[_Front, Interval]], attention: str) -> bool:
     """Whether enough resolutions were seen with this kind of attention."""
-    sizes = {each.resolution for each, _ in found if each.attention == attention}
+    sizes = {each.resolution for each, _ in deciding if each.attention == attention}
     return len(sizes) >= FEWEST_RESOLUTIONS and max(sizes) >= LARGE_PX
-
-
-def _because(verdict: Verdict, found: Sequence[tuple[_Front, Held]], own: Sequence[_Front], device: str) -> str:
-    lost = [each.title for each, result in found if result.loss_points.above(MARGIN)]
-    if lost:
-        return f"lost at {lost[0]}" + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
-    if verdict == SUPPORTED:
-        return f"held at all {len(found)} fronts on {device}"
-    if not own:
-        return "no segmenter of yours has a sound throughput" + (f" on {device}" if device else "")
-    if not found:
-        return f"no resolution on {device} has {FEWEST_VITS} plain ViTs and {FEWEST_OTHERS} other backbones profiled"
-    num_held = sum(result.loss_points.below(MARGIN) for _, result in found)
-    return f"held at {num_held} of {len(found)} fronts on {device}, lost at none; the rest, or a resolution, is open"
 
 
 def _figure(of: _Front, result: Held) -> Figure:
     counts = (
-        f"{len(of.vits)} ViTs, {len(of.rates) - len(of.vits)} others; "
+        f"{of.num_vits} ViTs, {len(of.rates) - of.num_vits} others; "
         f"a ViT is best at {result.share_percent:.0f}% of speeds"
     )
-    return Figure(f"loss with ViTs alone, {of.title}", result.loss_points, "points", counts, "", of.decides, 1)
+    what = f"loss with ViTs alone, {of.title}"
+    return Figure(what, result.loss_points, "points", counts, decides=bool(of.attention), digits=1)
 
 
-def _settle(device: str | None) -> tuple[str, ...]:
-    """ViTs of every size beside the usual rivals, attention fused and not."""
-    names = "vit_t vit_s vit_b vit_l swin_t swin_b convnext_t convnext_b hiera_b caformer_s18 poolformer_s36 nextvit_s"
-    line = f"luma profile {names} --res 224 512 1024{device_option(device)}"
-    return line, f"{line} --attention unfused"
+@dataclass(frozen=True, slots=True)
+class Held:
+    """loss_points: mIoU lost by taking the best of the class rather than of all, mean over the speeds asked for.
+
+    share_percent: of those speeds at which the best of all is of the class. Speeds asked for are spread evenly in their
+    logarithm between the slowest and the fastest of the class.
+    """
+
+    loss_points: Interval
+    share_percent: float
+
+
+def _held(model: AccuracyModel, of: _Front, dataset: str) -> Held:
+    subjects = [
+        subject_of(name, dataset, resolution=of.resolution, pretraining=PRETRAINING, head=of.head) for name in of.rates
+    ]
+    is_class = np.array([is_plain(name) for name in of.rates])
+    return held(np.array(list(of.rates.values())), model.draws(subjects, NUM_DRAWS), is_class)
+
+
+def held(rates: Numbers, accuracy: Numbers, is_class: NDArray[np.bool_]) -> Held:
+    """What the class holds, from joint draws of the accuracy [draws, models], with the 90% interval of the loss.
+
+    rates: images per second. Needs two models of the class with different rates. The best at a speed is the best in
+    mean accuracy, as an adviser would have to choose; the best of each draw would be whichever is least certain.
+    """
+    order = np.argsort(-rates, kind="stable")
+    logs, drawn, of_class = np.log(rates[order]), accuracy[:, order], is_class[order]
+    fastest, slowest = np.flatnonzero(of_class)[[0, -1]]
+    best = _best_so_far(drawn.mean(0))[fastest:slowest]
+    best_of_class = _best_so_far(np.where(of_class, drawn.mean(0), -np.inf))[fastest:slowest]
+    # Between the speeds of a model and the next slower one, the best of those as fast stays the same: a step function.
+    steps = -np.diff(logs[fastest : slowest + 1])
+    weights = steps / steps.sum()
+    loss = (drawn[:, best] - drawn[:, best_of_class]) @ weights
+    share = 100 * float(weights @ (best == best_of_class))
+    return Held(percentiles(float(loss.mean()), loss), share)
+
+
+def _best_so_far(scores: Numbers) -> NDArray[np.int64]:
+    """Index of the largest of the first j scores, for every j; the first of equals."""
+    is_record = np.r_[True, scores[1:] > np.maximum.accumulate(scores)[:-1]]
+    return np.maximum.accumulate(np.where(is_record, np.arange(len(scores)), 0))

@@ -7,39 +7,26 @@ use the accuracy model, whose variance components answer the same question anoth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from math import hypot
 
+import numpy as np
+
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
-from luma_cli.findings.evidence_rows import rows_of
-from luma_cli.findings.finding import (
-    CONTRADICTED,
-    SUPPORTED,
-    UNDECIDED,
-    Figure,
-    Finding,
-    Interval,
-    Verdict,
-    counted,
-    one_line,
-)
-from luma_cli.findings.pairs import (
-    SIZE_TOLERANCE,
-    Pair,
-    architecture_pairs,
-    gap_ratio,
-    ids,
-    objective_pairs,
-    publishers,
-    typical_gap,
-)
-from luma_cli.findings.scores import scores
+from luma_cli.findings.finding import UNDECIDED, Claim, Figure, Finding, Interval, counted, judge, rows_of
+from luma_cli.findings.scores import TableScore, scores
+from luma_cli.findings.statistics import Numbers, cluster_interval
 
 FEWEST_PAIRS = 8
 FEWEST_PUBLISHERS = 4
-NAME = "pretraining"
-CLAIM = "The pretraining objective moves mIoU more than the architecture does."
-RULE = one_line(
+# Parameters of two backbones of similar size differ by at most this factor: ViT-S 22 M is compared with Swin-T 28 M.
+SIZE_TOLERANCE = 1.3
+CLAIM = Claim(
+    "pretraining",
+    "The pretraining objective moves mIoU more than the architecture does.",
     f"""
     Typical gap (root mean square, mIoU points) between two objectives on one architecture, over that between
     two architectures of different series and similar size (parameters within {SIZE_TOLERANCE}x) with one
@@ -47,10 +34,8 @@ RULE = one_line(
     interval of the ratio, sources resampled, lies above 1 for fine-tuned heads, contradicted when below 1.
     Needs {FEWEST_PAIRS} pairs of each kind from {FEWEST_PUBLISHERS} sources each. Frozen probes are shown apart
     and do not decide: LUMA is fine-tuned.
-    """
+    """,
 )
-
-
 # What the accuracy model calls the parts of each, for one fine-tuned backbone on one dataset.
 _OBJECTIVE = ("kind", "objective", "objective x regime", "objective x dataset", "pretraining data")
 _ARCHITECTURE = ("family", "series", "series x dataset", "series x objective", "architecture")
@@ -59,29 +44,39 @@ _ARCHITECTURE = ("family", "series", "series x dataset", "series x objective", "
 def pretraining(evidence: Sequence[Evidence], dataset: str, effects: Mapping[str, float] | None = None) -> Finding:
     """The claim on the rows of one dataset. effects: the accuracy model's components, cited beside."""
     rows = [row for row in evidence if row.dataset == dataset]
-    fine_tuned = _kinds(rows, "fine-tuned")
-    frozen = _kinds(rows, "frozen")
-    ratio, missing = _ratio(*fine_tuned)
-    verdict = _verdict(ratio, missing)
     title = DATASET_TITLES.get(dataset, dataset)
-    return Finding(
-        name=NAME,
-        claim=CLAIM,
-        rule=RULE,
-        verdict=verdict,
-        because=_because(verdict, missing, title),
-        figures=(
-            *_figures(*fine_tuned, f"fine-tuned, {title}", decides=True),
-            *_figures(*frozen, f"frozen, {title}", decides=False),
-        ),
-        settle=() if verdict != UNDECIDED else _settle(dataset),
+    figures: list[Figure] = []
+    used: set[str] = set()
+    for regime in ("frozen", "fine-tuned"):
+        found = scores(row for row in rows if row.regime == regime)
+        pairs = objective_pairs(found), architecture_pairs(found)
+        missing = _missing(*pairs)
+        ratio = gap_ratio(*pairs)
+        figures = [*_figures(*pairs, ratio, missing, f"{regime}, {title}", regime == "fine-tuned"), *figures]
+        used |= {each for pair in (*pairs[0], *pairs[1]) for score in (pair.first, pair.second) for each in score.ids}
+    verdict = UNDECIDED
+    if ratio is not None and not missing:
+        verdict = judge(ratio.above(1), ratio.below(1))
+    if missing:
+        because = f"only {missing} on {title}, fine-tuned; needs {FEWEST_PAIRS} from {FEWEST_PUBLISHERS} of each kind"
+    elif verdict == UNDECIDED:
+        because = "the interval of the ratio includes 1"
+    else:
+        more = "more" if verdict == "supported" else "less"
+        because = f"on {title}, fine-tuned, two objectives differ {more} than two architectures"
+    backbones = ("vit_b.dinov3", "vit_b.mae", "vit_b.in21k", "convnext_b.dinov3", "swin_b.in22k")
+    return CLAIM.finding(
+        verdict,
+        because,
+        figures,
+        rows_of(rows, used),
+        settle=(f"luma train {backbone} --data {dataset}" for backbone in backbones),
         notes=(
             "published checkpoints of two objectives mostly saw different data too: a gap is of both together",
             "the paper compares under one head of its own: published spread at ViT-B is about 20 points frozen, 1 to 4 "
             "fine-tuned",
             *_beside(effects or {}),
         ),
-        rows=rows_of(rows, {each for pairs in (*fine_tuned, *frozen) for each in ids(pairs)}),
     )
 
 
@@ -98,55 +93,105 @@ def _beside(effects: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _kinds(rows: Sequence[Evidence], regime: str) -> tuple[list[Pair], list[Pair]]:
-    found = scores(row for row in rows if row.regime == regime)
-    return objective_pairs(found), architecture_pairs(found)
+@dataclass(frozen=True, slots=True)
+class MatchedPair:
+    """Two scores of one cell. share: how much of its two figures this pair accounts for.
+
+    A figure with n partners gives each 1 / (n + 1), so that k figures that are all paired sum to k - 1: the degrees of
+    freedom that they carry, however many pairs they make.
+    """
+
+    first: TableScore
+    second: TableScore
+    share: float
+
+    @property
+    def square(self) -> float:
+        """Squared difference in mIoU points."""
+        return (self.first.miou_percent - self.second.miou_percent) ** 2
 
 
-def _ratio(objectives: Sequence[Pair], architectures: Sequence[Pair]) -> tuple[Interval | None, str]:
-    """The ratio of gaps, and what is missing before it may decide."""
-    missing = [
-        f"{counted(len(pairs), 'pair')} of {kind} from {counted(publishers(pairs), 'source')}"
+def objective_pairs(found: Iterable[TableScore]) -> list[MatchedPair]:
+    """Two pretraining objectives on one architecture, in one table."""
+    return _pairs(found, lambda score: score.shape, lambda a, b: a.objective != b.objective)
+
+
+def architecture_pairs(found: Iterable[TableScore]) -> list[MatchedPair]:
+    """Two architectures of different series and similar size with one objective on the same data, in one table."""
+
+    def differ(a: TableScore, b: TableScore) -> bool:
+        if a.series == b.series or a.shape == b.shape or a.params_m is None or b.params_m is None:
+            return False
+        return max(a.params_m, b.params_m) <= SIZE_TOLERANCE * min(a.params_m, b.params_m)
+
+    return _pairs(found, lambda score: (score.objective, score.data), differ)
+
+
+def _pairs(
+    every: Iterable[TableScore],
+    fixed: Callable[[TableScore], Hashable],
+    differ: Callable[[TableScore, TableScore], bool],
+) -> list[MatchedPair]:
+    groups: dict[Hashable, list[TableScore]] = defaultdict(list)
+    for score in every:
+        groups[score.cell, fixed(score)].append(score)
+    found = [(a, b) for group in groups.values() for a, b in combinations(group, 2) if differ(a, b)]
+    partners = Counter(id(score) for pair in found for score in pair)
+    return [MatchedPair(a, b, 1 / (partners[id(a)] + 1) + 1 / (partners[id(b)] + 1)) for a, b in found]
+
+
+def typical_gap(pairs: Sequence[MatchedPair]) -> Interval | None:
+    """Root mean square gap in mIoU points, each figure counting once; publishers are resampled."""
+    return cluster_interval(
+        [pair.first.publisher for pair in pairs], lambda weights: np.sqrt(_mean_square(pairs, weights))
+    )
+
+
+def gap_ratio(above: Sequence[MatchedPair], below: Sequence[MatchedPair]) -> Interval | None:
+    """Typical gap of the pairs `above` over that of `below`; publishers of both are resampled together."""
+    if not above or not below:
+        return None
+    cut = len(above)
+    return cluster_interval(
+        [pair.first.publisher for pair in (*above, *below)],
+        lambda weights: np.sqrt(_mean_square(above, weights[:, :cut]) / _mean_square(below, weights[:, cut:])),
+    )
+
+
+def _mean_square(pairs: Sequence[MatchedPair], weights: Numbers) -> Numbers:
+    """Mean squared gap [draws] of the pairs by weights [draws, pairs]."""
+    share, square = np.array([pair.share for pair in pairs]), np.array([pair.square for pair in pairs])
+    found: Numbers = weights @ (share * square) / (weights @ share)
+    return found
+
+
+def _publishers(pairs: Iterable[MatchedPair]) -> int:
+    return len({pair.first.publisher for pair in pairs})
+
+
+def _missing(objectives: Sequence[MatchedPair], architectures: Sequence[MatchedPair]) -> str:
+    """What is too little to decide; empty when there is enough."""
+    return " and ".join(
+        f"{counted(len(pairs), 'pair')} of {kind} from {counted(_publishers(pairs), 'source')}"
         for pairs, kind in ((objectives, "objectives"), (architectures, "architectures"))
-        if len(pairs) < FEWEST_PAIRS or publishers(pairs) < FEWEST_PUBLISHERS
-    ]
-    return gap_ratio(objectives, architectures), " and ".join(missing)
-
-
-def _verdict(ratio: Interval | None, missing: str) -> Verdict:
-    if ratio is None or missing:
-        return UNDECIDED
-    return SUPPORTED if ratio.above(1) else CONTRADICTED if ratio.below(1) else UNDECIDED
-
-
-def _because(verdict: Verdict, missing: str, title: str) -> str:
-    if missing:
-        return f"only {missing} on {title}, fine-tuned; needs {FEWEST_PAIRS} from {FEWEST_PUBLISHERS} of each kind"
-    if verdict == UNDECIDED:
-        return "the interval of the ratio includes 1"
-    more = "more" if verdict == SUPPORTED else "less"
-    return f"on {title}, fine-tuned, two objectives differ {more} than two architectures"
+        if len(pairs) < FEWEST_PAIRS or _publishers(pairs) < FEWEST_PUBLISHERS
+    )
 
 
 def _figures(
-    objectives: Sequence[Pair], architectures: Sequence[Pair], where: str, decides: bool
-) -> tuple[Figure, Figure, Figure]:
-    def gap(pairs: Sequence[Pair], kind: str) -> Figure:
-        counts = f"{counted(len(pairs), 'pair')}, {counted(publishers(pairs), 'source')}"
+    objectives: Sequence[MatchedPair],
+    architectures: Sequence[MatchedPair],
+    ratio: Interval | None,
+    missing: str,
+    where: str,
+    decides: bool,
+) -> list[Figure]:
+    figures = []
+    for pairs, kind in ((objectives, "objectives"), (architectures, "architectures")):
+        counts = f"{counted(len(pairs), 'pair')}, {counted(_publishers(pairs), 'source')}"
+        why_not = "" if pairs else "no such pair"
         what = f"gap between two {kind}, {where}"
-        return Figure(what, typical_gap(pairs), "points", counts, "" if pairs else "no such pair", False, digits=1)
-
-    ratio, missing = _ratio(objectives, architectures)
-    counts = counted(publishers([*objectives, *architectures]), "source")
-    return (
-        gap(objectives, "objectives"),
-        gap(architectures, "architectures"),
-        Figure(f"ratio of the two, {where}", ratio, "x", counts, missing if ratio is None else "", decides),
-    )
-
-
-def _settle(dataset: str) -> tuple[str, ...]:
-    return tuple(
-        f"luma train {backbone} --data {dataset}"
-        for backbone in ("vit_b.dinov3", "vit_b.mae", "vit_b.in21k", "convnext_b.dinov3", "swin_b.in22k")
-    )
+        figures.append(Figure(what, typical_gap(pairs), "points", counts, why_not, decides=False, digits=1))
+    counts = counted(_publishers([*objectives, *architectures]), "source")
+    why_not = missing if ratio is None else ""
+    return [*figures, Figure(f"ratio of the two, {where}", ratio, "x", counts, why_not, decides)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
 
+from luma_cli.accuracy.backbones import recognise
 from luma_cli.evidence.evidence import Evidence, Scale
 
 OWN_SOURCE = "your runs"
@@ -26,7 +27,7 @@ _INPUT = re.compile(r"(_patch(?!8)\d+.*|_window\d+.*|_\d{3})$")
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class TableScore:
     """The mean figure of one checkpoint in one table.
 
     cell: what two scores must share to be compared: scale, crop as tokens of 16 pixels, source and schedule. shape:
@@ -47,21 +48,24 @@ class Score:
     ids: tuple[str, ...]
 
 
-def scores(evidence: Iterable[Evidence]) -> list[Score]:
+def scores(evidence: Iterable[Evidence]) -> list[TableScore]:
     """One score per checkpoint and table, without doubtful rows and those with further labelled data."""
     groups: dict[tuple[object, ...], list[Evidence]] = defaultdict(list)
     for row in evidence:
         if not row.doubtful and not row.extra_data and objective(row):
-            groups[_cell(row), shape(row), objective(row), row.pretraining_data, _weights(row)].append(row)
+            shape = shape_of(row.architecture or row.backbone)
+            groups[_cell(row), shape, objective(row), row.pretraining_data, _weights(row)].append(row)
     return [_score(rows) for rows in groups.values()]
 
 
-def _score(rows: list[Evidence]) -> Score:
+def _score(rows: list[Evidence]) -> TableScore:
     first = rows[0]
-    return Score(
+    architecture = first.architecture or first.backbone
+    lineage = recognise(architecture).lineage
+    return TableScore(
         cell=_cell(first),
-        shape=shape(first),
-        series=series(first),
+        shape=shape_of(architecture),
+        series=lineage.name if lineage is not None else shape_of(architecture),
         objective=objective(first),
         data=first.pretraining_data,
         miou_percent=fmean(row.miou_percent for row in rows),
@@ -77,26 +81,15 @@ def _weights(row: Evidence) -> str:
 
 
 def _cell(row: Evidence) -> tuple[Scale, tuple[int, int] | None, str, str]:
-    source = OWN_SOURCE if row.provenance == "own run" else row.source
-    return row.scale, _tokens(row), source, row.schedule
-
-
-def _tokens(row: Evidence) -> tuple[int, int] | None:
-    """Crop in tokens of 16 pixels: patch 14 at 448 px sees as many tokens as patch 16 at 512 px."""
-    if row.height is None or row.width is None:
-        return None
+    """Patch 14 at 448 px sees as many tokens as patch 16 at 512 px."""
     patch = 14 if re.search(r"patch14|vit[sblhg]14", row.backbone) else 16
-    return round(row.height / patch), round(row.width / patch)
-
-
-def shape(row: Evidence) -> str:
-    """The architecture whatever its weights, patch and input size; plain ViTs are named by their size alone."""
-    return shape_of(row.architecture or row.backbone)
+    tokens = None if row.height is None or row.width is None else (round(row.height / patch), round(row.width / patch))
+    return row.scale, tokens, OWN_SOURCE if row.provenance == "own run" else row.source, row.schedule
 
 
 @cache
 def shape_of(architecture: str) -> str:
-    """`shape` of a timm architecture or a published name, without a tag.
+    """A timm architecture or published name whatever its weights, patch and input size; plain ViTs by their size alone.
 
     >>> shape_of("vit_base_patch14_dinov2"), shape_of("franca_vitb14"), shape_of("swin_tiny_patch4_window7_224")
     ('vit_base', 'vit_base', 'swin_tiny')
@@ -107,14 +100,6 @@ def shape_of(architecture: str) -> str:
     if short := _SHORT.fullmatch(bare):
         return f"vit_{_LETTERS[short[1]]}"
     return bare
-
-
-def series(row: Evidence) -> str:
-    """The series that the architecture belongs to, e.g. `swin`; the architecture itself where none is known."""
-    from luma_cli.accuracy.backbones import recognise
-
-    found = recognise(row.architecture or row.backbone).lineage
-    return found.name if found is not None else shape(row)
 
 
 def objective(row: Evidence) -> str:
@@ -128,8 +113,6 @@ def objective(row: Evidence) -> str:
 
 def params_m(row: Evidence) -> float | None:
     """Parameters of the backbone in millions, counted or published; None where only a size word tells."""
-    from luma_cli.accuracy.backbones import recognise
-
     found = recognise(row.architecture or row.backbone)
     if found.params is None or found.size_origin == "by its size word":
         return row.params_m if "backbone" in row.params_scope else None

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, TextIO
 from luma_cli.report.table import Table, columns, print_plain
 
 if TYPE_CHECKING:
-    from luma_cli.findings.api import Findings
     from luma_cli.findings.finding import Figure, Finding
+    from luma_cli.findings.findings import ClaimVerdicts
 
 _INDENT = "  "
 _UNITS = {"points": " points", "x": "x", "%": " %"}
 _LEGEND = "Brackets are 90% intervals; > marks the numbers that decide; mIoU in points of a percent scale."
 
 
-def print_findings(answer: Findings, with_rows: bool = False, file: TextIO | None = None) -> None:
+def print_findings(answer: ClaimVerdicts, with_rows: bool = False, file: TextIO | None = None) -> None:
     """Print to `file` (default stdout): blocks of text on a terminal, tab-separated figures in a pipe."""
     stream = file or sys.stdout
     if not stream.isatty():
@@ -86,7 +86,7 @@ def _wrapped(mark: str, text: str) -> list[str]:
     return textwrap.wrap(text, width, initial_indent=mark, subsequent_indent=" " * len(mark), break_on_hyphens=False)
 
 
-def _table(answer: Findings) -> Table:
+def _table(answer: ClaimVerdicts) -> Table:
     """One row per figure, the verdict repeated; rules, notes and commands as comments."""
     rows = []
     for finding in answer.findings:
@@ -101,7 +101,7 @@ def _table(answer: Findings) -> Table:
     return Table(columns(*headings), tuple(rows), caption="\n".join(_comments(answer)))
 
 
-def _comments(answer: Findings) -> Iterator[str]:
+def _comments(answer: ClaimVerdicts) -> Iterator[str]:
     for finding in answer.findings:
         yield f"{finding.name}: {finding.verdict}: {finding.claim} {finding.because}."
         yield f"{finding.name}: rule: {finding.rule}"
@@ -110,6 +110,6 @@ def _comments(answer: Findings) -> Iterator[str]:
     yield from answer.notes
 
 
-def _rows_table(answer: Findings) -> Table:
+def _rows_table(answer: ClaimVerdicts) -> Table:
     rows = tuple((finding.name, row.id, row.says, row.source) for finding in answer.findings for row in finding.rows)
     return Table(columns("claim", "id", "says", "source"), rows)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
-from luma_cli.findings.finding import Row
+from luma_cli.findings.finding import EvidenceRow
 from luma_cli.speed.bench import is_device
 from luma_cli.speed.measured import Conditions, Measured
 
@@ -18,10 +17,8 @@ WITH_FLASH, WITHOUT_FLASH = "with FlashAttention", "without FlashAttention"
 def of_device(rows: Iterable[Measured], device: str | None) -> tuple[str, list[Measured]]:
     """Sound rows of the device named, or of the one with most rows; its name, empty when there is none."""
     sound = [row for row in rows if not row.flags and (not device or is_device(row.conditions, device))]
-    if not sound:
-        return "", []
     counts = Counter(row.conditions.device_name for row in sound)
-    name = max(counts, key=lambda each: (counts[each], each))
+    name = max(counts, key=lambda each: (counts[each], each), default="")
     return name, [row for row in sound if row.conditions.device_name == name]
 
 
@@ -39,23 +36,15 @@ def attention_label(conditions: Conditions) -> str:
     return WITHOUT_FLASH if conditions.attention in _UNFUSED else WITH_FLASH
 
 
-def apart_from_attention(conditions: Conditions) -> Conditions:
-    """The conditions of a backbone that has no attention to switch: equal whatever was asked for."""
-    return replace(conditions, attention="")
-
-
 def latest(rows: Sequence[Measured]) -> dict[tuple[Conditions, str, int], Measured]:
     """The last row of every model and size under each set of conditions."""
-    found: dict[tuple[Conditions, str, int], Measured] = {}
-    for row in sorted(rows, key=lambda row: (row.started_at, row.fingerprint)):
-        if not row.own_module:
-            found[row.conditions, row.architecture, row.resolution] = row
-    return found
+    ordered = sorted(rows, key=lambda row: (row.started_at, row.fingerprint))
+    return {(row.conditions, row.architecture, row.resolution): row for row in ordered if not row.own_module}
 
 
-def profile_row(row: Measured) -> Row:
+def profile_row(row: Measured) -> EvidenceRow:
     """A profile as a row behind a claim."""
     speed = "no throughput" if row.images_per_second is None else f"{row.images_per_second:.1f} img/s"
     memory = "no memory" if row.memory_bytes is None else f"{row.memory_bytes / 2**30:.2f} GiB"
     says = f"{row.architecture} at {row.resolution} px: {speed}, {memory}; {row.conditions.label}"
-    return Row(row.fingerprint[:12], says, f"your profile of {row.started_at}")
+    return EvidenceRow(row.fingerprint[:12], says, f"your profile of {row.started_at}")

@@ -1,0 +1,145 @@
+"""Every claim tested on what ships and on what the user's store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from luma_cli.advise.candidates import num_classes
+from luma_cli.errors import StoreError, UsageError
+from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
+from luma_cli.evidence.own_runs import OwnRun, from_scored
+from luma_cli.evidence.table import load_evidence
+from luma_cli.findings.finding import Finding, usable
+from luma_cli.findings.front import front
+from luma_cli.findings.heads import heads
+from luma_cli.findings.imagenet import imagenet_top1
+from luma_cli.findings.mixers import mixers
+from luma_cli.findings.pretraining import pretraining
+from luma_cli.findings.profiles import of_device
+from luma_cli.findings.split import split
+from luma_cli.speed.measured import Measured, from_measurements
+from luma_cli.store import database as files
+from luma_cli.store.profiles import measurements
+from luma_cli.store.runs import scored_runs
+from luma_cli.to_json import to_json
+
+
+@dataclass(frozen=True, slots=True)
+class _World:
+    """Everything that a claim may rest on. rows: all evidence, own runs as well. device: part of a device's name."""
+
+    dataset: str
+    device: str | None
+    rows: Sequence[Evidence]
+    runs: Sequence[OwnRun] = ()
+    measured: Sequence[Measured] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def published(self) -> list[Evidence]:
+        """Shipped and imported rows."""
+        return [row for row in self.rows if row.provenance != "own run"]
+
+    @property
+    def evidence(self) -> list[Evidence]:
+        """Published rows, and own LUMA runs that may be compared with each other."""
+        own = [run.evidence for run in self.runs if usable(run, self.dataset) and run.head.name == "luma"]
+        return [*self.published, *own]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimVerdicts:
+    """The claims in order. notes: what could not be read."""
+
+    dataset: str
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self, with_rows: bool = False) -> dict[str, Any]:
+        """As `luma findings --json` prints it; the rows behind each claim only when asked for."""
+        found = [
+            {**to_json(each), "rows": to_json(each.rows)} if with_rows else to_json(each) for each in self.findings
+        ]
+        return {"schema": 1, "dataset": self.dataset, "findings": found, "notes": list(self.notes)}
+
+
+def findings(
+    dataset: str = "ade20k",
+    *,
+    claims: Sequence[str] = (),
+    device: str | None = None,
+    database: Path | None = None,
+) -> ClaimVerdicts:
+    """The claims named, or all of them, on one dataset. Raises UsageError for a claim or dataset that is not known.
+
+    database: the store with own runs and profiles, $LUMA_DB or the data folder when None; what cannot be read of it is
+    a note, not an error.
+
+    >>> findings("ade20k", claims=["pretraining"]).findings[0].name  # doctest: +SKIP
+    'pretraining'
+    """
+    if dataset not in DATASET_TITLES:
+        raise UsageError(f"dataset {dataset!r} has no evidence; use {' or '.join(DATASET_TITLES)}")
+    unknown = [name for name in claims if name not in CLAIMS]
+    if unknown:
+        raise UsageError(f"claim {unknown[0]!r} is not known; use {', '.join(CLAIMS)}")
+    world = _stored(dataset, device, database)
+    found = tuple(test(world) for name, test in CLAIMS.items() if not claims or name in claims)
+    return ClaimVerdicts(dataset, found, world.notes)
+
+
+def _stored(dataset: str, device: str | None, database: Path | None) -> _World:
+    """What ships with what the store adds; what ships alone, and why, where the store cannot be read."""
+    try:
+        world = _World(dataset, device, load_evidence(database))
+        connection = files.open_read(database)
+        if connection is not None:
+            with closing(connection):
+                runs, measured = from_scored(scored_runs(connection)), from_measurements(measurements(connection))
+            world = replace(world, runs=runs, measured=measured)
+    except StoreError as error:
+        return _World(dataset, device, load_reference(), notes=(f"your own results were not read: {error}",))
+    if device is None or of_device(world.measured, device)[0]:
+        return world
+    note = f"you profiled nothing on {device}; run `luma profile NAME` there, and `luma db merge` its database here"
+    return replace(world, notes=(note,))
+
+
+def _front(world: _World) -> Finding:
+    from luma_cli.accuracy.model import load_model
+    from luma_cli.speed import shipped
+
+    return front(load_model(world.rows), world.measured, shipped.load(), world.device, world.dataset)
+
+
+def _pretraining(world: _World) -> Finding:
+    from luma_cli.accuracy.fit import load_components
+
+    return pretraining(world.evidence, world.dataset, load_components().effects)
+
+
+def _imagenet(world: _World) -> Finding:
+    from luma_cli.evidence.evidence import top1_percent
+
+    return imagenet_top1(world.evidence, top1_percent(), world.dataset)
+
+
+def _heads(world: _World) -> Finding:
+    from luma_cli.catalogue.costs import load_costs
+
+    return heads(world.runs, load_costs(), world.dataset)
+
+
+# What `--claim` takes, in the order of output.
+CLAIMS: Mapping[str, Callable[[_World], Finding]] = {
+    "front": _front,
+    "pretraining": _pretraining,
+    "imagenet": _imagenet,
+    "split": lambda world: split(world.published, world.runs, world.dataset, num_classes(world.dataset)),
+    "mixers": lambda world: mixers(world.runs, world.measured, world.device, world.dataset),
+    "heads": _heads,
+}
