@@ -30,13 +30,20 @@ class Interval:
     low: float | None = None
     high: float | None = None
 
-    def below(self, limit: float) -> bool:
-        """Whether the whole interval lies below `limit`."""
-        return self.high is not None and self.high < limit
 
-    def above(self, limit: float) -> bool:
-        """Whether the whole interval lies above `limit`."""
-        return self.low is not None and self.low > limit
+def below(interval: Interval | None, limit: float) -> bool:
+    """Whether the whole interval lies below `limit`; false without one."""
+    return interval is not None and interval.high is not None and interval.high < limit
+
+
+def above(interval: Interval | None, limit: float) -> bool:
+    """Whether the whole interval lies above `limit`; false without one."""
+    return interval is not None and interval.low is not None and interval.low > limit
+
+
+def judge(supported: bool, contradicted: bool) -> Verdict:
+    """The verdict; what contradicts weighs more."""
+    return CONTRADICTED if contradicted else SUPPORTED if supported else UNDECIDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +98,8 @@ class Finding:
     name: str
     claim: str
     rule: str
-    verdict: Verdict
-    because: str
+    verdict: Verdict = UNDECIDED
+    because: str = ""
     figures: tuple[Figure, ...] = ()
     settle: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -105,16 +112,7 @@ class Finding:
         """How many pieces of evidence it rests on."""
         return len(self.rows)
 
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What is claimed, and the rule that decides it: the part of a finding that no evidence changes."""
-
-    name: str
-    claim: str
-    rule: str
-
-    def finding(
+    def concluded(
         self,
         verdict: Verdict,
         because: str,
@@ -123,16 +121,10 @@ class Claim:
         settle: Iterable[str],
         notes: Iterable[str],
     ) -> Finding:
-        """The finding. settle: what to run, left out once the claim is decided."""
+        """The same claim with what was found. settle: what to run, left out once the claim is decided."""
         commands = tuple(settle) if verdict == UNDECIDED else ()
-        rule = " ".join(self.rule.split())
-        ordered = tuple(sorted(set(rows)))
+        ordered, rule = tuple(sorted(set(rows))), " ".join(self.rule.split())
         return Finding(self.name, self.claim, rule, verdict, because, tuple(figures), commands, tuple(notes), ordered)
-
-
-def judge(supported: bool, contradicted: bool) -> Verdict:
-    """The verdict; what contradicts weighs more."""
-    return CONTRADICTED if contradicted else SUPPORTED if supported else UNDECIDED
 
 
 def rows_of(evidence: Iterable[Evidence], ids: Collection[str]) -> list[EvidenceRow]:

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from luma_cli.accuracy.fit import load_components
+from luma_cli.accuracy.model import load_model
 from luma_cli.advise.candidates import num_classes
+from luma_cli.catalogue.costs import load_costs
 from luma_cli.errors import StoreError, UsageError
-from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
+from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference, top1_percent
 from luma_cli.evidence.own_runs import OwnRun, from_scored
 from luma_cli.evidence.table import load_evidence
 from luma_cli.findings.finding import Finding, usable
@@ -21,6 +24,7 @@ from luma_cli.findings.mixers import mixers
 from luma_cli.findings.pretraining import pretraining
 from luma_cli.findings.profiles import of_device
 from luma_cli.findings.split import split
+from luma_cli.speed import shipped
 from luma_cli.speed.measured import Measured, from_measurements
 from luma_cli.store import database as files
 from luma_cli.store.profiles import measurements
@@ -109,37 +113,12 @@ def _stored(dataset: str, device: str | None, database: Path | None) -> _World:
     return replace(world, notes=(note,))
 
 
-def _front(world: _World) -> Finding:
-    from luma_cli.accuracy.model import load_model
-    from luma_cli.speed import shipped
-
-    return front(load_model(world.rows), world.measured, shipped.load(), world.device, world.dataset)
-
-
-def _pretraining(world: _World) -> Finding:
-    from luma_cli.accuracy.fit import load_components
-
-    return pretraining(world.evidence, world.dataset, load_components().effects)
-
-
-def _imagenet(world: _World) -> Finding:
-    from luma_cli.evidence.evidence import top1_percent
-
-    return imagenet_top1(world.evidence, top1_percent(), world.dataset)
-
-
-def _heads(world: _World) -> Finding:
-    from luma_cli.catalogue.costs import load_costs
-
-    return heads(world.runs, load_costs(), world.dataset)
-
-
 # What `--claim` takes, in the order of output.
 CLAIMS: Mapping[str, Callable[[_World], Finding]] = {
-    "front": _front,
-    "pretraining": _pretraining,
-    "imagenet": _imagenet,
-    "split": lambda world: split(world.published, world.runs, world.dataset, num_classes(world.dataset)),
-    "mixers": lambda world: mixers(world.runs, world.measured, world.device, world.dataset),
-    "heads": _heads,
+    "front": lambda of: front(load_model(of.rows), of.measured, shipped.load(), of.device, of.dataset),
+    "pretraining": lambda of: pretraining(of.evidence, of.dataset, load_components().effects),
+    "imagenet": lambda of: imagenet_top1(of.evidence, top1_percent(), of.dataset),
+    "split": lambda of: split(of.published, of.runs, of.dataset, num_classes(of.dataset)),
+    "mixers": lambda of: mixers(of.runs, of.measured, of.device, of.dataset),
+    "heads": lambda of: heads(of.runs, load_costs(), of.dataset),
 }

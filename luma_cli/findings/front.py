@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from luma_cli.accuracy.backbones import recognise
 from luma_cli.accuracy.sightings import AccuracyModel
 from luma_cli.accuracy.subjects import subject_of
-from luma_cli.findings.finding import CONTRADICTED, SUPPORTED, Claim, EvidenceRow, Figure, Finding, Interval, judge
+from luma_cli.findings.finding import (
+    CONTRADICTED,
+    SUPPORTED,
+    EvidenceRow,
+    Figure,
+    Finding,
+    Interval,
+    above,
+    below,
+    judge,
+)
 from luma_cli.findings.profiles import (
     WITH_FLASH,
     WITHOUT_FLASH,
@@ -36,7 +46,7 @@ PRETRAINING = "supervised_in21k"
 MARGIN = 0.5
 FEWEST_VITS, FEWEST_OTHERS, FEWEST_RESOLUTIONS, LARGE_PX = 3, 6, 3, 768
 NUM_DRAWS = 400
-CLAIM = Claim(
+CLAIM = Finding(
     "front",
     "Plain ViTs hold the throughput front at every resolution, with and without FlashAttention.",
     f"""
@@ -91,8 +101,8 @@ def front(
     fronts = [each for each in (*own, *_shipped_fronts(shipped, device)) if each.is_enough]
     found = [(each, _held(model, each, dataset)) for each in fronts]
     deciding = [(each, result.loss_points) for each, result in found if each.attention]
-    lost = [each.title for each, loss in deciding if loss.above(MARGIN)]
-    num_held = sum(loss.below(MARGIN) for _, loss in deciding)
+    lost = [each.title for each, loss in deciding if above(loss, MARGIN)]
+    num_held = sum(below(loss, MARGIN) for _, loss in deciding)
     covered = all(_covers(deciding, attention) for attention in (WITH_FLASH, WITHOUT_FLASH))
     verdict = judge(covered and num_held == len(deciding), bool(lost))
     if verdict == CONTRADICTED:
@@ -108,7 +118,7 @@ def front(
             f"held at {num_held} of {len(deciding)} fronts on {name}, lost at none; the rest, or a resolution, is open"
         )
     line = f"luma profile {_TO_PROFILE} --res 224 512 1024{device_option(device)}"
-    return CLAIM.finding(
+    return CLAIM.concluded(
         verdict,
         because,
         [_figure(each, result) for each, result in found],

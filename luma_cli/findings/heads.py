@@ -13,12 +13,13 @@ from luma_cli.errors import BuildError
 from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.findings.finding import (
-    Claim,
     EvidenceRow,
     Figure,
     Finding,
     Interval,
     OwnScore,
+    above,
+    below,
     judge,
     own_rows,
     own_scores,
@@ -28,7 +29,7 @@ from luma_cli.findings.statistics import FEWEST_VALUES, mean_interval
 # Two seeds of one model differ by about 0.3 mIoU; half a point is more than that and less than anyone would pay for.
 MARGIN = 0.5
 CHEAPER_SHARE = 90.0
-CLAIM = Claim(
+CLAIM = Finding(
     "heads",
     "LUMA matches EoMT's accuracy at lower cost.",
     f"""
@@ -56,9 +57,7 @@ def heads(runs: Sequence[OwnRun], costs: Mapping[tuple[str, int], BackboneFacts]
     cheaper = _cheaper_percent(by_size[_PX]) >= CHEAPER_SHARE if _PX in by_size else None
     pairs = _pairs(own_scores(runs, dataset))
     gap = mean_interval([luma.miou_percent - eomt.miou_percent for luma, eomt in pairs])
-    below = gap is not None and gap.below(-MARGIN)
-    above = gap is not None and gap.above(-MARGIN)
-    verdict = judge(cheaper is True and above, cheaper is False or below)
+    verdict = judge(cheaper is True and above(gap, -MARGIN), cheaper is False or below(gap, -MARGIN))
 
     if cheaper is None:
         because = f"no costs at {_PX} px"
@@ -67,7 +66,7 @@ def heads(runs: Sequence[OwnRun], costs: Mapping[tuple[str, int], BackboneFacts]
     if gap is None or gap.low is None:
         because += f"; accuracy: {len(pairs)} backbones of your own with both heads on {title}, needs {FEWEST_VALUES}"
     else:
-        where = "above" if above else "below" if below else "across"
+        where = "above" if above(gap, -MARGIN) else "below" if below(gap, -MARGIN) else "across"
         because += f"; accuracy on {title}: the interval lies {where} -{MARGIN} mIoU"
     counts = f"{len(pairs)} backbones of your own"
     what = f"mIoU of LUMA minus EoMT, {title}"
@@ -79,7 +78,7 @@ def heads(runs: Sequence[OwnRun], costs: Mapping[tuple[str, int], BackboneFacts]
     ]
     # Both heads on as many ViTs as are missing.
     names = ("vit_s.dinov2", "vit_b.dinov2", "vit_b.dinov3", "vit_l.dinov2")[-max(1, FEWEST_VALUES - len(pairs)) :]
-    return CLAIM.finding(
+    return CLAIM.concluded(
         verdict,
         because,
         [*(_cost_figure(size, found) for size, found in by_size.items()), gap_figure],

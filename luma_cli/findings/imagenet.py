@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
-from luma_cli.findings.finding import SUPPORTED, UNDECIDED, Claim, Figure, Finding, counted, judge, rows_of
+from luma_cli.findings.finding import SUPPORTED, UNDECIDED, Figure, Finding, above, below, counted, judge, rows_of
 from luma_cli.findings.scores import TableScore, scores
 from luma_cli.findings.statistics import Sample, outliers, partial_pearson, pearson, spearman
 
@@ -21,7 +21,7 @@ LIMIT = 0.7
 FEWEST_FREEDOM = 8
 FEWEST_PUBLISHERS = 4
 FEWEST_OBJECTIVES = 4
-CLAIM = Claim(
+CLAIM = Finding(
     "imagenet",
     "ImageNet top-1 does not predict mIoU across pretraining objectives, and only partly across architectures.",
     f"""
@@ -47,7 +47,7 @@ def imagenet_top1(evidence: Sequence[Evidence], top1: Mapping[str, float], datas
 
     missing = _missing(of_objectives)
     r = pearson(across_objectives)
-    verdict = UNDECIDED if r is None or missing else judge(r.below(LIMIT), r.above(LIMIT))
+    verdict = judge(not missing and below(r, LIMIT), not missing and above(r, LIMIT))
     if missing:
         because = (
             f"only {missing} on {title} have an exact top-1: self-supervised weights have none before they are "
@@ -74,7 +74,7 @@ def imagenet_top1(evidence: Sequence[Evidence], top1: Mapping[str, float], datas
     used = [score for group in (*of_objectives.values(), *of_architectures.values()) for score in group]
     ids = {each for score in used for each in score.ids}
     notes = _notes(across_architectures, dataset)
-    return CLAIM.finding(verdict, because, figures, rows_of(rows, ids), _settle(dataset), notes)
+    return CLAIM.concluded(verdict, because, figures, rows_of(rows, ids), _settle(dataset), notes)
 
 
 def _grouped(

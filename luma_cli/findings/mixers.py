@@ -23,10 +23,11 @@ from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.findings.finding import (
     UNDECIDED,
-    Claim,
     EvidenceRow,
     Figure,
     Finding,
+    above,
+    below,
     counted,
     judge,
     own_rows,
@@ -44,21 +45,12 @@ from luma_cli.findings.profiles import (
 from luma_cli.findings.statistics import FEWEST_VALUES, mean_interval, ratio_interval
 from luma_cli.speed.measured import Measured
 
-KINDS = (
-    "hydra",
-    "linear",
-    "performer",
-    "linformer",
-    "synthesizer",
-    "synthesizer_fr",
-    "nystrom",
-    "fnet",
-    "gfnet",
-    "afno",
+KINDS = tuple(
+    ["hydra", "linear", "performer", "linformer", "synthesizer", "synthesizer_fr", "nystrom", "fnet", "gfnet", "afno"]
 )
 SMALLEST_PX = 512
 MARGIN = 0.5
-CLAIM = Claim(
+CLAIM = Finding(
     "mixers",
     "Efficient token mixers are competitive on memory only, not on throughput or accuracy.",
     f"""
@@ -73,18 +65,7 @@ _OWN = re.compile(rf"({'|'.join(KINDS)})_vit_(tiny|small|base|large)_patch16_\d+
 _PLAIN = re.compile(r"vit_(tiny|small|base|large)_patch16_\d+")
 WTF_SOURCE = "WTF benchmark, arXiv 2308.09372, A100"
 # What replaces attention in a ViT; pruning and merging of tokens, pyramids and mixtures of experts are other ideas.
-_WTF_MIXERS = (
-    "fnet_",
-    "gfnet_",
-    "linformer_",
-    "mixer_",
-    "nystrom",
-    "polysa_",
-    "routing_",
-    "sinkhorn_",
-    "synthesizer_",
-    "xcit_",
-)
+_WTF_MIXER = re.compile(r"(fnet|gfnet|linformer|mixer|polysa|routing|sinkhorn|synthesizer|xcit)(?=_)|nystrom")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +86,10 @@ def mixers(runs: Sequence[OwnRun], measured: Sequence[Measured], device: str | N
     speed, memory = ratio_interval(_by_kind(fused, _throughput)), ratio_interval(_by_kind(fused, _memory))
     gaps, gap_ids = _miou_gaps(runs, dataset)
     gap = mean_interval(gaps)
-    verdict = UNDECIDED
-    if speed is not None and memory is not None and gap is not None:
-        supported = memory.below(1) and speed.below(1) and gap.below(MARGIN)
-        verdict = judge(supported, memory.above(1) or (speed.above(1) and gap.above(-MARGIN)))
-    elif memory is not None:
-        verdict = judge(False, memory.above(1))
+    verdict = judge(
+        below(memory, 1) and below(speed, 1) and below(gap, MARGIN),
+        above(memory, 1) or (memory is not None and above(speed, 1) and above(gap, -MARGIN)),
+    )
 
     kinds = len({match.kind for match in fused})
     if verdict != UNDECIDED:
@@ -129,7 +108,7 @@ def mixers(runs: Sequence[OwnRun], measured: Sequence[Measured], device: str | N
     classifiers = load_classifiers()
     profiles = (profile_row(row) for match in matches for row in (match.mixer, match.plain))
     has_profiles = all(ratio is not None and ratio.low is not None for ratio in (speed, memory))
-    return CLAIM.finding(
+    return CLAIM.concluded(
         verdict,
         because,
         [*_figures(matches, name), gap_figure, *_classifier_figures(classifiers)],
@@ -230,7 +209,8 @@ class WtfClassifier:
     @property
     def kind(self) -> str:
         """The mixer without its options, so that two variants of one idea are one; empty for what is none."""
-        return next((prefix.rstrip("_") for prefix in _WTF_MIXERS if self.model.startswith(prefix)), "")
+        found = _WTF_MIXER.match(self.model)
+        return found[0] if found else ""
 
     @property
     def is_plain(self) -> bool:

@@ -16,7 +16,18 @@ from math import hypot
 import numpy as np
 
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
-from luma_cli.findings.finding import UNDECIDED, Claim, Figure, Finding, Interval, counted, judge, rows_of
+from luma_cli.findings.finding import (
+    SUPPORTED,
+    UNDECIDED,
+    Figure,
+    Finding,
+    Interval,
+    above,
+    below,
+    counted,
+    judge,
+    rows_of,
+)
 from luma_cli.findings.scores import TableScore, scores
 from luma_cli.findings.statistics import Numbers, cluster_interval
 
@@ -24,7 +35,7 @@ FEWEST_PAIRS = 8
 FEWEST_PUBLISHERS = 4
 # Parameters of two backbones of similar size differ by at most this factor: ViT-S 22 M is compared with Swin-T 28 M.
 SIZE_TOLERANCE = 1.3
-CLAIM = Claim(
+CLAIM = Finding(
     "pretraining",
     "The pretraining objective moves mIoU more than the architecture does.",
     f"""
@@ -54,18 +65,16 @@ def pretraining(evidence: Sequence[Evidence], dataset: str, effects: Mapping[str
         ratio = gap_ratio(*pairs)
         figures = [*_figures(*pairs, ratio, missing, f"{regime}, {title}", regime == "fine-tuned"), *figures]
         used |= {each for pair in (*pairs[0], *pairs[1]) for score in (pair.first, pair.second) for each in score.ids}
-    verdict = UNDECIDED
-    if ratio is not None and not missing:
-        verdict = judge(ratio.above(1), ratio.below(1))
+    verdict = judge(not missing and above(ratio, 1), not missing and below(ratio, 1))
     if missing:
         because = f"only {missing} on {title}, fine-tuned; needs {FEWEST_PAIRS} from {FEWEST_PUBLISHERS} of each kind"
     elif verdict == UNDECIDED:
         because = "the interval of the ratio includes 1"
     else:
-        more = "more" if verdict == "supported" else "less"
+        more = "more" if verdict == SUPPORTED else "less"
         because = f"on {title}, fine-tuned, two objectives differ {more} than two architectures"
     backbones = ("vit_b.dinov3", "vit_b.mae", "vit_b.in21k", "convnext_b.dinov3", "swin_b.in22k")
-    return CLAIM.finding(
+    return CLAIM.concluded(
         verdict,
         because,
         figures,

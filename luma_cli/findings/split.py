@@ -7,27 +7,12 @@ from collections.abc import Sequence
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
 from luma_cli.evidence.own_runs import OwnRun
-from luma_cli.findings.finding import (
-    SUPPORTED,
-    UNDECIDED,
-    Claim,
-    Figure,
-    Finding,
-    Interval,
-    counted,
-    judge,
-    own_rows,
-    rows_of,
-)
+from luma_cli.findings.finding import SUPPORTED, UNDECIDED, Figure, Finding, Interval, counted, judge, own_rows, rows_of
 from luma_cli.scaling.answer import Scaling, scaling
 from luma_cli.scaling.bootstrap import WIDEST
 from luma_cli.scaling.law import PAPER
 
-if TYPE_CHECKING:
-    from luma_cli.evidence.own_runs import OwnRun
-
-
-CLAIM = Claim(
+CLAIM = Finding(
     "split",
     f"Of more compute most belongs in parameters: N* grows as C^{PAPER.size}, image tokens T* as C^{PAPER.tokens}.",
     f"""
@@ -69,7 +54,7 @@ def split(evidence: Sequence[Evidence], runs: Sequence[OwnRun], dataset: str, nu
         because = f"the intervals {'hold' if verdict == SUPPORTED else 'do not both hold'} the paper's exponents"
     ids = {point.id for point in points} if answer.fit else set()
     missing = answer.designs[0].missing if answer.designs else ()
-    return CLAIM.finding(
+    return CLAIM.concluded(
         verdict,
         because,
         figures,

@@ -118,7 +118,6 @@ def scaling(
     family: str = "",
     pretraining: str = "",
     own_only: bool = False,
-    seed: int = 0,
 ) -> Scaling:
     """What the results say about spending compute, near the model `start` (`vit_b.dinov3@512`).
 
@@ -141,7 +140,7 @@ def scaling(
     fitted = exponents = None
     if not refusal:
         fitted = fit(chosen.points, None if chosen.num_own == len(chosen.points) else HUBER_PUBLISHED)
-        exponents = bootstrap(fitted, at.elasticity, seed=seed)
+        exponents = bootstrap(fitted, at.elasticity)
     told = exponents if exponents is not None and exponents.identified else None
     return Scaling(
         dataset=dataset,
