@@ -56,17 +56,22 @@ def plot_scaling(answer: Scaling, path: Path) -> None:
 
 
 def _panel(axes: Axes, points: Sequence[Point], law: Law | None, by: str, told: bool) -> None:
-    """Points in groups of the other quantity, with the law's curve through each group where it is told."""
-    groups = _groups([getattr(point, by) for point in points])
-    for index, low in enumerate(groups):
-        members = [point for point in points if _group(getattr(point, by), groups) == low]
+    """Points in groups of the other quantity, with the law's curve through each group where it is told.
+
+    At most seven groups: neighbours within 15% are one, further ones are joined evenly.
+    """
+    sizes = distinct([getattr(point, by) for point in points])
+    groups = sizes[:: -(-len(sizes) // _MOST_SERIES) or 1]
+    for index, (low, high) in enumerate(zip(groups, [*groups[1:], float("inf")], strict=True)):
+        members = [point for point in points if low <= getattr(point, by) < high]
         colour, marker = COLOURS[index], MARKERS[index]
         aside = 1.0 if told or by == "tokens" else 1.0 + _ASIDE * (index - (len(groups) - 1) / 2)
-        xs = [aside * _x(point, by) for point in members]
-        ys = [_error(point, law) for point in members]
+        # Errors are moved onto the reference level where a law says how far the levels are apart.
+        errors = [point.error / law.levels[point.level] if law is not None else point.error for point in members]
         axes.plot(
-            xs, ys, marker, color=colour, markersize=3.2, markeredgewidth=0.5, fillstyle="full" if law else "none",
-            alpha=0.75, label=_label(members, by), linestyle="none",
+            [aside * _x(point, by) for point in members], errors, marker, color=colour, markersize=3.2,
+            markeredgewidth=0.5, fillstyle="full" if law else "none", alpha=0.75, label=_label(members, by),
+            linestyle="none",
         )  # fmt: skip
         if law is not None and told:
             _curve(axes, members, law, by, colour)
@@ -75,33 +80,17 @@ def _panel(axes: Axes, points: Sequence[Point], law: Law | None, by: str, told: 
     _dress(axes, by, law)
 
 
-def _groups(values: Sequence[float]) -> list[float]:
-    """Least values of at most seven groups; neighbours within 15% are one, further ones are joined evenly."""
-    found = distinct(values)
-    step = -(-len(found) // _MOST_SERIES)
-    return found[::step] if found else []
-
-
-def _group(value: float, groups: Sequence[float]) -> float:
-    return max(low for low in groups if low <= value)
-
-
 def _x(point: Point, by: str) -> float:
     return point.params / 1e6 if by == "tokens" else float(point.side)
 
 
-def _error(point: Point, law: Law | None) -> float:
-    """The error, on the reference level where a law says how far the levels are apart."""
-    return point.error / law.levels[point.level] if law is not None else point.error
-
-
 def _label(members: Sequence[Point], by: str) -> str:
-    values = [point.side if by == "tokens" else point.params / 1e6 for point in members]
-    unit = "px" if by == "tokens" else "M"
-    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    """The range of the other quantity in a group, `512 px` or `22 to 25 M`."""
     if by == "tokens":
-        low, high = f"{min(values):.0f}", f"{max(values):.0f}"
-    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+        unit, ends = "px", [str(find(point.side for point in members)) for find in (min, max)]
+    else:
+        unit, ends = "M", [f"{find(point.params for point in members) / 1e6:.3g}" for find in (min, max)]
+    return f"{' to '.join(dict.fromkeys(ends))} {unit}"
 
 
 def _curve(axes: Axes, members: Sequence[Point], law: Law, by: str, colour: str) -> None:
