@@ -58,18 +58,12 @@ def imagenet_top1(evidence: Sequence[Evidence], top1: Mapping[str, float], datas
     else:
         because = f"across objectives on {title}, top-1 explains {'less' if verdict == SUPPORTED else 'more'} than half"
     known = sum(sample.held is not None for sample in across_architectures)
-    held_fixed = Figure(
-        f"Pearson r across architectures, parameters held fixed, {title}",
-        partial_pearson(across_architectures),
-        "r",
-        f"{known} figures of known size",
-        "no sizes are known",
-        decides=False,
-    )
+    held_fixed = partial_pearson(across_architectures)
+    what, counts = f"Pearson r across architectures, parameters held fixed, {title}", f"{known} figures of known size"
     figures = [
         *_figures(across_objectives, f"across objectives, {title}", missing, decides=True),
         *_figures(across_architectures, f"across architectures, {title}", "", decides=False),
-        held_fixed,
+        Figure(what, held_fixed, "r", counts, "no sizes are known", decides=False),
     ]
     used = [score for group in (*of_objectives.values(), *of_architectures.values()) for score in group]
     ids = {each for score in used for each in score.ids}

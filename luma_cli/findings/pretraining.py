@@ -8,7 +8,7 @@ use the accuracy model, whose variance components answer the same question anoth
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import hypot
@@ -56,15 +56,13 @@ def pretraining(evidence: Sequence[Evidence], dataset: str, effects: Mapping[str
     """The claim on the rows of one dataset. effects: the accuracy model's components, cited beside."""
     rows = [row for row in evidence if row.dataset == dataset]
     title = DATASET_TITLES.get(dataset, dataset)
-    figures: list[Figure] = []
-    used: set[str] = set()
-    for regime in ("frozen", "fine-tuned"):
+    by_regime = {}
+    for regime in ("fine-tuned", "frozen"):
         found = scores(row for row in rows if row.regime == regime)
-        pairs = objective_pairs(found), architecture_pairs(found)
-        missing = _missing(*pairs)
-        ratio = gap_ratio(*pairs)
-        figures = [*_figures(*pairs, ratio, missing, f"{regime}, {title}", regime == "fine-tuned"), *figures]
-        used |= {each for pair in (*pairs[0], *pairs[1]) for score in (pair.first, pair.second) for each in score.ids}
+        by_regime[regime] = {"objectives": objective_pairs(found), "architectures": architecture_pairs(found)}
+    deciding = by_regime["fine-tuned"]
+    missing = _missing(deciding)
+    ratio = gap_ratio(*deciding.values())
     verdict = judge(not missing and above(ratio, 1), not missing and below(ratio, 1))
     if missing:
         because = f"only {missing} on {title}, fine-tuned; needs {FEWEST_PAIRS} from {FEWEST_PUBLISHERS} of each kind"
@@ -73,12 +71,13 @@ def pretraining(evidence: Sequence[Evidence], dataset: str, effects: Mapping[str
     else:
         more = "more" if verdict == SUPPORTED else "less"
         because = f"on {title}, fine-tuned, two objectives differ {more} than two architectures"
+    used = [pair for kinds in by_regime.values() for pairs in kinds.values() for pair in pairs]
     backbones = ("vit_b.dinov3", "vit_b.mae", "vit_b.in21k", "convnext_b.dinov3", "swin_b.in22k")
     return CLAIM.concluded(
         verdict,
         because,
-        figures,
-        rows_of(rows, used),
+        [figure for regime, kinds in by_regime.items() for figure in _figures(kinds, regime, title)],
+        rows_of(rows, {each for pair in used for each in (*pair.first.ids, *pair.second.ids)}),
         settle=(f"luma train {backbone} --data {dataset}" for backbone in backbones),
         notes=(
             "published checkpoints of two objectives mostly saw different data too: a gap is of both together",
@@ -87,6 +86,31 @@ def pretraining(evidence: Sequence[Evidence], dataset: str, effects: Mapping[str
             *_beside(effects or {}),
         ),
     )
+
+
+def _missing(kinds: Mapping[str, Sequence[MatchedPair]]) -> str:
+    """What is too little to decide; empty when there is enough."""
+    return " and ".join(
+        f"{counted(len(pairs), 'pair')} of {kind} from {counted(_publishers(pairs), 'source')}"
+        for kind, pairs in kinds.items()
+        if len(pairs) < FEWEST_PAIRS or _publishers(pairs) < FEWEST_PUBLISHERS
+    )
+
+
+def _publishers(pairs: Iterable[MatchedPair]) -> int:
+    return len({pair.first.publisher for pair in pairs})
+
+
+def _figures(kinds: Mapping[str, Sequence[MatchedPair]], regime: str, title: str) -> Iterator[Figure]:
+    """The gap of each kind and the ratio of the two."""
+    for kind, pairs in kinds.items():
+        counts = f"{counted(len(pairs), 'pair')}, {counted(_publishers(pairs), 'source')}"
+        what, why_not = f"gap between two {kind}, {regime}, {title}", "" if pairs else "no such pair"
+        yield Figure(what, typical_gap(pairs), "points", counts, why_not, decides=False, digits=1)
+    ratio = gap_ratio(*kinds.values())
+    counts = counted(_publishers(pair for pairs in kinds.values() for pair in pairs), "source")
+    why_not = _missing(kinds) if ratio is None else ""
+    yield Figure(f"ratio of the two, {regime}, {title}", ratio, "x", counts, why_not, decides=regime == "fine-tuned")
 
 
 def _beside(effects: Mapping[str, float]) -> list[str]:
@@ -172,35 +196,3 @@ def _mean_square(pairs: Sequence[MatchedPair], weights: Numbers) -> Numbers:
     share, square = np.array([pair.share for pair in pairs]), np.array([pair.square for pair in pairs])
     found: Numbers = weights @ (share * square) / (weights @ share)
     return found
-
-
-def _publishers(pairs: Iterable[MatchedPair]) -> int:
-    return len({pair.first.publisher for pair in pairs})
-
-
-def _missing(objectives: Sequence[MatchedPair], architectures: Sequence[MatchedPair]) -> str:
-    """What is too little to decide; empty when there is enough."""
-    return " and ".join(
-        f"{counted(len(pairs), 'pair')} of {kind} from {counted(_publishers(pairs), 'source')}"
-        for pairs, kind in ((objectives, "objectives"), (architectures, "architectures"))
-        if len(pairs) < FEWEST_PAIRS or _publishers(pairs) < FEWEST_PUBLISHERS
-    )
-
-
-def _figures(
-    objectives: Sequence[MatchedPair],
-    architectures: Sequence[MatchedPair],
-    ratio: Interval | None,
-    missing: str,
-    where: str,
-    decides: bool,
-) -> list[Figure]:
-    figures = []
-    for pairs, kind in ((objectives, "objectives"), (architectures, "architectures")):
-        counts = f"{counted(len(pairs), 'pair')}, {counted(_publishers(pairs), 'source')}"
-        why_not = "" if pairs else "no such pair"
-        what = f"gap between two {kind}, {where}"
-        figures.append(Figure(what, typical_gap(pairs), "points", counts, why_not, decides=False, digits=1))
-    counts = counted(_publishers([*objectives, *architectures]), "source")
-    why_not = missing if ratio is None else ""
-    return [*figures, Figure(f"ratio of the two, {where}", ratio, "x", counts, why_not, decides)]

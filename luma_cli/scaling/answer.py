@@ -37,6 +37,7 @@ from luma_cli.to_json import to_json
 # Published results scatter for reasons that size and tokens do not explain; beyond 2% of the error (1 mIoU point at 50)
 # one of them pulls no harder.
 HUBER_PUBLISHED = 0.02
+_FORMULA = "error = E + A (N/N0)^-a + B (T/T0)^-b, error = 100 - mIoU in percent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Scaling:
             "sizes_compared": self.sizes,
             "token_counts_compared": self.token_counts,
             "refusal": self.refusal or None,
-            "law": self.fit.law if self.fit else None,
+            "law": {"formula": _FORMULA, **to_json(self.fit.law)} if self.fit else None,
             "exponents": self.exponents,
             "at": self.at,
             "along": self.along,

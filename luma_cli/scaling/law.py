@@ -158,13 +158,6 @@ class Law:
     noise_percent: float = field(default=0.0, metadata={"json": "noise_percent_of_error"})
     noise_miou: float = 0.0
 
-    JSON_ALSO: ClassVar = ("formula",)
-
-    @property
-    def formula(self) -> str:
-        """What the constants are relative to."""
-        return "error = E + A (N/N0)^-a + B (T/T0)^-b, error = 100 - mIoU in percent"
-
     def error(self, params: float, tokens: float, level: str = "") -> float:
         """100 - mIoU in percent of `params` and `tokens`, on the reference level or the named one."""
         by_size = self.by_size * (params / self.params_mean) ** -self.a
