@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import exp, log
-from pathlib import Path
 from statistics import fmean
 
 from luma_cli import files
@@ -218,12 +217,9 @@ class WtfClassifier:
         return self.model.startswith("ViT-")
 
 
-def load_classifiers(path: Path | None = None) -> list[WtfClassifier]:
-    """The shipped table or the one at `path`, repetitions averaged, in order of name and size.
-
-    Raises BadCard when a row does not parse.
-    """
-    path = path or files.root() / "profiles" / "reference" / "wtf_classifiers.csv"
+def load_classifiers() -> list[WtfClassifier]:
+    """The shipped table, repetitions averaged, in order of name and size. Raises BadCard when a row does not parse."""
+    path = files.root() / "profiles" / "reference" / "wtf_classifiers.csv"
     groups: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     for number, row in enumerate(files.read_csv(path), start=2):
         try:

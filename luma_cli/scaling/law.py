@@ -219,9 +219,8 @@ class Problem:
         powers = np.exp(-exponents * logs)
         amounts = values[:, 3:, None] * powers
         fitted = values[:, 2, None] + amounts.sum(1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slopes = np.concatenate([-exponents * logs * amounts, np.ones_like(fitted)[:, None], powers], axis=1)
-            return np.log(fitted), slopes / fitted[:, None]
+        slopes = np.concatenate([-exponents * logs * amounts, np.ones_like(fitted)[:, None], powers], axis=1)
+        return np.log(fitted), slopes / fitted[:, None]
 
     def descend(
         self, values: Array, log_errors: Array, steps: int = _STEPS, exponents: bool = True
@@ -236,12 +235,14 @@ class Problem:
         least, damping, moving = self.loss(residuals), np.full(len(values), 1e-3), np.arange(len(values))
         for _ in range(steps):
             weights = self.weights(residuals[moving])
-            step = self._step(values[moving], residuals[moving], slopes[moving], weights, damping[moving])
-            step[:, :2] = np.clip(step[:, :2], -1.0, 1.0) if exponents else 0.0
+            step = self._step(values[moving], residuals[moving], slopes[moving], weights, damping[moving], exponents)
+            # Far from the minimum the linearisation holds for a factor of e in an exponent at most.
+            step[:, :2] = np.clip(step[:, :2], -1.0, 1.0)
             tried = np.clip(values[moving] + step, _LOW, _HIGH)
-            tried_fitted, tried_slopes = self.log_fitted(tried)
-            tried_residuals = self.without_levels(log_errors[moving] - tried_fitted, weights)
-            loss = self.loss(tried_residuals)
+            with np.errstate(divide="ignore", invalid="ignore"):  # E, A and B all zero: an infinite loss, not taken
+                tried_fitted, tried_slopes = self.log_fitted(tried)
+                tried_residuals = self.without_levels(log_errors[moving] - tried_fitted, weights)
+                loss = self.loss(tried_residuals)
             better = loss < least[moving]
             still = better & (least[moving] - loss <= 1e-10 * least[moving])
             taken = moving[better]
@@ -253,15 +254,19 @@ class Problem:
                 break
         return values, residuals
 
-    def _step(self, values: Array, residuals: Array, slopes: Array, weights: Array, damping: Array) -> Array:
+    def _step(
+        self, values: Array, residuals: Array, slopes: Array, weights: Array, damping: Array, exponents: bool
+    ) -> Array:
         """The damped Gauss-Newton step [K, 5]; a parameter that presses against its bound stays there."""
         slopes = self.without_levels(slopes, weights[:, None])
         weighted = slopes * weights[:, None]
         downhill = (weighted @ residuals[..., None])[..., 0]
         held = ((values <= _LOW) & (downhill <= 0)) | ((values >= _HIGH) & (downhill >= 0))
+        held[:, :2] |= not exponents
         normal = weighted @ slopes.swapaxes(-1, -2)
         normal[held[:, None, :] | held[:, :, None]] = 0.0
         diagonal = np.einsum("kii->ki", normal)
+        # The small terms keep the matrix regular where a term of the law has vanished.
         ridge = damping[:, None] * diagonal + 1e-14 * diagonal.max(-1, keepdims=True) + held + 1e-300
         matrix = normal + ridge[..., None] * np.eye(_NUM_VALUES)
         step: Array = np.linalg.solve(matrix, np.where(held, 0.0, downhill)[..., None])[..., 0]
