@@ -63,6 +63,7 @@ def scaling(
     from luma_cli.advise.more_compute import spend
     from luma_cli.report.scaling import print_scaling
     from luma_cli.scaling.series import check_factor
+    from luma_cli.to_json import to_json
 
     if more is not None:
         check_factor(more)
@@ -79,7 +80,7 @@ def scaling(
     )
     spending = None if more is None else spend(answer, more, head=head.value, database=database)
     if as_json:
-        values = {**answer.to_json(), "more": spending.to_json(dataset) if spending else None}
+        values = {**to_json(answer), "more": to_json(spending)}
         typer.echo(json.dumps(values, indent=1, allow_nan=False))
     else:
         print_scaling(answer, spending, num_runs, convention.value)
@@ -100,7 +101,7 @@ def findings(
     Each has a verdict (supported, contradicted, not enough evidence) by a rule fixed beforehand, its numbers with 90%
     intervals, the rows behind them, and the commands that would settle it.
     """
-    from luma_cli.findings.api import findings as answer
+    from luma_cli.findings.findings import findings as answer
     from luma_cli.report.findings import print_findings
 
     found = answer(dataset.value, claims=claim or (), device=device, database=database)
