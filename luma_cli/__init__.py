@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from luma_cli.version import __version__
 
 if TYPE_CHECKING:
-    from luma_cli.advise.api import recommend as recommend
+    from luma_cli.advise.recommend import recommend as recommend
     from luma_cli.head.segmenter import build as build
     from luma_cli.measure.api import profile as profile
     from luma_cli.measure.cost import cost as cost
@@ -30,7 +30,7 @@ _HOMES = {
     "build": "luma_cli.head.segmenter",
     "cost": "luma_cli.measure.cost",
     "profile": "luma_cli.measure.api",
-    "recommend": "luma_cli.advise.api",
+    "recommend": "luma_cli.advise.recommend",
 }
 
 

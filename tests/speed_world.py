@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luma_cli.speed.quantity import Workload
-from luma_cli.speed.shipped import Classifier, Setting, Table
+from luma_cli.speed.reference import Classifier, Setting, Table
 
 SETTINGS = (
     Setting("GPU A", "amp", "nchw", "eager", "2.4"),

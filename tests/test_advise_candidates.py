@@ -11,16 +11,15 @@ from advise_world import candidate, conditions, measured
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luma_cli.advise import budgets as held
-from luma_cli.advise.budgets import Priced
+from luma_cli.advise import question as held
 from luma_cli.advise.candidates import build, with_measured
+from luma_cli.advise.question import Priced
 from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.head_cost import head_macs, head_params
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, UsageError
-from luma_cli.speed.measured import Measured, from_measurements
-from luma_cli.speed.quantity import Quantity
+from luma_cli.speed.quantity import Measured, Quantity, from_measurements
 from luma_cli.store import database
 from luma_cli.store.profiles import measurements, save
 from luma_cli.store.records import Configuration, Environment, Metric, Profile

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luma_cli.advise.front import on_front
+from luma_cli.advise.fronts import on_front
 
 # Few distinct values, so that ties and duplicates are common.
 VALUES = st.sampled_from([1.0, 2.0, 3.0, 4.0, math.nan])

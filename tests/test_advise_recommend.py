@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luma_cli.accuracy.subjects import Subject
-from luma_cli.advise import budgets as held
+from luma_cli.advise import question as held
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.pricing import Speed, price
+from luma_cli.advise.costs import Speed, price
 from luma_cli.advise.question import Question, check_names
-from luma_cli.advise.recommend import recommend
+from luma_cli.advise.recommend import recommendation
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.units import parse_budget
@@ -54,7 +54,7 @@ def ask(
     parsed = held.tightest(parse_budget(each, convention) for each in budgets)
     question = Question(**{"dataset": "ade20k", "budgets": parsed, **asked})
     pool = price(question.eligible(candidates), question.kinds, speed, question.head, 150)
-    return recommend(
+    return recommendation(
         question, pool, model, evidence=evidence, speed=speed, top=top, with_reasons=with_reasons, chooser=chooser
     )
 

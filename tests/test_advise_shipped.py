@@ -14,15 +14,15 @@ from luma_cli.accuracy.model import load_model
 from luma_cli.accuracy.sightings import AccuracyModel
 from luma_cli.advise import candidates as shipped
 from luma_cli.advise.answer import Recommendation
-from luma_cli.advise.api import recommend
 from luma_cli.advise.candidates import RESOLUTIONS
-from luma_cli.advise.front_answer import front_of
-from luma_cli.advise.next_answer import next_runs
-from luma_cli.advise.pricing import workload
+from luma_cli.advise.costs import workload
+from luma_cli.advise.front import front_of
+from luma_cli.advise.next import next_runs
 from luma_cli.advise.question import Question
+from luma_cli.advise.recommend import recommend
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.errors import BadResolution, NoAnswer, NothingMeasured, UsageError
-from luma_cli.speed.memory import activations_of
+from luma_cli.speed.model import activations_of
 from luma_cli.speed.times import workload_of
 
 pytestmark = pytest.mark.skipif(not load_costs(), reason="the cost table has not been generated yet")
@@ -125,7 +125,7 @@ def test_no_evidence_at_all_recommends_nothing_and_proposes_a_run() -> None:
 @pytest.mark.usefixtures("fitted")
 def test_cold_without_torch_or_scipy() -> None:
     code = (
-        "import sys, time; from luma_cli.advise.api import recommend; recommend(['200gflops']); "
+        "import sys, time; from luma_cli.advise.recommend import recommend; recommend(['200gflops']); "
         "print(time.process_time(), [name for name in ('torch', 'timm', 'pandas', 'scipy') if name in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

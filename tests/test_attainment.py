@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from luma_cli.advise.attainment import LEVELS, attainment
-from luma_cli.advise.drawn_front import Floats
+from luma_cli.advise.fronts import LEVELS, Floats, attainment
 
 WORLDS = st.tuples(st.integers(1, 8), st.integers(1, 6)).flatmap(
     lambda shape: st.tuples(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from advise_world import candidate
 
-from luma_cli.advise.axis import axis_kind, draw_places, is_certain, place
-from luma_cli.advise.budgets import Priced
+from luma_cli.advise.fronts import axis_kind, draw_places, is_certain, place
+from luma_cli.advise.question import Priced
 from luma_cli.errors import UsageError
 from luma_cli.speed.quantity import Quantity
 from luma_cli.units import BudgetKind

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from luma_cli.advise.believer import Believer
-from luma_cli.advise.drawn_front import Floats
-from luma_cli.advise.information import value_of_information
+from luma_cli.advise.fronts import Floats
+from luma_cli.advise.gain import Believer, value_of_information
 
 
 def drawn(num_candidates: int = 6, shared: float = 1.0) -> Floats:

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from luma_cli.advise.chances import best_chance, chances, chances_at
-from luma_cli.advise.drawn_front import Floats
+from luma_cli.advise.fronts import Floats, best_chance, chances, chances_at
 
 MIOUS = st.sampled_from([48.0, 49.0, 50.0, 51.0])
 DRAWS = st.tuples(st.integers(1, 6), st.integers(1, 8)).flatmap(lambda shape: arrays(np.float64, shape, elements=MIOUS))

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_advise_front import by_definition
 
-from luma_cli.advise.drawn_front import on_drawn_front, on_drawn_front_at, reached
-from luma_cli.advise.front import on_front
+from luma_cli.advise.fronts import on_drawn_front, on_drawn_front_at, on_front, reached
 
 # Few distinct values, so that ties and duplicates are common.
 VALUES = st.sampled_from([1.0, 2.0, 3.0, 4.0, math.nan])

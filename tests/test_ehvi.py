@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luma_cli.advise.ehvi import expected_hypervolume_improvement, expected_improvement, steps
-from luma_cli.advise.hypervolume import hypervolumes
+from luma_cli.advise.fronts import hypervolumes
+from luma_cli.advise.gain import expected_hypervolume_improvement, expected_improvement, steps
 
 REFERENCE = 2.0**10
 POINTS = st.lists(st.tuples(st.integers(0, 11), st.floats(35, 55)), max_size=6)

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from luma_cli.accuracy.model import LearnedModel, load_model
-from luma_cli.advise.budgets import Priced
+from luma_cli.advise.candidates import subject
+from luma_cli.advise.costs import Speed
 from luma_cli.advise.estimate import Asked, Estimate, estimates
-from luma_cli.advise.pricing import Speed
-from luma_cli.advise.question import Question
+from luma_cli.advise.question import Priced, Question
 from luma_cli.advise.setting import load
-from luma_cli.advise.subjects import subject
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.heads import HeadName
 from luma_cli.speed.model import SpeedModel

@@ -24,8 +24,8 @@ from luma_cli.findings.mixers import KINDS, WtfClassifier, at_equal_top1, load_c
 from luma_cli.findings.pretraining import pretraining
 from luma_cli.findings.split import split
 from luma_cli.scaling.law import Law
-from luma_cli.speed.measured import Measured
-from luma_cli.speed.shipped import Table
+from luma_cli.speed.quantity import Measured
+from luma_cli.speed.reference import Table
 
 if TYPE_CHECKING:
     from luma_cli.accuracy.sightings import Draws

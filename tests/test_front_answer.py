@@ -11,8 +11,8 @@ from advise_world import TableModel, conditions, measured, own_run
 from luma_cli.advise import candidates as shipped
 from luma_cli.advise import setting
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.front_answer import front_of
-from luma_cli.advise.next_answer import next_runs
+from luma_cli.advise.front import front_of
+from luma_cli.advise.next import next_runs
 from luma_cli.advise.question import Question
 from luma_cli.cli.app import run
 from luma_cli.errors import NoAnswer, UsageError
@@ -63,7 +63,7 @@ def test_a_front_over_time_mixes_no_compile_modes_and_says_which(monkeypatch: py
         measured(vit("vit_b.dinov3").timm_name, 90.0),
         measured(vit("vit_l.dinov3").timm_name, 5.0, conditions=compiled),
     ]
-    monkeypatch.setattr("luma_cli.advise.device.measured_rows", lambda database, device: rows)
+    monkeypatch.setattr("luma_cli.advise.costs.measured_rows", lambda database, device: rows)
     found = front_of(QUESTION, "latency", fit=fit)
     costs = {row.candidate.name: row.priced.costs["ms"] for row in found.rows}
     assert (costs["vit_s.dinov3"].value, costs["vit_s.dinov3"].origin) == (30.0, "measured")
@@ -93,7 +93,7 @@ def test_commands_print_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         asked.append((question, axis, only_own))
         return front_of(QUESTION, fit=fit)
 
-    monkeypatch.setattr("luma_cli.advise.front_answer.front_of", answered)
+    monkeypatch.setattr("luma_cli.advise.front.front_of", answered)
     words = ["front", "--x", "throughput", "--res", "512", "640", "--license", "mit", "--own-only", "--json"]
     assert run(words) == 0
     ((question, axis, only_own),) = asked
@@ -111,7 +111,7 @@ def test_next_as_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         assert (hours, top, question.budgets[0].limit) == (24.0, 2, 100e9)
         return next_runs(QUESTION, top=2, fit=fit)
 
-    monkeypatch.setattr("luma_cli.advise.next_answer.next_runs", answered)
+    monkeypatch.setattr("luma_cli.advise.next.next_runs", answered)
     words = ["next", "--budget-hours", "24", "--budget", "200gflops", "--budget", "100gflops", "--top", "2"]
     assert run(words) == 0
     assert "luma train " in capsys.readouterr().out

@@ -13,7 +13,7 @@ import pytest
 from advise_world import TableModel
 
 from luma_cli.advise.answer import Aside, Recommendation
-from luma_cli.advise.api import recommend
+from luma_cli.advise.recommend import recommend
 from luma_cli.cli.app import run
 from luma_cli.cli.guided import session
 from luma_cli.cli.guided import session as running
@@ -117,8 +117,8 @@ def test_the_commands_that_are_shown_ask_for_the_same(
         asked.append((question, axis))
         raise NoAnswer("no front")
 
-    monkeypatch.setattr("luma_cli.advise.api.recommend", answer)
-    monkeypatch.setattr("luma_cli.advise.front_answer.front_of", front)
+    monkeypatch.setattr("luma_cli.advise.recommend.recommend", answer)
+    monkeypatch.setattr("luma_cli.advise.front.front_of", front)
     converse("cityscapes", "Test CPU", "time", "30fps", "params", "30", "nothing", "permissive", Move.quit)
     guided, asked[:] = list(asked), []
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  luma ")]

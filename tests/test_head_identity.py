@@ -13,7 +13,7 @@ from store_samples import profile, select
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.speed.bench import bench_of
-from luma_cli.speed.measured import from_measurements
+from luma_cli.speed.quantity import from_measurements
 from luma_cli.store import database
 from luma_cli.store.database import migrate, migrations
 from luma_cli.store.inspection import check

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luma_cli.advise.hypervolume import hypervolume, hypervolumes
+from luma_cli.advise.fronts import hypervolume, hypervolumes
 
 POINTS = st.lists(st.tuples(st.integers(0, 12), st.floats(20, 60)), min_size=1, max_size=8)
 NUM_CELLS = 1000

@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from luma_cli.advise.drawn_front import Floats
-from luma_cli.advise.front import on_front
-from luma_cli.advise.knee import Knee, knee, knees, marginal_prices
+from luma_cli.advise.fronts import Floats, Knee, knee, knees, marginal_prices, on_front
 
 WORLDS = st.tuples(st.integers(1, 5), st.integers(1, 9)).flatmap(
     lambda shape: st.tuples(

@@ -10,10 +10,9 @@ import pytest
 from advise_world import TableModel, TableSpeed, candidate, own_run
 from rich.console import Console
 
-from luma_cli.advise.budgets import Priced
-from luma_cli.advise.learned_front import LearnedFront, learned_front
-from luma_cli.advise.pricing import price
-from luma_cli.advise.question import Question
+from luma_cli.advise.costs import price
+from luma_cli.advise.front import LearnedFront, learned_front
+from luma_cli.advise.question import Priced, Question
 from luma_cli.errors import NoAnswer
 from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.report.front import front_table, print_front

@@ -12,10 +12,9 @@ import pytest
 from advise_world import TableModel, TableSpeed, candidate
 
 from luma_cli.advise.answer import Recommendation
-from luma_cli.advise.pricing import price
+from luma_cli.advise.costs import price
 from luma_cli.advise.question import Question
-from luma_cli.advise.recommend import recommend
-from luma_cli.advise.shortlist import shortlist
+from luma_cli.advise.recommend import recommendation, shortlist
 from luma_cli.cli import advise as measure_shortlist
 from luma_cli.cli.advise import Session, here
 from luma_cli.errors import NothingMeasured, UsageError
@@ -52,7 +51,7 @@ class Machine:
     def ask(self, top: int = 3, with_reasons: bool = False) -> Recommendation:
         question = Question("ade20k", (parse_budget("25ms"),))
         pool = price([*CARDS, TWIN], question.kinds, self.speed(), "luma", 150)
-        return recommend(question, pool, MODEL, speed=self.speed(), top=top, with_reasons=with_reasons)
+        return recommendation(question, pool, MODEL, speed=self.speed(), top=top, with_reasons=with_reasons)
 
     def session(self, device: str | None = None) -> Session:
         return Session(self.ask, "ade20k", "luma", device, None)
@@ -126,7 +125,7 @@ class TestAsking:
 def test_what_is_counted_alone_is_never_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     question = Question("ade20k", (parse_budget("50gflops"),))
     pool = price(CARDS, question.kinds, None, "luma", 150)
-    assert shortlist(recommend(question, pool, MODEL, top=9)) == []
+    assert shortlist(recommendation(question, pool, MODEL, top=9)) == []
 
 
 def test_the_database_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ import typer
 from advise_world import TableModel, TableSpeed, candidate, own_run
 
 from luma_cli.advise import candidates as shipped
-from luma_cli.advise.next_answer import NextRuns, answer, next_runs
-from luma_cli.advise.next_run import LEAST_PROMISE, Bench, centred
-from luma_cli.advise.pricing import price
+from luma_cli.advise.costs import price
+from luma_cli.advise.next import LEAST_PROMISE, Bench, NextRuns, answer, centred, next_runs
 from luma_cli.advise.question import Question
 from luma_cli.advise.setting import Setting
 from luma_cli.catalogue.names import resolve

@@ -13,12 +13,11 @@ import pytest
 from advise_world import TableModel, TableSpeed, candidate, own_run
 from store_samples import environment
 
-from luma_cli.advise import api
 from luma_cli.advise.answer import Recommendation
-from luma_cli.advise.own_runs import judge, with_own
-from luma_cli.advise.pricing import Speed, price
+from luma_cli.advise.costs import Speed, price
 from luma_cli.advise.question import Question
-from luma_cli.advise.recommend import recommend
+from luma_cli.advise.recommend import recommend, recommendation
+from luma_cli.advise.setting import judge, with_own
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import load_recipe
 from luma_cli.cli.app import run as command
@@ -47,7 +46,7 @@ def ask(
     pool = price(
         question.eligible(with_own([SMALL, BASE], judged)), question.kinds, speed, question.head, num_classes=150
     )
-    return recommend(question, pool, MODEL, own=judged, speed=speed)
+    return recommendation(question, pool, MODEL, own=judged, speed=speed)
 
 
 def why_not(answer: Recommendation) -> list[tuple[str, ...]]:
@@ -198,12 +197,12 @@ class TestStore:
         protocol = {**again.protocol, "boundary_ratio": 0.02}
         with closing(open_write(tmp_path / "a.db")) as db:
             save_evaluation(db, replace(again, protocol=protocol, evaluated_at="2026-11-21T16:00:00+00:00"))
-        assert len(api.recommend("200gflops", database=tmp_path / "a.db").measured_here) == 1
+        assert len(recommend("200gflops", database=tmp_path / "a.db").measured_here) == 1
 
     def test_without_a_score_there_is_no_row(self, tmp_path: Path) -> None:
         keep(tmp_path / "a.db", "run-1", {400: None})
         keep(tmp_path / "a.db", "run-2", {})
-        assert api.recommend("200gflops", database=tmp_path / "a.db").measured_here == ()
+        assert recommend("200gflops", database=tmp_path / "a.db").measured_here == ()
 
     @pytest.mark.parametrize(("changed", "usual"), [({}, True), ({"lr": 0.5}, False), ({"source": "mine"}, True)])
     def test_the_shipped_recipe_is_known_by_its_settings(
@@ -217,7 +216,7 @@ class TestStore:
 
     def test_a_damaged_store_is_a_note_unless_a_budget_needs_it(self, tmp_path: Path) -> None:
         (tmp_path / "a.db").write_bytes(b"not a database" * 100)
-        answer = api.recommend("200gflops", database=tmp_path / "a.db")
+        answer = recommend("200gflops", database=tmp_path / "a.db")
         assert answer.rows
         assert answer.notes[-1].startswith("own runs and imported results were not read: ")
         assert command(["recommend", "--budget", "20ms", "--db", str(tmp_path / "a.db")]) == 1

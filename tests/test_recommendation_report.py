@@ -11,9 +11,9 @@ import pytest
 from advise_world import TableModel, TableSpeed, candidate, result
 
 from luma_cli.advise.answer import Recommendation
-from luma_cli.advise.pricing import price
+from luma_cli.advise.costs import price
 from luma_cli.advise.question import Question
-from luma_cli.advise.recommend import recommend
+from luma_cli.advise.recommend import recommendation
 from luma_cli.report.recommendation import print_recommendation
 from luma_cli.units import parse_budget
 
@@ -35,7 +35,7 @@ def answer(**asked: Any) -> Recommendation:
     question = Question("ade20k", tuple(map(parse_budget, ("20ms", "200gflops"))), **asked)
     pool = price([BEST, CHEAP, UNSURE, UNSEEN], question.kinds, SPEED, "luma", 150)
     evidence = [result(BEST, 53.5, 1, doubtful="odd")]
-    return recommend(question, pool, MODEL, evidence=evidence, speed=SPEED, with_reasons=True)
+    return recommendation(question, pool, MODEL, evidence=evidence, speed=SPEED, with_reasons=True)
 
 
 class Terminal(io.StringIO):
@@ -119,7 +119,7 @@ def test_what_costs_rest_on_is_a_note() -> None:
         replace(each, costs={**each.costs, "ms": replace(each.costs["ms"], note="from throughput; not measured")})
         for each in price([BEST, CHEAP], question.kinds, SPEED, "luma", 150)
     ]
-    assert recommend(question, pool, MODEL, speed=SPEED).notes == ("latency: from throughput; not measured",)
+    assert recommendation(question, pool, MODEL, speed=SPEED).notes == ("latency: from throughput; not measured",)
 
 
 def test_the_scale_is_of_the_head_that_was_asked_for() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from luma_cli.advise.more_compute import usual_start
-from luma_cli.advise.next_answer import next_runs
+from luma_cli.advise.next import next_runs
 from luma_cli.advise.question import Question
 from luma_cli.catalogue.names import resolve
 from luma_cli.errors import UsageError

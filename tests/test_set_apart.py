@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from advise_world import conditions, measured
 
-from luma_cli.advise.set_apart import set_apart
+from luma_cli.advise.costs import set_apart
 from luma_cli.speed.bench import bench_of
 
 HERE = conditions(compile="none", environment=json.dumps({"torch": "2.0", "driver": "550"}))

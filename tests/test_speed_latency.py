@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from speed_world import FACTORS, table, workload
 
-from luma_cli.speed import latency
-from luma_cli.speed.latency import with_overhead
-from luma_cli.speed.lineup import LATENCY, lineup_in
+from luma_cli.speed.reference import LATENCY, lineup_in
+from luma_cli.speed.times import predict_latency, with_overhead
 
 EVERY = [workload(f"{family}_{size}", side) for family in FACTORS for size in range(8) for side in (224, 512)]
 REFERENCE = lineup_in(table(), ("cuda half", "none")).reference
@@ -29,7 +28,7 @@ def test_intervals_cover_whatever_the_overhead(overhead: float) -> None:
     for seed in range(8):
         log_ms = truth(overhead, seed)
         rest = [index for index in range(len(EVERY)) if index not in SPREAD_OVER_SIZES]
-        said = latency.predict(
+        said = predict_latency(
             POINTS[rest], POINTS[SPREAD_OVER_SIZES], log_ms[SPREAD_OVER_SIZES], LATENCY, REFERENCE.middle
         )
         inside.append(np.abs(log_ms[rest] - said.mean) <= 1.2815515594 * np.sqrt(said.variance))
@@ -39,7 +38,7 @@ def test_intervals_cover_whatever_the_overhead(overhead: float) -> None:
 def test_several_sizes_reveal_the_overhead_of_small_networks() -> None:
     log_ms = truth(10.0)
     smallest = [index for index, each in enumerate(EVERY) if each.architecture == "vit_1" and each.resolution == 224]
-    said = latency.predict(
+    said = predict_latency(
         POINTS[smallest], POINTS[SPREAD_OVER_SIZES], log_ms[SPREAD_OVER_SIZES], LATENCY, REFERENCE.middle
     )
     in_proportion = POINTS.base[smallest] + (log_ms - POINTS.base)[47]
@@ -49,15 +48,15 @@ def test_several_sizes_reveal_the_overhead_of_small_networks() -> None:
 
 def test_one_measurement_leaves_the_overhead_open() -> None:
     log_ms = truth(1.0)
-    one = latency.predict(POINTS, POINTS[[47]], log_ms[[47]], LATENCY, REFERENCE.middle)
-    many = latency.predict(POINTS, POINTS[SPREAD_OVER_SIZES], log_ms[SPREAD_OVER_SIZES], LATENCY, REFERENCE.middle)
+    one = predict_latency(POINTS, POINTS[[47]], log_ms[[47]], LATENCY, REFERENCE.middle)
+    many = predict_latency(POINTS, POINTS[SPREAD_OVER_SIZES], log_ms[SPREAD_OVER_SIZES], LATENCY, REFERENCE.middle)
     assert np.median(one.variance) > 2 * np.median(many.variance)
 
 
 def test_twice_the_time_doubles_every_latency() -> None:
     log_ms = truth(1.0)[SPREAD_OVER_SIZES]
     one, two = (
-        latency.predict(POINTS, POINTS[SPREAD_OVER_SIZES], log_ms + more, LATENCY, REFERENCE.middle)
+        predict_latency(POINTS, POINTS[SPREAD_OVER_SIZES], log_ms + more, LATENCY, REFERENCE.middle)
         for more in (0.0, np.log(2))
     )
     assert two.mean - one.mean == pytest.approx(np.log(2), rel=1e-3)

@@ -9,9 +9,8 @@ import pytest
 from advise_world import conditions, measured
 
 from luma_cli.speed.bench import Bench, bench_of
-from luma_cli.speed.measured import Measured
-from luma_cli.speed.memory import activations_of, predict
-from luma_cli.speed.quantity import Quantity, Workload
+from luma_cli.speed.model import activations_of, predict_memory
+from luma_cli.speed.quantity import Measured, Quantity, Workload
 
 NAMES = ("vit_small_patch16_224", "vit_base_patch16_224", "convnext_base", "vit_large_patch16_224")
 BASE, SHARE = 0.8 * 2**30, 0.6
@@ -32,7 +31,7 @@ def row(name: str, resolution: int = 512, **fields: Any) -> Measured:
 
 
 def one(bench: Bench, workload: Workload, dtype: str = "float32") -> Quantity:
-    (found,) = predict(bench, [workload], dtype)
+    (found,) = predict_memory(bench, [workload], dtype)
     assert found is not None
     assert workload.params is not None
     assert workload.params * {"float32": 4, "bfloat16": 2}[dtype] <= found.low < found.value < found.high
@@ -70,7 +69,7 @@ def test_large_sizes_are_marked_until_one_was_measured() -> None:
 
 def test_what_nobody_counted_is_not_told() -> None:
     unknown = [load("nothing_of_the_kind", macs=None), load(NAMES[0], params=None)]
-    assert predict(Bench(""), unknown, "float32") == [None, None]
+    assert predict_memory(Bench(""), unknown, "float32") == [None, None]
 
 
 def test_counted_activations_are_taken_as_they_are() -> None:

@@ -16,12 +16,10 @@ from hypothesis import strategies as st
 from speed_world import LEVELS, table, workload
 
 from luma_cli.errors import UsageError
-from luma_cli.speed import lineup as lineups
-from luma_cli.speed import shipped
-from luma_cli.speed.lineup import lineup_in
-from luma_cli.speed.measured import Measured
+from luma_cli.speed import reference
 from luma_cli.speed.model import SpeedModel
-from luma_cli.speed.quantity import Quantity
+from luma_cli.speed.quantity import Measured, Quantity
+from luma_cli.speed.reference import lineup_in
 
 NEW_GPU = conditions(device="cuda", device_name="New GPU", dtype="bfloat16")
 TIMES = (("conv_1", 256), ("conv_6", 384), ("vit_2", 256), ("vit_5", 384), ("mixer_4", 224))
@@ -30,10 +28,10 @@ TIMES = (("conv_1", 256), ("conv_6", 384), ("vit_2", 256), ("vit_5", 384), ("mix
 @pytest.fixture(autouse=True)
 def small_world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The small table in place of the shipped one."""
-    monkeypatch.setattr(shipped, "load", table)
-    lineups.lineup.cache_clear()
+    monkeypatch.setattr(reference, "load_table", table)
+    reference.lineup.cache_clear()
     yield
-    lineups.lineup.cache_clear()
+    reference.lineup.cache_clear()
 
 
 def row(architecture: str, resolution: int, factor: float = 1.0, **fields: Any) -> Measured:
@@ -226,9 +224,9 @@ def test_anchors_leave_out_what_was_measured() -> None:
 def test_intervals_hold_the_truth_as_often_as_they_say(seed: int) -> None:
     """In worlds where family, network and noise move log time as the model has it; a weak bound for each world."""
     rng = np.random.default_rng(seed)
-    reference = lineup_in(table(), ("cuda half", "none")).reference
+    known = lineup_in(table(), ("cuda half", "none")).reference
     loads = [workload(name, side) for name in ("conv_2", "conv_5", "vit_1", "vit_6", "mixer_3") for side in (224, 384)]
-    points = reference.points(loads)
+    points = known.points(loads)
     family = {name: rng.normal(0, 0.08) for name in ("conv", "vit", "mixer")}
     truth = points.base + 1.0 + [family[name] for name in points.features.families] + rng.normal(0, 0.05, len(loads))
     seen = [

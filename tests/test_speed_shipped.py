@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from luma_cli.errors import BadCard
-from luma_cli.speed import shipped
+from luma_cli.speed.reference import load_table, main, read_table
 
 RAW = """model,family,img_size,infer_samples_per_sec,infer_gmacs,infer_macts,hardware,precision,layout,mode
 net_a.one,net,224,2000.5,4.5,12,GPU A,amp,nchw,eager pt2.4
@@ -20,12 +20,12 @@ net_b,net,384,100,9,30,GPU A,amp,nchw,eager pt2.4
 def make(tmp_path: Path, text: str = RAW) -> Path:
     raw, out = tmp_path / "raw.csv", tmp_path / "out.csv"
     raw.write_text(text, encoding="utf-8")
-    assert shipped.main([str(raw), str(out)]) == 0
+    assert main([str(raw), str(out)]) == 0
     return out
 
 
 def test_checkpoints_of_one_architecture_and_size_become_one_row(tmp_path: Path) -> None:
-    table = shipped.read(make(tmp_path))
+    table = read_table(make(tmp_path))
     assert [each.label for each in table.settings] == ["GPU A/amp/nchw/eager/2.4", "GPU B/bf16/nchw/dynamo/2.9.1"]
     first, second = table.rows
     assert (first.architecture, first.resolution, first.macs, first.activations) == ("net_a", 224, 4.5e9, 12e6)
@@ -45,16 +45,16 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path, text: str | None, prob
         out.read_text(encoding="utf-8").replace("2000.5", "fast") if text is None else text, encoding="utf-8"
     )
     with pytest.raises(BadCard, match=problem):
-        shipped.read(out)
+        read_table(out)
 
 
 def test_usage_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shipped.main(["one"]) == 2
+    assert main(["one"]) == 2
     assert "RAW.csv OUT.csv" in capsys.readouterr().err
 
 
 def test_the_shipped_table_has_eight_settings_of_three_classes() -> None:
-    table = shipped.load()
+    table = load_table()
     assert len(table.settings) == 8
     assert {each.speed_class for each in table.settings} == {
         ("cuda half", "none"),

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from speed_world import FACTORS, LEVELS, SETTINGS, table, workload
 
-from luma_cli.speed.anchor import choose, indices_to_measure
-from luma_cli.speed.features import stem_of
-from luma_cli.speed.lineup import COSTS_ONLY, lineup_in, shipped_name
-from luma_cli.speed.reference import reference_of
-from luma_cli.speed.transfer import SHIPPED, covariance, posterior, prior_variance
+from luma_cli.speed.reference import COSTS_ONLY, lineup_in, reference_of, shipped_name
+from luma_cli.speed.times import choose, indices_to_measure
+from luma_cli.speed.transfer import SHIPPED, covariance, posterior, prior_variance, stem_of
 
 EAGER = ("cuda half", "none")
 EVERY = [

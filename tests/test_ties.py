@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luma_cli.advise.ties import Ties, ties
+from luma_cli.advise.fronts import Ties, ties
 
 CANDIDATES = st.lists(
     st.tuples(st.sampled_from([49.5, 49.8, 50.0]), st.integers(1, 3), st.floats(0, 0.5)), min_size=1, max_size=8

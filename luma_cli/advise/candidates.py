@@ -6,13 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from luma_cli.accuracy.sightings import AccuracyModel, Prediction
+from luma_cli.accuracy.subjects import Subject, subject_of
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, BuildError, NoAnswer, UsageError
+from luma_cli.evidence.evidence import HEAD_TITLES
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
-    from luma_cli.speed.measured import Measured
+    from luma_cli.speed.quantity import Measured
+
 
 # What is run first should take little: about a ViT-B at 512 px.
 MODEST_MACS = 150e9
@@ -212,3 +216,28 @@ def _uncarded(row: Measured) -> Candidate:
         family=row.family,
         pretraining=row.pretraining,
     )
+
+
+def subject(candidate: Candidate, dataset: str, head: str) -> Subject:
+    """The candidate with this head, fine-tuned on square crops of its size, scored at a single scale.
+
+    Without a head nothing is segmented: then the mIoU is LUMA's, and only costs are those of the backbone alone.
+    """
+    return subject_of(
+        candidate.timm_name,
+        dataset,
+        resolution=candidate.resolution,
+        pretraining=candidate.pretraining,
+        head="luma" if head == "none" else head,
+    )
+
+
+def scale_note(model: AccuracyModel, head: str) -> str:
+    """On what scale the mIoU of `subject` is."""
+    return model.scale_note if head in ("luma", "none") else f"on the scale of the {HEAD_TITLES.get(head, head)} head"
+
+
+def has_evidence(prediction: Prediction) -> bool:
+    """Whether any row of the evidence speaks about the backbone."""
+    support = prediction.support
+    return support.own_runs + support.published_luma + support.other_heads > 0

@@ -7,25 +7,30 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from luma_cli.accuracy.backbones import recognise
-from luma_cli.accuracy.model import LearnedModel
+from luma_cli.accuracy.model import LearnedModel, load_model
 from luma_cli.accuracy.sightings import Prediction, Sighting, usual_labels
 from luma_cli.accuracy.subjects import Subject, subject_of
 from luma_cli.advise.candidates import NUM_CLASSES, attached
-from luma_cli.advise.pricing import Speed, price
+from luma_cli.advise.costs import Speed, measured_rows, price
+from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.errors import UnknownName, UsageError
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval
-from luma_cli.speed.quantity import Quantity
+from luma_cli.evidence.table import load_evidence
+from luma_cli.speed.model import SpeedModel
+from luma_cli.speed.quantity import Measured, Quantity
 from luma_cli.units import BudgetKind
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
     from luma_cli.catalogue.spec import BackboneSpec
+
 
 SpeedOf = Callable[[HeadName], Speed]
 _DEVICE_KINDS: tuple[BudgetKind, ...] = ("ms", "images_per_second", "bytes", "joules")
@@ -249,3 +254,22 @@ def _spec_of(architecture: str) -> BackboneSpec:
 
 
 _FIELDS = tuple(Asked.__dataclass_fields__)
+
+
+def estimate_all(
+    asked: Sequence[Asked], *, device: str | None = None, database: Path | None = None
+) -> tuple[list[Estimate], str]:
+    """One estimate per row in order, and what LUMA's level stands on. Raises StoreError, UsageError."""
+    model = load_model(load_evidence(database))
+    rows = measured_rows(database, device)
+
+    @cache
+    def speed(head: HeadName) -> SpeedModel:
+        return SpeedModel.load(rows, device, head=head)
+
+    is_known = device is not None or _one_device(rows)
+    return estimates(asked, model, load_costs(), speed if is_known else None), model.scale_note
+
+
+def _one_device(rows: Sequence[Measured]) -> bool:
+    return len({row.conditions.device_name for row in rows}) == 1

@@ -1,39 +1,339 @@
-"""Which points nothing else beats: at most as expensive in every cost, at least as good, better in one of them."""
+"""The front as learned from all evidence: probabilities along the upper envelope of the predictions, not a line."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from luma_cli.accuracy.model import load_model
+from luma_cli.accuracy.sightings import AccuracyModel, Prediction
+from luma_cli.advise.candidates import Candidate, has_evidence, scale_note, subject
+from luma_cli.advise.fronts import (
+    LEVELS,
+    NUM_DRAWS,
+    REFERENCE_COST,
+    REFERENCE_MIOU,
+    Attainment,
+    Hypervolume,
+    Knee,
+    attainment,
+    axis_kind,
+    hypervolume,
+    knee,
+    marginal_prices,
+    on_front,
+    on_front_chances,
+    place,
+)
+from luma_cli.advise.question import TITLES, Priced, Question
+from luma_cli.advise.setting import Fit, Setting, load
+from luma_cli.errors import NoAnswer
+from luma_cli.evidence.own_runs import OwnRow
+from luma_cli.units import FLOORS, BudgetKind
+
+# Candidates off the envelope are shown beside it when this likely on the front, and at most so many.
+LIKELY, NUM_LIKELY = 0.1, 5
+_NUM_COST_NOTES = 3
 
 
-def on_front(costs: Sequence[Sequence[float]], scores: Sequence[float]) -> list[bool]:
-    """For each point, whether no other dominates it. Costs are better small, scores better large.
+@dataclass(frozen=True, slots=True)
+class FrontRow:
+    """One candidate on the envelope, or likely on the front.
 
-    Equal points are all kept: they are ties. A point with a NaN is never on the front and dominates nothing.
-
-    >>> on_front([(1,), (2,), (3,)], [50.0, 49.0, 51.0])
-    [True, False, True]
+    on_front: its chance. attained: mIoU that the front reaches at its cost, one for each of `attainment.LEVELS`.
+    per_doubling: mIoU points that the envelope gains up to twice this cost; None for the last.
     """
-    order = sorted(
-        (index for index in range(len(scores)) if not _unknown(costs[index], scores[index])),
-        key=lambda index: (-scores[index], tuple(costs[index])),
+
+    priced: Priced
+    prediction: Prediction
+    on_front: float
+    attained: tuple[float, ...]
+    per_doubling: float | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """What stands there."""
+        return self.priced.candidate
+
+    def to_json(self, kind: BudgetKind) -> dict[str, Any]:
+        """The candidate, its predicted mIoU, its cost with the origin, and its place on the front."""
+        return {
+            **self.candidate.to_json(),
+            **self.prediction.to_json(),
+            "cost": self.priced.costs[kind].to_json(),
+            "p_on_front": self.on_front,
+            "attained": {f"{level:.0%}": miou for level, miou in zip(LEVELS, self.attained, strict=True)},
+            "miou_per_doubling": self.per_doubling,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDistance:
+    """A comparable run of the user's own under the envelope. below: mIoU points, negative when it lies above.
+
+    by: what the envelope has at no more than the run's cost; None where nothing is that cheap.
+    """
+
+    row: OwnRow
+    priced: Priced
+    by: FrontRow | None
+
+    @property
+    def below(self) -> float | None:
+        """How far the run's mIoU lies under the envelope's."""
+        return None if self.by is None else self.by.prediction.miou_percent - self.row.run.miou_percent
+
+    def to_json(self, kind: BudgetKind) -> dict[str, Any]:
+        """The run, its cost, and its distance."""
+        return {
+            **self.row.to_json(),
+            "cost": self.priced.costs[kind].to_json(),
+            "miou_below_front": self.below,
+            "front_at_its_cost": None if self.by is None else self.by.candidate.label,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedFront:
+    """The front of one dataset over one kind of cost, cheapest first.
+
+    likely: candidates off the envelope with the best chances to be on the front. knee: vote over the draws and what
+    stands there. hypervolume: of the draws, up to the fixed reference point. notes: what a reader must know.
+    """
+
+    question: Question
+    kind: BudgetKind
+    rows: tuple[FrontRow, ...]
+    likely: tuple[FrontRow, ...]
+    knee: tuple[Knee, Candidate] | None
+    hypervolume: Hypervolume
+    own: tuple[OwnDistance, ...]
+    num_candidates: int
+    scale_note: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def reference_miou(self) -> float:
+        """The least mIoU that counts for the hypervolume."""
+        return REFERENCE_MIOU.get(self.question.dataset, 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Schema 1; mIoU in percent, costs in the unit of their kind."""
+        return {
+            "schema": 1,
+            "dataset": self.question.dataset,
+            "axis": self.kind,
+            "scale": self.scale_note,
+            "candidates": self.num_candidates,
+            "front": [row.to_json(self.kind) for row in self.rows],
+            "likely_on_front": [row.to_json(self.kind) for row in self.likely],
+            "knee": self.knee and {"candidate": self.knee[1].to_json(), "share": self.knee[0].share},
+            "hypervolume": {
+                "mean": self.hypervolume.mean,
+                "interval_80": [self.hypervolume.low, self.hypervolume.high],
+                "unit": "mIoU points x doublings of cost",
+                "reference": {"cost": REFERENCE_COST[self.kind], "miou": self.reference_miou},
+            },
+            "own_runs": [each.to_json(self.kind) for each in self.own],
+            "notes": list(self.notes),
+        }
+
+
+def learned_front(
+    question: Question, kind: BudgetKind, pool: Sequence[Priced], model: AccuracyModel, own: Sequence[OwnRow] = ()
+) -> LearnedFront:
+    """The front of the candidates over one kind of cost.
+
+    pool: priced candidates that passed the filters; those without a cost of the kind, or without any evidence about
+    their backbone, are counted in the notes and left out. own: runs as judged; comparable ones get their distance.
+    Raises NoAnswer when nothing is left.
+    """
+    placed = [each for each in pool if not math.isnan(place(each, kind))]
+    subjects = [subject(each.candidate, question.dataset, question.head) for each in placed]
+    found = list(zip(placed, model.predict(subjects), subjects, strict=True))
+    known = [(each, prediction, of) for each, prediction, of in found if has_evidence(prediction)]
+    if not known:
+        raise NoAnswer(_nothing(question, kind, pool, placed))
+    chosen, predictions = [each for each, _, _ in known], [prediction for _, prediction, _ in known]
+    draws = model.draws([of for _, _, of in known], NUM_DRAWS)
+    places = [place(each, kind) for each in chosen]
+    chance = on_front_chances(chosen, kind, places, draws)
+    band = attainment(places, draws)
+    envelope = _envelope(chosen, predictions, places)
+    rows = _rows(envelope, chosen, predictions, places, chance, band)
+    voted = knee(places, draws, REFERENCE_MIOU.get(question.dataset, 0.0))
+    return LearnedFront(
+        question=question,
+        kind=kind,
+        rows=rows,
+        likely=_likely(envelope, chosen, predictions, places, chance, band),
+        knee=None if voted is None else (voted, chosen[voted.index].candidate),
+        hypervolume=hypervolume(places, draws, REFERENCE_COST[kind], REFERENCE_MIOU.get(question.dataset, 0.0)),
+        own=own_distances(own, placed, rows, kind),
+        num_candidates=len(chosen),
+        scale_note=scale_note(model, question.head),
+        notes=tuple([*_notes(kind, pool, placed, len(chosen)), *_said_of_costs(rows, kind)]),
     )
-    # Whatever dominates a point comes before it in this order, or is itself dominated by something kept.
-    kept: list[int] = []
-    for index in order:
-        if not any(_dominates(costs[other], scores[other], costs[index], scores[index]) for other in kept):
-            kept.append(index)
-    mask = [False] * len(scores)
-    for index in kept:
-        mask[index] = True
-    return mask
 
 
-def _unknown(costs: Sequence[float], score: float) -> bool:
-    return math.isnan(score) or any(math.isnan(cost) for cost in costs)
+def _envelope(pool: Sequence[Priced], predictions: Sequence[Prediction], places: Sequence[float]) -> list[int]:
+    """Indices on the front of the predicted means, cheapest first; of equal points the first by name."""
+    mask = on_front([(at,) for at in places], [each.miou_percent for each in predictions])
+    order = sorted((i for i, kept in enumerate(mask) if kept), key=lambda i: (places[i], pool[i].candidate.key))
+    first = {places[i]: i for i in reversed(order)}
+    return [i for i in order if first[places[i]] == i]
 
 
-def _dominates(costs: Sequence[float], score: float, other_costs: Sequence[float], other_score: float) -> bool:
-    pairs = list(zip(costs, other_costs, strict=True))
-    no_worse = score >= other_score and all(mine <= theirs for mine, theirs in pairs)
-    return no_worse and (score > other_score or any(mine < theirs for mine, theirs in pairs))
+def _rows(
+    envelope: Sequence[int],
+    pool: Sequence[Priced],
+    predictions: Sequence[Prediction],
+    places: Sequence[float],
+    chance: Sequence[float],
+    band: Attainment,
+) -> tuple[FrontRow, ...]:
+    gains = marginal_prices([places[i] for i in envelope], [predictions[i].miou_percent for i in envelope])
+    return tuple(
+        FrontRow(pool[i], predictions[i], chance[i], band.at(places[i]), gain)
+        for i, gain in zip(envelope, gains, strict=True)
+    )
+
+
+def _likely(
+    envelope: Sequence[int],
+    pool: Sequence[Priced],
+    predictions: Sequence[Prediction],
+    places: Sequence[float],
+    chance: Sequence[float],
+    band: Attainment,
+) -> tuple[FrontRow, ...]:
+    others = [i for i, each in enumerate(chance) if each >= LIKELY and i not in set(envelope)]
+    others.sort(key=lambda i: (-chance[i], pool[i].candidate.key))
+    return tuple(FrontRow(pool[i], predictions[i], chance[i], band.at(places[i])) for i in others[:NUM_LIKELY])
+
+
+def own_distances(
+    own: Sequence[OwnRow], pool: Sequence[Priced], rows: Sequence[FrontRow], kind: BudgetKind
+) -> tuple[OwnDistance, ...]:
+    """How far each comparable run with a known cost lies below the envelope, in the order of the runs."""
+    known = {each.candidate.run_key: each for each in pool}
+    found = []
+    for row in own:
+        priced = known.get(row.run.run_key)
+        if row.why_not or priced is None:
+            continue
+        cheaper = [each for each in rows if place(each.priced, kind) <= place(priced, kind)]
+        found.append(OwnDistance(row, priced, cheaper[-1] if cheaper else None))
+    return tuple(found)
+
+
+def _nothing(question: Question, kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced]) -> str:
+    if not pool:
+        return f"no candidate with public weights is left{question.filters}; leave out a filter"
+    if not placed:
+        missing = f"{TITLES[kind]} is not known of any of {len(pool)} candidates; run luma profile NAME"
+        shipped = "" if kind == "joules" else ", name a device whose figures ship, e.g. --device 'RTX 4090',"
+        return f"{missing}{shipped} or take --x gflops"
+    nothing = f"no evidence about any of {len(placed)} candidates on {question.dataset}"
+    return f"{nothing}; run: luma next --dataset {question.dataset}"
+
+
+def _said_of_costs(rows: Sequence[FrontRow], kind: BudgetKind) -> list[str]:
+    """What the costs of the rows say of themselves, each thing once, with how many say it."""
+    said = Counter(row.priced.costs[kind].note for row in rows if row.priced.costs[kind].note)
+    return [
+        f"{TITLES[kind]} of {count} row{'s' if count > 1 else ''}: {note}"
+        for note, count in said.most_common(_NUM_COST_NOTES)
+    ]
+
+
+def _notes(kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced], num_chosen: int) -> list[str]:
+    notes = []
+    if len(placed) < len(pool):
+        notes.append(f"{len(pool) - len(placed)} candidates left out: their {TITLES[kind]} is not known")
+    if num_chosen < len(placed):
+        notes.append(f"{len(placed) - num_chosen} candidates left out: no evidence about their series; see luma next")
+    return notes
+
+
+def front_of(
+    question: Question,
+    axis: str = "gflops",
+    *,
+    only_own: bool = False,
+    database: Path | None = None,
+    fit: Fit = load_model,
+) -> LearnedFront:
+    """The learned front over `axis`, one of `axis.AXES`. only_own: of what the user has trained comparably.
+
+    Raises NoAnswer when nothing can stand on it, UsageError, StoreError.
+    """
+    kind = axis_kind(axis)
+    setting = load(question, (kind,), database, fit)
+    if only_own:
+        setting = _own(setting)
+    found = learned_front(question, kind, setting.pool, setting.model, setting.own)
+    return replace(found, notes=(*found.notes, *_apart(setting), *setting.notes))
+
+
+def _own(setting: Setting) -> Setting:
+    if not setting.trained:
+        why = next((", ".join(row.why_not) for row in setting.own), "")
+        reason = f": the best is not comparable ({why})" if why else ""
+        raise NoAnswer(f"no comparable run of your own on {setting.question.dataset}{reason}; run: luma next")
+    return setting.only_own()
+
+
+def _apart(setting: Setting) -> list[str]:
+    """Own runs that have no distance, and the first reason of each."""
+    reasons = [row.why_not[0] for row in setting.own if row.why_not]
+    if not reasons:
+        return []
+    runs = "run is" if len(reasons) == 1 else "runs are"
+    return [f"{len(reasons)} own {runs} not comparable: {', '.join(sorted(set(reasons)))}"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backdrop:
+    """Costs in the kind's own unit with mIoU in percent.
+
+    candidates: cost and predicted mIoU of each with evidence. band: cost, and the mIoU that is reached there with each
+    probability of `attainment.LEVELS`; from the cheapest on, only where it rises.
+    """
+
+    candidates: tuple[tuple[float, float], ...]
+    band: tuple[tuple[float, tuple[float, ...]], ...]
+
+
+def backdrop(
+    question: Question,
+    axis: str = "gflops",
+    *,
+    only_own: bool = False,
+    database: Path | None = None,
+    fit: Fit = load_model,
+) -> Backdrop:
+    """What `front_of` with the same arguments chose its front from; the costs at their central values."""
+    kind = axis_kind(axis)
+    setting = load(question, (kind,), database, fit)
+    pool = setting.only_own().pool if only_own else setting.pool
+    placed = [each for each in pool if not math.isnan(place(each, kind))]
+    subjects = [subject(each.candidate, question.dataset, question.head) for each in placed]
+    predicted = setting.model.predict(subjects) if subjects else []
+    known = [at for at, found in enumerate(predicted) if has_evidence(found)]
+    if not known:
+        return Backdrop((), ())
+    places = [place(placed[at], kind) for at in known]
+    reached = attainment(places, setting.model.draws([subjects[at] for at in known], NUM_DRAWS))
+    rises = [0, *(np.flatnonzero(np.any(np.diff(reached.miou, axis=1) > 0, axis=0)) + 1)]
+    back = (lambda value: 1 / value) if kind in FLOORS else float
+    return Backdrop(
+        tuple((back(at), predicted[index].miou_percent) for at, index in zip(places, known, strict=True)),
+        tuple((back(float(reached.costs[at])), tuple(reached.miou[:, at].tolist())) for at in rises),
+    )

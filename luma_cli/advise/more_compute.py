@@ -15,9 +15,8 @@ from typing import Any, get_args
 
 from luma_cli.accuracy.sightings import AccuracyModel, Prediction
 from luma_cli.advise import candidates as shipped
-from luma_cli.advise.candidates import NUM_CLASSES, Candidate
-from luma_cli.advise.subjects import subject
-from luma_cli.advise.ties import TIE_MIOU
+from luma_cli.advise.candidates import NUM_CLASSES, Candidate, subject
+from luma_cli.advise.fronts import TIE_MIOU
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.spec import Family
 from luma_cli.errors import UnknownName, UsageError

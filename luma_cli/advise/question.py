@@ -2,17 +2,160 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from luma_cli.advise import budgets as held
-from luma_cli.advise.budgets import Priced
 from luma_cli.advise.candidates import Candidate
 from luma_cli.catalogue.heads import HeadName
 from luma_cli.catalogue.spec import Family
 from luma_cli.errors import UsageError
-from luma_cli.units import Budget, BudgetKind, FlopConvention
+from luma_cli.speed.quantity import Quantity
+from luma_cli.units import Budget, BudgetKind, FlopConvention, gflops, gibibytes
+
+Standing = Literal["within", "may exceed", "over", "unknown"]
+
+# Counted from the architecture; every other kind depends on a device.
+EXACT: frozenset[str] = frozenset({"macs", "params"})
+# What `luma profile` measures.
+PROFILED: frozenset[str] = frozenset({"ms", "fps", "images_per_second", "bytes", "joules"})
+
+# What a kind measures, for sentences.
+TITLES: Mapping[BudgetKind, str] = {
+    "macs": "GFLOPs",
+    "params": "parameters",
+    "ms": "latency",
+    "fps": "frame rate",
+    "images_per_second": "throughput",
+    "bytes": "memory",
+    "joules": "energy",
+    "gpu_hours": "training time",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A candidate with its costs by kind; a kind that is not there is not known."""
+
+    candidate: Candidate
+    costs: Mapping[BudgetKind, Quantity]
+
+    def cost(self, kind: BudgetKind) -> float | None:
+        """The value in the kind's own unit; None when it is not known."""
+        quantity = self.costs.get(kind)
+        return None if quantity is None else quantity.value
+
+
+def worst(quantity: Quantity, is_floor: bool) -> float:
+    """What a budget is held against: the value that was counted or measured, of a prediction the end that is dearer."""
+    if quantity.origin in ("exact", "measured"):
+        return quantity.value
+    return quantity.low if is_floor else quantity.high
+
+
+def hold(priced: Priced, budget: Budget) -> Standing:
+    """Whether the budget holds, surely or only if the prediction does not err on the wrong side."""
+    quantity = priced.costs.get(budget.kind)
+    if quantity is None:
+        return "unknown"
+    if not budget.holds(quantity.value):
+        return "over"
+    return "within" if budget.holds(worst(quantity, budget.is_floor)) else "may exceed"
+
+
+def standing(priced: Priced, budgets: Iterable[Budget]) -> Standing:
+    """The worst of what holds under every budget; `within` without budgets."""
+    found = {hold(priced, budget) for budget in budgets}
+    order: tuple[Standing, ...] = ("over", "unknown", "may exceed")
+    return next((each for each in order if each in found), "within")
+
+
+def expense(priced: Priced, budgets: Sequence[Budget]) -> tuple[float, ...]:
+    """What is to be kept small: the bound quantities with rates negated, then multiply-adds; infinite if not known."""
+    bound = ((priced.cost(budget.kind), budget.is_floor) for budget in budgets)
+    values = [*bound, (priced.cost("macs"), False)]
+    return tuple(float("inf") if value is None else -value if floor else float(value) for value, floor in values)
+
+
+def slack(priced: Priced, budget: Budget) -> float:
+    """Part of the budget that is surely left, 0 at the limit; for rates, the part by which it is exceeded."""
+    value = worst(priced.costs[budget.kind], budget.is_floor)
+    return (value - budget.limit if budget.is_floor else budget.limit - value) / budget.limit
+
+
+def binding(priced: Priced, budgets: Sequence[Budget]) -> Budget | None:
+    """The budget with the least slack, the first named of equals; None without budgets."""
+    return min(budgets, key=lambda budget: slack(priced, budget), default=None)
+
+
+def cheapest(pool: Iterable[Priced], budget: Budget) -> Priced | None:
+    """What comes nearest to the budget from its cheap side; None when nothing has a value."""
+    valued = [each for each in pool if budget.kind in each.costs]
+    return min(valued, key=lambda each: (expense(each, [budget]), each.candidate.key), default=None)
+
+
+def tightest(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
+    """The budgets that bind: of several in one kind, the tightest; in the order in which the kinds were named."""
+    found: dict[BudgetKind, Budget] = {}
+    for budget in budgets:
+        other = found.get(budget.kind)
+        if other is None or other.holds(budget.limit):
+            found[budget.kind] = budget
+    return tuple(found.values())
+
+
+def relaxed(budget: Budget) -> Budget:
+    """The budget doubled; of a rate, halved."""
+    factor = 0.5 if budget.is_floor else 2.0
+    return Budget(budget.kind, budget.limit * factor, f"{'half' if budget.is_floor else 'twice'} {budget.text}")
+
+
+def describe(kind: BudgetKind, value: float, convention: FlopConvention = "mac", digits: int = 4) -> str:
+    """The value with its unit, as a table shows it.
+
+    >>> describe("macs", 122_600_000_000), describe("bytes", 2**30)
+    ('122.6 GFLOPs', '1.00 GiB')
+    """
+    return f"{amount(kind, value, convention, digits)} {_UNITS[kind]}"
+
+
+def amount(kind: BudgetKind, value: float, convention: FlopConvention = "mac", digits: int = 4) -> str:
+    """The value alone, in the unit that `describe` names, to so many significant digits and without an exponent.
+
+    >>> amount("macs", 12_345_600_000_000), amount("ms", 1234.5, digits=3)
+    ('12350', '1230')
+    """
+    if kind == "bytes":
+        return f"{gibibytes(value):.2f}"
+    shown = gflops(value, convention) if kind == "macs" else value / 1e6 if kind == "params" else value
+    return f"{float(f'{shown:.{digits}g}'):.12g}"
+
+
+_UNITS: Mapping[BudgetKind, str] = {
+    "macs": "GFLOPs",
+    "params": "M parameters",
+    "ms": "ms",
+    "fps": "fps",
+    "images_per_second": "images/s",
+    "bytes": "GiB",
+    "joules": "J per image",
+    "gpu_hours": "GPU-hours",
+}
+
+
+def explain(quantity: Quantity, convention: FlopConvention = "mac") -> str:
+    """The cost with its origin and, where it is not certain, its interval.
+
+    >>> explain(Quantity("ms", 18.0, 15.0, 22.0, "predicted"))
+    '18 ms predicted (80%: 15 to 22)'
+    """
+    digits = 3 if quantity.origin == "predicted" else 4  # a prediction is not sure of more
+    said = f"{describe(quantity.kind, quantity.value, convention, digits)} {quantity.origin}"
+    if quantity.low < quantity.high and quantity.origin != "measured":
+        ends = (amount(quantity.kind, end, convention, digits) for end in (quantity.low, quantity.high))
+        said += f" (80%: {' to '.join(ends)})"
+    return said + (", extrapolated" if quantity.extrapolated else "")
+
 
 Objective = Literal["miou", "miou-per-ms", "knee"]
 
@@ -47,7 +190,7 @@ class Question:
     @property
     def is_timed(self) -> bool:
         """Whether a cost is needed that depends on a device."""
-        return not held.EXACT.issuperset(self.kinds)
+        return not EXACT.issuperset(self.kinds)
 
     def eligible(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Candidates whose weights can be had and that pass the filters, in an order that no input changes."""
@@ -99,9 +242,9 @@ def unmet(question: Question, pool: Sequence[Priced]) -> str:
 
 
 def _unmet(question: Question, pool: Sequence[Priced], budget: Budget) -> str:
-    best = held.cheapest(pool, budget)
+    best = cheapest(pool, budget)
     if best is None:
-        missing = f"{budget.text}: {held.TITLES[budget.kind]} is not known of any candidate"
+        missing = f"{budget.text}: {TITLES[budget.kind]} is not known of any candidate"
         device = f" on {question.device}" if question.device else ""
         return (
             f"{missing}{device}; run luma profile NAME, or name a device whose figures ship, e.g. --device 'RTX 4090'"
@@ -110,18 +253,18 @@ def _unmet(question: Question, pool: Sequence[Priced], budget: Budget) -> str:
     if budget.holds(quantity.value):
         return ""
     least = "fastest" if budget.is_floor else "cheapest"
-    said = held.explain(quantity, question.convention)
+    said = explain(quantity, question.convention)
     return f"nothing meets {budget.text}: the {least} candidate is {best.candidate.label} with {said}"
 
 
 def _jointly(question: Question, pool: Sequence[Priced]) -> str:
     asked = " and ".join(budget.text for budget in question.budgets)
     first, *others = question.budgets
-    allowed = [each for each in pool if held.hold(each, first) == "within"]
+    allowed = [each for each in pool if hold(each, first) == "within"]
     for other in others:
-        nearest = held.cheapest(allowed, other)
+        nearest = cheapest(allowed, other)
         if nearest is not None and not other.holds(nearest.costs[other.kind].value):
-            said = held.explain(nearest.costs[other.kind], question.convention)
+            said = explain(nearest.costs[other.kind], question.convention)
             within = f"within {first.text} the cheapest candidate is {nearest.candidate.label} with {said}"
             return f"nothing meets {asked} together: {within}"
     return f"nothing meets {asked} together"

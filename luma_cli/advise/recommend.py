@@ -8,32 +8,161 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
+import numpy as np
+
+from luma_cli.accuracy.model import LearnedModel, chooser, load_model
 from luma_cli.accuracy.sightings import AccuracyModel, Prediction
 from luma_cli.accuracy.subjects import Subject
-from luma_cli.advise import budgets as held
-from luma_cli.advise.answer import Aside, Price, Reasons, Recommendation, Row
-from luma_cli.advise.axis import place
-from luma_cli.advise.budgets import Priced
-from luma_cli.advise.chances import NUM_DRAWS
-from luma_cli.advise.chooser import Chooser
-from luma_cli.advise.learned_front import has_evidence
-from luma_cli.advise.own_runs import settled
-from luma_cli.advise.pricing import Speed
-from luma_cli.advise.question import Question, unmet
-from luma_cli.advise.ranking import Order, Ranked, order
-from luma_cli.advise.subjects import scale_note, subject
-from luma_cli.advise.wording import compared, why
+from luma_cli.advise.answer import Aside, Price, Reasons, Recommendation, Row, compared, why
+from luma_cli.advise.candidates import Candidate, has_evidence, scale_note, subject
+from luma_cli.advise.costs import Speed
+from luma_cli.advise.fronts import (
+    NUM_DRAWS,
+    REFERENCE_MIOU,
+    TIE_MIOU,
+    Floats,
+    best_chance,
+    draw_places,
+    knees,
+    on_front_chances,
+    place,
+    ties,
+)
+from luma_cli.advise.question import (
+    EXACT,
+    PROFILED,
+    TITLES,
+    Objective,
+    Priced,
+    Question,
+    binding,
+    expense,
+    relaxed,
+    standing,
+    tightest,
+    unmet,
+)
+from luma_cli.advise.setting import Fit, Setting, load, settled
+from luma_cli.catalogue.heads import HeadName
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_runs import OwnRow
-from luma_cli.units import Budget
+from luma_cli.units import Budget, FlopConvention, parse_budget
+
+# Less often on the front than in one draw of twenty: dominated for all that is known, and not worth a row.
+_ON_FRONT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One candidate of the order.
+
+    best: part of the draws in which it meets the objective best, of all that are ranked. on_front: part of the draws
+    in which nothing cheaper is as good. tie: it could as well be the winner.
+    """
+
+    priced: Priced
+    prediction: Prediction
+    best: float
+    on_front: float
+    tie: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The winner first, then what ties with it, the seen before the extrapolated and the cheap before the dear, then
+    the rest of the likely front, best first.
+
+    num_dominated: candidates left out because they are hardly ever on the front.
+    """
+
+    rows: tuple[Ranked, ...]
+    num_dominated: int
+
+    @property
+    def num_ties(self) -> int:
+        """Candidates that could as well be the winner, itself included; 0 when it is clear."""
+        return sum(row.tie for row in self.rows)
+
+
+def order(
+    question: Question,
+    pool: Sequence[Priced],
+    predictions: Sequence[Prediction],
+    draws: Floats,
+    scores: Sequence[float] | None = None,
+) -> Order:
+    """The order of the pool, none of which may be missing the cost on the question's axis.
+
+    draws: [draws, pool] of mIoU. scores: of a baseline that decides in the model's place, better large; None for the
+    model. What is on the front in no draw changes nothing.
+    """
+    values, best, tolerance = _objective(question, pool, predictions, draws)
+    values = list(scores) if scores is not None else values
+    front = on_front_chances(pool, question.axis, [place(each, question.axis) for each in pool], draws)
+    # Of what ties, that which the evidence spans comes before what is extrapolated, and then the cheaper.
+    expenses = [
+        (each.extrapolated, *expense(priced, question.budgets)) for priced, each in zip(pool, predictions, strict=True)
+    ]
+    leader = min(range(len(pool)), key=lambda at: (-values[at], expenses[at], pool[at].candidate.key))
+    # What no draw puts on the front must not tie either, or adding it would change who wins.
+    known = [value if at == leader or front[at] > 0 else float("nan") for at, value in enumerate(values)]
+    tied = ties(known, expenses, best.tolist(), tolerance if scores is None else 0.0)
+    members = tied.members if tied.is_tie else (tied.winner,)
+    likely = [at for at in range(len(pool)) if front[at] >= _ON_FRONT and at not in members]
+    rest = sorted(likely, key=lambda at: (-values[at], expenses[at], pool[at].candidate.key))
+    rows = tuple(
+        Ranked(pool[at], predictions[at], float(best[at]), front[at], tied.is_tie and at in members)
+        for at in (*members, *rest)
+    )
+    return Order(rows, len(pool) - len(rows))
+
+
+def _objective(
+    question: Question, pool: Sequence[Priced], predictions: Sequence[Prediction], draws: Floats
+) -> tuple[list[float], Floats, float]:
+    """The value of each candidate, its chance to have the best, and within which difference values tie."""
+    mious = [each.miou_percent for each in predictions]
+    if question.objective == "miou":
+        return mious, best_chance(draws), TIE_MIOU
+    places = [place(each, question.axis) for each in pool]
+    if question.objective == "miou-per-ms":
+        values = [miou / ms for miou, ms in zip(mious, places, strict=True)]
+        uncertain = draw_places(pool, question.axis, len(draws))
+        return values, best_chance(draws / uncertain), TIE_MIOU / places[values.index(max(values))]
+    least = REFERENCE_MIOU.get(question.dataset, 0.0)
+    votes = np.bincount([each for each in knees(places, draws, least) if each >= 0], minlength=len(mious))
+    if not votes.any():
+        return mious, best_chance(draws), TIE_MIOU
+    share = votes / len(draws)
+    return share.tolist(), share, 0.0
+
+
+class Chooser(Protocol):
+    """A baseline that decides in the model's place; `luma_cli.accuracy.model.chooser` gives one or None."""
+
+    @property
+    def title(self) -> str:
+        """What the rule takes, e.g. `the largest model that fits`."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it decides, e.g. `regret@1 of 0.31 mIoU against the model's 0.40 on ADE20K`."""
+        ...
+
+    def scores(self, subjects: Sequence[Subject], macs: Sequence[float | None]) -> Sequence[float]:
+        """One score per subject, better large. macs: of the whole segmenter, None when they are not known."""
+        ...
+
 
 _NUM_ASIDE, _NUM_NEAREST = 3, 5
 
 
-def recommend(
+def recommendation(
     question: Question,
     pool: Iterable[Priced],
     model: AccuracyModel,
@@ -65,7 +194,7 @@ def recommend(
     supported = [each for each in judged if has_evidence(each.prediction)]
     found = desk.rank(supported, chooser)
     rows = desk.rows(found.rows[:top])
-    binding = held.binding(found.rows[0].priced, question.budgets) if found.rows else None
+    bound = binding(found.rows[0].priced, question.budgets) if found.rows else None
     return Recommendation(
         question=question,
         rows=rows,
@@ -74,8 +203,8 @@ def recommend(
         num_ranked=len(supported),
         num_ties=found.num_ties,
         chosen_by=chooser.title if chooser else "model",
-        binding=binding,
-        price=desk.price(priced, found.rows, binding) if binding and question.objective == "miou" else None,
+        binding=bound,
+        price=desk.price(priced, found.rows, bound) if bound and question.objective == "miou" else None,
         may_exceed=desk.aside(may_exceed),
         unsupported=desk.aside([each.priced for each in judged if not has_evidence(each.prediction)]),
         notes=(*_chooser_notes(chooser), *_notes(question, priced), *_said_of_costs(question, rows)),
@@ -87,7 +216,7 @@ def recommend(
 def _unanswerable(question: Question, pool: Sequence[Priced], speed: Speed | None) -> NoAnswer:
     """Why nothing can meet the budgets. Raises NothingMeasured when a cost that is needed is known of no candidate."""
     if speed is not None:
-        from luma_cli.advise.missing import check_known
+        from luma_cli.advise.costs import check_known
 
         check_known(question, pool, speed)
     return NoAnswer(unmet(question, pool))
@@ -96,7 +225,7 @@ def _unanswerable(question: Question, pool: Sequence[Priced], speed: Speed | Non
 def _affordable(question: Question, pool: Iterable[Priced]) -> tuple[list[Priced], list[Priced]]:
     """What surely meets every budget, and what may exceed one; both with a known cost on the front's axis."""
     known = [each for each in pool if not math.isnan(place(each, question.axis))]
-    standings = [(held.standing(each, question.budgets), each) for each in known]
+    standings = [(standing(each, question.budgets), each) for each in known]
     return (
         [each for standing, each in standings if standing == "within"],
         [each for standing, each in standings if standing == "may exceed"],
@@ -176,7 +305,7 @@ class _Desk:
 
     def price(self, pool: Sequence[Priced], ranked: Sequence[Ranked], binding: Budget) -> Price | None:
         """What the best under twice the binding budget is predicted to gain over the best under the budget itself."""
-        doubled = held.relaxed(binding)
+        doubled = relaxed(binding)
         budgets = tuple(doubled if each is binding else each for each in self.question.budgets)
         looser = replace(self.question, budgets=budgets)
         (best,) = self.judge([max(ranked, key=lambda row: row.prediction.miou_percent).priced])
@@ -191,7 +320,7 @@ class _Desk:
 
     def next_run(self, pool: Sequence[_Judged], own: Sequence[OwnRow]) -> str:
         """The run that is worth most for this answer."""
-        from luma_cli.advise.worth import worthiest
+        from luma_cli.advise.next import worthiest
 
         trained = frozenset(row.run.run_key for row in own if not row.why_not)
         judged = [(each.priced, each.subject, each.prediction) for each in pool]
@@ -223,8 +352,8 @@ def _notes(question: Question, pool: Sequence[Priced]) -> list[str]:
     for kind in question.kinds:
         uncounted = sum(kind not in each.costs for each in pool)
         if uncounted:
-            reason = "only known as a lower bound" if kind in held.EXACT else "not known on this device"
-            notes.append(f"{uncounted} candidates left out: their {held.TITLES[kind]} are {reason}")
+            reason = "only known as a lower bound" if kind in EXACT else "not known on this device"
+            notes.append(f"{uncounted} candidates left out: their {TITLES[kind]} are {reason}")
     return notes
 
 
@@ -235,5 +364,88 @@ def _said_of_costs(question: Question, rows: Iterable[Row]) -> list[str]:
         said = [row.priced.costs[kind].note for row in rows if kind in row.priced.costs]
         parts = dict.fromkeys(part for note in said for part in note.split("; ") if part)
         if parts:
-            notes.append(f"{held.TITLES[kind]}: {'; '.join(parts)}")
+            notes.append(f"{TITLES[kind]}: {'; '.join(parts)}")
     return notes
+
+
+NUM_MEASURED = 5
+
+
+def shortlist(answer: Recommendation, count: int = NUM_MEASURED) -> list[Candidate]:
+    """The candidates of the answer with the highest predicted mIoU, in budget or perhaps so, that are not measured yet.
+
+    One of each architecture and size: speed, memory and energy are the architecture's, whatever its weights.
+    """
+    rows = sorted(
+        (*answer.rows, *answer.may_exceed.rows), key=lambda row: (-row.prediction.miou_percent, row.candidate.key)
+    )
+    kinds = [kind for kind in answer.question.kinds if kind in PROFILED]
+    found: dict[tuple[str, int], Candidate] = {}
+    for row in rows:
+        if any(row.priced.costs[kind].origin != "measured" for kind in kinds):
+            found.setdefault((row.candidate.architecture, row.candidate.resolution), row.candidate)
+    return list(found.values())[:count]
+
+
+def recommend(
+    budgets: str | Sequence[str | Budget] = (),
+    *,
+    dataset: str = "ade20k",
+    objective: Objective = "miou",
+    resolutions: Sequence[int] = (),
+    families: Sequence[str] = (),
+    pretrainings: Sequence[str] = (),
+    licences: Sequence[str] = (),
+    top: int = 3,
+    head: HeadName = "luma",
+    device: str | None = None,
+    convention: FlopConvention = "mac",
+    database: Path | None = None,
+    with_reasons: bool = False,
+    fit: Fit = load_model,
+) -> Recommendation:
+    """The best backbone, pretraining and resolution that surely meet every budget.
+
+    budgets: as `200gflops` or parsed; of several in one unit the tightest binds. objective: the highest mIoU, the
+    highest mIoU per ms, or the knee of the front. device: of budgets in time, rate, memory, energy or GPU-hours: one
+    that was measured, or one that ships; the only measured one when None. database: the store with the user's own runs
+    and measurements; $LUMA_DB or the data folder when None. A store that cannot be read is only an error where a budget
+    needs it; else a note says so. with_reasons: effects and nearest evidence for each row. fit: learns accuracy from
+    published and imported results and finished own runs on official data. Raises NoAnswer, UsageError, StoreError.
+
+    >>> recommend("200gflops").rows[0].candidate.macs <= 200e9  # doctest: +SKIP
+    True
+    """
+    given = [budgets] if isinstance(budgets, str) else budgets
+    question = Question(
+        dataset,
+        tightest(parse_budget(each, convention) if isinstance(each, str) else each for each in given),
+        objective,
+        tuple(resolutions),
+        frozenset(families),
+        frozenset(pretrainings),
+        frozenset(licences),
+        convention,
+        device,
+        head,
+    )
+    setting = load(question, (*question.kinds, "macs"), database, fit)
+    found = recommendation(
+        question,
+        setting.pool,
+        setting.model,
+        evidence=setting.evidence,
+        own=setting.own,
+        speed=setting.speed,
+        chooser=_chooser(setting),
+        top=top,
+        with_reasons=with_reasons,
+    )
+    return replace(found, notes=(*found.notes, *setting.notes))
+
+
+def _chooser(setting: Setting) -> Chooser | None:
+    """The simple rule that beats the learned model on this dataset, if the audit found one."""
+    if not isinstance(setting.model, LearnedModel):
+        return None
+    return chooser(setting.model, setting.question.dataset, setting.evidence)

@@ -67,7 +67,7 @@ class Session:
 
     def measure(self) -> None:
         """Measure the most promising candidates here, before that the anchor where nothing is known of the device."""
-        from luma_cli.advise.shortlist import shortlist
+        from luma_cli.advise.recommend import shortlist
 
         here(self.device)
         try:
@@ -82,7 +82,7 @@ class Session:
 
     def offers(self) -> bool:
         """Whether there is something to measure here and the user, on a terminal, wants it now."""
-        from luma_cli.advise.shortlist import shortlist
+        from luma_cli.advise.recommend import shortlist
 
         if not (_is_terminal() and self._is_here()):
             return False
@@ -182,7 +182,7 @@ def recommend(
     from luma_cli.cli.options import uncollected
 
     with uncollected():
-        from luma_cli.advise.api import recommend as answer
+        from luma_cli.advise.recommend import recommend as answer
         from luma_cli.report.recommendation import print_recommendation
 
         ask: Callable[..., Recommendation] = partial(
@@ -248,7 +248,7 @@ def front(
     A front stands on one dataset, one device and one set of measuring conditions. Rows of another compile mode, number
     format or environment are corrected by an offset or left out, and it says which.
     """
-    from luma_cli.advise.front_answer import front_of
+    from luma_cli.advise.front import front_of
     from luma_cli.advise.question import Question
     from luma_cli.report.front import print_front
 
@@ -298,9 +298,8 @@ def next_(
     Without --budget: expected gain of the front's hypervolume per GPU-hour. With it: expected drop in regret of what
     luma recommend says under it. Each run is an exact luma train line.
     """
-    from luma_cli.advise.budgets import tightest
-    from luma_cli.advise.next_answer import next_runs
-    from luma_cli.advise.question import Question
+    from luma_cli.advise.next import next_runs
+    from luma_cli.advise.question import Question, tightest
     from luma_cli.report.front import print_next
     from luma_cli.units import parse_budget
 
@@ -347,8 +346,7 @@ def estimate(
 
     Intervals of 50, 80 and 90% are of one training run. Costs are exact, measured or predicted, and say which.
     """
-    from luma_cli.advise.estimate import Asked, read_asked
-    from luma_cli.advise.estimate_api import estimate_all
+    from luma_cli.advise.estimate import Asked, estimate_all, read_asked
     from luma_cli.errors import UsageError
     from luma_cli.report.estimates import print_estimates
 

@@ -132,8 +132,7 @@ def draw_front(
     database: Database = None,
 ) -> None:
     """Draw the learned front that `luma front` prints, with its band, all candidates and own runs."""
-    from luma_cli.advise.backdrop import backdrop
-    from luma_cli.advise.front_answer import front_of
+    from luma_cli.advise.front import backdrop, front_of
     from luma_cli.advise.question import Question
     from luma_cli.report.plots import check_path, picture_of, plot_front
 

@@ -42,7 +42,7 @@ from luma_cli.findings.profiles import (
     profile_row,
 )
 from luma_cli.findings.statistics import FEWEST_VALUES, mean_interval, ratio_interval
-from luma_cli.speed.measured import Measured
+from luma_cli.speed.quantity import Measured
 
 KINDS = tuple(
     ["hydra", "linear", "performer", "linformer", "synthesizer", "synthesizer_fr", "nystrom", "fnet", "gfnet", "afno"]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO, get_args
 
-from luma_cli.advise import budgets as held
+from luma_cli.advise import question as held
 from luma_cli.advise.estimate import Asked, Estimate
 from luma_cli.catalogue.heads import HeadName
 from luma_cli.report.progress import duration

@@ -8,18 +8,17 @@ from collections.abc import Iterator, Mapping, Set
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
-from luma_cli.advise.budgets import TITLES, amount
-from luma_cli.advise.hypervolume import REFERENCE_COST
-from luma_cli.advise.ties import TIE_MIOU
-from luma_cli.advise.training_cost import rounded
+from luma_cli.advise.costs import rounded
+from luma_cli.advise.fronts import REFERENCE_COST, TIE_MIOU
+from luma_cli.advise.question import TITLES, amount
 from luma_cli.report.table import Table, columns, number, print_table
 from luma_cli.units import FLOORS, BudgetKind, gflops, gibibytes
 
 if TYPE_CHECKING:
-    from luma_cli.advise.learned_front import FrontRow, LearnedFront, OwnDistance
-    from luma_cli.advise.next_answer import NextRuns
-    from luma_cli.advise.next_run import NextRun
+    from luma_cli.advise.front import FrontRow, LearnedFront, OwnDistance
+    from luma_cli.advise.next import NextRun, NextRuns
     from luma_cli.speed.quantity import Quantity
+
 
 _NUM_OWN = 8
 _DEARER = {False: "twice", True: "half"}

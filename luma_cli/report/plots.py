@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.advise.budgets import TITLES
+from luma_cli.advise.question import TITLES
 from luma_cli.errors import LumaError, UsageError
 from luma_cli.evidence.evidence import DATASET_TITLES, HEAD_TITLES
 from luma_cli.files import write_bytes
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from luma_cli.advise.backdrop import Backdrop
-    from luma_cli.advise.learned_front import FrontRow, LearnedFront
+    from luma_cli.advise.front import Backdrop, FrontRow, LearnedFront
 
 SUFFIXES = (".png", ".svg", ".pdf")
 COLUMN_INCHES = 3.5

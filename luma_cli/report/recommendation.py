@@ -14,7 +14,7 @@ from luma_cli.units import BudgetKind, FlopConvention, gflops
 
 if TYPE_CHECKING:
     from luma_cli.advise.answer import Aside, Price, Recommendation, Row
-    from luma_cli.advise.budgets import Priced
+    from luma_cli.advise.question import Priced
     from luma_cli.evidence.evidence import Evidence
     from luma_cli.speed.quantity import Quantity
     from luma_cli.units import Budget
@@ -99,7 +99,7 @@ def _chance(value: float | None) -> str:
 
 def _cost(quantity: Quantity | None, convention: FlopConvention) -> str:
     """The value alone; a tilde where it is predicted."""
-    from luma_cli.advise.budgets import amount
+    from luma_cli.advise.question import amount
 
     if quantity is None:
         return "-"
@@ -147,7 +147,7 @@ def _decision(answer: Recommendation) -> Iterator[tuple[str, str]]:
 
 
 def _binding(first: Priced, budget: Budget) -> str:
-    from luma_cli.advise.budgets import slack, worst
+    from luma_cli.advise.question import slack, worst
 
     quantity = first.costs[budget.kind]
     end = "" if worst(quantity, budget.is_floor) == quantity.value else " at the dear end of the prediction"
@@ -155,7 +155,7 @@ def _binding(first: Priced, budget: Budget) -> str:
 
 
 def _axis(answer: Recommendation) -> str:
-    from luma_cli.advise.budgets import TITLES
+    from luma_cli.advise.question import TITLES
     from luma_cli.units import FLOORS
 
     kind = answer.question.axis

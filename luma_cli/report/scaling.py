@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from shutil import get_terminal_size
 from typing import TextIO
 
+from luma_cli.advise.fronts import TIE_MIOU
 from luma_cli.advise.more_compute import MoreCompute, Spending
-from luma_cli.advise.ties import TIE_MIOU
 from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.report.table import Table, columns, number, print_table
 from luma_cli.scaling.answer import Scaling

@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.speed import shipped
-from luma_cli.speed.anchor import indices_to_measure
-from luma_cli.speed.lineup import Lineup, lineup_in
 from luma_cli.speed.quantity import Workload
-from luma_cli.speed.reference import reference_of
-from luma_cli.speed.shipped import Classifier, Setting, Table
+from luma_cli.speed.reference import Classifier, Lineup, Setting, Table, lineup_in, load_table, reference_of
+from luma_cli.speed.times import indices_to_measure
 from luma_cli.speed.transfer import posterior
 
 if TYPE_CHECKING:
-    from luma_cli.speed.features import Floats
+    from luma_cli.speed.transfer import Floats
+
 
 NUM_MEASURED = (1, 5, 20)
 _Z80, _Z90 = 1.2815515594, 1.6448536270
@@ -73,7 +71,7 @@ def audit(table: Table | None = None) -> SpeedAudit:
     """The audit of the shipped table, or of another."""
     import numpy as np
 
-    found = shipped.load() if table is None else table
+    found = load_table() if table is None else table
     done = [_transfer(found, setting) for setting in found.settings]
     with_class = [residuals for transfer, residuals in done if transfer.has_class]
     pooled = {k: _error(np.concatenate([residuals[k] for residuals in with_class], axis=1)) for k in NUM_MEASURED}

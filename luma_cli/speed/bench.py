@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from luma_cli.errors import UsageError
-from luma_cli.speed.measured import Conditions, Measured
-from luma_cli.speed.quantity import Z80, Quantity, Workload
+from luma_cli.speed.quantity import Z80, Conditions, Measured, Quantity, Workload
 from luma_cli.units import BudgetKind
 
 # Spread of a repeated measurement, log: of the median over a session, and of one that its own samples call noisy.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
+from luma_cli.store.profiles import Measurement
 from luma_cli.units import BudgetKind
 
 # The central 80 % of a normal distribution are this many standard deviations to each side.
@@ -56,3 +60,142 @@ class Quantity:
             "extrapolated": self.extrapolated,
             "note": self.note or None,
         }
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Conditions:
+    """What must be equal between two rows before their numbers are compared.
+
+    environment: the environment's identity as JSON text (device model, library versions, driver, power limit).
+    """
+
+    device: str
+    device_name: str
+    dtype: str
+    attention: str
+    compile: str
+    channels_last: str
+    head: str
+    num_queries: int
+    num_classes: int
+    l2: int
+    tap: str
+    ffn: str
+    prefix: bool
+    environment: str
+
+    @property
+    def label(self) -> str:
+        """One line for tables."""
+        return (
+            f"{self.device_name}, {self.dtype}, attention {self.attention}, compile {self.compile}, "
+            f"channels-last {self.channels_last}, {self.head_label}, {self.num_classes} classes"
+        )
+
+    @property
+    def head_label(self) -> str:
+        """The head, with the options of LUMA that differ from the default."""
+        said = [f"{self.l2} blocks"] if self.l2 > 1 else []
+        said += [f"tap {self.tap}"] if self.tap != "output" else []
+        said += [f"ffn {self.ffn}"] if self.ffn != "auto" else []
+        said += ["prefix tokens seen"] if self.prefix else []
+        return " ".join(["head", self.head, *said])
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, the environment as an object."""
+        return {
+            "device": self.device,
+            "device_name": self.device_name,
+            "dtype": self.dtype,
+            "attention": self.attention,
+            "compile": self.compile,
+            "channels_last": self.channels_last,
+            "head": self.head,
+            "queries": self.num_queries,
+            "classes": self.num_classes,
+            "l2": self.l2,
+            "tap": self.tap,
+            "ffn": self.ffn,
+            "prefix": self.prefix,
+            "environment": json.loads(self.environment),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One profile of backbone plus head. Numbers that were not measured are None.
+
+    latency_ms: batch-1 eager median. images_per_second: at the plateau batch, None when the batch was fixed by hand.
+    memory_bytes: peak at batch 1, as the device saw it; as the allocator saw it on a CPU. energy_joules: per image.
+    flags: why the numbers may be wrong (`throttled`, `shared` with another process); such rows decide nothing.
+    own_module: whether it came from `--import`, so that a card of the same name is not meant.
+    """
+
+    name: str
+    timm_name: str
+    resolution: int
+    conditions: Conditions
+    family: str = "unknown"
+    pretraining: str = ""
+    macs: int | None = None
+    params: int | None = None
+    latency_ms: float | None = None
+    images_per_second: float | None = None
+    memory_bytes: float | None = None
+    energy_joules: float | None = None
+    noisy: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    own_module: bool = False
+    started_at: str = ""
+    fingerprint: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """The timm name without its tag; hub and folder names are kept whole."""
+        return self.timm_name if ":" in self.timm_name else self.timm_name.split(".")[0]
+
+
+def from_measurements(rows: Iterable[Measurement]) -> list[Measured]:
+    """The rows of the store as the advisor needs them."""
+    conditions = cache(Conditions)  # 100,000 rows share a handful
+    return [_measured(row, conditions) for row in rows]
+
+
+def _measured(row: Measurement, conditions: Callable[..., Conditions]) -> Measured:
+    noisy = {"latency": row.latency_noisy, "throughput": row.images_per_second_noisy, "energy": row.energy_noisy}
+    flags = {"throttled": row.throttled, "shared": row.shared}
+    memory = row.memory_device_bytes
+    return Measured(
+        name=row.backbone,
+        timm_name=row.timm_name,
+        resolution=row.resolution,
+        conditions=conditions(
+            row.device.split(":")[0],
+            row.device_name or row.device,
+            row.dtype,
+            row.attention,
+            row.compile,
+            row.channels_last,
+            row.head,
+            row.queries,
+            row.classes,
+            row.l2,
+            row.tap,
+            row.ffn,
+            bool(row.prefix),
+            row.identity,
+        ),
+        family=row.family,
+        pretraining=row.pretraining,
+        macs=row.macs if row.macs_complete else None,
+        params=row.params,
+        latency_ms=row.latency_ms,
+        images_per_second=row.images_per_second if row.batch_requested == 0 else None,
+        memory_bytes=row.memory_allocated_bytes if memory is None and row.device.startswith("cpu") else memory,
+        energy_joules=row.energy_joules,
+        noisy=tuple(name for name, is_noisy in noisy.items() if is_noisy),
+        flags=tuple(name for name, is_set in flags.items() if is_set),
+        own_module=bool(row.own_module),
+        started_at=row.started_at,
+        fingerprint=row.fingerprint,
+    )

@@ -7,19 +7,155 @@ get the power law of the class and what similar networks of their family deviate
 
 from __future__ import annotations
 
+import csv
+import re
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import exp, log
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.speed.features import Features, stem_of
-from luma_cli.speed.quantity import Workload
-from luma_cli.speed.shipped import Classifier, Setting, Table
-from luma_cli.speed.transfer import Points
+from luma_cli import files
+from luma_cli.errors import BadCard
+from luma_cli.speed.quantity import Conditions, Workload
+from luma_cli.speed.transfer import SHIPPED, Features, Points, Spread, stem_of
 
 if TYPE_CHECKING:
-    from luma_cli.speed.features import Floats
+    from luma_cli.speed.transfer import Floats
+
+
+_FACTS = ("architecture", "resolution", "family", "gmacs", "mega_activations")
+_USAGE = "usage: python -m luma_cli.speed.reference RAW.csv OUT.csv"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Setting:
+    """What a column was measured on: device model, precision, memory layout, mode (`eager` or `dynamo`), torch."""
+
+    device_name: str
+    precision: str
+    layout: str
+    mode: str
+    torch: str
+
+    @property
+    def label(self) -> str:
+        """The column's name, e.g. `RTX 4090/amp/nchw/eager/2.4`."""
+        return "/".join((self.device_name, self.precision, self.layout, self.mode, self.torch))
+
+    @property
+    def speed_class(self) -> tuple[str, str]:
+        """Device kind with precision, and compile mode: numbers of different classes are never compared."""
+        kind = "cpu" if self.device_name.startswith("CPU") else "cuda"
+        precision = "fp32" if self.precision == "fp32" else "half"
+        return f"{kind} {precision}", "none" if self.mode == "eager" else "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """One classifier at one size: backbone and pooled linear head, as timm counts it.
+
+    macs: multiply-adds; activations: outputs of convolutions and linear layers. milliseconds: per image at the largest
+    batch that timm tried (up to 2048; 1 on the CPU), in the order of `Table.settings`, None where not measured.
+    """
+
+    architecture: str
+    resolution: int
+    family: str
+    macs: float
+    activations: float
+    milliseconds: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All settings with all classifiers."""
+
+    settings: tuple[Setting, ...]
+    rows: tuple[Classifier, ...]
+
+
+def table_path() -> Path:
+    """The table that ships with luma."""
+    return files.root() / "profiles" / "reference" / "timm_throughput.csv"
+
+
+@cache
+def load_table() -> Table:
+    """The shipped table; without rows where none ships. Raises BadCard for a file that is no such table."""
+    return read_table(table_path()) if table_path().is_file() else Table((), ())
+
+
+def read_table(file: Path) -> Table:
+    """The table in `file`. Raises BadCard, naming the line, when it is not one."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        reader = csv.reader(lines)
+        header = next(reader, [])
+        if tuple(header[: len(_FACTS)]) != _FACTS:
+            raise BadCard(f"{file}: no throughput table, the header should begin with {','.join(_FACTS)}")
+        try:
+            settings = tuple(Setting(*name.split("/")) for name in header[len(_FACTS) :])
+            return Table(settings, tuple(map(_classifier, reader)))
+        except (TypeError, ValueError) as error:
+            raise BadCard(f"{file}: line {reader.line_num} is no row of a throughput table ({error})") from error
+
+
+def _classifier(row: Sequence[str]) -> Classifier:
+    name, side, family, gmacs, activations, *rates = row
+    times = tuple(1e3 / float(rate) if rate else None for rate in rates)
+    return Classifier(name, int(side), family, float(gmacs) * 1e9, float(activations) * 1e6, times)
+
+
+def compact(raw: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    """Header and rows of the shipped file: checkpoints of one architecture at one size share one measurement.
+
+    Raises BadCard where they do not, or where a number is not positive.
+    """
+    rates: dict[tuple[str, int], dict[Setting, float]] = {}
+    facts: dict[tuple[str, int], tuple[str, str, str]] = {}
+    for number, row in enumerate(raw, 2):
+        key, setting = (row["model"].split(".")[0], int(row["img_size"])), _setting_of(row)
+        rate = float(row["infer_samples_per_sec"])
+        if rate <= 0 or rates.setdefault(key, {}).setdefault(setting, rate) != rate:
+            raise BadCard(f"line {number}: {rate} images/s for {row['model']}, expected one positive rate per size")
+        facts.setdefault(key, (row["family"], row["infer_gmacs"], row["infer_macts"]))
+    settings = sorted({setting for found in rates.values() for setting in found})
+    header = [*_FACTS, *(setting.label for setting in settings)]
+    return [
+        header,
+        *([name, str(side), *facts[name, side], *_rates(rates[name, side], settings)] for name, side in sorted(rates)),
+    ]
+
+
+def _rates(found: Mapping[Setting, float], settings: Sequence[Setting]) -> list[str]:
+    return [f"{found[each]:g}" if each in found else "" for each in settings]
+
+
+def _setting_of(row: Mapping[str, str]) -> Setting:
+    mode, torch = row["mode"].split(" pt")
+    return Setting(row["hardware"], row["precision"], row["layout"], mode, torch)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Makes the shipped file of the transcription; says to stderr what was read."""
+    if len(arguments) != 2:
+        print(_USAGE, file=sys.stderr)
+        return 2
+    raw = files.read_csv(Path(arguments[0]))
+    table = compact(raw)
+    with Path(arguments[1]).open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(table)
+    settings = len(table[0]) - len(_FACTS)
+    print(f"{len(raw)} rows read, {len(table) - 1} architectures and sizes on {settings} settings", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+
 
 # Log deviation per unit of log area between the sizes of one network: median 0.02, with tails, on the shipped GPUs; on
 # a CPU, which works on one image at a time, large ones are faster than small ones suggest.
@@ -237,3 +373,75 @@ def _indices(rows: Sequence[Classifier]) -> tuple[dict[str, list[int]], dict[str
         by_stem[stem_of(row.architecture)].append(number)
         by_family[row.family].append(number)
     return dict(by_name), dict(by_stem), dict(by_family)
+
+
+# Spreads where no setting of the class ships: moments of the laws of the eight shipped settings about their mean.
+COSTS_ONLY = replace(SHIPPED, size=0.15, intensity=0.2, side=0.3, family=0.3, stem=0.2, contrast=0.0)
+# Latency at batch 1 about a reference with an overhead (`latency`), assumed: kernels at batch 1 are other ones.
+LATENCY = replace(SHIPPED, size=0.1, intensity=0.1, side=0.1, family=0.1, stem=0.1, noise=0.03)
+# The level of the device's own shipped setting: another machine, driver and release of torch.
+_OWN_SCALE = 0.1
+
+_WORDS = re.compile(r"[^\s()@/]+")
+# Words of a device's full name that do not make it another model.
+_IDLE = frozenset(("nvidia", "geforce", "amd", "intel", "r", "tm", "core", "cpu", "graphics"))
+_EDITIONS = frozenset(("blackwell", "workstation", "edition", "generation"))
+_CLOCK = re.compile(r"[\d.]+ghz")
+
+
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """The reference with the spread that goes with it. why: what it stands on, for readers."""
+
+    reference: Reference
+    spread: Spread
+    own: bool
+    why: str
+
+
+def class_of(conditions: Conditions) -> tuple[str, str]:
+    """Device kind with precision, and compile mode, as `Setting.speed_class` has them."""
+    precision = "fp32" if conditions.dtype == "float32" else "half"
+    return f"{conditions.device} {precision}", conditions.compile
+
+
+def shipped_name(device: str, table: Table | None = None) -> str:
+    """The shipped device model that the text names (`4090`, `NVIDIA GeForce RTX 4090`); empty for none or several.
+
+    Variants are other models: `RTX 4090 Laptop GPU` and `RTX 4090 D` name none.
+    """
+    found = {setting.device_name for setting in (table or load_table()).settings}
+    wanted = _words(device)
+    matching = [name for name in found if wanted and (wanted <= _words(name) or _words(name) == wanted)]
+    return matching[0] if len(matching) == 1 else ""
+
+
+def _words(name: str) -> frozenset[str]:
+    words = _WORDS.findall(name.lower())
+    return frozenset(word for word in words if word not in _IDLE | _EDITIONS and not _CLOCK.fullmatch(word))
+
+
+@cache
+def lineup(speed_class: tuple[str, str], device: str) -> Lineup:
+    """What ships for a device of this class. device: a name of `shipped_name`, or empty."""
+    return lineup_in(load_table(), speed_class, device)
+
+
+def lineup_in(table: Table, speed_class: tuple[str, str], device: str = "", without: str = "") -> Lineup:
+    """The same in any table. without: a device whose settings are left out, for audits."""
+    settings = [each for each in table.settings if each.device_name != without]
+    of_class = [each for each in settings if each.speed_class == speed_class]
+    own = [each for each in of_class if device and each.device_name == device]
+    if own:
+        spread = replace(SHIPPED, scale=_OWN_SCALE)
+        return Lineup(reference_of(table, own, own=True), spread, True, f"timm's throughput of {device}")
+    if of_class:
+        names = sorted({each.device_name for each in of_class})
+        return Lineup(
+            reference_of(table, of_class, own=False), SHIPPED, False, f"timm's throughput of {', '.join(names)}"
+        )
+    kind = speed_class[0].split()[0]
+    others = [each for each in settings if each.speed_class[0].split()[0] == kind] or settings
+    law = reference_of(table, others, own=False).law_only()
+    why = f"multiply-adds alone, as no throughput ships for {' with compile '.join(speed_class)}"
+    return Lineup(law, COSTS_ONLY, False, why)

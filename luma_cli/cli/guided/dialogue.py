@@ -201,7 +201,7 @@ def cpu_here() -> DeviceHere:
 
 def shipped() -> list[DeviceHere]:
     """Devices of timm's throughput table, from which times elsewhere are predicted."""
-    from luma_cli.speed.shipped import load
+    from luma_cli.speed.reference import load
 
     return [DeviceHere(name, "timm's speeds") for name in dict.fromkeys(each.device_name for each in load().settings)]
 

@@ -237,7 +237,7 @@ def _answered(ask: Ask, dialogue: Dialogue) -> Dialogue | Move:
 
 def recommendation(answers: Answers) -> Recommendation:
     """What `luma recommend` answers. Raises NoAnswer, UsageError, StoreError."""
-    from luma_cli.advise.api import recommend
+    from luma_cli.advise.recommend import recommend
 
     device = answers.device or None
     return recommend(answers.budgets, dataset=answers.dataset, device=device, licences=answers.licences)
@@ -245,7 +245,7 @@ def recommendation(answers: Answers) -> Recommendation:
 
 def print_front(answers: Answers) -> None:
     """What `luma front` prints, or why there is no front."""
-    from luma_cli.advise.front_answer import front_of
+    from luma_cli.advise.front import front_of
     from luma_cli.advise.question import Question
     from luma_cli.report.front import print_front as show
 

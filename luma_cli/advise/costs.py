@@ -1,0 +1,290 @@
+"""Costs of candidates by kind: counted ones from the cost table, the others from what is known of one device."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from luma_cli.advise.candidates import MODEST_MACS, Candidate, num_classes
+from luma_cli.advise.question import EXACT, TITLES, Priced, Question
+from luma_cli.catalogue.datasets import load_card
+from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, recipe_names
+from luma_cli.errors import NothingMeasured
+from luma_cli.speed.bench import Bench
+from luma_cli.speed.model import SpeedModel, TrainedRun, trained_runs
+from luma_cli.speed.quantity import Conditions, Measured, Quantity, Workload, from_measurements
+from luma_cli.store import database as files
+from luma_cli.store.profiles import device_names, measurements
+from luma_cli.store.runs import list_runs
+from luma_cli.units import BudgetKind, FlopConvention, gflops
+
+if TYPE_CHECKING:
+    from luma_cli.speed.times import Anchor
+
+
+class Speed(Protocol):
+    """Time, memory and energy on one device; `luma_cli.speed.model.SpeedModel` is one."""
+
+    def quantities(self, kind: BudgetKind, workloads: Sequence[Workload]) -> Sequence[Quantity | None]:
+        """The cost of each workload in the kind's own unit; None where it cannot be told."""
+        ...
+
+    def why(self, kind: BudgetKind) -> str:
+        """Why nothing is known of a kind; empty when something is."""
+        ...
+
+    def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> Sequence[Anchor]:
+        """Which of the segmenters to measure, because that tells most about the others."""
+        ...
+
+
+def workload(candidate: Candidate, head: str, num_classes: int) -> Workload:
+    """What is timed of a candidate."""
+    return Workload(
+        architecture=candidate.architecture,
+        resolution=candidate.resolution,
+        family=candidate.family,
+        macs=candidate.macs,
+        params=candidate.params,
+        head=head,
+        num_classes=num_classes,
+    )
+
+
+def price(
+    candidates: Sequence[Candidate], kinds: Iterable[BudgetKind], speed: Speed | None, head: str, num_classes: int
+) -> list[Priced]:
+    """The candidates with multiply-adds, parameters and the asked kinds, in order. Costs are per architecture."""
+    costs = [_counted(each) for each in candidates]
+    asked = [kind for kind in dict.fromkeys(kinds) if kind not in EXACT]
+    if speed is not None and asked:
+        loads = [workload(each, head, num_classes) for each in candidates]
+        distinct = {(each.architecture, each.resolution): each for each in loads}
+        for kind in asked:
+            known = dict(zip(distinct, speed.quantities(kind, list(distinct.values())), strict=True))
+            for load, cost in zip(loads, costs, strict=True):
+                quantity = known[load.architecture, load.resolution]
+                if quantity is not None:
+                    cost[kind] = quantity
+    return [Priced(each, cost) for each, cost in zip(candidates, costs, strict=True)]
+
+
+def _counted(candidate: Candidate) -> dict[BudgetKind, Quantity]:
+    counts: tuple[tuple[BudgetKind, int | None], ...] = (("macs", candidate.macs), ("params", candidate.params))
+    return {kind: Quantity(kind, value, value, value, "exact") for kind, value in counts if value is not None}
+
+
+def load_speed(question: Question, kinds: Sequence[BudgetKind], database: Path | None) -> tuple[SpeedModel, list[str]]:
+    """The model of the device's speed from the store and from what ships, and what a reader must know about it.
+
+    kinds: of the costs that are needed. Raises UsageError when several devices could be meant, StoreError.
+    """
+    measured = measured_rows(database, question.device)
+    runs = _trained(database) if "gpu_hours" in kinds else []
+    speed = SpeedModel.load(measured, question.device, head=question.head, runs=runs)
+    missing = [why for kind in kinds if kind not in EXACT and (why := speed.why(kind))]
+    return speed, [*([] if missing else [speed.basis]), *dict.fromkeys(missing), *set_apart(measured, speed.bench)]
+
+
+def measured_rows(database: Path | None = None, device: str | None = None) -> list[Measured]:
+    """Measured rows of the store; of the one device alone that `device` is part of the name of, where there is one.
+
+    A kind (`cpu`, `cuda:0`) may mean several and is told apart later.
+    """
+    connection = files.open_read(database)
+    if connection is None:
+        return []
+    with closing(connection):
+        wanted = (device or "").lower()
+        is_kind = wanted.partition(":")[0] in ("", "cpu", "cuda")
+        named = [] if is_kind else [name for name in device_names(connection) if wanted in name.lower()]
+        return from_measurements(measurements(connection, named[0] if len(named) == 1 else None))
+
+
+def _trained(database: Path | None) -> list[TrainedRun]:
+    """The user's trainings that tell what training takes."""
+    connection = files.open_read(database)
+    if connection is None:
+        return []
+    with closing(connection):
+        return trained_runs(list_runs(connection))
+
+
+# Where most published figures are: ADE20K crops of 512, Cityscapes crops of 1024.
+_USUAL_RESOLUTION = {"ade20k": 512, "cityscapes": 1024}
+
+
+def check_known(question: Question, pool: Sequence[Priced], speed: Speed) -> None:
+    """Raises NothingMeasured, with the command that would tell, when a cost that is needed is known of no candidate."""
+    unknown = [kind for kind in question.kinds if pool and not any(kind in each.costs for each in pool)]
+    kind = next((kind for kind in unknown if kind not in EXACT), None)
+    if kind is None:
+        return
+    bound = (budget.text for budget in question.budgets if budget.kind == kind)
+    asked = next(bound, f"--objective {question.objective}")
+    reason = speed.why(kind).partition("; try:")[0] or f"nothing is known of {TITLES[kind]}"
+    anchor = _anchor(question, pool, speed, kind)
+    raise NothingMeasured(
+        f"{asked} cannot be answered: {reason}; run: {_command(question, anchor)}{shipped_hint(kind, reason)}",
+        anchor.name,
+        anchor.resolution,
+    )
+
+
+def shipped_hint(kind: BudgetKind, reason: str) -> str:
+    """The other way out where the device was none whose figures ship; no energy ships of any."""
+    is_elsewhere = kind != "joules" and "ships" in reason
+    return ", or name a device whose figures ship, e.g. --device 'RTX 4090'" if is_elsewhere else ""
+
+
+def _anchor(question: Question, pool: Sequence[Priced], speed: Speed, kind: BudgetKind) -> Candidate:
+    """The candidate whose measurement tells most about the others, modest and at the size where the figures are."""
+    usual = _USUAL_RESOLUTION[question.dataset]
+    sized = [each for each in pool if each.candidate.resolution == usual] or list(pool)
+    modest = [priced.candidate for priced in sized if (priced.candidate.macs or 0) <= MODEST_MACS]
+    names: dict[str, Candidate] = {}
+    for each in modest or [priced.candidate for priced in sized]:
+        names.setdefault(each.architecture, each)
+    loads = [workload(each, question.head, num_classes(question.dataset)) for each in names.values()]
+    anchor = next(iter(speed.anchors(loads, 1, kind)), None)
+    return names[anchor.workload.architecture] if anchor else next(iter(names.values()))
+
+
+def _command(question: Question, anchor: Candidate) -> str:
+    head = "" if question.head == "luma" else f" --head {question.head}"
+    device = f" --device {shlex.quote(question.device)}" if question.device else ""
+    return f"luma profile {anchor.name} --res {anchor.resolution}{head}{device}"
+
+
+_TITLES = {
+    "channels_last": "channels-last",
+    "num_queries": "queries",
+    "num_classes": "classes",
+    "prefix": "prefix tokens",
+}
+_MOST_ENVIRONMENT_DETAILS = 2
+
+
+def set_apart(measured: Sequence[Measured], bench: Bench) -> list[str]:
+    """One line for each reason, with the number of rows of this device that it sets apart; most rows first.
+
+    Rows that the bench keeps as evidence inform predictions with an offset of their own; all others inform nothing.
+    """
+    used, related = set(map(id, bench.rows)), set(map(id, bench.related))
+    reasons: Counter[tuple[str, str]] = Counter()
+    for row in measured:
+        if bench.conditions is None or row.conditions.device_name != bench.device_name or id(row) in used:
+            continue
+        what = "are corrected by an offset" if id(row) in related else "are left out"
+        reasons[_reason(row, bench.conditions), what] += 1
+    ordered = sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
+    return [
+        f"{count} measured {'row' if count == 1 else 'rows'} {why}: {_verb(what, count)}"
+        for (why, what), count in ordered
+    ]
+
+
+def _verb(what: str, count: int) -> str:
+    return what.replace("are ", "is ", 1) if count == 1 else what
+
+
+def _reason(row: Measured, here: Conditions) -> str:
+    if row.flags:
+        return f"flagged {' and '.join(row.flags)}"
+    different = list(_differences(row.conditions, here))
+    return f"with {', '.join(different)}" if different else "repeated since"
+
+
+def _differences(theirs: Conditions, here: Conditions) -> Iterator[str]:
+    for field in fields(Conditions):
+        mine, other = getattr(here, field.name), getattr(theirs, field.name)
+        if mine == other or field.name == "device":
+            continue
+        if field.name == "environment":
+            yield _environment(json.loads(other), json.loads(mine))
+        else:
+            yield f"{_TITLES.get(field.name, field.name)} {other} (here {mine})"
+
+
+def _environment(theirs: dict[str, object], here: dict[str, object]) -> str:
+    """What differs between two environments, shortly."""
+    names = sorted(name for name in theirs.keys() | here.keys() if theirs.get(name) != here.get(name))
+    said = [
+        f"{name} {theirs.get(name, '-')} (here {here.get(name, '-')})" for name in names[:_MOST_ENVIRONMENT_DETAILS]
+    ]
+    more = len(names) - _MOST_ENVIRONMENT_DETAILS
+    return ", ".join(["another environment: " + ", ".join(said), *([f"{more} more differences"] if more > 0 else [])])
+
+
+CostUnit = Literal["GPU-hours", "PFLOP"]
+# A training step is a forward pass and a backward pass of twice its multiply-adds.
+STEP_PER_FORWARD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCost:
+    """Of one run. low, high: the central 80% interval, equal to value when counted. source: where it comes from."""
+
+    value: float
+    low: float
+    high: float
+    unit: CostUnit
+    source: str
+
+    @property
+    def text(self) -> str:
+        """e.g. `5.2 GPU-hours (80%: 4 to 6.8)`."""
+        ends = f" (80%: {rounded(self.low)} to {rounded(self.high)})" if self.low < self.high else ""
+        return f"{rounded(self.value)} {self.unit}{ends}"
+
+    def share(self, part: float) -> TrainingCost:
+        """The cost of this part of the schedule."""
+        return replace(self, value=self.value * part, low=self.low * part, high=self.high * part)
+
+    def to_json(self) -> dict[str, Any]:
+        """The value with its unit, interval and source."""
+        return {"value": self.value, "interval_80": [self.low, self.high], "unit": self.unit, "source": self.source}
+
+
+def rounded(value: float) -> str:
+    """A cost to three digits, thousands separated, without an exponent.
+
+    >>> rounded(5.234), rounded(44_412.0)
+    ('5.23', '44,400')
+    """
+    return f"{value:.3g}" if value < 999.5 else f"{float(f'{value:.3g}'):,.0f}"
+
+
+def usual_recipe(dataset: str, head: str) -> Recipe:
+    """The shipped recipe that a run of this dataset and head follows."""
+    return load_recipe(default_recipe(dataset, head, recipe_names()))
+
+
+def num_images_seen(recipe: Recipe, dataset: str) -> float:
+    """Crops that a training sees, of the official training split."""
+    if recipe.steps:
+        return float(recipe.steps * recipe.batch)
+    return recipe.epochs * load_card(dataset).splits["train"].count
+
+
+def training_cost(
+    priced: Priced, num_images: float, in_hours: bool, convention: FlopConvention = "mac"
+) -> TrainingCost | None:
+    """Of the candidate's whole schedule; None where it is not known.
+
+    in_hours: GPU-hours of this device; else PFLOP, multiply-adds in the convention, which rank runs but are no time.
+    """
+    if in_hours:
+        hours = priced.costs.get("gpu_hours")
+        return None if hours is None else TrainingCost(hours.value, hours.low, hours.high, "GPU-hours", hours.origin)
+    macs = priced.candidate.macs
+    if macs is None:
+        return None
+    total = gflops(macs, convention) * STEP_PER_FORWARD * num_images / 1e6
+    return TrainingCost(total, total, total, "PFLOP", "counted")
