@@ -17,7 +17,7 @@ from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise import question as held
 from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.costs import Speed, price
+from luma_cli.advise.costs import price
 from luma_cli.advise.question import Question, check_names
 from luma_cli.advise.recommend import recommendation
 from luma_cli.errors import NoAnswer, UsageError
@@ -43,7 +43,7 @@ def ask(
     *budgets: str,
     candidates: Sequence[Candidate] = CARDS,
     model: TableModel = MODEL,
-    speed: Speed | None = None,
+    speed: Any = None,
     evidence: Sequence[Evidence] = (),
     top: int = 3,
     with_reasons: bool = False,

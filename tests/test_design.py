@@ -6,7 +6,7 @@ import pytest
 from advise_world import candidate
 
 from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.gain import Run, most_narrowing, series_of
+from luma_cli.advise.next import Run, most_narrowing, series_of
 from luma_cli.scaling.law import PLAIN
 from luma_cli.scaling.series import size_exponent_sd
 

@@ -8,7 +8,6 @@ import pytest
 
 from luma_cli.accuracy.model import LearnedModel, load_model
 from luma_cli.advise.candidates import subject
-from luma_cli.advise.costs import Speed
 from luma_cli.advise.estimate import Asked, Estimate, estimates
 from luma_cli.advise.question import Priced, Question
 from luma_cli.advise.setting import load
@@ -26,7 +25,7 @@ def model(kept_fit: Path) -> LearnedModel:
     return load_model(cache=kept_fit / "luma" / "accuracy")
 
 
-def _speed(head: HeadName) -> Speed:
+def _speed(head: HeadName) -> SpeedModel:
     return SpeedModel.load([], DEVICE, head=head)
 
 

@@ -98,7 +98,7 @@ def test_a_usual_run() -> None:
     ("fields", "recipe"),
     [
         ({"head": HeadConfig(num_classes=19)}, HERE),
-        ({"head": HeadConfig(num_queries=50)}, f"{HERE}: other head options"),
+        ({"head": HeadConfig(num_queries=50)}, f"{HERE}: head luma with other options"),
         ({"head": HeadConfig("eomt"), "recipe": "eomt-ade20k"}, HERE),
         ({"recipe": "ade20k+", "usual_recipe": False}, f"{HERE}: recipe ade20k changed"),
         ({"recipe": "smoke"}, f"{HERE}: recipe smoke"),

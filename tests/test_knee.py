@@ -22,7 +22,7 @@ WORLDS = st.tuples(st.integers(1, 5), st.integers(1, 9)).flatmap(
 
 def by_hand(costs: Floats, mious: Floats) -> int:
     """The front's point farthest above the chord; -1 without one."""
-    mask = on_front([(cost,) for cost in costs], mious.tolist())
+    mask = on_front(costs, mious)
     points = sorted((cost, mious[index], index) for index, cost in enumerate(costs) if mask[index])
     (x0, y0, _), (x1, y1, _) = points[0], points[-1]
     if x1 == x0 or y1 == y0:

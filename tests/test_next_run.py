@@ -15,7 +15,8 @@ from advise_world import TableModel, TableSpeed, candidate, own_run
 
 from luma_cli.advise import candidates as shipped
 from luma_cli.advise.costs import price
-from luma_cli.advise.next import LEAST_PROMISE, Bench, NextRuns, answer, centred, next_runs
+from luma_cli.advise.gain import LEAST_PROMISE, Bench, centred
+from luma_cli.advise.next import NextRuns, answer, next_runs
 from luma_cli.advise.question import Question
 from luma_cli.advise.setting import Setting
 from luma_cli.catalogue.names import resolve
@@ -114,7 +115,7 @@ def test_a_believed_run_is_worth_less_and_so_is_what_it_tells_of() -> None:
     shared = np.random.default_rng(0).normal(size=(2000, 1))
     own = np.random.default_rng(1).normal(size=(2000, 3)) * 0.1
     draws = np.array([50.0, 50.0, 45.0]) + np.column_stack((shared, shared, 0 * shared)) + own
-    bench = Bench(np.array([8.0, 8.1, 1.0]), draws, "macs", reference=(16.0, 0.0))
+    bench = Bench(draws, places=[8.0, 8.1, 1.0], reference_cost=16.0)
     before = bench.gains([0, 1])
     bench.believer.believe(0)
     after = bench.gains([0, 1])
@@ -134,7 +135,7 @@ def test_a_run_is_worth_something_through_the_candidate_that_it_moves() -> None:
     shared, alone = random.normal(size=(2000, 1)), random.normal(size=(2000, 1))
     flat = np.zeros((2000, 1))
     draws = np.array([50.0, 40.0, 50.5, 49.9]) + np.hstack((shared, shared, flat, 2 * alone))
-    bench = Bench(np.array([8.0, 1.0, 9.0, 9.0]), draws, "macs", [True] * 4)
+    bench = Bench(draws, [True] * 4)
     assert [bench.tells_of(run) for run in (0, 1, 3)] == [0, 0, 3]
     assert bench.gains([1])[0] == pytest.approx(bench.gains([0])[0], rel=0.05)
 
@@ -146,7 +147,7 @@ def test_what_is_not_shared_stays() -> None:
 
 def test_cheap_runs_that_promise_little_are_not_picked() -> None:
     draws = np.random.default_rng(0).normal([40.0, 50.0], [0.01, 2.0], size=(2000, 2))
-    picks = Bench(np.array([1.0, 1e3]), draws, "macs", reference=(2e3, 0.0)).pick([0, 1], [1e-6, 1.0], np.inf, 2)
+    picks = Bench(draws, places=[1.0, 1e3], reference_cost=2e3).pick([0, 1], [1e-6, 1.0], np.inf, 2)
     assert [pick.index for pick in picks][0] == 1
     assert LEAST_PROMISE == 0.5
 

@@ -14,7 +14,7 @@ from advise_world import TableModel, TableSpeed, candidate, own_run
 from store_samples import environment
 
 from luma_cli.advise.answer import Recommendation
-from luma_cli.advise.costs import Speed, price
+from luma_cli.advise.costs import price
 from luma_cli.advise.question import Question
 from luma_cli.advise.recommend import recommend, recommendation
 from luma_cli.advise.setting import judge, with_own
@@ -38,9 +38,7 @@ def own(miou: float = 55.0, of: Any = BASE, number: int = 1, **fields: Any) -> O
     return own_run(of, miou, **{"run_id": f"run-{number}", **fields})
 
 
-def ask(
-    *runs: OwnRun, budgets: tuple[str, ...] = ("200gflops",), speed: Speed | None = None, **asked: Any
-) -> Recommendation:
+def ask(*runs: OwnRun, budgets: tuple[str, ...] = ("200gflops",), speed: Any = None, **asked: Any) -> Recommendation:
     question = Question("ade20k", tuple(map(parse_budget, budgets)), **asked)
     judged = judge(runs, question)
     pool = price(

@@ -1,4 +1,4 @@
-"""Costs of candidates by kind: counted ones from the cost table, the others from what is known of one device."""
+"""Costs of candidates: counted ones from the cost table, others from what is known of one device, and of training."""
 
 from __future__ import annotations
 
@@ -9,39 +9,35 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from luma_cli.advise.candidates import MODEST_MACS, Candidate, num_classes
 from luma_cli.advise.question import EXACT, TITLES, Priced, Question
 from luma_cli.catalogue.datasets import load_card
 from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, recipe_names
 from luma_cli.errors import NothingMeasured
-from luma_cli.speed.bench import Bench
-from luma_cli.speed.model import SpeedModel, TrainedRun, trained_runs
 from luma_cli.speed.quantity import Conditions, Measured, Quantity, Workload, from_measurements
 from luma_cli.store import database as files
 from luma_cli.store.profiles import device_names, measurements
-from luma_cli.store.runs import list_runs
-from luma_cli.units import BudgetKind, FlopConvention, gflops
+from luma_cli.units import BudgetKind, gflops
 
 if TYPE_CHECKING:
-    from luma_cli.speed.times import Anchor
+    from luma_cli.speed.bench import Bench
+    from luma_cli.speed.model import SpeedModel
 
 
-class Speed(Protocol):
-    """Time, memory and energy on one device; `luma_cli.speed.model.SpeedModel` is one."""
-
-    def quantities(self, kind: BudgetKind, workloads: Sequence[Workload]) -> Sequence[Quantity | None]:
-        """The cost of each workload in the kind's own unit; None where it cannot be told."""
-        ...
-
-    def why(self, kind: BudgetKind) -> str:
-        """Why nothing is known of a kind; empty when something is."""
-        ...
-
-    def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> Sequence[Anchor]:
-        """Which of the segmenters to measure, because that tells most about the others."""
-        ...
+CostUnit = Literal["GPU-hours", "PFLOP"]
+# A training step is a forward pass and a backward pass of twice its multiply-adds.
+STEP_PER_FORWARD = 3
+# Where most published figures are: ADE20K crops of 512, Cityscapes crops of 1024.
+_USUAL_RESOLUTION = {"ade20k": 512, "cityscapes": 1024}
+_CONDITIONS = {
+    "channels_last": "channels-last",
+    "num_queries": "queries",
+    "num_classes": "classes",
+    "prefix": "prefix tokens",
+}
+_MOST_ENVIRONMENT_DETAILS = 2
 
 
 def workload(candidate: Candidate, head: str, num_classes: int) -> Workload:
@@ -58,7 +54,7 @@ def workload(candidate: Candidate, head: str, num_classes: int) -> Workload:
 
 
 def price(
-    candidates: Sequence[Candidate], kinds: Iterable[BudgetKind], speed: Speed | None, head: str, num_classes: int
+    candidates: Sequence[Candidate], kinds: Iterable[BudgetKind], speed: SpeedModel | None, head: str, num_classes: int
 ) -> list[Priced]:
     """The candidates with multiply-adds, parameters and the asked kinds, in order. Costs are per architecture."""
     costs = [_counted(each) for each in candidates]
@@ -85,8 +81,15 @@ def load_speed(question: Question, kinds: Sequence[BudgetKind], database: Path |
 
     kinds: of the costs that are needed. Raises UsageError when several devices could be meant, StoreError.
     """
+    from luma_cli.speed.model import SpeedModel, trained_runs
+    from luma_cli.store.runs import list_runs
+
     measured = measured_rows(database, question.device)
-    runs = _trained(database) if "gpu_hours" in kinds else []
+    connection = files.open_read(database) if "gpu_hours" in kinds else None
+    runs = []
+    if connection is not None:
+        with closing(connection):
+            runs = trained_runs(list_runs(connection))
     speed = SpeedModel.load(measured, question.device, head=question.head, runs=runs)
     missing = [why for kind in kinds if kind not in EXACT and (why := speed.why(kind))]
     return speed, [*([] if missing else [speed.basis]), *dict.fromkeys(missing), *set_apart(measured, speed.bench)]
@@ -107,20 +110,7 @@ def measured_rows(database: Path | None = None, device: str | None = None) -> li
         return from_measurements(measurements(connection, named[0] if len(named) == 1 else None))
 
 
-def _trained(database: Path | None) -> list[TrainedRun]:
-    """The user's trainings that tell what training takes."""
-    connection = files.open_read(database)
-    if connection is None:
-        return []
-    with closing(connection):
-        return trained_runs(list_runs(connection))
-
-
-# Where most published figures are: ADE20K crops of 512, Cityscapes crops of 1024.
-_USUAL_RESOLUTION = {"ade20k": 512, "cityscapes": 1024}
-
-
-def check_known(question: Question, pool: Sequence[Priced], speed: Speed) -> None:
+def check_known(question: Question, pool: Sequence[Priced], speed: SpeedModel) -> None:
     """Raises NothingMeasured, with the command that would tell, when a cost that is needed is known of no candidate."""
     unknown = [kind for kind in question.kinds if pool and not any(kind in each.costs for each in pool)]
     kind = next((kind for kind in unknown if kind not in EXACT), None)
@@ -130,68 +120,49 @@ def check_known(question: Question, pool: Sequence[Priced], speed: Speed) -> Non
     asked = next(bound, f"--objective {question.objective}")
     reason = speed.why(kind).partition("; try:")[0] or f"nothing is known of {TITLES[kind]}"
     anchor = _anchor(question, pool, speed, kind)
+    head = "" if question.head == "luma" else f" --head {question.head}"
+    device = f" --device {shlex.quote(question.device)}" if question.device else ""
+    # The other way out where the device was none whose figures ship; no energy ships of any.
+    elsewhere = ", or name a device whose figures ship, e.g. --device 'RTX 4090'"
     raise NothingMeasured(
-        f"{asked} cannot be answered: {reason}; run: {_command(question, anchor)}{shipped_hint(kind, reason)}",
+        f"{asked} cannot be answered: {reason}; run: luma profile {anchor.name} --res {anchor.resolution}{head}{device}"
+        + (elsewhere if kind != "joules" and "ships" in reason else ""),
         anchor.name,
         anchor.resolution,
     )
 
 
-def shipped_hint(kind: BudgetKind, reason: str) -> str:
-    """The other way out where the device was none whose figures ship; no energy ships of any."""
-    is_elsewhere = kind != "joules" and "ships" in reason
-    return ", or name a device whose figures ship, e.g. --device 'RTX 4090'" if is_elsewhere else ""
-
-
-def _anchor(question: Question, pool: Sequence[Priced], speed: Speed, kind: BudgetKind) -> Candidate:
+def _anchor(question: Question, pool: Sequence[Priced], speed: SpeedModel, kind: BudgetKind) -> Candidate:
     """The candidate whose measurement tells most about the others, modest and at the size where the figures are."""
     usual = _USUAL_RESOLUTION[question.dataset]
-    sized = [each for each in pool if each.candidate.resolution == usual] or list(pool)
-    modest = [priced.candidate for priced in sized if (priced.candidate.macs or 0) <= MODEST_MACS]
+    sized = [each.candidate for each in pool if each.candidate.resolution == usual] or [each.candidate for each in pool]
+    modest = [each for each in sized if (each.macs or 0) <= MODEST_MACS]
     names: dict[str, Candidate] = {}
-    for each in modest or [priced.candidate for priced in sized]:
+    for each in modest or sized:
         names.setdefault(each.architecture, each)
     loads = [workload(each, question.head, num_classes(question.dataset)) for each in names.values()]
     anchor = next(iter(speed.anchors(loads, 1, kind)), None)
     return names[anchor.workload.architecture] if anchor else next(iter(names.values()))
 
 
-def _command(question: Question, anchor: Candidate) -> str:
-    head = "" if question.head == "luma" else f" --head {question.head}"
-    device = f" --device {shlex.quote(question.device)}" if question.device else ""
-    return f"luma profile {anchor.name} --res {anchor.resolution}{head}{device}"
-
-
-_TITLES = {
-    "channels_last": "channels-last",
-    "num_queries": "queries",
-    "num_classes": "classes",
-    "prefix": "prefix tokens",
-}
-_MOST_ENVIRONMENT_DETAILS = 2
-
-
 def set_apart(measured: Sequence[Measured], bench: Bench) -> list[str]:
-    """One line for each reason, with the number of rows of this device that it sets apart; most rows first.
+    """Which measured rows of this device do not stand beside its own, one line for each reason, most rows first.
 
     Rows that the bench keeps as evidence inform predictions with an offset of their own; all others inform nothing.
     """
+    here = bench.conditions
+    if here is None:
+        return []
     used, related = set(map(id, bench.rows)), set(map(id, bench.related))
-    reasons: Counter[tuple[str, str]] = Counter()
-    for row in measured:
-        if bench.conditions is None or row.conditions.device_name != bench.device_name or id(row) in used:
-            continue
-        what = "are corrected by an offset" if id(row) in related else "are left out"
-        reasons[_reason(row, bench.conditions), what] += 1
-    ordered = sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
+    reasons = Counter(
+        (_reason(row, here), "corrected by an offset" if id(row) in related else "left out")
+        for row in measured
+        if row.conditions.device_name == bench.device_name and id(row) not in used
+    )
     return [
-        f"{count} measured {'row' if count == 1 else 'rows'} {why}: {_verb(what, count)}"
-        for (why, what), count in ordered
+        f"{count} measured {'row' if count == 1 else 'rows'} {why}: {'is' if count == 1 else 'are'} {what}"
+        for (why, what), count in sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
     ]
-
-
-def _verb(what: str, count: int) -> str:
-    return what.replace("are ", "is ", 1) if count == 1 else what
 
 
 def _reason(row: Measured, here: Conditions) -> str:
@@ -206,25 +177,16 @@ def _differences(theirs: Conditions, here: Conditions) -> Iterator[str]:
         mine, other = getattr(here, field.name), getattr(theirs, field.name)
         if mine == other or field.name == "device":
             continue
-        if field.name == "environment":
-            yield _environment(json.loads(other), json.loads(mine))
-        else:
-            yield f"{_TITLES.get(field.name, field.name)} {other} (here {mine})"
-
-
-def _environment(theirs: dict[str, object], here: dict[str, object]) -> str:
-    """What differs between two environments, shortly."""
-    names = sorted(name for name in theirs.keys() | here.keys() if theirs.get(name) != here.get(name))
-    said = [
-        f"{name} {theirs.get(name, '-')} (here {here.get(name, '-')})" for name in names[:_MOST_ENVIRONMENT_DETAILS]
-    ]
-    more = len(names) - _MOST_ENVIRONMENT_DETAILS
-    return ", ".join(["another environment: " + ", ".join(said), *([f"{more} more differences"] if more > 0 else [])])
-
-
-CostUnit = Literal["GPU-hours", "PFLOP"]
-# A training step is a forward pass and a backward pass of twice its multiply-adds.
-STEP_PER_FORWARD = 3
+        if field.name != "environment":
+            yield f"{_CONDITIONS.get(field.name, field.name)} {other} (here {mine})"
+            continue
+        now, then = json.loads(mine), json.loads(other)
+        names = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+        said = [f"{name} {then.get(name, '-')} (here {now.get(name, '-')})" for name in names]
+        more = len(names) - _MOST_ENVIRONMENT_DETAILS
+        yield "another environment: " + ", ".join(said[:_MOST_ENVIRONMENT_DETAILS])
+        if more > 0:
+            yield f"{more} more differences"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,25 +228,21 @@ def usual_recipe(dataset: str, head: str) -> Recipe:
     return load_recipe(default_recipe(dataset, head, recipe_names()))
 
 
-def num_images_seen(recipe: Recipe, dataset: str) -> float:
-    """Crops that a training sees, of the official training split."""
-    if recipe.steps:
-        return float(recipe.steps * recipe.batch)
-    return recipe.epochs * load_card(dataset).splits["train"].count
-
-
-def training_cost(
-    priced: Priced, num_images: float, in_hours: bool, convention: FlopConvention = "mac"
-) -> TrainingCost | None:
-    """Of the candidate's whole schedule; None where it is not known.
+def training_costs(
+    question: Question, pool: Sequence[Priced], recipe: Recipe, in_hours: bool
+) -> dict[int, TrainingCost]:
+    """What training each candidate by the recipe costs, by its place in the pool; unknown costs are left out.
 
     in_hours: GPU-hours of this device; else PFLOP, multiply-adds in the convention, which rank runs but are no time.
     """
-    if in_hours:
-        hours = priced.costs.get("gpu_hours")
-        return None if hours is None else TrainingCost(hours.value, hours.low, hours.high, "GPU-hours", hours.origin)
-    macs = priced.candidate.macs
-    if macs is None:
-        return None
-    total = gflops(macs, convention) * STEP_PER_FORWARD * num_images / 1e6
-    return TrainingCost(total, total, total, "PFLOP", "counted")
+    num_images = load_card(question.dataset).splits["train"].count
+    seen = recipe.steps * recipe.batch if recipe.steps else recipe.epochs * num_images
+    found = {}
+    for at, priced in enumerate(pool):
+        hours, macs = priced.costs.get("gpu_hours"), priced.candidate.macs
+        if in_hours and hours is not None:
+            found[at] = TrainingCost(hours.value, hours.low, hours.high, "GPU-hours", hours.origin)
+        elif not in_hours and macs is not None:
+            total = gflops(macs, question.convention) * STEP_PER_FORWARD * seen / 1e6
+            found[at] = TrainingCost(total, total, total, "PFLOP", "counted")
+    return found

@@ -16,7 +16,7 @@ from luma_cli.accuracy.model import LearnedModel, load_model
 from luma_cli.accuracy.sightings import Prediction, Sighting, usual_labels
 from luma_cli.accuracy.subjects import Subject, subject_of
 from luma_cli.advise.candidates import NUM_CLASSES, attached
-from luma_cli.advise.costs import Speed, measured_rows, price
+from luma_cli.advise.costs import measured_rows, price
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.errors import UnknownName, UsageError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from luma_cli.catalogue.spec import BackboneSpec
 
 
-SpeedOf = Callable[[HeadName], Speed]
+SpeedOf = Callable[[HeadName], SpeedModel]
 _DEVICE_KINDS: tuple[BudgetKind, ...] = ("ms", "images_per_second", "bytes", "joules")
 _EVALS: Mapping[str, Eval] = {
     **dict.fromkeys(("", "single-scale", "ss", "single", "single scale"), "single-scale"),

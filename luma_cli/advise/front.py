@@ -1,4 +1,4 @@
-"""The front as learned from all evidence: probabilities along the upper envelope of the predictions, not a line."""
+"""`luma front`: the front learned from all evidence, as probabilities along the upper envelope of the predictions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _NUM_COST_NOTES = 3
 class FrontRow:
     """One candidate on the envelope, or likely on the front.
 
-    on_front: its chance. attained: mIoU that the front reaches at its cost, one for each of `attainment.LEVELS`.
+    on_front: its chance. attained: mIoU that the front reaches at its cost, one for each of `fronts.LEVELS`.
     per_doubling: mIoU points that the envelope gains up to twice this cost; None for the last.
     """
 
@@ -75,7 +75,7 @@ class FrontRow:
 
 @dataclass(frozen=True, slots=True)
 class OwnDistance:
-    """A comparable run of the user's own under the envelope. below: mIoU points, negative when it lies above.
+    """A comparable run of the user's own under the envelope.
 
     by: what the envelope has at no more than the run's cost; None where nothing is that cheap.
     """
@@ -86,7 +86,7 @@ class OwnDistance:
 
     @property
     def below(self) -> float | None:
-        """How far the run's mIoU lies under the envelope's."""
+        """How many mIoU points the run lies under the envelope, negative when it lies above."""
         return None if self.by is None else self.by.prediction.miou_percent - self.row.run.miou_percent
 
     def to_json(self, kind: BudgetKind) -> dict[str, Any]:
@@ -97,6 +97,18 @@ class OwnDistance:
             "miou_below_front": self.below,
             "front_at_its_cost": None if self.by is None else self.by.candidate.label,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Backdrop:
+    """What stands behind the front in its picture. Costs in the kind's own unit with mIoU in percent.
+
+    candidates: cost and predicted mIoU of each with evidence. band: cost, and the mIoU that is reached there with each
+    probability of `fronts.LEVELS`; from the cheapest on, only where it rises.
+    """
+
+    candidates: tuple[tuple[float, float], ...]
+    band: tuple[tuple[float, tuple[float, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +126,14 @@ class LearnedFront:
     knee: tuple[Knee, Candidate] | None
     hypervolume: Hypervolume
     own: tuple[OwnDistance, ...]
-    num_candidates: int
+    backdrop: Backdrop
     scale_note: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def num_candidates(self) -> int:
+        """Candidates that the front was chosen from."""
+        return len(self.backdrop.candidates)
 
     @property
     def reference_miou(self) -> float:
@@ -145,6 +162,26 @@ class LearnedFront:
         }
 
 
+def front_of(
+    question: Question,
+    axis: str = "gflops",
+    *,
+    only_own: bool = False,
+    database: Path | None = None,
+    fit: Fit = load_model,
+) -> LearnedFront:
+    """The learned front over `axis`, one of `fronts.AXES`. only_own: of what the user has trained comparably.
+
+    Raises NoAnswer when nothing can stand on it, UsageError, StoreError.
+    """
+    kind = axis_kind(axis)
+    setting = load(question, (kind,), database, fit)
+    if only_own:
+        setting = _only_own(setting)
+    found = learned_front(question, kind, setting.pool, setting.model, setting.own)
+    return replace(found, notes=(*found.notes, *_not_comparable(setting), *setting.notes))
+
+
 def learned_front(
     question: Question, kind: BudgetKind, pool: Sequence[Priced], model: AccuracyModel, own: Sequence[OwnRow] = ()
 ) -> LearnedFront:
@@ -156,69 +193,59 @@ def learned_front(
     """
     placed = [each for each in pool if not math.isnan(place(each, kind))]
     subjects = [subject(each.candidate, question.dataset, question.head) for each in placed]
-    found = list(zip(placed, model.predict(subjects), subjects, strict=True))
-    known = [(each, prediction, of) for each, prediction, of in found if has_evidence(prediction)]
+    found = model.predict(subjects) if subjects else []
+    known = [at for at, prediction in enumerate(found) if has_evidence(prediction)]
     if not known:
         raise NoAnswer(_nothing(question, kind, pool, placed))
-    chosen, predictions = [each for each, _, _ in known], [prediction for _, prediction, _ in known]
-    draws = model.draws([of for _, _, of in known], NUM_DRAWS)
-    places = [place(each, kind) for each in chosen]
-    chance = on_front_chances(chosen, kind, places, draws)
+    chosen, predictions = [placed[at] for at in known], [found[at] for at in known]
+    draws = model.draws([subjects[at] for at in known], NUM_DRAWS)
+    places, mious = [place(each, kind) for each in chosen], [each.miou_percent for each in predictions]
+    chance = on_front_chances(chosen, kind, draws)
     band = attainment(places, draws)
-    envelope = _envelope(chosen, predictions, places)
-    rows = _rows(envelope, chosen, predictions, places, chance, band)
-    voted = knee(places, draws, REFERENCE_MIOU.get(question.dataset, 0.0))
+
+    def row(at: int, per_doubling: float | None = None) -> FrontRow:
+        return FrontRow(chosen[at], predictions[at], chance[at], band.at(places[at]), per_doubling)
+
+    envelope = _envelope(chosen, mious, places)
+    gains = marginal_prices([places[at] for at in envelope], [mious[at] for at in envelope])
+    rows = tuple(map(row, envelope, gains))
+    others = [at for at, each in enumerate(chance) if each >= LIKELY and at not in set(envelope)]
+    others.sort(key=lambda at: (-chance[at], chosen[at].candidate.key))
+    least = REFERENCE_MIOU.get(question.dataset, 0.0)
+    voted = knee(places, draws, least)
     return LearnedFront(
         question=question,
         kind=kind,
         rows=rows,
-        likely=_likely(envelope, chosen, predictions, places, chance, band),
+        likely=tuple(map(row, others[:NUM_LIKELY])),
         knee=None if voted is None else (voted, chosen[voted.index].candidate),
-        hypervolume=hypervolume(places, draws, REFERENCE_COST[kind], REFERENCE_MIOU.get(question.dataset, 0.0)),
-        own=own_distances(own, placed, rows, kind),
-        num_candidates=len(chosen),
+        hypervolume=hypervolume(places, draws, REFERENCE_COST[kind], least),
+        own=_own_distances(own, placed, rows, kind),
+        backdrop=_backdrop(places, mious, band, kind),
         scale_note=scale_note(model, question.head),
         notes=tuple([*_notes(kind, pool, placed, len(chosen)), *_said_of_costs(rows, kind)]),
     )
 
 
-def _envelope(pool: Sequence[Priced], predictions: Sequence[Prediction], places: Sequence[float]) -> list[int]:
+def _envelope(pool: Sequence[Priced], mious: Sequence[float], places: Sequence[float]) -> list[int]:
     """Indices on the front of the predicted means, cheapest first; of equal points the first by name."""
-    mask = on_front([(at,) for at in places], [each.miou_percent for each in predictions])
-    order = sorted((i for i, kept in enumerate(mask) if kept), key=lambda i: (places[i], pool[i].candidate.key))
-    first = {places[i]: i for i in reversed(order)}
-    return [i for i in order if first[places[i]] == i]
+    kept = np.flatnonzero(on_front(places, mious)).tolist()
+    first: dict[float, int] = {}
+    for at in sorted(kept, key=lambda at: (places[at], pool[at].candidate.key)):
+        first.setdefault(places[at], at)
+    return list(first.values())
 
 
-def _rows(
-    envelope: Sequence[int],
-    pool: Sequence[Priced],
-    predictions: Sequence[Prediction],
-    places: Sequence[float],
-    chance: Sequence[float],
-    band: Attainment,
-) -> tuple[FrontRow, ...]:
-    gains = marginal_prices([places[i] for i in envelope], [predictions[i].miou_percent for i in envelope])
-    return tuple(
-        FrontRow(pool[i], predictions[i], chance[i], band.at(places[i]), gain)
-        for i, gain in zip(envelope, gains, strict=True)
+def _backdrop(places: Sequence[float], mious: Sequence[float], band: Attainment, kind: BudgetKind) -> Backdrop:
+    rises = [0, *(np.flatnonzero(np.any(np.diff(band.miou, axis=1) > 0, axis=0)) + 1)]
+    back = (lambda value: 1 / value) if kind in FLOORS else float
+    return Backdrop(
+        tuple((back(at), miou) for at, miou in zip(places, mious, strict=True)),
+        tuple((back(float(band.costs[at])), tuple(band.miou[:, at].tolist())) for at in rises),
     )
 
 
-def _likely(
-    envelope: Sequence[int],
-    pool: Sequence[Priced],
-    predictions: Sequence[Prediction],
-    places: Sequence[float],
-    chance: Sequence[float],
-    band: Attainment,
-) -> tuple[FrontRow, ...]:
-    others = [i for i, each in enumerate(chance) if each >= LIKELY and i not in set(envelope)]
-    others.sort(key=lambda i: (-chance[i], pool[i].candidate.key))
-    return tuple(FrontRow(pool[i], predictions[i], chance[i], band.at(places[i])) for i in others[:NUM_LIKELY])
-
-
-def own_distances(
+def _own_distances(
     own: Sequence[OwnRow], pool: Sequence[Priced], rows: Sequence[FrontRow], kind: BudgetKind
 ) -> tuple[OwnDistance, ...]:
     """How far each comparable run with a known cost lies below the envelope, in the order of the runs."""
@@ -233,6 +260,15 @@ def own_distances(
     return tuple(found)
 
 
+def _only_own(setting: Setting) -> Setting:
+    if not setting.trained:
+        why = next((", ".join(row.why_not) for row in setting.own), "")
+        reason = f": the best is not comparable ({why})" if why else ""
+        raise NoAnswer(f"no comparable run of your own on {setting.question.dataset}{reason}; run: luma next")
+    kept = [each for each in setting.pool if each.candidate.run_key in setting.trained]
+    return replace(setting, pool=tuple(kept))
+
+
 def _nothing(question: Question, kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced]) -> str:
     if not pool:
         return f"no candidate with public weights is left{question.filters}; leave out a filter"
@@ -244,15 +280,6 @@ def _nothing(question: Question, kind: BudgetKind, pool: Sequence[Priced], place
     return f"{nothing}; run: luma next --dataset {question.dataset}"
 
 
-def _said_of_costs(rows: Sequence[FrontRow], kind: BudgetKind) -> list[str]:
-    """What the costs of the rows say of themselves, each thing once, with how many say it."""
-    said = Counter(row.priced.costs[kind].note for row in rows if row.priced.costs[kind].note)
-    return [
-        f"{TITLES[kind]} of {count} row{'s' if count > 1 else ''}: {note}"
-        for note, count in said.most_common(_NUM_COST_NOTES)
-    ]
-
-
 def _notes(kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced], num_chosen: int) -> list[str]:
     notes = []
     if len(placed) < len(pool):
@@ -262,78 +289,19 @@ def _notes(kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced], n
     return notes
 
 
-def front_of(
-    question: Question,
-    axis: str = "gflops",
-    *,
-    only_own: bool = False,
-    database: Path | None = None,
-    fit: Fit = load_model,
-) -> LearnedFront:
-    """The learned front over `axis`, one of `axis.AXES`. only_own: of what the user has trained comparably.
-
-    Raises NoAnswer when nothing can stand on it, UsageError, StoreError.
-    """
-    kind = axis_kind(axis)
-    setting = load(question, (kind,), database, fit)
-    if only_own:
-        setting = _own(setting)
-    found = learned_front(question, kind, setting.pool, setting.model, setting.own)
-    return replace(found, notes=(*found.notes, *_apart(setting), *setting.notes))
+def _said_of_costs(rows: Sequence[FrontRow], kind: BudgetKind) -> list[str]:
+    """What the costs of the rows say of themselves, each thing once, with how many say it."""
+    said = Counter(row.priced.costs[kind].note for row in rows if row.priced.costs[kind].note)
+    return [
+        f"{TITLES[kind]} of {count} row{'s' if count > 1 else ''}: {note}"
+        for note, count in said.most_common(_NUM_COST_NOTES)
+    ]
 
 
-def _own(setting: Setting) -> Setting:
-    if not setting.trained:
-        why = next((", ".join(row.why_not) for row in setting.own), "")
-        reason = f": the best is not comparable ({why})" if why else ""
-        raise NoAnswer(f"no comparable run of your own on {setting.question.dataset}{reason}; run: luma next")
-    return setting.only_own()
-
-
-def _apart(setting: Setting) -> list[str]:
+def _not_comparable(setting: Setting) -> list[str]:
     """Own runs that have no distance, and the first reason of each."""
     reasons = [row.why_not[0] for row in setting.own if row.why_not]
     if not reasons:
         return []
     runs = "run is" if len(reasons) == 1 else "runs are"
     return [f"{len(reasons)} own {runs} not comparable: {', '.join(sorted(set(reasons)))}"]
-
-
-@dataclass(frozen=True, slots=True)
-class Backdrop:
-    """Costs in the kind's own unit with mIoU in percent.
-
-    candidates: cost and predicted mIoU of each with evidence. band: cost, and the mIoU that is reached there with each
-    probability of `attainment.LEVELS`; from the cheapest on, only where it rises.
-    """
-
-    candidates: tuple[tuple[float, float], ...]
-    band: tuple[tuple[float, tuple[float, ...]], ...]
-
-
-def backdrop(
-    question: Question,
-    axis: str = "gflops",
-    *,
-    only_own: bool = False,
-    database: Path | None = None,
-    fit: Fit = load_model,
-) -> Backdrop:
-    """What `front_of` with the same arguments chose its front from; the costs at their central values."""
-    kind = axis_kind(axis)
-    setting = load(question, (kind,), database, fit)
-    pool = setting.only_own().pool if only_own else setting.pool
-    placed = [each for each in pool if not math.isnan(place(each, kind))]
-    subjects = [subject(each.candidate, question.dataset, question.head) for each in placed]
-    predicted = setting.model.predict(subjects) if subjects else []
-    known = [at for at, found in enumerate(predicted) if has_evidence(found)]
-    if not known:
-        return Backdrop((), ())
-    places = [place(placed[at], kind) for at in known]
-    reached = attainment(places, setting.model.draws([subjects[at] for at in known], NUM_DRAWS))
-    rises = [0, *(np.flatnonzero(np.any(np.diff(reached.miou, axis=1) > 0, axis=0)) + 1)]
-    back = (lambda value: 1 / value) if kind in FLOORS else float
-    return Backdrop(
-        tuple((back(at), predicted[index].miou_percent) for at, index in zip(places, known, strict=True)),
-        tuple((back(float(reached.costs[at])), tuple(reached.miou[:, at].tolist())) for at in rises),
-    )

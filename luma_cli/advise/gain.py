@@ -1,25 +1,46 @@
-"""What a run is expected to add to the front, in closed form, before it is run.
+"""What a run is expected to add before it is run: to the recommendation under a budget, else to the front.
 
-With a known cost and mIoU ~ N(mu, sd^2), the expected improvement of the two-dimensional hypervolume is a sum over the
-steps of the front above the candidate's cost: width of the step times the expected improvement over its height. Yang,
-Emmerich, Deutz, Baeck: Efficient computation of expected hypervolume improvement (2019, arXiv 1904.12672).
+Under a budget it is the knowledge gradient of Frazier, Powell, Dayanik (2009): a run moves the posterior means along
+one line, and the recommendation follows the highest. Of a front it is the expected hypervolume improvement of Yang,
+Emmerich, Deutz, Baeck (2019, arXiv 1904.12672), in two dimensions a sum over the steps of the front above the
+candidate's cost. A batch is chosen without waiting for results: each chosen run is believed to come out as expected
+(kriging believer: Ginsbourger, Le Riche, Carraro 2010).
+
+Legend: S draws, C candidates, J steps of a front or candidates compared with.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from luma_cli.advise.candidates import Candidate
-from luma_cli.advise.fronts import Floats
-from luma_cli.scaling.law import PLAIN, Point, tokens_of
-from luma_cli.scaling.series import MOST_PARAMS, Model, most_telling
+from luma_cli.accuracy.sightings import AccuracyModel
+from luma_cli.advise.candidates import MODEST_MACS, Candidate
+from luma_cli.advise.costs import training_costs, usual_recipe
+from luma_cli.advise.fronts import NUM_DRAWS, TIE_MIOU, Floats
+from luma_cli.advise.question import Question
+from luma_cli.advise.setting import Judged
+
+# Correlations of independent candidates have a standard deviation of 1 / sqrt(draws); below this many they are noise.
+CHANCE_SDS = 3.0
+# Midpoints of equally likely strata of Z; the error falls with their square, below 0.002 standard deviations here.
+NUM_STRATA = 200
+# Of what the most promising run that can be paid promises; less is not proposed, however cheap. Without it gain per
+# cost would always name the smallest model: prices span a factor of thousands, gains of ten.
+LEAST_PROMISE = 0.5
+# Of what the most promising run promised before any was chosen; a batch ends where the rest promises less.
+LEAST_OF_FIRST = 0.02
+# Points of mIoU below which no run is said to change a recommendation.
+LEAST_REGRET = 0.01
+# No run of a candidate that is unlikelier than these to be the best could change who is.
+NUM_CONTENDERS = 60
+_PAPERS_BEST = ("dinov3", "eva02")  # pretrainings that arXiv 2607.00687 found best
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +106,11 @@ def expected_hypervolume_improvement(costs: ArrayLike, mu: ArrayLike, sd: ArrayL
     return np.asarray((widths * gains).sum(axis=1), dtype=np.float64)
 
 
-# Correlations of independent candidates have a standard deviation of 1 / sqrt(draws); below this many they are noise.
-CHANCE_SDS = 3.0
-
-
 class Believer:
-    """Means and variances of C candidates from joint draws [S, C], updated for each run that is believed."""
+    """Means and variances of C candidates from joint draws [S, C], updated for each run that is believed.
+
+    Means stay; variances shrink with the covariance to the believed run.
+    """
 
     def __init__(self, draws: ArrayLike, noise_sd: float) -> None:
         """noise_sd: of one run's mIoU around its expectation (seed noise), in points, zero or more."""
@@ -133,15 +153,12 @@ class Believer:
         self.variance = np.maximum(self.variance - update**2, 0.0)
 
 
-# Midpoints of equally likely strata of Z; the error falls with their square, below 0.002 standard deviations here.
-NUM_STRATA = 200
-
-
 def value_of_information(believer: Believer, runs: Sequence[int], within: ArrayLike) -> Floats:
     """Expected drop in regret, in mIoU points, of the configuration recommended under the budget, for each run.
 
-    runs: indices of candidates that could be trained. within: [C], which candidates meet the budget and could be
-    recommended. Zero where no result could change the recommendation.
+    That is E max_j(mu_j + shift_j Z) - max_j mu_j with Z ~ N(0, 1). runs: indices of candidates that could be trained.
+    within: [C], which candidates meet the budget and could be recommended. Zero where no result could change the
+    recommendation.
     """
     allowed = np.flatnonzero(np.asarray(within, dtype=np.bool_))
     if not len(allowed):
@@ -160,54 +177,151 @@ def _gain(mean: Floats, shift: Floats, surprise: Floats) -> float:
     return max(0.0, float(lines.max(axis=0).mean() - mean.max()))
 
 
-Run = tuple[str, int]
-# A law needs that many sizes and resolutions (`luma scaling` refuses with fewer).
-LEAST = 3
+def centred(draws: Floats) -> Floats:
+    """The draws [S, C] less what all candidates have in common in each draw, around the same means.
 
-
-def series_of(candidates: Sequence[Candidate], trained: Collection[Run], mious: Mapping[Run, float]) -> list[Candidate]:
-    """The grid to work on: card and pretraining with most runs already, of equals the one with the highest mIoU.
-
-    trained: timm name and resolution of comparable runs. mious: expected. Sizes beyond MOST_PARAMS are left out, as in
-    the designs of `luma scaling`. Empty when no series has three sizes at three resolutions.
+    The level that all share (how LUMA compares to other heads, say) moves the whole front and no choice on it. It is
+    estimated by the mean of all, shrunk by the part of that mean's variance that is shared and not chance.
     """
-    series: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
-    for each in candidates:
-        if each.card and 0 < (each.backbone_params or 0) <= MOST_PARAMS:
-            series[each.card, each.pretraining].append(each)
-    grids = {key: each for key, each in series.items() if _is_grid(each)}
-    if not grids:
-        return []
-
-    def worth(key: tuple[str, str]) -> tuple[int, float]:
-        runs = [each.run_key for each in grids[key]]
-        return sum(run in trained for run in runs), max(mious.get(run, -math.inf) for run in runs)
-
-    return grids[max(sorted(grids), key=worth)]
+    num = draws.shape[1]
+    level = draws.mean(axis=1)
+    if num < 2 or level.var() == 0:
+        return draws
+    covariance = (num * level.var() - draws.var(axis=0).mean()) / (num - 1)
+    shared = float(np.clip(covariance / level.var(), 0.0, 1.0))
+    return np.asarray(draws - shared * (level - level.mean())[:, np.newaxis], dtype=np.float64)
 
 
-def most_narrowing(
-    grid: Sequence[Candidate], trained: Collection[Run], affordable: Collection[Run]
-) -> Candidate | None:
-    """The run that is not there yet and tells most, of those as good the cheapest to run; None without one.
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A candidate by its place in the list, and what its run is expected to add given the picks before it.
 
-    Sizes and resolutions count, not results: C = k N T is taken for the cost.
+    tells_of: the candidate through whom it is worth that; itself for the front.
     """
-    runs = {each.run_key: each for each in grid}
-    models = {_model(runs[run]): runs[run] for run in sorted(runs) if run not in trained and run in affordable}
-    found = most_telling([_point(each) for run, each in sorted(runs.items()) if run in trained], list(models), PLAIN)
-    return None if found is None else models[found]
+
+    index: int
+    gain: float
+    tells_of: int
 
 
-def _model(candidate: Candidate) -> Model:
-    return Model(candidate.timm_name, candidate.resolution, float(candidate.backbone_params or 0), candidate.macs or 0)
+class Bench:
+    """What each run adds, by the joint posterior of all candidates, given the runs that are believed done."""
+
+    def __init__(
+        self,
+        draws: Floats,
+        within: Sequence[bool] | None = None,
+        places: ArrayLike = (),
+        reference_cost: float = 1.0,
+        reference_miou: float = 0.0,
+    ) -> None:
+        """draws: [S, C] of mIoU. within: which candidates meet the budget; None for gains of the front.
+
+        places: [C] on the front's axis. reference_cost, reference_miou: the largest cost and the least mIoU that count
+        for the front's hypervolume.
+        """
+        self._within, self._places = within, np.asarray(places, dtype=np.float64)
+        # What is common to all cancels in a regret by itself.
+        self.believer = Believer(centred(draws) if within is None else draws, TIE_MIOU)
+        self._front = None if within else steps(places, draws.mean(axis=0), reference_cost, reference_miou)
+
+    def gains(self, runs: Sequence[int]) -> Floats:
+        """What each of the runs, indices of candidates, is expected to add."""
+        if self._front is None:
+            return value_of_information(self.believer, runs, self._within or ())
+        at = list(runs)
+        mean, sd = self.believer.mean[at], self.believer.sd[at]
+        return expected_hypervolume_improvement(self._places[at], mean, sd, self._front)
+
+    def tells_of(self, run: int) -> int:
+        """Through whom the run is worth most: whose new mean alone would change the recommendation for most gain."""
+        allowed = np.flatnonzero(self._within) if self._within else np.empty(0)
+        if len(allowed) < 2:
+            return run
+        mean, shift = self.believer.mean[allowed], np.abs(self.believer.shifts([run], allowed)[0])
+        order = np.argsort(-mean, kind="stable")
+        rivals = np.full(len(allowed), mean[order[0]])  # of each the best other
+        rivals[order[0]] = mean[order[1]]
+        gains = expected_improvement(np.where(mean > rivals, rivals - mean, mean - rivals), shift, 0.0)
+        return int(allowed[gains.argmax()]) if gains.max() > 0 else run
+
+    def pick(self, runs: Sequence[int], costs: Sequence[float], limit: float, count: int) -> list[Pick]:
+        """Up to `count` of the runs, most gain per cost first, that cost no more than the limit together.
+
+        A run that costs less than its share of a finite limit counts as that share: what is not spent buys nothing.
+        """
+        price = dict(zip(runs, costs, strict=True))
+        left, picks, least = list(price), list[Pick](), LEAST_REGRET if self._within else 0.0
+        while len(picks) < count:
+            left = [run for run in left if price[run] <= limit]
+            gains = self.gains(left).tolist() if left else []
+            most = max(gains, default=0.0)
+            least = least if picks else max(least, LEAST_OF_FIRST * most)
+            floor = max(LEAST_PROMISE * most, least)
+            share = limit / (count - len(picks)) if math.isfinite(limit) else 0.0
+            worth = [
+                (gain / max(price[run], share), -run, gain)
+                for run, gain in zip(left, gains, strict=True)
+                if gain >= floor > 0
+            ]
+            if not worth:
+                break
+            _, negative, gain = max(worth)
+            run = -negative
+            picks.append(Pick(run, gain, self.tells_of(run)))
+            self.believer.believe(run)
+            limit -= price[run]
+            left.remove(run)
+        return picks
 
 
-def _point(candidate: Candidate) -> Point:
-    tokens = tokens_of(candidate.resolution, candidate.resolution)
-    return Point(candidate.timm_name, candidate.name, float(candidate.backbone_params or 0), tokens, 0.0)
+def worthiest(
+    question: Question, within: Sequence[Judged], model: AccuracyModel, trained: frozenset[tuple[str, int]]
+) -> str:
+    """The `luma train` line that would improve a recommendation most, with what it is expected to save and its cost.
+
+    Says so where no run is worth it. within: every candidate that surely meets the budgets, those without evidence too.
+    trained: timm name and resolution of the user's comparable runs, which are not proposed again.
+    """
+    head = "luma" if question.head == "none" else question.head  # nothing is trained without one
+    recipe = usual_recipe(question.dataset, head)
+    if not any(each.supported for each in within):
+        first = min((each.priced.candidate for each in within), key=first_choice)
+        line = command(first, question.dataset, recipe.name, head)
+        return f"{line} (nothing is known about any candidate: a middle size, a pretraining found best)"
+    ranked = sorted(within, key=lambda each: (-each.prediction.interval_80[1], each.priced.candidate.key))
+    contenders = [each.priced for each in ranked[:NUM_CONTENDERS]]
+    in_hours = all("gpu_hours" in each.costs for each in contenders)
+    costs = training_costs(question, contenders, recipe, in_hours)
+    runs = [at for at in costs if contenders[at].candidate.run_key not in trained]
+    draws = model.draws([each.subject for each in ranked[:NUM_CONTENDERS]], NUM_DRAWS)
+    bench = Bench(draws, within=[True] * len(contenders))
+    picks = bench.pick(runs, [costs[at].value for at in runs], math.inf, 1)
+    if not picks:
+        return f"none is expected to better this by {LEAST_REGRET:g} mIoU; luma next looks at the whole front"
+    (pick,) = picks
+    line = command(contenders[pick.index].candidate, question.dataset, recipe.name, head)
+    worth = f"expected to better this choice by {pick.gain:.2f} mIoU, for {costs[pick.index].text} of training"
+    return f"{line} ({worth}; luma next weighs runs of models that cannot win themselves too)"
 
 
-def _is_grid(candidates: Sequence[Candidate]) -> bool:
-    sizes = {each.backbone_params for each in candidates}
-    return len(sizes) >= LEAST and len({each.resolution for each in candidates}) >= LEAST
+def first_choice(candidate: Candidate) -> tuple[bool, bool, float, tuple[str, str, int]]:
+    """Sort key of a first run where nothing is known: of at most MODEST_MACS with a pretraining that the paper found
+    best the largest.
+    """
+    macs = candidate.macs or math.inf
+    is_large = macs > MODEST_MACS
+    return is_large, candidate.pretraining not in _PAPERS_BEST, macs if is_large else -macs, candidate.key
+
+
+def command(candidate: Candidate, dataset: str, recipe: str, head: str, epochs: int | None = None) -> str:
+    """The `luma train` line of a run: official dataset, resolution, recipe by name, head.
+
+    >>> from luma_cli.advise.candidates import Candidate
+    >>> command(Candidate("vit_s.dinov3", "t", "a", 512, None, None), "ade20k", "ade20k", "luma")
+    'luma train vit_s.dinov3 --data ade20k --res 512 --recipe ade20k --head luma'
+    """
+    words = ["luma", "train", candidate.name, "--data", dataset, "--res", str(candidate.resolution)]
+    words += ["--recipe", recipe, "--head", head]
+    words += [] if epochs is None else ["--epochs", str(epochs)]
+    return shlex.join(words)

@@ -1,7 +1,4 @@
-"""Which backbone, pretraining and resolution under a budget: from candidates, costs and a learned model to an answer.
-
-Everything it works on is an argument. Imports no torch.
-"""
+"""`luma recommend`: which backbone, pretraining and resolution under a budget."""
 
 from __future__ import annotations
 
@@ -9,16 +6,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from luma_cli.accuracy.model import LearnedModel, chooser, load_model
+from luma_cli.accuracy.model import LearnedModel, RuleChooser, chooser, load_model
 from luma_cli.accuracy.sightings import AccuracyModel, Prediction
-from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise.answer import Aside, Price, Reasons, Recommendation, Row, compared, why
-from luma_cli.advise.candidates import Candidate, has_evidence, scale_note, subject
-from luma_cli.advise.costs import Speed
+from luma_cli.advise.candidates import Candidate, scale_note
+from luma_cli.advise.costs import check_known
 from luma_cli.advise.fronts import (
     NUM_DRAWS,
     REFERENCE_MIOU,
@@ -31,6 +27,7 @@ from luma_cli.advise.fronts import (
     place,
     ties,
 )
+from luma_cli.advise.gain import worthiest
 from luma_cli.advise.question import (
     EXACT,
     PROFILED,
@@ -38,6 +35,7 @@ from luma_cli.advise.question import (
     Objective,
     Priced,
     Question,
+    Standing,
     binding,
     expense,
     relaxed,
@@ -45,346 +43,21 @@ from luma_cli.advise.question import (
     tightest,
     unmet,
 )
-from luma_cli.advise.setting import Fit, Setting, load, settled
+from luma_cli.advise.setting import Fit, Judged, Setting, comparable, load, predicted, settled
 from luma_cli.catalogue.heads import HeadName
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.units import Budget, FlopConvention, parse_budget
 
-# Less often on the front than in one draw of twenty: dominated for all that is known, and not worth a row.
-_ON_FRONT = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """One candidate of the order.
-
-    best: part of the draws in which it meets the objective best, of all that are ranked. on_front: part of the draws
-    in which nothing cheaper is as good. tie: it could as well be the winner.
-    """
-
-    priced: Priced
-    prediction: Prediction
-    best: float
-    on_front: float
-    tie: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """The winner first, then what ties with it, the seen before the extrapolated and the cheap before the dear, then
-    the rest of the likely front, best first.
-
-    num_dominated: candidates left out because they are hardly ever on the front.
-    """
-
-    rows: tuple[Ranked, ...]
-    num_dominated: int
-
-    @property
-    def num_ties(self) -> int:
-        """Candidates that could as well be the winner, itself included; 0 when it is clear."""
-        return sum(row.tie for row in self.rows)
-
-
-def order(
-    question: Question,
-    pool: Sequence[Priced],
-    predictions: Sequence[Prediction],
-    draws: Floats,
-    scores: Sequence[float] | None = None,
-) -> Order:
-    """The order of the pool, none of which may be missing the cost on the question's axis.
-
-    draws: [draws, pool] of mIoU. scores: of a baseline that decides in the model's place, better large; None for the
-    model. What is on the front in no draw changes nothing.
-    """
-    values, best, tolerance = _objective(question, pool, predictions, draws)
-    values = list(scores) if scores is not None else values
-    front = on_front_chances(pool, question.axis, [place(each, question.axis) for each in pool], draws)
-    # Of what ties, that which the evidence spans comes before what is extrapolated, and then the cheaper.
-    expenses = [
-        (each.extrapolated, *expense(priced, question.budgets)) for priced, each in zip(pool, predictions, strict=True)
-    ]
-    leader = min(range(len(pool)), key=lambda at: (-values[at], expenses[at], pool[at].candidate.key))
-    # What no draw puts on the front must not tie either, or adding it would change who wins.
-    known = [value if at == leader or front[at] > 0 else float("nan") for at, value in enumerate(values)]
-    tied = ties(known, expenses, best.tolist(), tolerance if scores is None else 0.0)
-    members = tied.members if tied.is_tie else (tied.winner,)
-    likely = [at for at in range(len(pool)) if front[at] >= _ON_FRONT and at not in members]
-    rest = sorted(likely, key=lambda at: (-values[at], expenses[at], pool[at].candidate.key))
-    rows = tuple(
-        Ranked(pool[at], predictions[at], float(best[at]), front[at], tied.is_tie and at in members)
-        for at in (*members, *rest)
-    )
-    return Order(rows, len(pool) - len(rows))
-
-
-def _objective(
-    question: Question, pool: Sequence[Priced], predictions: Sequence[Prediction], draws: Floats
-) -> tuple[list[float], Floats, float]:
-    """The value of each candidate, its chance to have the best, and within which difference values tie."""
-    mious = [each.miou_percent for each in predictions]
-    if question.objective == "miou":
-        return mious, best_chance(draws), TIE_MIOU
-    places = [place(each, question.axis) for each in pool]
-    if question.objective == "miou-per-ms":
-        values = [miou / ms for miou, ms in zip(mious, places, strict=True)]
-        uncertain = draw_places(pool, question.axis, len(draws))
-        return values, best_chance(draws / uncertain), TIE_MIOU / places[values.index(max(values))]
-    least = REFERENCE_MIOU.get(question.dataset, 0.0)
-    votes = np.bincount([each for each in knees(places, draws, least) if each >= 0], minlength=len(mious))
-    if not votes.any():
-        return mious, best_chance(draws), TIE_MIOU
-    share = votes / len(draws)
-    return share.tolist(), share, 0.0
-
-
-class Chooser(Protocol):
-    """A baseline that decides in the model's place; `luma_cli.accuracy.model.chooser` gives one or None."""
-
-    @property
-    def title(self) -> str:
-        """What the rule takes, e.g. `the largest model that fits`."""
-        ...
-
-    @property
-    def reason(self) -> str:
-        """Why it decides, e.g. `regret@1 of 0.31 mIoU against the model's 0.40 on ADE20K`."""
-        ...
-
-    def scores(self, subjects: Sequence[Subject], macs: Sequence[float | None]) -> Sequence[float]:
-        """One score per subject, better large. macs: of the whole segmenter, None when they are not known."""
-        ...
-
-
-_NUM_ASIDE, _NUM_NEAREST = 3, 5
-
-
-def recommendation(
-    question: Question,
-    pool: Iterable[Priced],
-    model: AccuracyModel,
-    *,
-    evidence: Iterable[Evidence] = (),
-    own: Sequence[OwnRow] = (),
-    speed: Speed | None = None,
-    chooser: Chooser | None = None,
-    top: int = 3,
-    with_reasons: bool = False,
-) -> Recommendation:
-    """The candidates that surely meet every budget, best first by the question's objective.
-
-    pool: candidates with the question's kinds of cost. model: of accuracy, fitted to `evidence`, whose rows it names in
-    its reasons. own: the user's own runs as judged, shown beside the answer. speed: where a cost depends on a device.
-    chooser: a baseline that decides in the model's place. Equal questions have equal answers, whatever the order of the
-    candidates.
-
-    Raises NoAnswer when nothing can meet the budgets, naming what comes nearest; UsageError for a `top` below 1.
-    """
-    if top < 1:
-        raise UsageError(f"top is {top}, expected at least 1")
-    priced = sorted(pool, key=lambda each: each.candidate.key)
-    within, may_exceed = _affordable(question, priced)
-    if not within and not may_exceed:
-        raise _unanswerable(question, priced, speed)
-    desk = _Desk(question, model, {row.id: row for row in evidence} if with_reasons else {}, with_reasons)
-    judged = desk.judge(within)
-    supported = [each for each in judged if has_evidence(each.prediction)]
-    found = desk.rank(supported, chooser)
-    rows = desk.rows(found.rows[:top])
-    bound = binding(found.rows[0].priced, question.budgets) if found.rows else None
-    return Recommendation(
-        question=question,
-        rows=rows,
-        scale_note=scale_note(model, question.head),
-        num_within_budget=len(within),
-        num_ranked=len(supported),
-        num_ties=found.num_ties,
-        chosen_by=chooser.title if chooser else "model",
-        binding=bound,
-        price=desk.price(priced, found.rows, bound) if bound and question.objective == "miou" else None,
-        may_exceed=desk.aside(may_exceed),
-        unsupported=desk.aside([each.priced for each in judged if not has_evidence(each.prediction)]),
-        notes=(*_chooser_notes(chooser), *_notes(question, priced), *_said_of_costs(question, rows)),
-        next_run=desk.next_run(judged, own) if judged else "",
-        measured_here=settled(own, within, priced, question),
-    )
-
-
-def _unanswerable(question: Question, pool: Sequence[Priced], speed: Speed | None) -> NoAnswer:
-    """Why nothing can meet the budgets. Raises NothingMeasured when a cost that is needed is known of no candidate."""
-    if speed is not None:
-        from luma_cli.advise.costs import check_known
-
-        check_known(question, pool, speed)
-    return NoAnswer(unmet(question, pool))
-
-
-def _affordable(question: Question, pool: Iterable[Priced]) -> tuple[list[Priced], list[Priced]]:
-    """What surely meets every budget, and what may exceed one; both with a known cost on the front's axis."""
-    known = [each for each in pool if not math.isnan(place(each, question.axis))]
-    standings = [(standing(each, question.budgets), each) for each in known]
-    return (
-        [each for standing, each in standings if standing == "within"],
-        [each for standing, each in standings if standing == "may exceed"],
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Desk:
-    """A question and the model that answers it; what was predicted once is kept by checkpoint and size."""
-
-    question: Question
-    model: AccuracyModel
-    evidence: Mapping[str, Evidence]
-    with_reasons: bool
-    kept: dict[tuple[str, int], tuple[Subject, Prediction]] = field(default_factory=dict)
-
-    def judge(self, pool: Iterable[Priced]) -> list[_Judged]:
-        """The pool with subjects and predictions, in order."""
-        candidates = [each.candidate for each in pool]
-        new = {each.run_key: each for each in candidates if each.run_key not in self.kept}
-        subjects = [subject(each, self.question.dataset, self.question.head) for each in new.values()]
-        predictions = self.model.predict(subjects) if subjects else []
-        self.kept.update(zip(new, zip(subjects, predictions, strict=True), strict=True))
-        return [_Judged(each, *self.kept[each.candidate.run_key]) for each in pool]
-
-    def rank(self, pool: Sequence[_Judged], chooser: Chooser | None) -> Order:
-        """The candidates in order; nothing without any."""
-        if not pool:
-            return Order((), 0)
-        subjects, macs = [each.subject for each in pool], [each.priced.cost("macs") for each in pool]
-        return order(
-            self.question,
-            [each.priced for each in pool],
-            [each.prediction for each in pool],
-            self.model.draws(subjects, NUM_DRAWS),
-            chooser.scores(subjects, macs) if chooser else None,
-        )
-
-    def rows(self, ranked: Sequence[Ranked]) -> tuple[Row, ...]:
-        """The rows with what is to be said of each."""
-        return tuple(
-            Row(
-                rank=index + 1,
-                priced=each.priced,
-                prediction=each.prediction,
-                why=why(self.question, each.priced, each.prediction, *self._compared(each, ranked[0])),
-                best=each.best,
-                on_front=each.on_front,
-                tie=each.tie,
-                reasons=self._reasons(each) if self.with_reasons else None,
-            )
-            for index, each in enumerate(ranked)
-        )
-
-    def _compared(self, row: Ranked, first: Ranked) -> tuple[str, ...]:
-        if row is first:
-            return ()
-        mious = row.prediction.miou_percent, first.prediction.miou_percent
-        return (compared(self.question, row.priced, mious[0], first.priced, mious[1], row.tie),)
-
-    def _reasons(self, row: Ranked) -> Reasons:
-        (judged,) = self.judge([row.priced])
-        nearest = [self.evidence[each] for each in row.prediction.support.ids if each in self.evidence]
-        return Reasons(tuple(self.model.effects(judged.subject)), tuple(nearest[:_NUM_NEAREST]))
-
-    def aside(self, pool: Sequence[Priced]) -> Aside:
-        """How many there are, and the highest predictions among them, one size of each checkpoint."""
-        ordered = sorted(self.judge(pool), key=lambda each: (-each.miou, each.priced.candidate.key))
-        first: dict[str, _Judged] = {}
-        for each in ordered:
-            first.setdefault(each.priced.candidate.timm_name, each)
-        rows = [
-            Row(index + 1, each.priced, each.prediction, why(self.question, each.priced, each.prediction))
-            for index, each in enumerate(list(first.values())[:_NUM_ASIDE])
-        ]
-        return Aside(len(pool), tuple(rows))
-
-    def price(self, pool: Sequence[Priced], ranked: Sequence[Ranked], binding: Budget) -> Price | None:
-        """What the best under twice the binding budget is predicted to gain over the best under the budget itself."""
-        doubled = relaxed(binding)
-        budgets = tuple(doubled if each is binding else each for each in self.question.budgets)
-        looser = replace(self.question, budgets=budgets)
-        (best,) = self.judge([max(ranked, key=lambda row: row.prediction.miou_percent).priced])
-        wider = [each for each in self.judge(_affordable(looser, pool)[0]) if has_evidence(each.prediction)]
-        then = max(wider, key=lambda each: (each.miou, each.priced is best.priced), default=None)
-        if then is None:
-            return None
-        drawn = self.model.draws([best.subject, then.subject], NUM_DRAWS)
-        gain = sorted((drawn[:, 1] - drawn[:, 0]).tolist())
-        ends = gain[len(gain) // 10], gain[len(gain) - 1 - len(gain) // 10]
-        return Price(doubled, then.priced.candidate, then.miou - best.miou, ends)
-
-    def next_run(self, pool: Sequence[_Judged], own: Sequence[OwnRow]) -> str:
-        """The run that is worth most for this answer."""
-        from luma_cli.advise.next import worthiest
-
-        trained = frozenset(row.run.run_key for row in own if not row.why_not)
-        judged = [(each.priced, each.subject, each.prediction) for each in pool]
-        return worthiest(self.question, judged, self.model, trained)
-
-
-class _Judged(NamedTuple):
-    """A candidate with what is predicted of it."""
-
-    priced: Priced
-    subject: Subject
-    prediction: Prediction
-
-    @property
-    def miou(self) -> float:
-        return self.prediction.miou_percent
-
-
-def _chooser_notes(chooser: Chooser | None) -> list[str]:
-    return [f"ordered by {chooser.title}, not by the model: {chooser.reason}"] if chooser else []
-
-
-def _notes(question: Question, pool: Sequence[Priced]) -> list[str]:
-    notes = []
-    if question.head == "none":
-        notes.append("costs are of the backbone alone; mIoU is with the LUMA head, whose costs come on top")
-    elif question.head != "luma":
-        notes.append(f"costs are with head {question.head}; backbones that it cannot be attached to are left out")
-    for kind in question.kinds:
-        uncounted = sum(kind not in each.costs for each in pool)
-        if uncounted:
-            reason = "only known as a lower bound" if kind in EXACT else "not known on this device"
-            notes.append(f"{uncounted} candidates left out: their {TITLES[kind]} are {reason}")
-    return notes
-
-
-def _said_of_costs(question: Question, rows: Iterable[Row]) -> list[str]:
-    """What the costs of the rows say of themselves, each thing once."""
-    notes = []
-    for kind in question.kinds:
-        said = [row.priced.costs[kind].note for row in rows if kind in row.priced.costs]
-        parts = dict.fromkeys(part for note in said for part in note.split("; ") if part)
-        if parts:
-            notes.append(f"{TITLES[kind]}: {'; '.join(parts)}")
-    return notes
+if TYPE_CHECKING:
+    from luma_cli.speed.model import SpeedModel
 
 
 NUM_MEASURED = 5
-
-
-def shortlist(answer: Recommendation, count: int = NUM_MEASURED) -> list[Candidate]:
-    """The candidates of the answer with the highest predicted mIoU, in budget or perhaps so, that are not measured yet.
-
-    One of each architecture and size: speed, memory and energy are the architecture's, whatever its weights.
-    """
-    rows = sorted(
-        (*answer.rows, *answer.may_exceed.rows), key=lambda row: (-row.prediction.miou_percent, row.candidate.key)
-    )
-    kinds = [kind for kind in answer.question.kinds if kind in PROFILED]
-    found: dict[tuple[str, int], Candidate] = {}
-    for row in rows:
-        if any(row.priced.costs[kind].origin != "measured" for kind in kinds):
-            found.setdefault((row.candidate.architecture, row.candidate.resolution), row.candidate)
-    return list(found.values())[:count]
+_NUM_ASIDE, _NUM_NEAREST = 3, 5
+# Less often on the front than in one draw of twenty: dominated for all that is known, and not worth a row.
+_ON_FRONT = 0.05
 
 
 def recommend(
@@ -444,8 +117,246 @@ def recommend(
     return replace(found, notes=(*found.notes, *setting.notes))
 
 
-def _chooser(setting: Setting) -> Chooser | None:
+def _chooser(setting: Setting) -> RuleChooser | None:
     """The simple rule that beats the learned model on this dataset, if the audit found one."""
     if not isinstance(setting.model, LearnedModel):
         return None
     return chooser(setting.model, setting.question.dataset, setting.evidence)
+
+
+def recommendation(
+    question: Question,
+    pool: Iterable[Priced],
+    model: AccuracyModel,
+    *,
+    evidence: Iterable[Evidence] = (),
+    own: Sequence[OwnRow] = (),
+    speed: SpeedModel | None = None,
+    chooser: RuleChooser | None = None,
+    top: int = 3,
+    with_reasons: bool = False,
+) -> Recommendation:
+    """The candidates that surely meet every budget, best first by the question's objective.
+
+    pool: candidates with the question's kinds of cost. model: of accuracy, fitted to `evidence`, whose rows it names in
+    its reasons. own: the user's own runs as judged, shown beside the answer. speed: where a cost depends on a device.
+    chooser: a baseline that decides in the model's place. Equal questions have equal answers, whatever the order of the
+    candidates.
+
+    Raises NoAnswer when nothing can meet the budgets, naming what comes nearest; UsageError for a `top` below 1.
+    """
+    if top < 1:
+        raise UsageError(f"top is {top}, expected at least 1")
+    priced = sorted(pool, key=lambda each: each.candidate.key)
+    within, may_exceed = _that_are("within", question, priced), _that_are("may exceed", question, priced)
+    if not within and not may_exceed:
+        if speed is not None:
+            check_known(question, priced, speed)
+        raise NoAnswer(unmet(question, priced))
+    desk = _Desk(question, model, {row.id: row for row in evidence} if with_reasons else None)
+    judged = desk.judge(within)
+    supported = [each for each in judged if each.supported]
+    found = desk.rank(supported, chooser)
+    rows = desk.rows(found[:top])
+    bound = binding(found[0].priced, question.budgets) if found else None
+    return Recommendation(
+        question=question,
+        rows=rows,
+        scale_note=scale_note(model, question.head),
+        num_within_budget=len(within),
+        num_ranked=len(supported),
+        num_ties=sum(each.tie for each in found),
+        chosen_by=chooser.title if chooser else "model",
+        binding=bound,
+        price=desk.price(priced, found, bound) if bound and question.objective == "miou" else None,
+        may_exceed=desk.aside(desk.judge(may_exceed)),
+        unsupported=desk.aside([each for each in judged if not each.supported]),
+        notes=(*_notes(question, priced, chooser), *_said_of_costs(question, rows)),
+        next_run=worthiest(question, judged, model, comparable(own)) if judged else "",
+        measured_here=settled(own, within, priced, question),
+    )
+
+
+def _that_are(wanted: Standing, question: Question, pool: Iterable[Priced]) -> list[Priced]:
+    """The candidates that stand so under the budgets and have a known cost on the front's axis."""
+    known = (each for each in pool if not math.isnan(place(each, question.axis)))
+    return [each for each in known if standing(each, question.budgets) == wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """One candidate of the order.
+
+    best: part of the draws in which it meets the objective best, of all that are ranked. on_front: part of the draws
+    in which nothing cheaper is as good. tie: it could as well be the winner.
+    """
+
+    priced: Priced
+    prediction: Prediction
+    best: float
+    on_front: float
+    tie: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """A question and the model that answers it; what was predicted once is kept by checkpoint and size.
+
+    evidence: by its id, None where no reasons are asked for.
+    """
+
+    question: Question
+    model: AccuracyModel
+    evidence: Mapping[str, Evidence] | None
+    kept: dict[tuple[str, int], Judged] = field(default_factory=dict)
+
+    def judge(self, pool: Sequence[Priced]) -> list[Judged]:
+        """The pool with subjects and predictions, in order."""
+        new = {each.candidate.run_key: each for each in pool if each.candidate.run_key not in self.kept}
+        self.kept.update(zip(new, predicted(self.question, new.values(), self.model), strict=True))
+        return [self.kept[each.candidate.run_key]._replace(priced=each) for each in pool]
+
+    def rank(self, pool: Sequence[Judged], chooser: RuleChooser | None) -> list[_Ranked]:
+        """The winner first, then what ties with it, the seen before the extrapolated and the cheap before the dear.
+
+        Then the rest of the likely front, best first. What is on the front in no draw changes nothing.
+        """
+        if not pool:
+            return []
+        question, priced, subjects = self.question, [each.priced for each in pool], [each.subject for each in pool]
+        draws = self.model.draws(subjects, NUM_DRAWS)
+        values, best, tolerance = _objective(question, pool, draws)
+        if chooser:
+            values, tolerance = list(chooser.scores(subjects, [each.cost("macs") for each in priced])), 0.0
+        front = on_front_chances(priced, question.axis, draws)
+        # Of what ties, that which the evidence spans comes before what is extrapolated, and then the cheaper.
+        expenses = [(each.prediction.extrapolated, *expense(each.priced, question.budgets)) for each in pool]
+
+        def order(at: int) -> tuple[object, ...]:
+            return -values[at], expenses[at], priced[at].candidate.key
+
+        leader = min(range(len(pool)), key=order)
+        # What no draw puts on the front must not tie either, or adding it would change who wins.
+        known = [value if at == leader or front[at] > 0 else math.nan for at, value in enumerate(values)]
+        tied = ties(known, expenses, best.tolist(), tolerance)
+        rest = sorted((at for at in range(len(pool)) if front[at] >= _ON_FRONT and at not in tied), key=order)
+        return [
+            _Ranked(priced[at], pool[at].prediction, float(best[at]), front[at], len(tied) > 1 and at in tied)
+            for at in (*tied, *rest)
+        ]
+
+    def rows(self, ranked: Sequence[_Ranked]) -> tuple[Row, ...]:
+        """The rows with what is to be said of each."""
+        return tuple(
+            Row(
+                rank=index + 1,
+                priced=each.priced,
+                prediction=each.prediction,
+                why=why(self.question, each.priced, each.prediction, *self._compared(each, ranked[0])),
+                best=each.best,
+                on_front=each.on_front,
+                tie=each.tie,
+                reasons=self._reasons(each),
+            )
+            for index, each in enumerate(ranked)
+        )
+
+    def _compared(self, row: _Ranked, first: _Ranked) -> tuple[str, ...]:
+        if row is first:
+            return ()
+        mious = row.prediction.miou_percent, first.prediction.miou_percent
+        return (compared(self.question, row.priced, mious[0], first.priced, mious[1], row.tie),)
+
+    def _reasons(self, row: _Ranked) -> Reasons | None:
+        if self.evidence is None:
+            return None
+        (judged,) = self.judge([row.priced])
+        nearest = [self.evidence[each] for each in row.prediction.support.ids if each in self.evidence]
+        return Reasons(tuple(self.model.effects(judged.subject)), tuple(nearest[:_NUM_NEAREST]))
+
+    def aside(self, judged: Sequence[Judged]) -> Aside:
+        """How many there are, and the highest predictions among them, one size of each checkpoint."""
+        first: dict[str, Judged] = {}
+        for each in sorted(judged, key=lambda each: (-each.miou, each.priced.candidate.key)):
+            first.setdefault(each.priced.candidate.timm_name, each)
+        rows = [
+            Row(index + 1, each.priced, each.prediction, why(self.question, each.priced, each.prediction))
+            for index, each in enumerate(list(first.values())[:_NUM_ASIDE])
+        ]
+        return Aside(len(judged), tuple(rows))
+
+    def price(self, pool: Sequence[Priced], ranked: Sequence[_Ranked], bound: Budget) -> Price | None:
+        """What the best under twice the binding budget is predicted to gain over the best under the budget itself."""
+        doubled = relaxed(bound)
+        looser = replace(
+            self.question, budgets=tuple(doubled if each is bound else each for each in self.question.budgets)
+        )
+        (best,) = self.judge([max(ranked, key=lambda row: row.prediction.miou_percent).priced])
+        wider = [each for each in self.judge(_that_are("within", looser, pool)) if each.supported]
+        then = max(wider, key=lambda each: (each.miou, each.priced is best.priced), default=None)
+        if then is None:
+            return None
+        drawn = self.model.draws([best.subject, then.subject], NUM_DRAWS)
+        gain = sorted((drawn[:, 1] - drawn[:, 0]).tolist())
+        ends = gain[len(gain) // 10], gain[len(gain) - 1 - len(gain) // 10]
+        return Price(doubled, then.priced.candidate, then.miou - best.miou, ends)
+
+
+def _objective(question: Question, pool: Sequence[Judged], draws: Floats) -> tuple[list[float], Floats, float]:
+    """The value of each candidate, its chance to have the best, and within which difference values tie."""
+    mious = [each.miou for each in pool]
+    if question.objective == "miou":
+        return mious, best_chance(draws), TIE_MIOU
+    places = [place(each.priced, question.axis) for each in pool]
+    if question.objective == "miou-per-ms":
+        values = [miou / ms for miou, ms in zip(mious, places, strict=True)]
+        uncertain = draw_places([each.priced for each in pool], question.axis, len(draws))
+        return values, best_chance(draws / uncertain), TIE_MIOU / places[values.index(max(values))]
+    least = REFERENCE_MIOU.get(question.dataset, 0.0)
+    votes = np.bincount([each for each in knees(places, draws, least) if each >= 0], minlength=len(mious))
+    if not votes.any():
+        return mious, best_chance(draws), TIE_MIOU
+    share = votes / len(draws)
+    return share.tolist(), share, 0.0
+
+
+def _notes(question: Question, pool: Sequence[Priced], chooser: RuleChooser | None) -> list[str]:
+    notes = [f"ordered by {chooser.title}, not by the model: {chooser.reason}"] if chooser else []
+    if question.head == "none":
+        notes.append("costs are of the backbone alone; mIoU is with the LUMA head, whose costs come on top")
+    elif question.head != "luma":
+        notes.append(f"costs are with head {question.head}; backbones that it cannot be attached to are left out")
+    for kind in question.kinds:
+        uncounted = sum(kind not in each.costs for each in pool)
+        if uncounted:
+            reason = "only known as a lower bound" if kind in EXACT else "not known on this device"
+            notes.append(f"{uncounted} candidates left out: their {TITLES[kind]} are {reason}")
+    return notes
+
+
+def _said_of_costs(question: Question, rows: Iterable[Row]) -> list[str]:
+    """What the costs of the rows say of themselves, each thing once."""
+    notes = []
+    for kind in question.kinds:
+        said = [row.priced.costs[kind].note for row in rows if kind in row.priced.costs]
+        parts = dict.fromkeys(part for note in said for part in note.split("; ") if part)
+        if parts:
+            notes.append(f"{TITLES[kind]}: {'; '.join(parts)}")
+    return notes
+
+
+def shortlist(answer: Recommendation, count: int = NUM_MEASURED) -> list[Candidate]:
+    """The candidates to measure before the answer is relied on: highest predicted mIoU, bound costs only predicted.
+
+    In budget or perhaps so. One of each architecture and size: speed, memory and energy are the architecture's,
+    whatever its weights.
+    """
+    rows = sorted(
+        (*answer.rows, *answer.may_exceed.rows), key=lambda row: (-row.prediction.miou_percent, row.candidate.key)
+    )
+    kinds = [kind for kind in answer.question.kinds if kind in PROFILED]
+    found: dict[tuple[str, int], Candidate] = {}
+    for row in rows:
+        if any(row.priced.costs[kind].origin != "measured" for kind in kinds):
+            found.setdefault((row.candidate.architecture, row.candidate.resolution), row.candidate)
+    return list(found.values())[:count]

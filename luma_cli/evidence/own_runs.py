@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
 from luma_cli.store.runs import ScoredRun
 
 HERE = "measured here"
+# What may set a run apart from the usual one of its dataset.
+Aspect = Literal["data", "split", "status", "head", "recipe", "weights", "scales", "counting"]
+_UNUSUAL = {"running": "still running", "stopped": "stopped early"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,41 @@ def recipe_for(dataset: str, head: str) -> str:
     'eomt-ade20k'
     """
     return f"eomt-{dataset}" if head == "eomt" else dataset
+
+
+def differences(run: OwnRun, dataset: str, head: str = "") -> Iterator[tuple[Aspect, str]]:
+    """What sets the run apart from the usual one of the dataset: the aspect, and how to say it.
+
+    The usual run: official data, split val, finished, the head (of this name where one is given) as it is by default,
+    the shipped recipe unchanged, the weights of the card, the usual single-scale protocol. Which aspects matter is for
+    each caller to say.
+    """
+    if run.dataset.partition("#")[0] != run.base:
+        yield "data", f"trained on {run.dataset}"
+    elif (run.data, run.dataset) != (dataset, dataset):  # each split has a fingerprint of its own
+        yield "data", f"data other than the official {dataset}"
+    if run.split != "val":
+        yield "split", f"split {run.split}"
+    if run.status != "finished":
+        yield "status", _UNUSUAL.get(run.status, run.status)
+    if head and run.head.name != head:
+        yield "head", f"head {run.head.name}"
+    elif not run.has_default_head:
+        yield "head", f"head {run.head.name} with other options"
+    if run.recipe.endswith("+"):
+        yield "recipe", f"recipe {run.recipe[:-1]} changed"
+    elif run.recipe != recipe_for(dataset, run.head.name):
+        yield "recipe", f"recipe {run.recipe}"
+    elif not run.usual_recipe:
+        yield "recipe", f"recipe {run.recipe} of another version"
+    if run.weights != "pretrained":
+        yield "weights", f"weights {run.weights}"
+    if not run.single_scale:
+        yield "scales", "test-time augmentation"
+    if run.absent != "skip":
+        yield "counting", f"absent classes count {run.absent}"
+    if run.num_skipped:
+        yield "counting", f"{run.num_skipped} images skipped"
 
 
 @cache
