@@ -17,7 +17,6 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.speed.quantity import Conditions, Measured, Quantity, Workload
-from luma_cli.speed.times import Anchor
 from luma_cli.units import BudgetKind
 
 if TYPE_CHECKING:
@@ -203,5 +202,5 @@ class TableSpeed:
     def why(self, kind: BudgetKind) -> str:
         return f"{kind} was not measured on any device"
 
-    def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> list[Anchor]:
-        return [Anchor(each, 2.0, 1.1) for each in workloads[:num]]
+    def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> list[Workload]:
+        return list(workloads[:num])

@@ -110,7 +110,7 @@ def test_rows_of_two_heads_never_share_conditions(tmp_path):
             save(db, profile(head=head, batch=0))
         rows = from_measurements(measurements(db.conn))
     assert len({one.conditions for one in rows}) == len(HEADS)
-    assert {one.conditions.head_label for one in rows} >= {
+    assert {one.conditions.label.split(", ")[5] for one in rows} >= {
         "head luma", "head luma 2 blocks", "head luma tap input", "head eomt", "head linear",
     }  # fmt: skip
     for name in ("luma", "eomt", "linear"):

@@ -142,7 +142,7 @@ def _anchor(question: Question, pool: Sequence[Priced], speed: SpeedModel, kind:
         names.setdefault(each.architecture, each)
     loads = [workload(each, question.head, num_classes(question.dataset)) for each in names.values()]
     anchor = next(iter(speed.anchors(loads, 1, kind)), None)
-    return names[anchor.workload.architecture] if anchor else next(iter(names.values()))
+    return names[anchor.architecture] if anchor else next(iter(names.values()))
 
 
 def set_apart(measured: Sequence[Measured], bench: Bench) -> list[str]:

@@ -329,7 +329,7 @@ def _notes(question: Question, pool: Sequence[Priced], chooser: RuleChooser | No
     for kind in question.kinds:
         uncounted = sum(kind not in each.costs for each in pool)
         if uncounted:
-            reason = "only known as a lower bound" if kind in EXACT else "not known on this device"
+            reason = "only known as a lower bound" if kind in EXACT else "not known on this device: luma profile NAME"
             notes.append(f"{uncounted} candidates left out: their {TITLES[kind]} are {reason}")
     return notes
 

@@ -9,18 +9,16 @@ and all others are predicted. A second table tells of small images to large ones
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from luma_cli.speed.quantity import Workload
-from luma_cli.speed.reference import Classifier, Lineup, Setting, Table, lineup_in, load_table, reference_of
-from luma_cli.speed.times import indices_to_measure
-from luma_cli.speed.transfer import posterior
-
-if TYPE_CHECKING:
-    from luma_cli.speed.transfer import Floats
-
+from luma_cli.speed.reference import Classifier, Setting, Table, lineup_in, load_table, reference_of
+from luma_cli.speed.times import to_measure
+from luma_cli.speed.transfer import Floats, posterior
+from luma_cli.to_json import to_json
 
 NUM_MEASURED = (1, 5, 20)
 _Z80, _Z90 = 1.2815515594, 1.6448536270
@@ -60,17 +58,13 @@ class SpeedAudit:
     pooled: dict[int, Error]
     upsizing: dict[str, tuple[Error | None, Error | None]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Any:
         """Plain values."""
-        from dataclasses import asdict
-
-        return asdict(self)
+        return to_json(self)
 
 
 def audit(table: Table | None = None) -> SpeedAudit:
     """The audit of the shipped table, or of another."""
-    import numpy as np
-
     found = load_table() if table is None else table
     done = [_transfer(found, setting) for setting in found.settings]
     with_class = [residuals for transfer, residuals in done if transfer.has_class]
@@ -83,44 +77,32 @@ def _transfer(table: Table, setting: Setting) -> tuple[Transfer, dict[int, Float
     """The setting's transfer, and per number of measurements residuals and standard deviations (2, n)."""
     others = lineup_in(table, setting.speed_class, without=setting.device_name)
     rows, log_ms = _rows(table, setting)
-    residuals, first = _residuals(others, rows, log_ms)
-    errors = {k: _error(found) for k, found in residuals.items()}
-    name = f"{rows[first].architecture} at {rows[first].resolution} px"
-    return Transfer(setting.label, name, bool(others.reference.by_name), errors), residuals
-
-
-def _residuals(others: Lineup, rows: Sequence[Classifier], log_ms: Floats) -> tuple[dict[int, Floats], int]:
-    import numpy as np
-
     points = others.reference.points([workload_of(row) for row in rows])
-    order = [index for index, _, _ in indices_to_measure(points, max(NUM_MEASURED), spread=others.spread)]
-    found = {}
+    order = to_measure(points, max(NUM_MEASURED), spread=others.spread)
+    residuals = {}
     for num in NUM_MEASURED:
         seen = order[:num]
         rest = [index for index in range(len(rows)) if index not in set(seen)]
         said = posterior(points[rest], points[seen], log_ms[seen], others.spread)
-        found[num] = np.stack([log_ms[rest] - said.mean, np.sqrt(said.variance)])
-    return found, order[0]
+        residuals[num] = np.stack([log_ms[rest] - said.mean, np.sqrt(said.variance)])
+    errors = {num: _error(found) for num, found in residuals.items()}
+    name = f"{rows[order[0]].architecture} at {rows[order[0]].resolution} px"
+    return Transfer(setting.label, name, bool(others.reference.by_name), errors), residuals
 
 
 def _upsizing(table: Table, setting: Setting) -> tuple[Error | None, Error | None]:
     """Errors at large sizes on a device whose small sizes are known: networks known smaller, and unknown ones."""
-    import numpy as np
-
     reference = reference_of(table, [setting], own=True, max_side=_SMALL)
     rows, log_ms = _rows(table, setting)
     large = [index for index, row in enumerate(rows) if row.resolution >= _LARGE]
     points = reference.points([workload_of(rows[index]) for index in large])
     residuals = np.stack([log_ms[large] - points.base, np.sqrt(points.variance + 0.02**2)])
     known = np.array([reference.has(workload_of(rows[index])) for index in large], dtype=bool)
-    kept = [residuals[:, known], residuals[:, ~known]]
-    one, other = (_error(each) if each.shape[1] else None for each in kept)
+    one, other = (_error(each) if each.shape[1] else None for each in (residuals[:, known], residuals[:, ~known]))
     return one, other
 
 
 def _rows(table: Table, setting: Setting) -> tuple[list[Classifier], Floats]:
-    import numpy as np
-
     column = table.settings.index(setting)
     rows = [row for row in table.rows if row.milliseconds[column] is not None]
     return rows, np.log(np.array([row.milliseconds[column] for row in rows], dtype=float))
@@ -133,8 +115,6 @@ def workload_of(row: Classifier) -> Workload:
 
 def _error(residuals: Floats) -> Error:
     """residuals: (2, n), those of log time and their standard deviations."""
-    import numpy as np
-
     z = np.abs(residuals[0] / residuals[1])
     percent = 100 * float(np.expm1(np.median(np.abs(residuals[0]))))
     inside = [float((z <= bound).mean()) for bound in (_Z80, _Z90)]
@@ -155,12 +135,9 @@ def lines(found: SpeedAudit) -> list[str]:
     text += ["Seen below 384 px only, asked from 512 px, on the same device:", ""]
     text += ["| device | networks seen smaller | networks not seen |", "|---|--:|--:|"]
     for name, errors in found.upsizing.items():
-        text.append(f"| {name} | {' | '.join(map(_upsized, errors))} |")
+        cells = " | ".join("none" if each is None else f"{_cell(each)}, n = {each.num}" for each in errors)
+        text.append(f"| {name} | {cells} |")
     return text
-
-
-def _upsized(error: Error | None) -> str:
-    return "none" if error is None else f"{_cell(error)}, n = {error.num}"
 
 
 def _cell(error: Error) -> str:

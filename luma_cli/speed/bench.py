@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import exp
 
 from luma_cli.errors import UsageError
-from luma_cli.speed.quantity import Z80, Conditions, Measured, Quantity, Workload
+from luma_cli.speed.quantity import Z80, Conditions, Measured, Quantity
 from luma_cli.units import BudgetKind
 
 # Spread of a repeated measurement, log: of the median over a session, and of one that its own samples call noisy.
 REPEAT_SD, NOISY_SD = 0.02, 0.15
 _NOISE = {"ms": "latency", "fps": "latency", "images_per_second": "throughput", "joules": "energy"}
-_Key = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +56,11 @@ class Bench:
             yield from (row for row in self.related if row.conditions in same)
 
 
-def key_of(workload: Workload) -> tuple[str, int, str, int]:
-    """What names a segmenter among the rows of one set of conditions."""
-    return workload.architecture, workload.resolution, workload.head, workload.num_classes
-
-
-def key_of_row(row: Measured) -> tuple[str, int, str, int]:
-    """The same of a measured row; a module of the user's own answers to its own name alone."""
-    name = row.name if row.own_module else row.architecture
-    return name, row.resolution, row.conditions.head, row.conditions.num_classes
-
-
 def quantity_of(kind: BudgetKind, row: Measured) -> Quantity | None:
     """The row's own number in the kind's unit, with the spread of a repeated measurement."""
     value = value_of(kind, row)
     if value is None:
         return None
-    from math import exp
-
     noisy = _NOISE.get(kind) in row.noisy
     factor = exp(Z80 * (NOISY_SD if noisy else REPEAT_SD))
     note = f"its own samples call the {_NOISE[kind]} noisy" if noisy else ""
@@ -143,7 +130,4 @@ def _is_related(one: Conditions, other: Conditions) -> bool:
 
 def _latest(rows: Iterable[Measured]) -> tuple[Measured, ...]:
     """The last of each segmenter and set of conditions; rows come oldest first."""
-    found: dict[tuple[tuple[str, int, str, int], Conditions], Measured] = {}
-    for row in rows:
-        found[key_of_row(row), row.conditions] = row
-    return tuple(found.values())
+    return tuple({(row.key, row.conditions): row for row in rows}.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +13,7 @@ from luma_cli.units import BudgetKind
 # The central 80 % of a normal distribution are this many standard deviations to each side.
 Z80 = 1.2815515655446004
 
+Key = tuple[str, int, str, int]
 Origin = Literal["exact", "measured", "shipped", "predicted"]
 
 
@@ -32,6 +32,11 @@ class Workload:
     params: int | None = None
     head: str = "luma"
     num_classes: int = 150
+
+    @property
+    def key(self) -> Key:
+        """What names a segmenter among the rows of one set of conditions."""
+        return self.architecture, self.resolution, self.head, self.num_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,39 +91,16 @@ class Conditions:
 
     @property
     def label(self) -> str:
-        """One line for tables."""
+        """One line for tables; of the head's options those that differ from the default."""
+        head = ["head", self.head]
+        head += [f"{self.l2} blocks"] if self.l2 > 1 else []
+        head += [f"tap {self.tap}"] if self.tap != "output" else []
+        head += [f"ffn {self.ffn}"] if self.ffn != "auto" else []
+        head += ["prefix tokens seen"] if self.prefix else []
         return (
             f"{self.device_name}, {self.dtype}, attention {self.attention}, compile {self.compile}, "
-            f"channels-last {self.channels_last}, {self.head_label}, {self.num_classes} classes"
+            f"channels-last {self.channels_last}, {' '.join(head)}, {self.num_classes} classes"
         )
-
-    @property
-    def head_label(self) -> str:
-        """The head, with the options of LUMA that differ from the default."""
-        said = [f"{self.l2} blocks"] if self.l2 > 1 else []
-        said += [f"tap {self.tap}"] if self.tap != "output" else []
-        said += [f"ffn {self.ffn}"] if self.ffn != "auto" else []
-        said += ["prefix tokens seen"] if self.prefix else []
-        return " ".join(["head", self.head, *said])
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields, the environment as an object."""
-        return {
-            "device": self.device,
-            "device_name": self.device_name,
-            "dtype": self.dtype,
-            "attention": self.attention,
-            "compile": self.compile,
-            "channels_last": self.channels_last,
-            "head": self.head,
-            "queries": self.num_queries,
-            "classes": self.num_classes,
-            "l2": self.l2,
-            "tap": self.tap,
-            "ffn": self.ffn,
-            "prefix": self.prefix,
-            "environment": json.loads(self.environment),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +135,20 @@ class Measured:
     def architecture(self) -> str:
         """The timm name without its tag; hub and folder names are kept whole."""
         return self.timm_name if ":" in self.timm_name else self.timm_name.split(".")[0]
+
+    @property
+    def key(self) -> Key:
+        """As `Workload.key`; a module of the user's own answers to its own name alone."""
+        name = self.name if self.own_module else self.architecture
+        return name, self.resolution, self.conditions.head, self.conditions.num_classes
+
+    @property
+    def workload(self) -> Workload:
+        """The segmenter that was measured."""
+        head, num_classes = self.conditions.head, self.conditions.num_classes
+        return Workload(
+            self.architecture, self.resolution, self.family, self.macs, None, self.params, head, num_classes
+        )
 
 
 def from_measurements(rows: Iterable[Measurement]) -> list[Measured]:

@@ -3,6 +3,18 @@
 A segmenter that the table has at its size keeps the table's time. One that it has at another size is scaled by
 multiply-adds (between the sizes of one network, time is proportional to them within 2 % on the shipped GPUs). Others
 get the power law of the class and what similar networks of their family deviate from it.
+
+The table is timm's throughput of classifiers on eight hardware settings, `profiles/reference/timm_throughput.csv`:
+
+    python -m luma_cli.speed.reference RAW.csv profiles/reference/timm_throughput.csv
+
+makes it of a transcription of timm's own result files, which have one row per checkpoint and setting; what ships has
+one row per architecture and size, one column per setting. Source:
+https://github.com/huggingface/pytorch-image-models, `results/`.
+
+Which settings speak for a device: its own, else those of other devices of the same class (device kind, precision and
+compile mode), which are never mixed. Without any of the class only the power law of the costs carries over, and its
+wider spread says so.
 """
 
 from __future__ import annotations
@@ -16,19 +28,43 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import exp, log
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from luma_cli import files
 from luma_cli.errors import BadCard
 from luma_cli.speed.quantity import Conditions, Workload
-from luma_cli.speed.transfer import SHIPPED, Features, Points, Spread, stem_of
-
-if TYPE_CHECKING:
-    from luma_cli.speed.transfer import Floats
-
+from luma_cli.speed.transfer import SHIPPED, Floats, Points, Spread, slopes_of, stem_of
 
 _FACTS = ("architecture", "resolution", "family", "gmacs", "mega_activations")
 _USAGE = "usage: python -m luma_cli.speed.reference RAW.csv OUT.csv"
+# Log deviation per unit of log area between the sizes of one network: median 0.02, with tails, on the shipped GPUs; on
+# a CPU, which works on one image at a time, large ones are faster than small ones suggest.
+_SIZE_SD, _CPU_SIZE_SD = 0.06, 0.2
+# A head's multiply-adds are not the backbone's: log deviation per unit of log(with head / without).
+_OTHER_WORK_SD = 0.5
+# Share of the squared disagreement between shipped settings that stays with one network.
+_DISAGREEMENT = 0.3
+_MOST_CONTRAST = 0.3
+# Similar: within about this much in log multiply-adds; a family counts as much as this many such networks.
+_NEAR, _PRIOR_WEIGHT = 0.7, 1.0
+_MACS_PER_PIXEL, _USUAL_MACS, _USUAL_INTENSITY = 8e4, 5e9, log(375)
+# Log deviation of a network that the table does not have, measured by leaving each out; beside a family effect: less.
+_LAW_SD, _LAW_ONLY_SD, _NO_FAMILY = 0.25, 0.22, 1.6
+
+# Spreads where no setting of the class ships: moments of the laws of the eight shipped settings about their mean.
+COSTS_ONLY = replace(SHIPPED, size=0.15, intensity=0.2, side=0.3, family=0.3, stem=0.2, contrast=0.0)
+# Latency at batch 1 about a reference with an overhead (`latency`), assumed: kernels at batch 1 are other ones.
+LATENCY = replace(SHIPPED, size=0.1, intensity=0.1, side=0.1, family=0.1, stem=0.1, noise=0.03)
+# The level of the device's own shipped setting: another machine, driver and release of torch.
+_OWN_SCALE = 0.1
+
+_WORDS = re.compile(r"[^\s()@/]+")
+# Words of a device's full name that do not make it another model.
+_IDLE = frozenset(("nvidia", "geforce", "amd", "intel", "r", "tm", "core", "cpu", "graphics"))
+_EDITIONS = frozenset(("blackwell", "workstation", "edition", "generation"))
+_CLOCK = re.compile(r"[\d.]+ghz")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -109,69 +145,6 @@ def _classifier(row: Sequence[str]) -> Classifier:
     return Classifier(name, int(side), family, float(gmacs) * 1e9, float(activations) * 1e6, times)
 
 
-def compact(raw: Sequence[Mapping[str, str]]) -> list[list[str]]:
-    """Header and rows of the shipped file: checkpoints of one architecture at one size share one measurement.
-
-    Raises BadCard where they do not, or where a number is not positive.
-    """
-    rates: dict[tuple[str, int], dict[Setting, float]] = {}
-    facts: dict[tuple[str, int], tuple[str, str, str]] = {}
-    for number, row in enumerate(raw, 2):
-        key, setting = (row["model"].split(".")[0], int(row["img_size"])), _setting_of(row)
-        rate = float(row["infer_samples_per_sec"])
-        if rate <= 0 or rates.setdefault(key, {}).setdefault(setting, rate) != rate:
-            raise BadCard(f"line {number}: {rate} images/s for {row['model']}, expected one positive rate per size")
-        facts.setdefault(key, (row["family"], row["infer_gmacs"], row["infer_macts"]))
-    settings = sorted({setting for found in rates.values() for setting in found})
-    header = [*_FACTS, *(setting.label for setting in settings)]
-    return [
-        header,
-        *([name, str(side), *facts[name, side], *_rates(rates[name, side], settings)] for name, side in sorted(rates)),
-    ]
-
-
-def _rates(found: Mapping[Setting, float], settings: Sequence[Setting]) -> list[str]:
-    return [f"{found[each]:g}" if each in found else "" for each in settings]
-
-
-def _setting_of(row: Mapping[str, str]) -> Setting:
-    mode, torch = row["mode"].split(" pt")
-    return Setting(row["hardware"], row["precision"], row["layout"], mode, torch)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Makes the shipped file of the transcription; says to stderr what was read."""
-    if len(arguments) != 2:
-        print(_USAGE, file=sys.stderr)
-        return 2
-    raw = files.read_csv(Path(arguments[0]))
-    table = compact(raw)
-    with Path(arguments[1]).open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(table)
-    settings = len(table[0]) - len(_FACTS)
-    print(f"{len(raw)} rows read, {len(table) - 1} architectures and sizes on {settings} settings", file=sys.stderr)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
-
-
-# Log deviation per unit of log area between the sizes of one network: median 0.02, with tails, on the shipped GPUs; on
-# a CPU, which works on one image at a time, large ones are faster than small ones suggest.
-_SIZE_SD, _CPU_SIZE_SD = 0.06, 0.2
-# A head's multiply-adds are not the backbone's: log deviation per unit of log(with head / without).
-_OTHER_WORK_SD = 0.5
-# Share of the squared disagreement between shipped settings that stays with one network.
-_DISAGREEMENT = 0.3
-_MOST_CONTRAST = 0.3
-# Similar: within about this much in log multiply-adds; a family counts as much as this many such networks.
-_NEAR, _PRIOR_WEIGHT = 0.7, 1.0
-_MACS_PER_PIXEL, _USUAL_MACS, _USUAL_INTENSITY = 8e4, 5e9, log(375)
-# Log deviation of a network that the table does not have, measured by leaving each out; beside a family effect: less.
-_LAW_SD, _LAW_ONLY_SD, _NO_FAMILY = 0.25, 0.22, 1.6
-
-
 @dataclass(frozen=True, slots=True)
 class Reference:
     """The shipped times of a class, as logs. own: whether they are the device's own, so that their level counts too.
@@ -199,36 +172,24 @@ class Reference:
     by_stem: dict[str, list[int]]
     by_family: dict[str, list[int]]
 
-    def points(
-        self, workloads: Sequence[Workload], heads: Sequence[str] = (), environments: Sequence[str] = ()
-    ) -> Points:
+    def points(self, workloads: Sequence[Workload], environments: Sequence[str] = ()) -> Points:
         """What the table says of the workloads."""
-        import numpy as np
-
         found = [self._point(each) for each in workloads]
         base, variance, contrasts, macs, activations, families = zip(*found, strict=True) if found else ((),) * 6
-        features = Features(
-            np.array(macs, dtype=float),
-            np.array(activations, dtype=float),
-            np.array([each.resolution for each in workloads], dtype=float),
-            families,
-            [stem_of(each.architecture) for each in workloads],
-        )
-        shape = (len(workloads), len(self.settings))
         return Points(
-            features,
-            np.array(base, dtype=float),
-            np.array(variance, dtype=float),
-            np.array(contrasts, dtype=float).reshape(shape),
-            heads or [each.head if each.head != "none" else "" for each in workloads],
-            environments or [""] * len(workloads),
+            base=np.array(base, dtype=float),
+            variance=np.array(variance, dtype=float),
+            contrasts=np.array(contrasts, dtype=float).reshape(len(workloads), len(self.settings)),
+            slopes=slopes_of(macs, activations, [each.resolution for each in workloads]),
+            families=families,
+            stems=[stem_of(each.architecture) for each in workloads],
+            heads=[each.head if each.head != "none" else "" for each in workloads],
+            environments=environments or [""] * len(workloads),
         )
 
     @property
     def middle(self) -> float:
         """Log ms of the median classifier."""
-        import numpy as np
-
         return float(np.median(self.base))
 
     @property
@@ -238,8 +199,6 @@ class Reference:
 
     def law_only(self) -> Reference:
         """Without the times of any network: for devices whose class has none."""
-        import numpy as np
-
         return replace(
             self,
             settings=(),
@@ -287,8 +246,6 @@ class Reference:
 
     def _unknown(self, workload: Workload) -> tuple[Any, ...]:
         """By the law, and by what networks of the family with about as many multiply-adds per pixel deviate from it."""
-        import numpy as np
-
         macs = float(workload.macs or _USUAL_MACS * (workload.resolution / 224) ** 2)
         size = log(macs / workload.resolution**2 / _MACS_PER_PIXEL)
         family = self.family_of(workload.architecture)
@@ -308,8 +265,6 @@ def reference_of(table: Table, settings: Sequence[Setting], own: bool, max_side:
 
     own: whether the settings are the device's own. max_side: rows above it are left out.
     """
-    import numpy as np
-
     columns = [table.settings.index(each) for each in settings]
     most = max_side or max((row.resolution for row in table.rows), default=0)
     rows = tuple(row for row in table.rows if row.resolution <= most and any(row.milliseconds[i] for i in columns))
@@ -345,8 +300,6 @@ def _averaged(logs: Floats, settings: Sequence[Setting]) -> tuple[Floats, float,
 
     A setting's level is its median over the rows that all settings have. A missing time counts for nothing.
     """
-    import numpy as np
-
     level = np.median(logs[~np.isnan(logs).any(axis=1)], axis=0)
     about = logs - level
     names = sorted({each.device_name for each in settings})
@@ -358,8 +311,6 @@ def _averaged(logs: Floats, settings: Sequence[Setting]) -> tuple[Floats, float,
 
 def _mean(values: Floats) -> Floats:
     """Row means of what is there; NaN for a row without anything."""
-    import numpy as np
-
     there = ~np.isnan(values)
     count = there.sum(axis=1)
     mean: Floats = np.where(count > 0, np.where(there, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
@@ -373,20 +324,6 @@ def _indices(rows: Sequence[Classifier]) -> tuple[dict[str, list[int]], dict[str
         by_stem[stem_of(row.architecture)].append(number)
         by_family[row.family].append(number)
     return dict(by_name), dict(by_stem), dict(by_family)
-
-
-# Spreads where no setting of the class ships: moments of the laws of the eight shipped settings about their mean.
-COSTS_ONLY = replace(SHIPPED, size=0.15, intensity=0.2, side=0.3, family=0.3, stem=0.2, contrast=0.0)
-# Latency at batch 1 about a reference with an overhead (`latency`), assumed: kernels at batch 1 are other ones.
-LATENCY = replace(SHIPPED, size=0.1, intensity=0.1, side=0.1, family=0.1, stem=0.1, noise=0.03)
-# The level of the device's own shipped setting: another machine, driver and release of torch.
-_OWN_SCALE = 0.1
-
-_WORDS = re.compile(r"[^\s()@/]+")
-# Words of a device's full name that do not make it another model.
-_IDLE = frozenset(("nvidia", "geforce", "amd", "intel", "r", "tm", "core", "cpu", "graphics"))
-_EDITIONS = frozenset(("blackwell", "workstation", "edition", "generation"))
-_CLOCK = re.compile(r"[\d.]+ghz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,3 +382,51 @@ def lineup_in(table: Table, speed_class: tuple[str, str], device: str = "", with
     law = reference_of(table, others, own=False).law_only()
     why = f"multiply-adds alone, as no throughput ships for {' with compile '.join(speed_class)}"
     return Lineup(law, COSTS_ONLY, False, why)
+
+
+def compact(raw: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    """Header and rows of the shipped file: checkpoints of one architecture at one size share one measurement.
+
+    Raises BadCard where they do not, or where a number is not positive.
+    """
+    rates: dict[tuple[str, int], dict[Setting, float]] = {}
+    facts: dict[tuple[str, int], tuple[str, str, str]] = {}
+    for number, row in enumerate(raw, 2):
+        key, setting = (row["model"].split(".")[0], int(row["img_size"])), _setting_of(row)
+        rate = float(row["infer_samples_per_sec"])
+        if rate <= 0 or rates.setdefault(key, {}).setdefault(setting, rate) != rate:
+            raise BadCard(f"line {number}: {rate} images/s for {row['model']}, expected one positive rate per size")
+        facts.setdefault(key, (row["family"], row["infer_gmacs"], row["infer_macts"]))
+    settings = sorted({setting for found in rates.values() for setting in found})
+    header = [*_FACTS, *(setting.label for setting in settings)]
+    return [
+        header,
+        *([name, str(side), *facts[name, side], *_rates(rates[name, side], settings)] for name, side in sorted(rates)),
+    ]
+
+
+def _rates(found: Mapping[Setting, float], settings: Sequence[Setting]) -> list[str]:
+    return [f"{found[each]:g}" if each in found else "" for each in settings]
+
+
+def _setting_of(row: Mapping[str, str]) -> Setting:
+    mode, torch = row["mode"].split(" pt")
+    return Setting(row["hardware"], row["precision"], row["layout"], mode, torch)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Makes the shipped file of the transcription; says to stderr what was read."""
+    if len(arguments) != 2:
+        print(_USAGE, file=sys.stderr)
+        return 2
+    raw = files.read_csv(Path(arguments[0]))
+    table = compact(raw)
+    with Path(arguments[1]).open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(table)
+    settings = len(table[0]) - len(_FACTS)
+    print(f"{len(raw)} rows read, {len(table) - 1} architectures and sizes on {settings} settings", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -13,77 +13,18 @@ Shapes: n targets, m measurements, k shipped settings.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-    Floats = NDArray[np.float64]
-
+Floats = NDArray[np.float64]
 
 _SIDE = re.compile(r"(_\d{3,4})+$")
 # Centres of the shipped table in GMACs, million activations and pixels: slopes turn about them.
 _CENTRES = (4.5, 12.0, 245.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Of n segmenters. macs, activations: counts of timm's classifier, to which the head adds multiply-adds. side:
-    pixels. families, stems: names by which effects are shared; segmenters with an empty one share nothing.
-    """
-
-    macs: Floats
-    activations: Floats
-    side: Floats
-    families: Sequence[str]
-    stems: Sequence[str]
-
-    def slopes(self) -> Floats:
-        """(n, 3): log size (mean of the logs of multiply-adds and activations), log intensity (their ratio), log side;
-        zero at the centre of the shipped table.
-        """
-        import numpy as np
-
-        gmacs, activations, side = _CENTRES
-        macs, outputs = np.log(self.macs / 1e9 / gmacs), np.log(self.activations / 1e6 / activations)
-        return np.stack([(macs + outputs) / 2, macs - outputs, np.log(self.side / side)], axis=1)
-
-    def __getitem__(self, index: Sequence[int]) -> Features:
-        """Those at the indices."""
-        import numpy as np
-
-        at = np.asarray(index, dtype=int)
-        families, stems = [self.families[i] for i in at], [self.stems[i] for i in at]
-        return Features(self.macs[at], self.activations[at], self.side[at], families, stems)
-
-    def __len__(self) -> int:
-        """How many."""
-        return len(self.stems)
-
-
-@cache
-def stem_of(architecture: str) -> str:
-    """The architecture without the size it was made for: the same network, counted anew at each size.
-
-    >>> stem_of("vit_base_patch16_384"), stem_of("convnext_base"), stem_of("swinv2_base_window12to24_192to384")
-    ('vit_base_patch16', 'convnext_base', 'swinv2_base_window12to24_192to384')
-    """
-    return _SIDE.sub("", architecture)
-
-
-def same(one: Sequence[str], other: Sequence[str]) -> Floats:
-    """(n, m): 1 where the names are equal and not empty, else 0."""
-    import numpy as np
-
-    codes = {name: number for number, name in enumerate(dict.fromkeys([*one, *other])) if name}
-    left = np.array([codes.get(name, -1) for name in one])
-    right = np.array([codes.get(name, -2) for name in other])
-    equal: Floats = (left[:, None] == right[None, :]).astype(float)
-    return equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,25 +54,32 @@ SHIPPED = Spread()
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """What the model knows of n segmenters before any measurement. base: reference log milliseconds. variance: of what
-    each one alone adds to it. contrasts: (n, k) by how much each shipped setting differs from the reference. heads,
-    environments: names; an empty environment is the present one, which has no effect.
+    """What the model knows of n segmenters before any measurement.
+
+    base: reference log milliseconds. variance: of what each one alone adds to it. contrasts: (n, k) by how much each
+    shipped setting differs from the reference. slopes: (n, 3), see `slopes_of`. families, stems, heads, environments:
+    names by which effects are shared; an empty one shares nothing, and the present environment is empty.
     """
 
-    features: Features
     base: Floats
     variance: Floats
     contrasts: Floats
+    slopes: Floats
+    families: Sequence[str]
+    stems: Sequence[str]
     heads: Sequence[str]
     environments: Sequence[str]
 
+    @property
+    def names(self) -> tuple[Sequence[str], ...]:
+        """In the order of the effects that they share: family, stem, head, environment."""
+        return self.families, self.stems, self.heads, self.environments
+
     def __getitem__(self, index: Sequence[int]) -> Points:
         """Those at the indices."""
-        import numpy as np
-
         at = np.asarray(index, dtype=int)
-        heads, environments = [self.heads[i] for i in at], [self.environments[i] for i in at]
-        return Points(self.features[index], self.base[at], self.variance[at], self.contrasts[at], heads, environments)
+        numbers = (values[at] for values in (self.base, self.variance, self.contrasts, self.slopes))
+        return Points(*numbers, *([names[i] for i in at] for names in self.names))
 
     def __len__(self) -> int:
         """How many."""
@@ -146,48 +94,70 @@ class LogNormal:
     variance: Floats
 
 
+def slopes_of(macs: ArrayLike, activations: ArrayLike, side: ArrayLike) -> Floats:
+    """(n, 3): log size (mean of the logs of multiply-adds and activations), log intensity (their ratio), log side.
+
+    Zero at the centre of the shipped table. macs, activations: counts of timm's classifier, to which the head adds
+    multiply-adds. side: pixels.
+    """
+    gmacs, mega_activations, centre = _CENTRES
+    work = np.log(np.asarray(macs, dtype=float) / 1e9 / gmacs)
+    outputs = np.log(np.asarray(activations, dtype=float) / 1e6 / mega_activations)
+    return np.stack([(work + outputs) / 2, work - outputs, np.log(np.asarray(side, dtype=float) / centre)], axis=1)
+
+
+@cache
+def stem_of(architecture: str) -> str:
+    """The architecture without the size it was made for: the same network, counted anew at each size.
+
+    >>> stem_of("vit_base_patch16_384"), stem_of("convnext_base"), stem_of("swinv2_base_window12to24_192to384")
+    ('vit_base_patch16', 'convnext_base', 'swinv2_base_window12to24_192to384')
+    """
+    return _SIDE.sub("", architecture)
+
+
+def _same(one: Sequence[str], other: Sequence[str]) -> Floats:
+    """(n, m): 1 where the names are equal and not empty, else 0."""
+    codes = {name: number for number, name in enumerate(dict.fromkeys([*one, *other])) if name}
+    left = np.array([codes.get(name, -1) for name in one])
+    right = np.array([codes.get(name, -2) for name in other])
+    return np.asarray(left[:, None] == right[None, :], dtype=float)
+
+
+def _shared(spread: Spread) -> Iterator[float]:
+    """Variances of the effects in the order of `Points.names`."""
+    return (sd**2 for sd in (spread.family, spread.stem, spread.head, spread.environment))
+
+
 def covariance(one: Points, other: Points, spread: Spread) -> Floats:
     """(n, m): prior covariance of log time between segmenters, without what each one adds alone."""
-    left, right = one.features.slopes(), other.features.slopes()
     slopes = [spread.size**2, spread.intensity**2, spread.side**2]
-    shared = spread.scale**2 + (left * slopes) @ right.T
-    shared += spread.family**2 * same(one.features.families, other.features.families)
-    shared += spread.stem**2 * same(one.features.stems, other.features.stems)
-    shared += spread.head**2 * same(one.heads, other.heads)
-    shared += spread.environment**2 * same(one.environments, other.environments)
+    total: Floats = spread.scale**2 + (one.slopes * slopes) @ other.slopes.T
+    for variance, mine, theirs in zip(_shared(spread), one.names, other.names, strict=True):
+        total += variance * _same(mine, theirs)
     weight: float = spread.contrast**2 / max(1, one.contrasts.shape[1])
-    total: Floats = shared + weight * one.contrasts @ other.contrasts.T
-    return total
+    return np.asarray(total + weight * one.contrasts @ other.contrasts.T)
 
 
 def prior_variance(points: Points, spread: Spread) -> Floats:
     """(n,): the diagonal of `covariance` with what each one adds alone."""
-    slopes = points.features.slopes() ** 2 @ [spread.size**2, spread.intensity**2, spread.side**2]
-    named = (
-        spread.family**2 * _has(points.features.families)
-        + spread.stem**2 * _has(points.features.stems)
-        + spread.head**2 * _has(points.heads)
-        + spread.environment**2 * _has(points.environments)
-    )
+    total: Floats = spread.scale**2 + points.slopes**2 @ [spread.size**2, spread.intensity**2, spread.side**2]
+    for variance, names in zip(_shared(spread), points.names, strict=True):
+        total += variance * np.array([bool(name) for name in names], dtype=float)
     weight = spread.contrast**2 / max(1, points.contrasts.shape[1])
-    total: Floats = spread.scale**2 + slopes + named + weight * (points.contrasts**2).sum(1) + points.variance
-    return total
+    return np.asarray(total + weight * (points.contrasts**2).sum(1) + points.variance)
 
 
-def _has(names: Sequence[str]) -> Floats:
-    import numpy as np
-
-    return np.array([bool(name) for name in names], dtype=float)
+def gram_of(measured: Points, spread: Spread) -> Floats:
+    """(m, m): covariance of the measurements themselves."""
+    return np.asarray(covariance(measured, measured, spread) + np.diag(measured.variance + spread.noise**2))
 
 
 def log_evidence(measured: Points, log_ms: Floats, spread: Spread) -> float:
     """Log density of the measurements before they were made; 0 for none."""
-    import numpy as np
-
     if not len(measured):
         return 0.0
-    gram = covariance(measured, measured, spread) + np.diag(measured.variance + spread.noise**2)
-    off = log_ms - measured.base
+    gram, off = gram_of(measured, spread), log_ms - measured.base
     _, determinant = np.linalg.slogdet(gram)
     return float(-(off @ np.linalg.solve(gram, off) + determinant) / 2)
 
@@ -197,13 +167,10 @@ def posterior(targets: Points, measured: Points, log_ms: Floats, spread: Spread)
 
     What each measurement adds alone stays with it: a target that was itself measured is not meant to be asked here.
     """
-    import numpy as np
-
     variance = prior_variance(targets, spread)
     if not len(measured):
         return LogNormal(targets.base, variance)
-    gram = covariance(measured, measured, spread) + np.diag(measured.variance + spread.noise**2)
     cross = covariance(targets, measured, spread)
-    gain = np.linalg.solve(gram, cross.T).T
+    gain = np.linalg.solve(gram_of(measured, spread), cross.T).T
     mean = targets.base + gain @ (log_ms - measured.base)
     return LogNormal(mean, np.maximum(variance - (gain * cross).sum(1), 1e-8))
