@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from advise_world import TableModel, conditions, measured, own_run
@@ -57,10 +58,11 @@ def test_a_front_over_time_needs_a_device() -> None:
 
 def test_a_front_over_time_mixes_no_compile_modes_and_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eager rows answer; the compiled one, far faster, is left out and named; what was not measured is predicted."""
-    compiled = conditions(compile="max-autotune")
+    eager = conditions(device="cuda", device_name="New GPU", dtype="bfloat16")
+    compiled = replace(eager, compile="max-autotune")
     rows = [
-        measured(vit("vit_s.dinov3").timm_name, 30.0),
-        measured(vit("vit_b.dinov3").timm_name, 90.0),
+        measured(vit("vit_s.dinov3").timm_name, 30.0, conditions=eager, macs=vit("vit_s.dinov3").macs),
+        measured(vit("vit_b.dinov3").timm_name, 90.0, conditions=eager, macs=vit("vit_b.dinov3").macs),
         measured(vit("vit_l.dinov3").timm_name, 5.0, conditions=compiled),
     ]
     monkeypatch.setattr("luma_cli.advise.costs.measured_rows", lambda database, device: rows)

@@ -17,49 +17,6 @@ from luma_cli.to_json import to_json
 from luma_cli.units import FLOORS, Budget, BudgetKind
 
 
-def why(question: Question, priced: Priced, prediction: Prediction, *more: str) -> str:
-    """Evidence line, what speaks against it, every budgeted cost, and what else is to be said."""
-    flag = f"extrapolated: {prediction.reason or 'outside the evidence'}" if prediction.extrapolated else ""
-    return "; ".join(filter(None, (prediction.support.line, flag, *_spending(question, priced), *more)))
-
-
-def compared(question: Question, priced: Priced, miou: float, first: Priced, first_miou: float, tie: bool) -> str:
-    """How far from the first row's mIoU, and for what part of its cost on the front's axis."""
-    mine, theirs = place(priced, question.axis), place(first, question.axis)
-    ahead = miou - first_miou
-    gap = f"{abs(ahead):.1f} mIoU {'above' if ahead > 0 else 'behind'} the first"
-    price = f"at {_times(mine / theirs)} {_ceiling(question)}" if mine == mine and theirs > 0 else ""
-    return " ".join(filter(None, ("ties with the first," if tie else "", gap, price)))
-
-
-def _times(ratio: float) -> str:
-    return "equal" if f"{ratio:.2g}" in ("1", "0.99") else f"{ratio:.2g}x its"
-
-
-def _ceiling(question: Question) -> str:
-    """What the axis measures, of a rate the time behind it: ratios of costs are said of what is better small."""
-    return "time per image" if question.axis in FLOORS else TITLES[question.axis]
-
-
-def _spending(question: Question, priced: Priced) -> list[str]:
-    bound = {budget.kind: budget for budget in question.budgets}
-    parts = []
-    for kind in question.kinds:
-        quantity = priced.costs.get(kind)
-        if quantity is not None:
-            said = explain(quantity, question.convention)
-            parts.append(f"{said}, {_room(priced, bound[kind])}" if kind in bound else said)
-    return parts
-
-
-def _room(priced: Priced, budget: Budget) -> str:
-    left = slack(priced, budget)
-    if left < 0:
-        return f"may not meet {budget.text}"
-    least = "" if worst(priced.costs[budget.kind], budget.is_floor) == priced.cost(budget.kind) else "at least "
-    return f"{least}{left:.0%} above {budget.text}" if budget.is_floor else f"{least}{left:.0%} of {budget.text} left"
-
-
 @dataclass(frozen=True, slots=True)
 class Reasons:
     """Why the model says what it says: effects in mIoU points, largest first, and the nearest rows of the evidence."""
@@ -72,8 +29,9 @@ class Reasons:
 class Row:
     """One candidate of the answer.
 
-    rank: from 1. tie: could as well be the first, which is cheaper. best, on_front: chances, see `ranking.Ranked`; None
-    for a candidate that is not ranked. why: one line. reasons: None unless asked for.
+    rank: from 1. best: part of the draws in which it meets the objective best, of all that are ranked. on_front: part
+    in which nothing cheaper is as good; both None for a candidate that is not ranked. tie: could as well be the first,
+    which is cheaper. why: one line. reasons: None unless asked for.
     """
 
     rank: int
@@ -101,13 +59,9 @@ class Row:
             "tie": self.tie,
             "costs": {kind: _cost_json(self.priced, kind, question.budgets) for kind in question.kinds},
             "why": self.why,
-            "effects": None if self.reasons is None else [_effect_json(each) for each in self.reasons.effects],
-            "nearest": None if self.reasons is None else to_json(self.reasons.evidence),
+            "effects": self.reasons and to_json(self.reasons.effects),
+            "nearest": self.reasons and [each.to_json() for each in self.reasons.evidence],
         }
-
-
-def _effect_json(effect: Effect) -> dict[str, Any]:
-    return {"name": effect.name, "points": effect.points, "sd_points": effect.sd_points}
 
 
 def _cost_json(priced: Priced, kind: BudgetKind, budgets: Sequence[Budget]) -> dict[str, Any] | None:
@@ -205,3 +159,39 @@ class Recommendation:
             "measured_here": [row.to_json() for row in self.measured_here],
             "notes": list(self.notes),
         }
+
+
+def why(question: Question, priced: Priced, prediction: Prediction, *more: str) -> str:
+    """Evidence line, what speaks against it, every budgeted cost, and what else is to be said."""
+    flag = f"extrapolated: {prediction.reason or 'outside the evidence'}" if prediction.extrapolated else ""
+    return "; ".join(filter(None, (prediction.support.line, flag, *_spending(question, priced), *more)))
+
+
+def compared(question: Question, row: Row, first: Row) -> str:
+    """How far from the first row's mIoU, and for what part of its cost on the front's axis."""
+    mine, theirs = place(row.priced, question.axis), place(first.priced, question.axis)
+    ahead = row.prediction.miou_percent - first.prediction.miou_percent
+    gap = f"{abs(ahead):.1f} mIoU {'above' if ahead > 0 else 'behind'} the first"
+    # Ratios of costs are said of what is better small: of a rate that is the time behind it.
+    axis = "time per image" if question.axis in FLOORS else TITLES[question.axis]
+    ratio = "equal" if f"{mine / theirs:.2g}" in ("1", "0.99") else f"{mine / theirs:.2g}x its"
+    return " ".join(filter(None, ("ties with the first," if row.tie else "", gap, f"at {ratio} {axis}")))
+
+
+def _spending(question: Question, priced: Priced) -> list[str]:
+    bound = {budget.kind: budget for budget in question.budgets}
+    parts = []
+    for kind in question.kinds:
+        quantity = priced.costs.get(kind)
+        if quantity is not None:
+            said = explain(quantity, question.convention)
+            parts.append(f"{said}, {_room(priced, bound[kind])}" if kind in bound else said)
+    return parts
+
+
+def _room(priced: Priced, budget: Budget) -> str:
+    left = slack(priced, budget)
+    if left < 0:
+        return f"may not meet {budget.text}"
+    least = "" if worst(priced.costs[budget.kind], budget.is_floor) == priced.cost(budget.kind) else "at least "
+    return f"{least}{left:.0%} above {budget.text}" if budget.is_floor else f"{least}{left:.0%} of {budget.text} left"

@@ -15,6 +15,7 @@ from luma_cli.evidence.evidence import HEAD_TITLES
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
+    from luma_cli.evidence.own_runs import OwnRun
     from luma_cli.speed.quantity import Measured
 
 
@@ -105,20 +106,14 @@ def build(
     if missing:
         sizes = ", ".join(map(str, sorted(known)))
         raise BadResolution(f"no cost is known at {missing[0]} px; luma answers at --res {sizes}")
-    priced: dict[tuple[str, int], tuple[int, int] | None] = {}
-    found = []
-    for spec in specs:
-        for resolution in resolutions:
-            key = spec.architecture, resolution
-            facts = costs.get(key)
-            if facts is None:
-                continue
-            if key not in priced:
-                priced[key] = _head_cost(facts, config)
-            extra = priced[key]
-            if extra is not None:
-                found.append(_candidate(spec, facts, *extra))
-    return found
+    keys = {(spec.architecture, resolution) for spec in specs for resolution in resolutions} & costs.keys()
+    extra = {key: _head_cost(costs[key], config) for key in keys}  # once, however many weights there are
+    return [
+        _candidate(spec, costs[key], *cost)
+        for spec in specs
+        for resolution in resolutions
+        if (cost := extra.get(key := (spec.architecture, resolution))) is not None
+    ]
 
 
 def attached(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig) -> Candidate | None:
@@ -154,6 +149,20 @@ def _candidate(spec: BackboneSpec, facts: BackboneFacts, head_macs: int, head_pa
     )
 
 
+def uncarded(model: Measured | OwnRun, name: str, family: str) -> Candidate:
+    """The very model that was measured or trained, where no card has it."""
+    return Candidate(
+        name=name,
+        timm_name=model.timm_name,
+        architecture=model.architecture,
+        resolution=model.resolution,
+        macs=model.macs,
+        params=model.params,
+        family=family,
+        pretraining=model.pretraining,
+    )
+
+
 def load(
     dataset: str, resolutions: Sequence[int] = (), any_resolution: bool = False, head: HeadName = "luma"
 ) -> list[Candidate]:
@@ -181,6 +190,8 @@ def with_measured(candidates: Sequence[Candidate], measured: Iterable[Measured],
     Models that timm does not name (a module or a folder of the user's own) are left out: nothing is known of their
     accuracy.
     """
+    from luma_cli.catalogue.timm_index import load_index
+
     known = {(each.architecture, each.resolution) for each in candidates}
     cards: dict[str, dict[str, Candidate]] = {}
     for each in candidates:
@@ -193,29 +204,10 @@ def with_measured(candidates: Sequence[Candidate], measured: Iterable[Measured],
             replace(card, resolution=row.resolution, macs=row.macs, params=row.params)
             for card in cards.get(row.architecture, {}).values()
         ]
-        if not sized and _is_timms(row.architecture):
-            sized = [_uncarded(row)]
+        if not sized and load_index().get(row.architecture) is not None:
+            sized = [uncarded(row, row.name, row.family)]
         added.update({each.run_key: each for each in sized})
     return [*candidates, *added.values()]
-
-
-def _is_timms(architecture: str) -> bool:
-    from luma_cli.catalogue.timm_index import load_index
-
-    return load_index().get(architecture) is not None
-
-
-def _uncarded(row: Measured) -> Candidate:
-    return Candidate(
-        name=row.name,
-        timm_name=row.timm_name,
-        architecture=row.architecture,
-        resolution=row.resolution,
-        macs=row.macs,
-        params=row.params,
-        family=row.family,
-        pretraining=row.pretraining,
-    )
 
 
 def subject(candidate: Candidate, dataset: str, head: str) -> Subject:

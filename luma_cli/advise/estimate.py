@@ -6,7 +6,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -19,12 +19,14 @@ from luma_cli.advise.candidates import NUM_CLASSES, attached
 from luma_cli.advise.costs import measured_rows, price
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.heads import HeadConfig, HeadName
+from luma_cli.catalogue.names import resolve
+from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import UnknownName, UsageError
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval
 from luma_cli.evidence.table import load_evidence
 from luma_cli.speed.model import SpeedModel
-from luma_cli.speed.quantity import Measured, Quantity
+from luma_cli.speed.quantity import Quantity
 from luma_cli.units import BudgetKind
 
 if TYPE_CHECKING:
@@ -90,6 +92,17 @@ _NOTHING: dict[str, Any] = {
 }
 
 
+def estimate_all(
+    asked: Sequence[Asked], *, device: str | None = None, database: Path | None = None
+) -> tuple[list[Estimate], str]:
+    """One estimate per row in order, and what LUMA's level stands on. Raises StoreError, UsageError."""
+    model = load_model(load_evidence(database))
+    rows = measured_rows(database, device)
+    speed = cache(lambda head: SpeedModel.load(rows, device, head=head))
+    is_known = device is not None or len({row.conditions.device_name for row in rows}) == 1
+    return estimates(asked, model, load_costs(), speed if is_known else None), model.scale_note
+
+
 def read_asked(path: Path) -> list[Asked]:
     """The rows of a CSV file with columns dataset, backbone, pretraining, resolution, head, eval; others are ignored.
 
@@ -98,12 +111,12 @@ def read_asked(path: Path) -> list[Asked]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UsageError(
-                    f"{path} has no column {missing[0]}; expected {', '.join(_NEEDED)} and any of the others"
-                )
-            rows = [{name: (row.get(name) or "").strip() for name in _FIELDS} for row in reader]
+            for name in _NEEDED:
+                if name not in (reader.fieldnames or ()):
+                    expected = f"expected {', '.join(_NEEDED)} and any of the others"
+                    raise UsageError(f"{path} has no column {name}; {expected}")
+            names = [field.name for field in fields(Asked)]
+            rows = [{name: (row.get(name) or "").strip() for name in names} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{path} cannot be read as a CSV file: {reason}") from error
@@ -124,13 +137,12 @@ def estimates(
     read = [_subject(each, model.sightings.rows) for each in asked]
     known = [subject for subject, _ in read if subject is not None]
     predictions = iter(model.predict(known) if known else [])
-    found = []
-    for each, (subject, remark) in zip(asked, read, strict=True):
-        if subject is None:
-            found.append(Estimate(each, None, None, {}, remark))
-        else:
-            found.append(Estimate(each, subject, next(predictions), _costs(subject, costs, speed), remark))
-    return found
+    return [
+        Estimate(each, subject, next(predictions), _costs(subject, costs, speed), remark)
+        if subject is not None
+        else Estimate(each, None, None, {}, remark)
+        for each, (subject, remark) in zip(asked, read, strict=True)
+    ]
 
 
 def _subject(asked: Asked, rows: Sequence[Sighting]) -> tuple[Subject | None, str]:
@@ -200,35 +212,28 @@ def _named(asked: Asked) -> tuple[str, str, str]:
 
     Without any word about pretraining the weights that timm loads by default are meant.
     """
-    from luma_cli.catalogue.names import resolve
-    from luma_cli.catalogue.timm_index import load_index
-
     name = asked.backbone
-    if "." in name and (known := _checkpoint(name)) is not None:
+    if "." in name and (known := _resolved(name)) is not None and known.tag:
         return known.timm_name, asked.pretraining or known.pretraining, ""
+    spec = None
     if "." not in name or recognise(name).architecture != name.partition(".")[0]:
-        try:
-            spec = resolve(f"{name}.{asked.pretraining}" if asked.pretraining else name)
-        except UnknownName:
-            pass
-        else:
-            entry = load_index().get(spec.architecture)
-            tag = spec.tag or (entry.default_tag if entry else "")
-            name = f"{spec.architecture}.{tag}" if tag and not spec.tag else spec.timm_name
-            if spec.pretraining or tag:
-                return name, spec.pretraining, "" if spec.tag else f"weights not given, {name} assumed"
-    return name, asked.pretraining, ""
+        spec = _resolved(f"{name}.{asked.pretraining}" if asked.pretraining else name)
+    if spec is None:
+        return name, asked.pretraining, ""
+    entry = load_index().get(spec.architecture)
+    tag = spec.tag or (entry.default_tag if entry else "")
+    name = f"{spec.architecture}.{tag}" if tag and not spec.tag else spec.timm_name
+    if not spec.pretraining and not tag:
+        return name, asked.pretraining, ""
+    return name, spec.pretraining, "" if spec.tag else f"weights not given, {name} assumed"
 
 
-def _checkpoint(name: str) -> BackboneSpec | None:
-    """The very weights that a card's spelling or timm's `architecture.tag` names, as candidates have them."""
-    from luma_cli.catalogue.names import resolve
-
+def _resolved(name: str) -> BackboneSpec | None:
+    """What the catalogue knows by a card's spelling or a timm name."""
     try:
-        spec = resolve(name)
+        return resolve(name)
     except UnknownName:
         return None
-    return spec if spec.tag else None
 
 
 def _costs(
@@ -239,37 +244,8 @@ def _costs(
     if facts is None or subject.head not in get_args(HeadName):
         return {}
     head = HeadConfig(name=cast(HeadName, subject.head), num_classes=NUM_CLASSES.get(subject.dataset, 150))
-    candidate = attached(_spec_of(subject.architecture), facts, head)
+    candidate = attached(resolve(subject.architecture), facts, head)
     if candidate is None:
         return {}
     (priced,) = price([candidate], _DEVICE_KINDS, speed and speed(head.name), head.name, head.num_classes)
     return dict(priced.costs)
-
-
-def _spec_of(architecture: str) -> BackboneSpec:
-    """What the catalogue knows of it."""
-    from luma_cli.catalogue.names import resolve
-
-    return resolve(architecture)
-
-
-_FIELDS = tuple(Asked.__dataclass_fields__)
-
-
-def estimate_all(
-    asked: Sequence[Asked], *, device: str | None = None, database: Path | None = None
-) -> tuple[list[Estimate], str]:
-    """One estimate per row in order, and what LUMA's level stands on. Raises StoreError, UsageError."""
-    model = load_model(load_evidence(database))
-    rows = measured_rows(database, device)
-
-    @cache
-    def speed(head: HeadName) -> SpeedModel:
-        return SpeedModel.load(rows, device, head=head)
-
-    is_known = device is not None or _one_device(rows)
-    return estimates(asked, model, load_costs(), speed if is_known else None), model.scale_note
-
-
-def _one_device(rows: Sequence[Measured]) -> bool:
-    return len({row.conditions.device_name for row in rows}) == 1

@@ -187,11 +187,6 @@ class Question:
         """Every kind of cost that an answer needs, each once."""
         return tuple(dict.fromkeys((*(budget.kind for budget in self.budgets), self.axis)))
 
-    @property
-    def is_timed(self) -> bool:
-        """Whether a cost is needed that depends on a device."""
-        return not EXACT.issuperset(self.kinds)
-
     def eligible(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Candidates whose weights can be had and that pass the filters, in an order that no input changes."""
         passed = [
@@ -217,14 +212,9 @@ class Question:
 def check_names(question: Question, candidates: Iterable[Candidate]) -> None:
     """Raises UsageError, naming the valid ones, for a filter that no candidate can pass by its spelling."""
     pool = list(candidates)
-    check_families(question.families)
+    _check("--family", question.families, get_args(Family))
     _check("--pretraining", question.pretrainings, sorted({each.pretraining for each in pool} - {""}))
     _check("--license", question.licences, sorted({each.licence for each in pool} - {""}))
-
-
-def check_families(families: Iterable[str]) -> None:
-    """Raises UsageError, naming the valid ones, for a family that no backbone can have."""
-    _check("--family", families, get_args(Family))
 
 
 def _check(option: str, asked: Iterable[str], valid: Sequence[str]) -> None:

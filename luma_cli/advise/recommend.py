@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from luma_cli.accuracy.model import LearnedModel, RuleChooser, chooser, load_model
-from luma_cli.accuracy.sightings import AccuracyModel, Prediction
+from luma_cli.accuracy.sightings import AccuracyModel
 from luma_cli.advise.answer import Aside, Price, Reasons, Recommendation, Row, compared, why
 from luma_cli.advise.candidates import Candidate, scale_note
 from luma_cli.advise.costs import check_known
@@ -157,7 +157,7 @@ def recommendation(
     judged = desk.judge(within)
     supported = [each for each in judged if each.supported]
     found = desk.rank(supported, chooser)
-    rows = desk.rows(found[:top])
+    rows = desk.explained(found[:top])
     bound = binding(found[0].priced, question.budgets) if found else None
     return Recommendation(
         question=question,
@@ -184,21 +184,6 @@ def _that_are(wanted: Standing, question: Question, pool: Iterable[Priced]) -> l
 
 
 @dataclass(frozen=True, slots=True)
-class _Ranked:
-    """One candidate of the order.
-
-    best: part of the draws in which it meets the objective best, of all that are ranked. on_front: part of the draws
-    in which nothing cheaper is as good. tie: it could as well be the winner.
-    """
-
-    priced: Priced
-    prediction: Prediction
-    best: float
-    on_front: float
-    tie: bool
-
-
-@dataclass(frozen=True, slots=True)
 class _Desk:
     """A question and the model that answers it; what was predicted once is kept by checkpoint and size.
 
@@ -216,7 +201,7 @@ class _Desk:
         self.kept.update(zip(new, predicted(self.question, new.values(), self.model), strict=True))
         return [self.kept[each.candidate.run_key]._replace(priced=each) for each in pool]
 
-    def rank(self, pool: Sequence[Judged], chooser: RuleChooser | None) -> list[_Ranked]:
+    def rank(self, pool: Sequence[Judged], chooser: RuleChooser | None) -> list[Row]:
         """The winner first, then what ties with it, the seen before the extrapolated and the cheap before the dear.
 
         Then the rest of the likely front, best first. What is on the front in no draw changes nothing.
@@ -241,33 +226,20 @@ class _Desk:
         tied = ties(known, expenses, best.tolist(), tolerance)
         rest = sorted((at for at in range(len(pool)) if front[at] >= _ON_FRONT and at not in tied), key=order)
         return [
-            _Ranked(priced[at], pool[at].prediction, float(best[at]), front[at], len(tied) > 1 and at in tied)
-            for at in (*tied, *rest)
+            Row(number, priced[at], pool[at].prediction, "", float(best[at]), front[at], len(tied) > 1 and at in tied)
+            for number, at in enumerate((*tied, *rest), 1)
         ]
 
-    def rows(self, ranked: Sequence[_Ranked]) -> tuple[Row, ...]:
+    def explained(self, rows: Sequence[Row]) -> tuple[Row, ...]:
         """The rows with what is to be said of each."""
-        return tuple(
-            Row(
-                rank=index + 1,
-                priced=each.priced,
-                prediction=each.prediction,
-                why=why(self.question, each.priced, each.prediction, *self._compared(each, ranked[0])),
-                best=each.best,
-                on_front=each.on_front,
-                tie=each.tie,
-                reasons=self._reasons(each),
-            )
-            for index, each in enumerate(ranked)
-        )
+        said = []
+        for row in rows:
+            more = [] if row.rank == 1 else [compared(self.question, row, rows[0])]
+            line = why(self.question, row.priced, row.prediction, *more)
+            said.append(replace(row, why=line, reasons=self._reasons(row)))
+        return tuple(said)
 
-    def _compared(self, row: _Ranked, first: _Ranked) -> tuple[str, ...]:
-        if row is first:
-            return ()
-        mious = row.prediction.miou_percent, first.prediction.miou_percent
-        return (compared(self.question, row.priced, mious[0], first.priced, mious[1], row.tie),)
-
-    def _reasons(self, row: _Ranked) -> Reasons | None:
+    def _reasons(self, row: Row) -> Reasons | None:
         if self.evidence is None:
             return None
         (judged,) = self.judge([row.priced])
@@ -285,7 +257,7 @@ class _Desk:
         ]
         return Aside(len(judged), tuple(rows))
 
-    def price(self, pool: Sequence[Priced], ranked: Sequence[_Ranked], bound: Budget) -> Price | None:
+    def price(self, pool: Sequence[Priced], ranked: Sequence[Row], bound: Budget) -> Price | None:
         """What the best under twice the binding budget is predicted to gain over the best under the budget itself."""
         doubled = relaxed(bound)
         looser = replace(

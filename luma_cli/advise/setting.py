@@ -12,7 +12,7 @@ from luma_cli.accuracy.model import load_model
 from luma_cli.accuracy.sightings import AccuracyModel, Prediction
 from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise import candidates as shipped
-from luma_cli.advise.candidates import Candidate, has_evidence, num_classes, subject, with_measured
+from luma_cli.advise.candidates import Candidate, has_evidence, num_classes, subject, uncarded, with_measured
 from luma_cli.advise.costs import load_speed, price
 from luma_cli.advise.question import EXACT, TITLES, Priced, Question, check_names, explain, hold
 from luma_cli.errors import StoreError
@@ -165,16 +165,7 @@ def with_own(pool: Sequence[Candidate], rows: Sequence[OwnRow]) -> list[Candidat
         run = row.run
         if not row.why_not and run.run_key not in known:
             family = next((each.family for each in pool if each.architecture == run.architecture), "unknown")
-            added[run.run_key] = Candidate(
-                name=run.backbone,
-                timm_name=run.timm_name,
-                architecture=run.architecture,
-                resolution=run.resolution,
-                macs=run.macs,
-                params=run.params,
-                family=family,
-                pretraining=run.pretraining,
-            )
+            added[run.run_key] = uncarded(run, run.backbone, family)
     return [*pool, *added.values()]
 
 

@@ -9,10 +9,10 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
 from luma_cli.advise.costs import rounded
-from luma_cli.advise.fronts import REFERENCE_COST, TIE_MIOU
+from luma_cli.advise.fronts import TIE_MIOU
 from luma_cli.advise.question import TITLES, amount
 from luma_cli.report.table import Table, columns, number, print_table
-from luma_cli.units import FLOORS, BudgetKind, gflops, gibibytes
+from luma_cli.units import FLOORS, BudgetKind
 
 if TYPE_CHECKING:
     from luma_cli.advise.front import FrontRow, LearnedFront, OwnDistance
@@ -135,9 +135,6 @@ def _ends(ends: tuple[float, float]) -> str:
 
 def _remarks(front: LearnedFront) -> Iterator[tuple[str, str]]:
     """What belongs to the front and is no row of it; a mark and a text each."""
-    yield "", ""
-    yield "", _bend(front)
-    yield "", _covered(front)
     if front.likely:
         yield "", ""
         yield "", "Off this envelope, yet likely on the front:"
@@ -153,34 +150,6 @@ def _remarks(front: LearnedFront) -> Iterator[tuple[str, str]]:
     yield "", ""
     for note in front.notes:
         yield "* ", note
-
-
-def _bend(front: LearnedFront) -> str:
-    if front.knee is None:
-        return "Knee: none, the front has fewer than three points or is straight."
-    voted, candidate = front.knee
-    return f"Knee at {candidate.label} in {voted.share:.0%} of draws."
-
-
-def _covered(front: LearnedFront) -> str:
-    area = front.hypervolume
-    reference = f"{_reference(front):,.0f} {_HEADINGS[front.kind]}"
-    return (
-        f"Hypervolume {area.mean:.0f} mIoU points x doublings (80%: {area.low:.0f} to {area.high:.0f}), "
-        f"{'down' if front.kind in FLOORS else 'up'} to {reference}, from {front.reference_miou:g} mIoU up."
-    )
-
-
-def _reference(front: LearnedFront) -> float:
-    """The reference cost as the table counts; a rate of one is one, whichever way it is counted."""
-    cost = REFERENCE_COST[front.kind]
-    if front.kind == "bytes":
-        return gibibytes(cost)
-    return (
-        gflops(cost, front.question.convention)
-        if front.kind == "macs"
-        else cost / (1e6 if front.kind == "params" else 1)
-    )
 
 
 def _said(front: LearnedFront, row: FrontRow) -> str:
