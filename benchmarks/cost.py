@@ -16,11 +16,9 @@ import timm
 import torch
 
 from luma_cli.catalogue.names import resolve
-from luma_cli.measure.by_module import fvcore_macs
+from luma_cli.measure.cost import CountJob
 from luma_cli.measure.cost_table import architectures, count_all
-from luma_cli.measure.count_request import CountRequest
-from luma_cli.measure.count_worker import answer
-from luma_cli.measure.facts import RGB
+from luma_cli.measure.facts import RGB, answer, fvcore_macs
 
 NAME, SIDE = "vit_base_patch16_224", 512
 TARGET_RATIO = 15.0
@@ -30,9 +28,9 @@ TARGET_TABLE_SECONDS = 360.0
 def main() -> int:
     """Print one JSON line; 1 when a target is missed."""
     options = _options()
-    request = CountRequest(resolve(NAME), SIDE)
-    answer(request)  # imports and the first call's caches belong to neither side
-    ours = [_seconds(lambda: answer(request)) for _ in range(options.repeats)]
+    job = CountJob(resolve(NAME), SIDE)
+    answer(job)  # imports and the first call's caches belong to neither side
+    ours = [_seconds(lambda: answer(job)) for _ in range(options.repeats)]
     theirs = [_seconds(_fvcore) for _ in range(max(1, options.repeats // 3))]
     ratio = statistics.median(theirs) / statistics.median(ours)
     result = {"luma_seconds": statistics.median(ours), "fvcore_seconds": statistics.median(theirs), "ratio": ratio}

@@ -31,7 +31,7 @@ from luma_cli.data.split import Split, open_split
 from luma_cli.evaluate.evaluation import EvalSettings, evaluate
 from luma_cli.evaluate.inference import View, autocast_dtype, inference, look_at, normalise, torch_device
 from luma_cli.head.segmenter import Segmenter, build
-from luma_cli.measure.statistics import median, median_interval
+from luma_cli.measure.timing import median, median_interval
 
 TARGET = 1.25
 

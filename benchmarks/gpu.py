@@ -21,9 +21,9 @@ from profile_csv import write_csv
 
 from luma_cli.catalogue.names import resolve
 from luma_cli.measure import sweep
-from luma_cli.measure.kernels import backends_by_kernel, backends_by_operator
-from luma_cli.measure.statistics import compare, median
-from luma_cli.store.records import Configuration, Profile
+from luma_cli.measure.attention import backends_by_kernel, backends_by_operator
+from luma_cli.measure.timing import median
+from luma_cli.store.records import Configuration, Metric, Profile
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_SECONDS = 480
@@ -84,7 +84,7 @@ class Bench:
             max_seconds=self.scale.max_seconds,
             energy_seconds=self.scale.energy_seconds if energy else 0.0,
         )
-        (found,) = sweep.profile(sweep.plan([resolve(name)], [resolution], template), settings)
+        (found,) = sweep.measure_all(sweep.plan([resolve(name)], [resolution], template), settings)
         self.profiles.append(found)
         rate = found.metrics.get("throughput")
         shown = f"{rate.median:.1f} images/s" if rate else found.reason
@@ -123,10 +123,17 @@ def _on_off(bench: Bench, name: str, pairs: list[tuple[Profile, Profile]]) -> Ch
         return Check(name, None, f"not applicable: {inapplicable[0]}")
     if any(side.status != "ok" for pair in pairs for side in pair):
         return Check(name, False, "; ".join(side.reason for pair in pairs for side in pair if side.reason))
-    verdicts = [compare(on.metrics["throughput"], off.metrics["throughput"], more_is_better=True) for on, off in pairs]
+    verdicts = [_verdict(on.metrics["throughput"], off.metrics["throughput"]) for on, off in pairs]
     ratios = [on.metrics["throughput"].median / off.metrics["throughput"].median for on, off in pairs]
     agreed = verdicts[0] if len(set(verdicts)) == 1 else "AMBIGUOUS"
     return Check(name, None, f"{agreed}, {median(ratios):.2f}x the throughput")
+
+
+def _verdict(on: Metric, off: Metric) -> str:
+    """Whether `on` is faster: only when the intervals do not overlap."""
+    if on.ci_low <= off.ci_high and off.ci_low <= on.ci_high:
+        return "AMBIGUOUS"
+    return "FASTER" if on.ci_low > off.ci_high else "SLOWER"
 
 
 def kernel_proof(bench: Bench) -> Iterator[Check]:
@@ -141,7 +148,7 @@ def kernel_proof(bench: Bench) -> Iterator[Check]:
     settings = sweep.Settings(
         device=bench.device, isolation="backbone", timeout_seconds=180, max_seconds=0.1, energy_seconds=0.0
     )
-    for kind, found in zip(kinds, sweep.profile(planned, settings), strict=True):
+    for kind, found in zip(kinds, sweep.measure_all(planned, settings), strict=True):
         yield kernel_check(kind, found, on_device=bench.judges)
 
 
@@ -173,15 +180,15 @@ def against_plain_loop(bench: Bench) -> Iterator[Check]:
     """Throughput against the loop of timm's benchmark script, same model, same batch, taken in turns."""
     import torch
 
-    from luma_cli.measure.accelerator import Accelerator, Cpu, Cuda
+    from luma_cli.measure.accelerator import Cpu, Cuda
     from luma_cli.measure.devices import find
-    from luma_cli.measure.subject import Subject, default_build
+    from luma_cli.measure.subject import Subject
 
-    accelerator: Accelerator = Cuda(find(bench.device).uuid) if bench.judges else Cpu()
+    accelerator = Cuda(find(bench.device).uuid) if bench.judges else Cpu()
     resolution, batch = next(iter(bench.scale.batches.items()))
     name = bench.scale.attending[0]
     configuration = Configuration(name, name, resolution, dtype=bench.scale.dtype, device=bench.device)
-    subject = Subject(configuration, accelerator.torch_device, default_build())
+    subject = Subject(configuration, accelerator.torch_device)
     with torch.inference_mode():
         ours, theirs = rates(bench, subject.caller(batch), accelerator, batch)
         detail = f"{ours:.1f} against {theirs:.1f} images/s"

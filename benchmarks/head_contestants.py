@@ -19,7 +19,7 @@ from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.head.parts import Prediction
 from luma_cli.head.segmenter import build
 from luma_cli.measure.count import count
-from luma_cli.measure.segmenter_cost import segmenter_cost
+from luma_cli.measure.facts import segmenter_cost
 
 NUM_QUERIES, NUM_CLASSES, SEGMENTS = 100, 150, 8  # ADE20K has about eight classes in an image
 LEARNING_RATE = 1e-4

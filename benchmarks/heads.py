@@ -27,7 +27,7 @@ from head_contestants import SHAPES, Batch, Contestant, contestants, make_batch
 from torch import Tensor
 
 from luma_cli import files
-from luma_cli.measure.statistics import median, median_interval
+from luma_cli.measure.timing import median, median_interval
 
 FORWARD_TARGET, STEP_TARGET, MEMORY_TARGET = 1.0, 1.3, 0.8
 RIVALS = ("eomt", "transformers")

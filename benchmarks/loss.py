@@ -26,7 +26,7 @@ from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.parts import Prediction
-from luma_cli.measure.statistics import median, median_interval
+from luma_cli.measure.timing import median, median_interval
 from luma_cli.train.criterion import create_criterion
 
 TARGET = 3.0

@@ -24,7 +24,7 @@ import torch
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.segmenter import build
-from luma_cli.measure.statistics import median, median_interval
+from luma_cli.measure.timing import median, median_interval
 from luma_cli.train.prepare import made_up_batch, prepare
 from luma_cli.train.processes import Processes
 from luma_cli.train.run_config import RunConfig

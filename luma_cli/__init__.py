@@ -20,8 +20,9 @@ from luma_cli.version import __version__
 if TYPE_CHECKING:
     from luma_cli.advise.recommend import recommend as recommend
     from luma_cli.head.segmenter import build as build
-    from luma_cli.measure.api import profile as profile
     from luma_cli.measure.cost import cost as cost
+    from luma_cli.measure.sweep import profile as profile
+
 
 __all__ = ["__version__", "build", "cost", "profile", "recommend"]
 
@@ -29,7 +30,7 @@ __all__ = ["__version__", "build", "cost", "profile", "recommend"]
 _HOMES = {
     "build": "luma_cli.head.segmenter",
     "cost": "luma_cli.measure.cost",
-    "profile": "luma_cli.measure.api",
+    "profile": "luma_cli.measure.sweep",
     "recommend": "luma_cli.advise.recommend",
 }
 

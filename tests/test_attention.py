@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from luma_cli.errors import MeasureError
-from luma_cli.measure import attention, flash_attn
+from luma_cli.measure import attention
 
 
 def tensors(dtype: torch.dtype = torch.float32, channels: int = 16) -> list[torch.Tensor]:
@@ -27,7 +27,7 @@ def test_every_call_is_seen_with_its_arguments() -> None:
         sdpa(query, key, value, torch.zeros(9, 9), scale=0.5)
         sdpa(query, key, value=value, is_causal=True)
         torch.matmul(query, key.transpose(-1, -2))
-    assert [(c.mask is None, c.causal, c.scale) for c in seen] == [
+    assert [(c.attn_mask is None, c.is_causal, c.scale) for c in seen] == [
         (True, False, None),
         (False, False, 0.5),
         (True, True, None),
@@ -36,7 +36,7 @@ def test_every_call_is_seen_with_its_arguments() -> None:
 
 
 def test_a_refusal_says_why(capfd: pytest.CaptureFixture[str]) -> None:
-    call = attention.Attend.of(tuple(tensors()), {})
+    call = attention.Attend(*tensors())
     for backend in ("flash", "efficient"):
         assert "cuda" in attention.refusal(call, backend).lower()
     assert attention.refusal(call, "math") == ""
@@ -76,7 +76,7 @@ class Kernel:
 def test_redirected_calls_give_the_same(keywords: dict[str, Any]) -> None:
     query, key, value = tensors(torch.bfloat16)
     kernel = Kernel()
-    with flash_attn.FlashAttn(kernel, device_type="cpu") as mode:
+    with attention.FlashAttn(kernel, device_type="cpu") as mode:
         redirected = sdpa(query, key, value, **keywords)
     assert (mode.num_redirected, mode.num_passed) == (1, 0)
     assert kernel.shapes == [(2, 9, 4, 16)]
@@ -95,13 +95,13 @@ def test_what_the_package_cannot_run_goes_to_torch(changed: dict[str, Any], why:
     query, key, value = tensors(changed.get("dtype", torch.bfloat16), changed.get("channels", 16))
     mask = torch.zeros(9, 9, dtype=query.dtype) if changed.get("mask") else None
     kernel = Kernel()
-    with flash_attn.FlashAttn(kernel, device_type="cpu") as mode:
+    with attention.FlashAttn(kernel, device_type="cpu") as mode:
         sdpa(query, key, value, mask)
     assert (mode.num_redirected, mode.num_passed, kernel.shapes) == (0, 1, []), why
 
 
 def test_tensors_off_the_gpu_are_not_redirected() -> None:
-    with flash_attn.FlashAttn(Kernel()) as mode:
+    with attention.FlashAttn(Kernel()) as mode:
         sdpa(*tensors(torch.bfloat16))
     assert mode.num_redirected == 0
 
@@ -110,7 +110,7 @@ def test_all_calls_of_a_vit_are_redirected() -> None:
     import timm
 
     model = timm.create_model("test_vit", img_size=64).eval().bfloat16()
-    with torch.inference_mode(), flash_attn.FlashAttn(Kernel(), device_type="cpu") as mode:
+    with torch.inference_mode(), attention.FlashAttn(Kernel(), device_type="cpu") as mode:
         model.forward_features(torch.randn(1, 3, 64, 64, dtype=torch.bfloat16))
     assert (mode.num_redirected, mode.num_passed) == (6, 0)
 
@@ -120,6 +120,6 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     with pytest.raises(MeasureError, match=r"luma-seg\[flash\]"):
-        flash_attn.load_kernel()
+        attention.load_kernel()
     monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_func=len))
-    assert flash_attn.load_kernel() is len
+    assert attention.load_kernel() is len

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luma_cli.errors import MeasureError
-from luma_cli.measure.batch import LARGEST_NUMEL, Bounds, Trial, memory_fit, search, smallest_near_best
+from luma_cli.measure.timing import LARGEST_NUMEL, Bounds, Trial, memory_fit, search, smallest_near_best
 
 
 def device(

@@ -22,17 +22,9 @@ from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, BuildError, MeasureError, UnknownName, UsageError
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure import cost as cost_module
-from luma_cli.measure.cost import CostSources, cost, costs
-from luma_cli.measure.count_request import (
-    CountRequest,
-    Refusal,
-    answer_from_json,
-    answer_to_json,
-    requests_from_json,
-    requests_to_json,
-)
-from luma_cli.measure.facts import backbone_facts, meta_twin, num_parameters
-from luma_cli.measure.segmenter_cost import segmenter_cost
+from luma_cli.measure import runner
+from luma_cli.measure.cost import CostSources, CountJob, Refusal, cost, costs
+from luma_cli.measure.facts import backbone_facts, meta_twin, num_parameters, segmenter_cost
 
 CONFIGS = (
     HeadConfig(),
@@ -267,13 +259,15 @@ def test_importing_cost_loads_neither_torch_nor_timm():
 
 @given(st.sampled_from([facts(), facts(complete=False, unknown_ops="a.b"), Refusal("BuildError", 'a "quoted"\nline')]))
 def test_answers_survive_the_pipe(answer):
-    assert answer_from_json(answer_to_json(answer)) == answer
-    assert "\n" not in answer_to_json(answer)
+    line = runner.dump(answer)
+    assert runner.load(line, (BackboneFacts, Refusal)) == answer
+    assert line.count(b"\n") == 1
 
 
 def test_requests_survive_the_pipe():
-    request = CountRequest(BackboneSpec("a", "a.b", "a", "b", rule={"tap": "blocks.-1"}), 64)
-    assert requests_from_json(requests_to_json([request], ["own.py"])) == ([request], ["own.py"])
+    spec = BackboneSpec("a", "a.b", "a", "b", rule={"tap": "blocks.-1"})
+    for job in (CountJob(spec, 64), CountJob(spec, 64, HeadConfig(num_queries=7))):
+        assert runner.load(runner.dump(job), (CountJob,)) == job
 
 
 def test_a_foreign_error_becomes_a_measure_error():

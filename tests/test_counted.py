@@ -5,8 +5,7 @@ from __future__ import annotations
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.measure import sweep
-from luma_cli.measure.count_request import Refusal
-from luma_cli.measure.counted import counted_facts
+from luma_cli.measure.cost import Refusal, counted_facts
 
 
 def test_the_cost_is_of_the_part() -> None:

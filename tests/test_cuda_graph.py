@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from luma_cli.measure.cuda_graph import capture
+from luma_cli.measure.accelerator import capture
 
 
 class FakeCuda:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luma_cli.measure.energy import Load, measure
+from luma_cli.measure.nvml import Load, measure_energy
 
 
 class Card:
@@ -43,7 +43,7 @@ class Card:
 
 def test_gross_and_net_energy_per_image() -> None:
     card = Card()
-    found = measure(card.load(), card.read, clock=card.clock, sleep=card.sleep)
+    found = measure_energy(card.load(), card.read, clock=card.clock, sleep=card.sleep)
     assert found is not None
     assert found.idle_watts == pytest.approx(100, rel=1e-6)
     assert found.gross == pytest.approx((3.0, 3.0), rel=1e-6)  # 600 W x 20 ms / 4
@@ -52,7 +52,7 @@ def test_gross_and_net_energy_per_image() -> None:
 
 def test_windows_last_ten_seconds_and_start_at_different_phases() -> None:
     card = Card(update_seconds=0.1)
-    found = measure(card.load(), card.read, clock=card.clock, sleep=card.sleep)
+    found = measure_energy(card.load(), card.read, clock=card.clock, sleep=card.sleep)
     assert found is not None
     assert card.num_calls * 0.02 >= 20
     assert found.gross == pytest.approx((3.0, 3.0), rel=0.02)
@@ -60,10 +60,10 @@ def test_windows_last_ten_seconds_and_start_at_different_phases() -> None:
 
 def test_a_counter_that_stands_still_gives_nothing() -> None:
     card = Card(stands_still=True)
-    assert measure(card.load(), card.read, clock=card.clock, sleep=card.sleep) is None
+    assert measure_energy(card.load(), card.read, clock=card.clock, sleep=card.sleep) is None
 
 
 def test_no_counter_gives_nothing_and_starts_nothing() -> None:
     card = Card()
-    assert measure(card.load(), lambda: None, clock=card.clock, sleep=card.sleep) is None
+    assert measure_energy(card.load(), lambda: None, clock=card.clock, sleep=card.sleep) is None
     assert card.num_calls == 0

@@ -16,7 +16,7 @@ from luma_cli.catalogue.recipes import Recipe
 from luma_cli.cli.app import run
 from luma_cli.data.drawn import write_sample
 from luma_cli.head.segmenter import build
-from luma_cli.measure.segmenter_cost import segmenter_cost
+from luma_cli.measure.facts import segmenter_cost
 from luma_cli.store.database import open_read
 from luma_cli.store.runs import evaluations
 from luma_cli.train.checkpoint import CheckpointState, save_checkpoint

@@ -22,8 +22,7 @@ from luma_cli.isotropic.mixtures import SoftMlp, SwitchMlp, VMoeMlp
 from luma_cli.measure.cost import cost_from_facts
 from luma_cli.measure.cost_table import table_text
 from luma_cli.measure.count import count
-from luma_cli.measure.facts import backbone_facts, num_active_parameters
-from luma_cli.measure.segmenter_cost import segmenter_cost
+from luma_cli.measure.facts import backbone_facts, num_active_parameters, segmenter_cost
 from luma_cli.report.catalogue import listing_json, print_listing, print_sheet, sheet_json
 from luma_cli.report.profiles import cost_row, print_cost_table, write_cost_csv
 

@@ -9,6 +9,7 @@ import pytest
 
 from luma_cli.catalogue.names import resolve
 from luma_cli.measure import devices, sweep
+from luma_cli.measure.attention import backends_by_kernel, backends_by_operator
 from luma_cli.measure.nvml import load_nvml
 from luma_cli.store.records import Profile
 
@@ -29,7 +30,7 @@ def profile(
 ) -> Profile:
     template = sweep.template(**{"device": "cuda", "dtype": "bfloat16", "batch": 4, **fields})
     settings = sweep.Settings(device="cuda", max_seconds=1.0, timeout_seconds=120, energy_seconds=energy_seconds)
-    (found,) = sweep.profile(sweep.plan([resolve(name)], [resolution], template), settings)
+    (found,) = sweep.measure_all(sweep.plan([resolve(name)], [resolution], template), settings)
     return found
 
 
@@ -55,8 +56,6 @@ def test_a_whole_row_with_graph_and_energy() -> None:
 
 @pytest.mark.parametrize("attention", ["flash", "efficient"])
 def test_the_backend_that_was_asked_for_ran_and_no_other(attention: str) -> None:
-    from luma_cli.measure.kernels import backends_by_kernel, backends_by_operator
-
     found = profile(attention=attention)
     assert found.status == "ok", found.reason
     names = found.notes["attention_kernels"]

@@ -15,8 +15,7 @@ from luma_cli.cli.app import run
 from luma_cli.cli.options import Head, head_config
 from luma_cli.errors import UsageError
 from luma_cli.measure import recount as recounting
-from luma_cli.measure.cost import Cost, costs
-from luma_cli.measure.count_request import Refusal
+from luma_cli.measure.cost import Cost, Refusal, costs
 
 HEAD_FIELDS = ("head", "ffn", "tap", "queries", "l2", "classes", "prefix")
 
@@ -179,7 +178,7 @@ def test_any_other_failure_exits_with_1_and_keeps_the_rest(monkeypatch, capsys):
         found: list[Cost | Refusal] = costs(wanted, head)
         return [found[0], Refusal("MeasureError", "test_convnext at 64: the closed form gives another number")]
 
-    monkeypatch.setattr("luma_cli.measure.recount.recount", recount)
+    monkeypatch.setattr("luma_cli.measure.cost.recount", recount)
     assert run(["cost", "test_vit", "test_convnext", "--res", "64", "--count", "--json"]) == 1
     shown = capsys.readouterr()
     assert [row["backbone"] for row in json.loads(shown.out)["profiles"]] == ["test_vit"]

@@ -14,10 +14,9 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import resolve
 from luma_cli.errors import BuildError, UsageError
 from luma_cli.head.segmenter import Segmenter, build
-from luma_cli.measure.choices import check
 from luma_cli.measure.cost import CostSources, cost, cost_from_facts
-from luma_cli.measure.facts import backbone_facts
-from luma_cli.measure.segmenter_cost import segmenter_cost
+from luma_cli.measure.facts import backbone_facts, segmenter_cost
+from luma_cli.measure.sweep import check
 from luma_cli.store.records import Configuration
 
 CONFIGS = (

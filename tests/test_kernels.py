@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luma_cli.measure.kernels import backends_by_kernel, backends_by_operator
+from luma_cli.measure.attention import backends_by_kernel, backends_by_operator
 
 FLASH = "void pytorch_flash::flash_fwd_kernel<pytorch_flash::Flash_fwd_kernel_traits<64, 128, 128, 4>>"
 CUTLASS = "fmha_cutlassF_bf16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel<cutlass::bfloat16_t>)"

@@ -34,7 +34,7 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
         self.known, self.measured = known, dict[tuple[str, int], float]()
-        monkeypatch.setattr("luma_cli.measure.api.profile", self.profile)
+        monkeypatch.setattr("luma_cli.measure.sweep.profile", self.profile)
 
     def profile(self, names: Sequence[str], resolution: int, **settings: Any) -> None:
         assert settings["head"].num_classes == 150
@@ -131,6 +131,6 @@ def test_what_is_counted_alone_is_never_measured(monkeypatch: pytest.MonkeyPatch
 def test_the_database_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine = Machine(monkeypatch, known=True)
     seen: list[Any] = []
-    monkeypatch.setattr("luma_cli.measure.api.profile", lambda *_, database, **__: seen.append(database))
+    monkeypatch.setattr("luma_cli.measure.sweep.profile", lambda *_, database, **__: seen.append(database))
     replace(machine.session(), database=tmp_path / "own.db").measure()
     assert seen == [tmp_path / "own.db"]

@@ -9,9 +9,21 @@ import pytest
 from fake_nvml import FakeGpu, FakeNvml
 
 from luma_cli.errors import UsageError
-from luma_cli.measure import devices, environment, sampler, steady
+from luma_cli.measure import devices
 from luma_cli.measure.accelerator import count_others
-from luma_cli.measure.nvml import Gpu, Nvml, NvmlMissing, load_nvml, reason_names
+from luma_cli.measure.nvml import (
+    Gpu,
+    Nvml,
+    NvmlMissing,
+    Samples,
+    Watched,
+    load_nvml,
+    reason_names,
+    sampling,
+    summary,
+    watched,
+    write_samples,
+)
 
 
 def nvml(*gpus: FakeGpu, broken: bool = False) -> Nvml:
@@ -107,34 +119,34 @@ def test_cuda_without_a_driver_is_refused() -> None:
 
 def test_siblings_share_an_identity_but_not_a_provenance() -> None:
     fake = nvml(FakeGpu("GPU-a"), FakeGpu("GPU-b"))
-    first, second = (environment.here(devices.find(f"cuda:{i}", fake, {}), fake, {}) for i in (0, 1))
+    first, second = (devices.here(devices.find(f"cuda:{i}", fake, {}), fake, {}) for i in (0, 1))
     assert first.identity == second.identity
     assert first.identity["device_name"] == "NVIDIA H200"
     assert first.identity["power_limit_watts"] == 700.0
     assert (first.provenance["gpu_uuid"], second.provenance["gpu_uuid"]) == ("GPU-a", "GPU-b")
 
 
-def samples_of(*masks: int) -> sampler.Samples:
+def samples_of(*masks: int) -> Samples:
     return [{"at": 0.0, "sm_mhz": 1500 + i, "watts": 300.0, "reasons": mask} for i, mask in enumerate(masks)]
 
 
 class Traces:
     """Stands in for the sampling process: one prepared trace per measurement."""
 
-    def __init__(self, *traces: sampler.Samples):
+    def __init__(self, *traces: Samples):
         self.traces = list(traces)
 
     @contextmanager
-    def __call__(self, uuid: str) -> Iterator[sampler.Samples]:
-        samples: sampler.Samples = []
+    def __call__(self, uuid: str) -> Iterator[Samples]:
+        samples: Samples = []
         yield samples
         samples.extend(self.traces.pop(0))
 
 
-def run_watched(gpu: FakeGpu, *traces: sampler.Samples) -> tuple[steady.Watched[int], list[float]]:
+def run_watched(gpu: FakeGpu, *traces: Samples) -> tuple[Watched[int], list[float]]:
     slept: list[float] = []
     count = iter(range(10))
-    return steady.watched(lambda: next(count), opened(gpu), sampling=Traces(*traces), sleep=slept.append), slept
+    return watched(lambda: next(count), opened(gpu), sampling=Traces(*traces), sleep=slept.append), slept
 
 
 def test_a_power_cap_is_recorded_and_kept() -> None:
@@ -165,7 +177,7 @@ def test_time_lost_to_the_caps_is_a_difference() -> None:
     def measure() -> None:
         gpu.thermal_ns += 700
 
-    result = steady.watched(measure, opened(gpu), sampling=traces)
+    result = watched(measure, opened(gpu), sampling=traces)
     assert result.trace["violations_ns"] == {"power": 700, "thermal": 700}
 
 
@@ -177,16 +189,16 @@ def test_the_sampling_process_writes_until_told_to_stop() -> None:
         periods.append(period)
         return len(periods) == 3
 
-    sampler.run(opened(FakeGpu(reasons=[0, 4])), stop, lines.append)
+    write_samples(opened(FakeGpu(reasons=[0, 4])), stop, lines.append)
     assert periods == [0.05] * 3
     assert all('"sm_mhz": 1700' in line for line in lines)
 
 
 def test_a_sampling_process_without_nvml_gives_nothing() -> None:
-    with sampler.sampling("GPU-none") as samples:
+    with sampling("GPU-none") as samples:
         assert samples == []
     assert samples == []
-    assert sampler.summary(samples) == {"num_samples": 0, "reasons": {}}
+    assert summary(samples) == {"num_samples": 0, "reasons": {}}
 
 
 @pytest.mark.parametrize(

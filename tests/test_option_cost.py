@@ -11,8 +11,7 @@ from option_backbones import MODELS
 from luma_cli.catalogue.head_cost import head_macs, head_params
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.head.segmenter import Segmenter, build
-from luma_cli.measure.facts import backbone_facts
-from luma_cli.measure.segmenter_cost import segmenter_cost
+from luma_cli.measure.facts import backbone_facts, segmenter_cost
 
 COSTED = [
     "test_vit",

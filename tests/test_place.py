@@ -12,7 +12,7 @@ from store_samples import profile
 
 from luma_cli.advise.candidates import NUM_CLASSES
 from luma_cli.cli.guided.dialogue import DeviceHere, Place, cpu_here, find_place, gpus_here, measured_before
-from luma_cli.measure import environment
+from luma_cli.measure import devices
 from luma_cli.measure.devices import find
 from luma_cli.measure.nvml import load_nvml
 from luma_cli.store.database import open_write
@@ -27,12 +27,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, *gpus: FakeGpu, broken: bool = Fals
 
 def test_a_gpu_has_the_name_that_its_measurements_have(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, FakeGpu("GPU-a", "NVIDIA H200"), FakeGpu("GPU-b", "NVIDIA L4"))
-    monkeypatch.setattr("luma_cli.measure.environment.versions", lambda: {"torch": "2", "timm": "1"})
+    monkeypatch.setattr("luma_cli.measure.devices.versions", lambda: {"torch": "2", "timm": "1"})
     found = gpus_here(variables={})
     assert found == [DeviceHere("NVIDIA H200", "GPU here", "cuda:0"), DeviceHere("NVIDIA L4", "GPU here", "cuda:1")]
     for each in found:
         device = find(each.local, load_nvml(), {})
-        assert environment.here(device, load_nvml(), {}).identity["device_name"] == each.name
+        assert devices.here(device, load_nvml(), {}).identity["device_name"] == each.name
 
 
 def test_hidden_gpus_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:

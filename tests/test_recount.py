@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import replace
 
 import pytest
@@ -11,10 +10,8 @@ import pytest
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import resolve
 from luma_cli.errors import MeasureError
-from luma_cli.measure import recount as module
-from luma_cli.measure.cost import Cost
-from luma_cli.measure.count_request import Refusal
-from luma_cli.measure.recount import checked, count_one, recount
+from luma_cli.measure.cost import Cost, CountJob, Refusal, recount
+from luma_cli.measure.facts import answer, checked
 from luma_cli.report.progress import Countdown
 
 VIT = resolve("test_vit")
@@ -22,14 +19,14 @@ VIT = resolve("test_vit")
 
 @pytest.mark.parametrize("name", ["luma", "eomt", "linear", "none"])
 def test_one_segmenter_is_counted_with_its_head(name):
-    counted = count_one(VIT, 64, HeadConfig(name=name))
+    counted = answer(CountJob(VIT, 64, HeadConfig(name=name)))
     assert isinstance(counted, Cost)
     assert counted.source == "counted"
     assert (counted.head_params > 0) == (name != "none")
 
 
 def test_a_count_that_the_closed_form_denies_is_refused():
-    counted = count_one(VIT, 64, HeadConfig())
+    counted = answer(CountJob(VIT, 64, HeadConfig()))
     assert isinstance(counted, Cost)
     formula = (counted.head_macs, counted.head_params)
     assert checked(counted, formula) is counted
@@ -40,7 +37,7 @@ def test_a_count_that_the_closed_form_denies_is_refused():
 
 
 def test_a_head_that_cannot_be_attached_is_a_refusal():
-    refused = count_one(resolve("test_convnext"), 64, HeadConfig(name="eomt"))
+    refused = answer(CountJob(resolve("test_convnext"), 64, HeadConfig(name="eomt")))
     assert isinstance(refused, Refusal)
     assert refused.kind == "BuildError"
 
@@ -50,18 +47,24 @@ def test_a_backbone_that_fails_in_its_own_code_does_not_hide_the_others(monkeypa
         raise ZeroDivisionError("no width")
 
     monkeypatch.setattr("luma_cli.head.segmenter.build", broken)
-    refused = count_one(VIT, 64, HeadConfig())
+    refused = answer(CountJob(VIT, 64, HeadConfig()))
     assert refused == Refusal("MeasureError", "test_vit at 64 could not be counted: ZeroDivisionError: no width")
 
 
-def _die(imports):
-    os._exit(3)
+def test_costs_counted_anew_come_in_the_order_wanted_and_are_told():
+    told = []
+    wanted = [(VIT, 64), (resolve("test_convnext"), 64), (VIT, 96)]
+    found = recount(wanted, HeadConfig(), on_count=lambda: told.append(1))
+    assert [(each.backbone, each.resolution) for each in found] == [(spec.name, size) for spec, size in wanted]
+    assert found[0] == answer(CountJob(VIT, 64, HeadConfig()))
+    assert len(told) == 3
 
 
-def test_a_dying_worker_is_one_line(monkeypatch):
-    monkeypatch.setattr(module, "_prepare", _die)
-    with pytest.raises(MeasureError, match="a counting process died after 0 of 1 counts"):
-        recount([(VIT, 64)], HeadConfig(), num_workers=1)
+def test_a_dying_worker_is_one_line(tmp_path):
+    dying = tmp_path / "dying.py"
+    dying.write_text("import os, sys\nprint('last words', file=sys.stderr, flush=True)\nos._exit(3)\n")
+    with pytest.raises(MeasureError, match="the counting process ended with code 3: last words"):
+        recount([(VIT, 64)], HeadConfig(), imports=[str(dying)])
 
 
 def test_progress_says_how_long_the_rest_takes():

@@ -11,25 +11,28 @@ import time
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from luma_cli.measure import runner
-from luma_cli.measure.messages import Options, Result
+from luma_cli.catalogue.names import resolve
+from luma_cli.measure import imports, runner, sweep
+from luma_cli.measure.runner import Options, Result
 from luma_cli.store.records import Configuration
 
 CONFIGURATIONS = [Configuration("test_vit", "test_vit", resolution) for resolution in (64, 96, 128)]
 
-# What every stand-in for the worker can do: read the request, say stages, give results.
+# What every stand-in for the worker can do: read options and jobs, say stages, give results.
 PRELUDE = """
 import ctypes, json, os, signal, sys, time
 fd = int(sys.argv[sys.argv.index("--events") + 1])
-request = json.loads(sys.stdin.readline())
+options = json.loads(sys.stdin.readline())["Options"]
+jobs = (json.loads(line)["Configuration"] for line in sys.stdin)
 def say(**message): os.write(fd, json.dumps(message).encode() + b"\\n")
 def give(status="ok", **values):
     result = dict(status=status, reason="", batch=1, facts={}, metrics={}, notes={}, provenance={}, seconds=0.5)
-    say(kind="result", result={**result, **values})
-say(kind="stage", stage="working")
+    say(Result={**result, **values})
+say(Stage={"text": "working"})
 """
 
 
@@ -39,8 +42,8 @@ def stand_in(folder: Path, body: str) -> list[str]:
     return [sys.executable, str(script)]
 
 
-def results(command: list[str], count: int = 1, timeout_seconds: float = 20.0) -> list[Result]:
-    run = runner.run(CONFIGURATIONS[:count], Options(), timeout_seconds=timeout_seconds, command=command)
+def results(command: list[str], count: int = 1, timeout_seconds: float = 20.0) -> list[Any]:
+    run = runner.run(CONFIGURATIONS[:count], Options(), (Result,), timeout_seconds=timeout_seconds, command=command)
     return [result for _, result in run]
 
 
@@ -55,7 +58,7 @@ def results(command: list[str], count: int = 1, timeout_seconds: float = 20.0) -
         ("sys.exit(0)", "crashed", "ended with exit code 0 and no result, while working"),
         ("os.write(fd, b'hello\\n')", "failed", "the worker wrote 'hello' instead of a message, while working"),
         ("os.write(fd, b'[1]\\n')", "failed", "the worker wrote '[1]' instead of a message, while working"),
-        ("say(kind='result', result={'status': 'ok'})", "failed", "instead of a message, while working"),
+        ("say(Result={'status': 'ok'})", "failed", "instead of a message, while working"),
     ],
 )
 def test_trouble_is_a_result(tmp_path: Path, body: str, status: str, reason: str) -> None:
@@ -67,8 +70,8 @@ def test_trouble_is_a_result(tmp_path: Path, body: str, status: str, reason: str
 def test_the_end_of_stderr_is_kept(tmp_path: Path) -> None:
     body = "print('x' * 10_000 + 'last words', file=sys.stderr, flush=True); os._exit(1)"
     (result,) = results(stand_in(tmp_path, body))
-    assert result.notes["stderr_tail"].endswith("last words\n")
-    assert len(result.notes["stderr_tail"]) == 4000
+    assert result.stderr_tail.endswith("last words\n")
+    assert len(result.stderr_tail) == 4000
 
 
 def test_what_a_backbone_prints_does_not_disturb(tmp_path: Path) -> None:
@@ -107,10 +110,7 @@ def gone(pid: int, seconds: float = 5.0) -> bool:
     return False
 
 
-def test_a_finished_worker_that_does_not_leave_keeps_its_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "_EXIT_SECONDS", 0.3)
+def test_a_finished_worker_that_does_not_leave_keeps_its_result(tmp_path: Path) -> None:
     (result,) = results(stand_in(tmp_path, "give(); time.sleep(600)"))
     assert result.status == "ok"
 
@@ -122,7 +122,7 @@ def test_a_crash_after_the_result_does_not_undo_it(tmp_path: Path) -> None:
 
 def test_the_rest_of_a_group_goes_to_a_fresh_worker(tmp_path: Path) -> None:
     body = """
-    for configuration in request["configurations"]:
+    for configuration in jobs:
         if configuration["resolution"] == 96:
             os.kill(os.getpid(), signal.SIGSEGV)
         give(notes={"pid": os.getpid()})
@@ -134,7 +134,7 @@ def test_the_rest_of_a_group_goes_to_a_fresh_worker(tmp_path: Path) -> None:
 
 def test_each_configuration_has_its_own_time(tmp_path: Path) -> None:
     body = """
-    for configuration in request["configurations"]:
+    for configuration in jobs:
         time.sleep(0.5); give()
     """
     assert [r.status for r in results(stand_in(tmp_path, body), 3, timeout_seconds=1.3)] == ["ok"] * 3
@@ -145,7 +145,9 @@ def test_closing_the_run_kills_the_worker(tmp_path: Path) -> None:
     open({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))
     give(); time.sleep(600)
     """
-    with closing(runner.run(CONFIGURATIONS, Options(), timeout_seconds=60, command=stand_in(tmp_path, body))) as run:
+    with closing(
+        runner.run(CONFIGURATIONS, Options(), (Result,), timeout_seconds=60, command=stand_in(tmp_path, body))
+    ) as run:
         next(run)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
 
@@ -185,10 +187,10 @@ def test_the_real_worker_dies_with_its_parent(tmp_path: Path, end: signal.Signal
     slow.write_text(f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
     script = f"""
     from luma_cli.measure import imports, runner
-    from luma_cli.measure.messages import Options
+    from luma_cli.measure.runner import Options
     from luma_cli.store.records import Configuration
     options = Options(imports=(imports.find({str(slow)!r}),))
-    list(runner.run([Configuration("test_vit", "test_vit", 64)], options, timeout_seconds=60))
+    list(runner.run([Configuration("test_vit", "test_vit", 64)], options, (), timeout_seconds=60))
     """
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
     deadline = time.monotonic() + 60
@@ -202,18 +204,36 @@ def test_the_real_worker_dies_with_its_parent(tmp_path: Path, end: signal.Signal
 
 
 def test_a_request_survives_the_pipe() -> None:
-    from luma_cli.measure.messages import dump_request, load_request
-
-    configurations, options = load_request(dump_request(CONFIGURATIONS, Options(num_threads=2)))
-    assert configurations == CONFIGURATIONS
-    assert options == Options(num_threads=2)
+    configurations = sweep.plan([resolve("test_vit"), resolve("vit_b.dinov3")], [64], sweep.template(tag="mine"))
+    options = Options(num_threads=2, imports=(imports.find(__file__),))
+    for message in (*configurations, options):
+        found = runner.load(runner.dump(message), (Configuration, Options))
+        assert asdict(found) == asdict(message)  # the spec, which does not count when configurations are compared
+        assert found == message
 
 
 def test_a_result_survives_the_pipe() -> None:
-    from luma_cli.measure.messages import dump_result, load_result
-    from luma_cli.measure.statistics import summarise
+    from luma_cli.measure.timing import summarise
 
     metric = summarise("throughput", "images/s", [0.1, 1 / 3, 2.5])
     result = Result("ok", "", 8, {"ffn": "reused"}, {"throughput": metric}, {"n": 1}, {}, 2.0)
-    assert load_result(dump_result(result)) == result
-    assert asdict(load_result(dump_result(result))) == asdict(result)
+    assert runner.load(runner.dump(result), (Result,)) == result
+
+
+def test_what_is_no_number_does_not_pass_the_pipe() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        runner.dump(Result("ok", notes={"seconds": float("nan")}))
+
+
+def test_two_workers_share_the_jobs_and_each_does_one_at_a_time(tmp_path: Path) -> None:
+    body = """
+    for configuration in jobs:
+        time.sleep(1.0 if configuration["resolution"] == 64 else 0.1)
+        give(notes={"pid": os.getpid(), "side": configuration["resolution"]})
+    """
+    options, command = Options(), stand_in(tmp_path, body)
+    run = runner.run(CONFIGURATIONS, options, (Result,), timeout_seconds=20, num_workers=2, command=command)
+    found = list(run)
+    assert [index for index, _ in found] == [1, 2, 0]
+    assert [CONFIGURATIONS[index].resolution for index, _ in found] == [each.notes["side"] for _, each in found]
+    assert found[0][1].notes["pid"] == found[1][1].notes["pid"] != found[2][1].notes["pid"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from typing import Any
@@ -15,9 +14,8 @@ from luma_cli.errors import BuildError
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure import session
 from luma_cli.measure.accelerator import Cpu
-from luma_cli.measure.findings import Findings
-from luma_cli.measure.messages import Options, Result, dump_result
-from luma_cli.measure.subject import default_build
+from luma_cli.measure.runner import Options, Result, dump
+from luma_cli.measure.steps import Findings
 from luma_cli.measure.timing import Rule
 from luma_cli.store.records import Configuration
 
@@ -57,7 +55,7 @@ def test_a_vit_is_measured_whole() -> None:
     assert result.provenance["threads"] == torch.get_num_threads()
     assert result.seconds > 0
     assert stages[:3] == ["building", "first call", "memory at batch 1"]
-    json.dumps(dump_result(result), allow_nan=False)
+    dump(result)
 
 
 def test_the_attention_that_ran_is_listed() -> None:
@@ -110,14 +108,13 @@ def test_half_precision_runs() -> None:
 
 WHOLE_STEP = """
 from luma_cli.measure.accelerator import Cpu
-from luma_cli.measure.findings import Findings
-from luma_cli.measure.subject import default_build
-from luma_cli.measure.training_memory import measure_training_memory
+from luma_cli.measure.steps import Findings
+from luma_cli.measure.session import measure_training_memory
 from luma_cli.store.records import Configuration
 
 findings = Findings(lambda stage: None)
 configuration = Configuration("test_vit", "test_vit", resolution=512, batch=6)
-measure_training_memory(configuration, Cpu(), findings, default_build())
+measure_training_memory(configuration, Cpu(), findings)
 print(findings.notes["training_memory"]["batch"], findings.metrics["memory_allocated_training"].median)
 """
 
@@ -227,7 +224,7 @@ def test_any_other_error_is_a_failure_in_one_line(error: Exception, reason: str)
 def test_inputs_are_random_seeded_and_rotate() -> None:
     from luma_cli.measure.subject import Subject
 
-    subject = Subject(Configuration("test_vit", "test_vit", 64), torch.device("cpu"), default_build())
+    subject = Subject(Configuration("test_vit", "test_vit", 64), torch.device("cpu"))
     images = subject.inputs(2)
     assert len(images) == 3
     assert all(0.9 < float(image.std()) < 1.1 for image in images)
@@ -261,7 +258,7 @@ class Slow(torch.nn.Module):
 def test_a_call_of_ten_seconds_is_not_repeated_often(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from luma_cli.measure.stopwatch import HostStopwatch
+    from luma_cli.measure.accelerator import HostStopwatch
 
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(Cpu, "stopwatch", lambda self: HostStopwatch(lambda: clock.now))
@@ -286,7 +283,7 @@ def test_memory_comes_before_kernels_are_chosen_by_trial() -> None:
 def test_the_graph_is_captured_with_the_kernels_of_the_eager_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     from luma_cli.measure import steps
     from luma_cli.measure.accelerator import Cuda
-    from luma_cli.measure.subject import Subject, default_build
+    from luma_cli.measure.subject import Subject
 
     class OnCuda(Cpu):
         kind = "cuda"
@@ -301,7 +298,7 @@ def test_the_graph_is_captured_with_the_kernels_of_the_eager_latency(monkeypatch
     monkeypatch.setattr(steps, "capture", capture)
     configuration = Configuration("test_vit", "test_vit", 64)
     findings = Findings(lambda stage: None)
-    subject = Subject(configuration, torch.device("cpu"), default_build())
+    subject = Subject(configuration, torch.device("cpu"))
     steps.Steps(configuration, QUICK, subject, OnCuda(), findings).measure_graph_latency()
     assert seen == [True]
     assert "latency_cuda_graph" in findings.metrics

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from luma_cli.errors import MeasureError
-from luma_cli.measure import statistics
+from luma_cli.measure import timing
 
 finite = st.floats(min_value=1e-6, max_value=1e6, allow_nan=False)
 
 
 @given(st.lists(finite, min_size=1, max_size=60), st.floats(0, 1))
 def test_quantile_is_numpys(values: list[float], q: float) -> None:
-    assert statistics.quantile(values, q) == pytest.approx(float(np.quantile(values, q)), rel=1e-12)
+    assert timing.quantile(values, q) == pytest.approx(float(np.quantile(values, q)), rel=1e-12)
 
 
 @pytest.mark.parametrize("n", [6, 7, 8, 29, 30, 31, 100, 101, 999, 5000])
 def test_ranks_are_the_narrowest_symmetric_pair_that_covers(n: int) -> None:
-    low, high = statistics.interval_ranks(n)
+    low, high = timing.interval_ranks(n)
     assert high == n - 1 - low
 
     def coverage(rank: int) -> float:
@@ -35,17 +35,17 @@ def test_ranks_are_the_narrowest_symmetric_pair_that_covers(n: int) -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_few_samples_give_their_range(n: int) -> None:
-    assert statistics.interval_ranks(n) == (0, n - 1)
+    assert timing.interval_ranks(n) == (0, n - 1)
 
 
 def test_interval_covers_the_median_as_often_as_it_says() -> None:
     draws = np.random.default_rng(0).exponential(size=(2000, 41))
-    hits = sum(low <= math.log(2) <= high for low, high in map(statistics.median_interval, draws.tolist()))
+    hits = sum(low <= math.log(2) <= high for low, high in map(timing.median_interval, draws.tolist()))
     assert 0.94 <= hits / 2000 <= 0.99
 
 
 def test_summary_keeps_samples_and_tail() -> None:
-    metric = statistics.summarise("latency_eager", "ms", [float(v) for v in range(1, 12)], tail=True)
+    metric = timing.summarise("latency_eager", "ms", [float(v) for v in range(1, 12)], tail=True)
     assert (metric.median, metric.p90, metric.n) == (6.0, 10.0, 11)
     assert metric.samples == tuple(float(v) for v in range(1, 12))
     assert metric.ci_low <= metric.median <= metric.ci_high
@@ -54,35 +54,9 @@ def test_summary_keeps_samples_and_tail() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_no_summary_of_what_is_not_a_number(bad: float) -> None:
     with pytest.raises(MeasureError, match="not a finite number"):
-        statistics.summarise("throughput", "images/s", [1.0, bad])
+        timing.summarise("throughput", "images/s", [1.0, bad])
 
 
 def test_nothing_timed_is_said() -> None:
     with pytest.raises(MeasureError, match="nothing was timed"):
-        statistics.median([])
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "more_is_better", "verdict"),
-    [
-        ((1, 2), (3, 4), False, "FASTER"),
-        ((1, 2), (3, 4), True, "SLOWER"),
-        ((3, 4), (1, 2), True, "FASTER"),
-        ((3, 4), (1, 2), False, "SLOWER"),
-        ((1, 3), (2, 4), False, "AMBIGUOUS"),
-        ((1, 2), (2, 4), False, "AMBIGUOUS"),
-        ((1, 9), (2, 3), True, "AMBIGUOUS"),
-    ],
-)
-def test_only_disjoint_intervals_are_told_apart(
-    a: tuple[int, int], b: tuple[int, int], more_is_better: bool, verdict: str
-) -> None:
-    def metric(ends: tuple[int, int]) -> statistics.Metric:
-        return statistics.Metric("m", "ms", sum(ends) / 2, ends[0], ends[1], 10)
-
-    assert statistics.compare(metric(a), metric(b), more_is_better=more_is_better) == verdict
-
-
-def test_units_must_agree() -> None:
-    with pytest.raises(MeasureError, match="cannot compare"):
-        statistics.compare(statistics.single("a", "ms", 1), statistics.single("b", "s", 1), more_is_better=True)
+        timing.median([])

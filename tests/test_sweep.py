@@ -18,9 +18,8 @@ import pytest
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, UsageError
 from luma_cli.measure import sweep
-from luma_cli.measure.choices import never_applicable
-from luma_cli.measure.count_request import Refusal
-from luma_cli.measure.counted import Found
+from luma_cli.measure.cost import Found, Refusal
+from luma_cli.measure.sweep import never_applicable
 from luma_cli.store.records import Configuration, Environment, Profile
 
 HERE = Environment({"device": "cpu", "device_name": "made up", "num_threads": 1}, {"host": "here"})
@@ -29,15 +28,15 @@ SPECS = [BackboneSpec(name, name, name) for name in ("test_vit", "test_convnext"
 WORKER = """
 import json, os, signal, sys, time
 fd = int(sys.argv[sys.argv.index("--events") + 1])
-request = json.loads(sys.stdin.readline())
+options = json.loads(sys.stdin.readline())["Options"]
 log = open({log!r}, "a")
-for c in request["configurations"]:
+for c in (json.loads(line)["Configuration"] for line in sys.stdin):
     key = f"{{c['timm_name']}}@{{c['resolution']}}"
     print(key, os.getpid(), file=log, flush=True)
     {body}
     result = dict(status="ok", reason="", batch=4, facts={{}}, metrics={{}}, notes={{"pid": os.getpid()}},
                   provenance={{"threads": 1}}, seconds=0.25)
-    os.write(fd, json.dumps(dict(kind="result", result=result)).encode() + b"\\n")
+    os.write(fd, json.dumps(dict(Result=result)).encode() + b"\\n")
 """
 
 
@@ -79,7 +78,7 @@ def measured(log: Path) -> list[str]:
 
 
 def run(configurations: list[Configuration], worker: list[str], store: Memory, **settings: Any) -> list[Profile]:
-    return sweep.profile(
+    return sweep.measure_all(
         configurations, sweep.Settings(**settings), store=store, facts=no_facts, here=HERE, command=worker
     )
 
@@ -143,7 +142,7 @@ def test_a_size_that_does_not_fit_is_a_row_unless_nothing_fits(log: Path) -> Non
         return [{} if c.resolution == 64 else Refusal("BadResolution", "try --res 64") for c in configurations]
 
     def sized(*resolutions: int) -> list[Profile]:
-        return sweep.profile(plan(*resolutions), store=Memory(), facts=facts, here=HERE, command=command(log))
+        return sweep.measure_all(plan(*resolutions), store=Memory(), facts=facts, here=HERE, command=command(log))
 
     assert [(p.status, p.reason) for p in sized(64, 65)] == [("ok", ""), ("not_applicable", "try --res 64")] * 2
     assert measured(log) == ["test_vit@64", "test_convnext@64"]
@@ -214,7 +213,7 @@ def test_facts_that_cannot_be_had_are_said(log: Path) -> None:
     def failing(configurations: Sequence[Configuration], imported: Sequence[str]) -> list[Found]:
         return [Refusal("MeasureError", "cannot count this")]
 
-    (profile,) = sweep.profile(plan(64)[:1], store=Memory(), facts=failing, here=HERE, command=command(log))
+    (profile,) = sweep.measure_all(plan(64)[:1], store=Memory(), facts=failing, here=HERE, command=command(log))
     assert profile.status == "ok"
     assert profile.notes["facts_missing"] == "cannot count this"
 
@@ -222,14 +221,14 @@ def test_facts_that_cannot_be_had_are_said(log: Path) -> None:
 def test_events_tell_what_happens_and_how_long_it_takes(log: Path) -> None:
     events: list[sweep.Event] = []
     store, worker = Memory(), command(log)
-    sweep.profile(plan(64), store=store, facts=no_facts, here=HERE, command=worker, on_event=events.append)
+    sweep.measure_all(plan(64), store=store, facts=no_facts, here=HERE, command=worker, on_event=events.append)
     assert [(e.kind, e.index, e.total, e.eta_seconds) for e in events] == [
         ("stage", 0, 2, None),
         ("finished", 0, 2, 0.25),
         ("finished", 1, 2, 0.0),
     ]
     events.clear()
-    sweep.profile(plan(64), store=store, facts=no_facts, here=HERE, command=worker, on_event=events.append)
+    sweep.measure_all(plan(64), store=store, facts=no_facts, here=HERE, command=worker, on_event=events.append)
     assert [e.kind for e in events] == ["kept", "kept"]
 
 
@@ -259,13 +258,13 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> No
 
 def test_cuda_without_cuda_is_refused_before_anything_starts(log: Path) -> None:
     with pytest.raises(UsageError, match="try --device cpu"):
-        sweep.profile(plan(device="cuda"), sweep.Settings(device="cuda:9"), command=command(log))
+        sweep.measure_all(plan(device="cuda"), sweep.Settings(device="cuda:9"), command=command(log))
     assert measured(log) == []
 
 
 def test_an_import_is_found_hashed_and_part_of_the_identity(log: Path, tmp_path: Path) -> None:
     store, module = Memory(), tmp_path / "mine.py"
-    worker = command(log, "assert request['options']['imports'][0]['path'].endswith('mine.py')")
+    worker = command(log, "assert options['imports'][0]['path'].endswith('mine.py')")
     module.write_text("x = 1\n")
     run(plan(64), worker, store, imports=(str(module),))
     run(plan(64), worker, store, imports=(str(module),))
@@ -281,9 +280,6 @@ def test_an_import_is_found_hashed_and_part_of_the_identity(log: Path, tmp_path:
 SWEEP = """
 import json, sys
 from luma_cli.measure import sweep
-from luma_cli.measure.choices import never_applicable
-from luma_cli.measure.count_request import Refusal
-from luma_cli.measure.counted import Found
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.store.records import Environment
 
@@ -298,7 +294,7 @@ here = Environment({identity!r})
 specs = [BackboneSpec(name, name, name) for name in ("test_vit", "test_convnext")]
 configurations = sweep.plan(specs, (64, 96), sweep.template())
 try:
-    sweep.profile(configurations, store=Lines(), facts=lambda c, i: [{{}}] * len(c), here=here, command={command!r})
+    sweep.measure_all(configurations, store=Lines(), facts=lambda c, i: [{{}}] * len(c), here=here, command={command!r})
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -327,7 +323,7 @@ def test_an_end_in_the_middle_keeps_what_is_finished(log: Path, tmp_path: Path, 
 
 def test_planning_and_skipping_need_no_torch() -> None:
     script = (
-        "import sys, luma_cli.measure.sweep as s; s.environment.here(s.devices.find('cpu'));"
+        "import sys, luma_cli.measure.sweep as s; s.devices.here(s.devices.find('cpu'));"
         "print('torch' in sys.modules or 'timm' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -335,9 +331,9 @@ def test_planning_and_skipping_need_no_torch() -> None:
 
 
 def test_identity_is_plain_json() -> None:
-    from luma_cli.measure import devices, environment
+    from luma_cli.measure import devices
 
-    here = environment.here(devices.find("cpu"), variables={"OMP_NUM_THREADS": "3", "HOME": "/h", "TIMM_X": "1"})
+    here = devices.here(devices.find("cpu"), variables={"OMP_NUM_THREADS": "3", "HOME": "/h", "TIMM_X": "1"})
     assert here.identity["num_threads"] == 3
     assert here.provenance["variables"] == {"OMP_NUM_THREADS": "3", "TIMM_X": "1"}
     assert json.loads(json.dumps(here.identity)) == here.identity

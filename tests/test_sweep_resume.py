@@ -18,8 +18,8 @@ RESOLUTIONS = tuple(range(32, 32 + 16 * 8, 8))
 WORKER = """
 import json, os, sys, time
 fd = int(sys.argv[sys.argv.index("--events") + 1])
-request = json.loads(sys.stdin.readline())
-for c in request["configurations"]:
+options = json.loads(sys.stdin.readline())["Options"]
+for c in (json.loads(line)["Configuration"] for line in sys.stdin):
     with open({log!r}, "a") as log:
         print(c["resolution"], file=log)
     time.sleep(0.02)
@@ -27,7 +27,7 @@ for c in request["configurations"]:
                   samples=[1.0, 1.0, 1.0])
     result = dict(status="ok", reason="", batch=4, facts={{}}, metrics={{"throughput": metric}}, notes={{}},
                   provenance={{}}, seconds=0.1)
-    os.write(fd, json.dumps(dict(kind="result", result=result)).encode() + b"\\n")
+    os.write(fd, json.dumps(dict(Result=result)).encode() + b"\\n")
 """
 
 SWEEP = """
@@ -42,7 +42,7 @@ configurations = sweep.plan([BackboneSpec("test_vit", "test_vit", "test_vit")], 
 store = ProfileStore(open_write(Path({database!r})))
 here = Environment({{"device": "cpu", "device_name": "made up"}})
 print("ready", flush=True)
-sweep.profile(configurations, sweep.Settings(isolation="backbone"), store=store, here=here,
+sweep.measure_all(configurations, sweep.Settings(isolation="backbone"), store=store, here=here,
     facts=lambda c, i: [{{}}] * len(c), command={command!r})
 """
 

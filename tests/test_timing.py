@@ -7,9 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from luma_cli.errors import MeasureError
-from luma_cli.measure.statistics import median, quantile
-from luma_cli.measure.stopwatch import EventStopwatch, HostStopwatch
-from luma_cli.measure.timing import Rule, measure, warm_up
+from luma_cli.measure.accelerator import EventStopwatch, HostStopwatch
+from luma_cli.measure.timing import Rule, measure, median, quantile, warm_up
 
 
 class Machine:
@@ -34,12 +33,12 @@ class Machine:
 def test_warm_up_is_excluded_and_median_and_p90_are_exact() -> None:
     machine = Machine(lambda i: 2.0 if i == 0 else 0.010 + 0.0001 * (i % 2))
     samples = measure(machine.call, machine.stopwatch())
-    assert samples.first_call_seconds == pytest.approx(2.0)
+    assert samples.warmup.first_call_seconds == pytest.approx(2.0)
     assert max(samples.seconds) < 0.011
     assert median(samples.seconds) == pytest.approx(0.01005, abs=6e-5)
     assert quantile(samples.seconds, 0.9) == pytest.approx(0.0101)
     assert machine.calls == list(range(len(machine.calls)))
-    assert len(samples.seconds) + samples.warmup_calls == len(machine.calls)
+    assert len(samples.seconds) + samples.warmup.calls == len(machine.calls)
 
 
 def test_warm_up_lasts_until_times_settle() -> None:

@@ -25,7 +25,7 @@ def test_a_sweep_of_real_workers() -> None:
     stages: list[str] = []
     settings = sweep.Settings(max_seconds=0.05, isolation="backbone")
     configurations = sweep.plan([resolve("test_vit")], [64, 96], sweep.template(batch=1))
-    profiles = sweep.profile(
+    profiles = sweep.measure_all(
         configurations, settings, on_event=lambda event: stages.append(event.text) if event.kind == "stage" else None
     )
     assert [p.status for p in profiles] == ["ok", "ok"], [p.reason for p in profiles]
@@ -44,7 +44,7 @@ def test_ones_own_backbone_reaches_the_worker(tmp_path: Path) -> None:
     module.write_text(OWN)
     settings = sweep.Settings(max_seconds=0.05, imports=(str(module),))
     spec = resolve("my_tiny_vit", imported=True)
-    (profile,) = sweep.profile(sweep.plan([spec], [64], sweep.template(batch=1)), settings)
+    (profile,) = sweep.measure_all(sweep.plan([spec], [64], sweep.template(batch=1)), settings)
     assert profile.status == "ok", profile.reason
     assert profile.configuration.backbone_hash
     assert profile.facts["params"] > 0
@@ -55,7 +55,7 @@ def test_a_module_that_fails_to_import_is_said(tmp_path: Path) -> None:
     module.write_text("raise RuntimeError('not today')\n")
     settings = sweep.Settings(imports=(str(module),))
     spec = resolve("my_tiny_vit", imported=True)
-    (profile,) = sweep.profile(sweep.plan([spec], [64], sweep.template()), settings, facts=lambda c, i: [{}])
+    (profile,) = sweep.measure_all(sweep.plan([spec], [64], sweep.template()), settings, facts=lambda c, i: [{}])
     assert profile.status == "failed"
     assert "not today" in profile.reason
 
@@ -64,6 +64,6 @@ def test_an_unknown_backbone_is_a_failure_not_a_crash() -> None:
     from luma_cli.catalogue.spec import BackboneSpec
 
     spec = BackboneSpec("no_such_net", "no_such_net", "no_such_net")
-    (profile,) = sweep.profile(sweep.plan([spec], [64], sweep.template()), facts=lambda c, i: [{}])
+    (profile,) = sweep.measure_all(sweep.plan([spec], [64], sweep.template()), facts=lambda c, i: [{}])
     assert profile.status == "failed"
     assert "no_such_net" in profile.reason

@@ -60,7 +60,7 @@ class Row:
             "costs": {kind: _cost_json(self.priced, kind, question.budgets) for kind in question.kinds},
             "why": self.why,
             "effects": self.reasons and to_json(self.reasons.effects),
-            "nearest": self.reasons and [each.to_json() for each in self.reasons.evidence],
+            "nearest": self.reasons and to_json(self.reasons.evidence),
         }
 
 

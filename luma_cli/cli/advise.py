@@ -97,8 +97,7 @@ class Session:
         """Profile each name at its size with the question's head and classes, as `luma profile` does, and keep it."""
         from luma_cli.advise.candidates import num_classes
         from luma_cli.catalogue.heads import HeadConfig
-        from luma_cli.measure.api import profile
-        from luma_cli.measure.sweep import Settings
+        from luma_cli.measure.sweep import Settings, profile
         from luma_cli.report.progress import Progress
 
         by_resolution: dict[int, list[str]] = defaultdict(list)

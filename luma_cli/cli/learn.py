@@ -132,7 +132,7 @@ def draw_front(
     database: Database = None,
 ) -> None:
     """Draw the learned front that `luma front` prints, with its band, all candidates and own runs."""
-    from luma_cli.advise.front import backdrop, front_of
+    from luma_cli.advise.front import front_of
     from luma_cli.advise.question import Question
     from luma_cli.report.plots import check_path, picture_of, plot_front
 
@@ -148,7 +148,7 @@ def draw_front(
         head=head.value,
     )
     found = front_of(question, axis.value, only_own=own_only, database=database)
-    plot_front(picture_of(found, backdrop(question, axis.value, only_own=own_only, database=database)), out)
+    plot_front(picture_of(found, found.backdrop), out)
     typer.echo(f"{out}: front of {len(found.rows)} out of {found.num_candidates} candidates")
 
 

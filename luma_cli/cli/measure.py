@@ -45,8 +45,8 @@ from luma_cli.errors import LumaError, UsageError
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.spec import BackboneSpec
-    from luma_cli.measure.cost import Cost
-    from luma_cli.measure.count_request import Refusal
+    from luma_cli.measure.cost import Cost, Refusal
+
 
 _TROUBLE_EXIT = 1
 
@@ -134,8 +134,7 @@ def profile(
     if cost_only:
         print_costs(specs, sizes, config, imports, convention, as_json, as_csv)
         return
-    from luma_cli.measure.api import measure
-    from luma_cli.measure.sweep import Settings, template
+    from luma_cli.measure.sweep import Settings, measure, template
     from luma_cli.report.profiles import print_profiles
     from luma_cli.report.progress import Progress
     from luma_cli.store.records import TROUBLE
@@ -276,7 +275,7 @@ def _cost(wanted: Sequence[tuple[BackboneSpec, int]], head: HeadConfig, imports:
 
 
 def _recount(wanted: Sequence[tuple[BackboneSpec, int]], head: HeadConfig, imports: str | None) -> list[Cost | Refusal]:
-    from luma_cli.measure.recount import recount
+    from luma_cli.measure.cost import recount
     from luma_cli.report.progress import Countdown
 
     return recount(wanted, head, imports=[imports] if imports else [], on_count=Countdown(sys.stderr, len(wanted)))
@@ -287,7 +286,7 @@ def print_by_module(
 ) -> None:
     """Print multiply-adds of every module by our count and by fvcore's."""
     from luma_cli.head.segmenter import build
-    from luma_cli.measure.by_module import by_module
+    from luma_cli.measure.facts import by_module
     from luma_cli.measure.imports import find, load
     from luma_cli.report.profiles import print_modules
 

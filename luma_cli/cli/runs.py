@@ -259,7 +259,7 @@ def _open(restored: Restored, data: str | None, root: Path | None, split: str) -
 def _record(restored: Restored, opened: Split, settings: EvalSettings, dtype: str, workers: int) -> EvaluationRecord:
     from luma_cli.evaluate.evaluation import evaluate, evaluation_record
     from luma_cli.evaluate.inference import autocast_dtype, dtype_name
-    from luma_cli.measure.segmenter_cost import segmenter_cost
+    from luma_cli.measure.facts import segmenter_cost
     from luma_cli.report.progress import ImageProgress
 
     cost = segmenter_cost(restored.segmenter)

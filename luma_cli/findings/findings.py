@@ -24,8 +24,8 @@ from luma_cli.findings.mixers import mixers
 from luma_cli.findings.pretraining import pretraining
 from luma_cli.findings.profiles import of_device
 from luma_cli.findings.split import split
-from luma_cli.speed import reference
 from luma_cli.speed.quantity import Measured, from_measurements
+from luma_cli.speed.reference import load_table
 from luma_cli.store import database as files
 from luma_cli.store.profiles import measurements
 from luma_cli.store.runs import scored_runs
@@ -115,7 +115,7 @@ def _stored(dataset: str, device: str | None, database: Path | None) -> _World:
 
 # What `--claim` takes, in the order of output.
 CLAIMS: Mapping[str, Callable[[_World], Finding]] = {
-    "front": lambda of: front(load_model(of.rows), of.measured, reference.load(), of.device, of.dataset),
+    "front": lambda of: front(load_model(of.rows), of.measured, load_table(), of.device, of.dataset),
     "pretraining": lambda of: pretraining(of.evidence, of.dataset, load_components().effects),
     "imagenet": lambda of: imagenet_top1(of.evidence, top1_percent(), of.dataset),
     "split": lambda of: split(of.published, of.runs, of.dataset, num_classes(of.dataset)),

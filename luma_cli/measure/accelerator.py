@@ -1,27 +1,29 @@
-"""The device that a worker measures on: its stopwatch, its memory, its clean-up; one class for each kind."""
+"""The device that a worker measures on: its stopwatch, its memory, its CUDA graphs, its clean-up."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from luma_cli.errors import MeasureError
-from luma_cli.measure import host_memory
+from luma_cli.measure import devices
 from luma_cli.measure.nvml import Gpu, NvmlMissing, load_nvml
-from luma_cli.measure.stopwatch import EventStopwatch, HostStopwatch
-from luma_cli.measure.timing import Stopwatch
+from luma_cli.measure.timing import Call, Stopwatch
 
 # torch refuses above this share of the GPU, so that it is torch and not the driver that runs out.
 LARGEST_SHARE = 0.95
 # Of the driver, torch on the host, cuBLAS (ALLOC_FAILED) and cuDNN (ALLOCATION_FAILED), in lower case.
 _SIGNS_OF_NO_MEMORY = ("out of memory", "you tried to allocate", "alloc_failed", "allocation_failed")
+_WARM_CALLS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +36,69 @@ class Peaks:
     method: str
 
 
-class Accelerator(Protocol):
-    """What measuring needs of a device."""
+class HostStopwatch:
+    """Times calls that are over when they return."""
 
-    kind: str
-    torch_device: torch.device
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self._clock = clock
 
-    def stopwatch(self) -> Stopwatch:
-        """A new stopwatch."""
+    def now(self) -> float:
+        """Host time in seconds."""
+        return self._clock()
 
-    def synchronize(self) -> None:
-        """Wait until the device is idle."""
+    def round(self, call: Call, first: int, count: int) -> list[float]:
+        """Seconds of each call, by the host's clock."""
+        seconds = []
+        for number in range(first, first + count):
+            start = self._clock()
+            call(number)
+            seconds.append(self._clock() - start)
+        return seconds
 
-    def tuned(self) -> AbstractContextManager[object]:
-        """Inside, libraries may choose their kernels by trial, as they do for whatever is timed."""
 
-    def peaks(self, call: Callable[[], object]) -> Peaks:
-        """Peak memory while `call` runs, and what was resident before it."""
+class DeviceEvent(Protocol):
+    """A point on a device's stream, as torch.cuda.Event has it."""
 
-    def free_bytes(self) -> int:
-        """Bytes that can still be had."""
+    def record(self) -> None:
+        """Mark the point."""
 
-    def release(self) -> None:
-        """Give back what earlier calls left behind."""
+    def elapsed_time(self, end_event: Any, /) -> float:
+        """Milliseconds to `end_event`, another of the kind."""
+
+
+class EventStopwatch:
+    """Times calls by events on the device's stream; the host waits once, at the end of a round.
+
+    An untimed call leads each round: without it the first pair of events would span the time in which the device
+    waits for the first kernel to be launched.
+    """
+
+    def __init__(
+        self,
+        make_event: Callable[[], DeviceEvent],
+        synchronize: Callable[[], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._make_event = make_event
+        self._synchronize = synchronize
+        self._clock = clock
+
+    def now(self) -> float:
+        """Host time in seconds, once the device has nothing left to do."""
+        self._synchronize()
+        return self._clock()
+
+    def round(self, call: Call, first: int, count: int) -> list[float]:
+        """Seconds of each call, by one pair of events around it."""
+        pairs = [(self._make_event(), self._make_event()) for _ in range(count)]
+        if first > 0:
+            call(first - 1)
+        for number, (start, end) in enumerate(pairs, first):
+            start.record()
+            call(number)
+            end.record()
+        self._synchronize()
+        return [start.elapsed_time(end) / 1e3 for start, end in pairs]
 
 
 class Cpu:
@@ -64,39 +106,40 @@ class Cpu:
 
     kind = "cpu"
     torch_device = torch.device("cpu")
+    gpu: Gpu | None = None  # NVML's view of a CUDA device
 
     def __init__(self) -> None:
         gc.collect()  # what earlier calls left behind is not there to be given back meanwhile
-        self._before = host_memory.resident_bytes()
+        self._before = devices.resident_bytes()
 
     def stopwatch(self) -> Stopwatch:
         """The host's clock."""
         return HostStopwatch()
 
     def synchronize(self) -> None:
-        """Calls on the host are over when they return."""
+        """Wait until the device is idle. Calls on the host are over when they return."""
 
     def tuned(self) -> AbstractContextManager[object]:
-        """Nothing to choose on the host."""
+        """Inside, libraries may choose their kernels by trial, as they do for whatever is timed."""
         return contextlib.nullcontext()
 
     def peaks(self, call: Callable[[], object]) -> Peaks:
-        """Growth and whole of the peak of resident memory."""
-        fresh = host_memory.reset_peak()
+        """Peak memory while `call` runs: growth and whole of the peak of resident memory."""
+        fresh = devices.reset_peak()
         call()
-        peak = host_memory.peak_bytes()
+        peak = devices.peak_bytes()
         return Peaks(max(0, peak - self._before), None, peak, "rss" if fresh else "rss over the process' life")
 
     def free_bytes(self) -> int:
-        """RAM that is available."""
-        return host_memory.available_bytes()
+        """Bytes that can still be had."""
+        return devices.available_bytes()
 
     def release(self) -> None:
-        """Drop garbage."""
+        """Give back what earlier calls left behind."""
         gc.collect()
 
 
-class Cuda:
+class Cuda(Cpu):
     """One CUDA device, found by the UUID that NVML knows it under."""
 
     kind = "cuda"
@@ -113,7 +156,7 @@ class Cuda:
 
     def stopwatch(self) -> Stopwatch:
         """Events on the current stream."""
-        return EventStopwatch(_timing_event, self.synchronize)
+        return EventStopwatch(lambda: torch.cuda.Event(enable_timing=True), self.synchronize)  # type: ignore[no-untyped-call]
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -132,8 +175,7 @@ class Cuda:
         self.synchronize()
         allocated = torch.cuda.max_memory_allocated(self.torch_device)
         reserved = torch.cuda.max_memory_reserved(self.torch_device)
-        device, method = self._device_bytes()
-        return Peaks(allocated, reserved, device, method)
+        return Peaks(allocated, reserved, *self._device_bytes())
 
     def _device_bytes(self) -> tuple[int | None, str]:
         """Bytes of this process on the device; in a container the driver may not know our PID."""
@@ -147,11 +189,10 @@ class Cuda:
             return None, "nvml gives no memory"
         return max(0, used - self._used_before), "nvml device delta"
 
-    def other_processes(self, pid: int) -> int:
-        """Compute processes of others, before or now; a container's driver may know ours under another PID."""
-        if self.gpu is None:
-            return 0
-        return count_others(self._processes_before, set(self.gpu.processes()), pid, was_ours=self._was_ours)
+    def other_processes(self) -> int:
+        """Compute processes of others on the device, before or now."""
+        now = set(self.gpu.processes()) if self.gpu else set()
+        return count_others(self._processes_before, now, os.getpid(), was_ours=self._was_ours)
 
     def free_bytes(self) -> int:
         """Bytes free on the device, within the share that torch may take."""
@@ -165,9 +206,12 @@ class Cuda:
         torch.cuda.empty_cache()
 
 
-def _timing_event() -> torch.cuda.Event:
-    """An event that keeps the time."""
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+def _open_gpu(uuid: str) -> Gpu | None:
+    """NVML's view of the GPU, None without NVML."""
+    try:
+        return load_nvml().open(uuid)
+    except NvmlMissing:
+        return None
 
 
 def find_cuda(uuid: str) -> int:
@@ -187,7 +231,8 @@ def find_cuda(uuid: str) -> int:
 def count_others(before: set[int], now: set[int], pid: int, *, was_ours: bool) -> int:
     """Processes that are not ours among those seen before our context and those seen now.
 
-    Where `pid` is not listed, one of the processes is still ours: of the new ones, or of all if our context is older.
+    A container's driver may know us under another PID. Where `pid` is not listed, one of the processes is still ours:
+    of the new ones, or of all if our context is older.
     """
     if pid in now:
         return len((before | now) - {pid})
@@ -196,17 +241,49 @@ def count_others(before: set[int], now: set[int], pid: int, *, was_ours: bool) -
     return len(before) + max(0, len(now - before) - 1)
 
 
-def _open_gpu(uuid: str) -> Gpu | None:
-    """NVML's view of the GPU, None without NVML."""
-    try:
-        return load_nvml().open(uuid)
-    except NvmlMissing:
-        return None
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error means that memory ran out, on the device or on the host."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS_OF_NO_MEMORY)
+
+
+@contextlib.contextmanager
+def _no_waiting() -> Iterator[None]:
+    """Inside, an operation that makes the host wait for the device raises RuntimeError."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def capture(module: Callable[[Tensor], Any], inputs: list[Tensor]) -> Callable[[int], None]:
+    """A call that replays one CUDA graph per input, in turn; the graphs share their memory.
+
+    Replayed, the host no longer launches kernels one by one. Raises what capture raises, and RuntimeError for a module
+    that makes the host wait. That is found before capture: a capture that breaks off leaves the allocator unable to
+    give memory back.
+    """
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM_CALLS):
+            module(inputs[0])
+        with _no_waiting():
+            module(inputs[0])
+    torch.cuda.current_stream().wait_stream(side)
+    graphs, outputs = [], []
+    pool = torch.cuda.graph_pool_handle()
+    for tensor in inputs:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            outputs.append(module(tensor))
+        graphs.append(graph)
+
+    def replay(number: int, kept: list[Any] = outputs) -> None:
+        graphs[number % len(graphs)].replay()
+
+    return replay

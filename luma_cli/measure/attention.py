@@ -1,4 +1,4 @@
-"""Which attention kernel runs: forced through torch's or timm's switches, checked before, listed after.
+"""Attention kernels: forced through torch's or timm's switches or flash-attn, checked before, listed after.
 
 timm reads its switch when a module is built, so `set_fused` comes before building. torch's `sdpa_kernel` is exclusive:
 a call that its only backend refuses raises, so every call is asked about beforehand.
@@ -7,6 +7,7 @@ a call that its only backend refuses raises, so every call is asked about before
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import tempfile
@@ -25,6 +26,9 @@ from torch.backends.cuda import (
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
+from torch.profiler import ProfilerActivity, profile
+
+from luma_cli.errors import MeasureError
 
 BACKENDS: dict[str, SDPBackend] = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -37,45 +41,41 @@ _ASK: dict[str, Callable[[SDPAParams, bool], bool]] = {
     "efficient": can_use_efficient_attention,
     "cudnn": can_use_cudnn_attention,
 }
+# The flash-attn package's kernels take heads of at most 256 channels, in half precision, without a mask.
+LARGEST_HEAD = 256
+HALF = (torch.float16, torch.bfloat16)
+Kernel = Callable[..., torch.Tensor]
+
+_OPERATOR = re.compile(r"aten::_?(scaled_dot_product|flash_attention|efficient_attention|cudnn_attention)\w*")
+_KERNEL = re.compile(r"flash|fmha|attention|cudnn_generated_fort_native_sdpa|sdpa", re.IGNORECASE)
+_LONGEST_NAME = 160
+# Signs of each backend in these names. cuDNN's kernels have `flash` in theirs, cutlass' have `fmha`.
+_OPERATOR_OF = {
+    "flash": r"_scaled_dot_product_flash_attention",
+    "efficient": r"_scaled_dot_product_efficient_attention",
+    "cudnn": r"_scaled_dot_product_cudnn_attention",
+    "math": r"_scaled_dot_product_attention_math",
+}
+_KERNEL_OF = {"cudnn": r"cudnn", "efficient": r"fmha_cutlass|MemEffAttention", "flash": r"flash"}
 
 
 @dataclass(frozen=True, slots=True)
 class Attend:
-    """One call of scaled dot product attention: its tensors and whether it has a mask."""
+    """The arguments of one call of scaled dot product attention, under torch's own names."""
 
     query: torch.Tensor
     key: torch.Tensor
     value: torch.Tensor
-    mask: torch.Tensor | None
-    dropout: float
-    causal: bool
-    scale: float | None
-    grouped: bool
-
-    @classmethod
-    def of(cls, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Attend:
-        """The call, however its arguments were passed."""
-        names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-        given = {**dict(zip(names, arguments, strict=False)), **keywords}
-        return cls(
-            given["query"],
-            given["key"],
-            given["value"],
-            given.get("attn_mask"),
-            float(given.get("dropout_p", 0.0)),
-            bool(given.get("is_causal", False)),
-            given.get("scale"),
-            bool(given.get("enable_gqa", False)),
-        )
+    attn_mask: torch.Tensor | None = None
+    dropout_p: float = 0.0
+    is_causal: bool = False
+    scale: float | None = None
+    enable_gqa: bool = False
 
     def describe(self) -> str:
         """E.g. `query [1, 12, 1024, 64] float32, no mask`."""
         dtype = str(self.query.dtype).removeprefix("torch.")
-        return f"query {list(self.query.shape)} {dtype}, {'no mask' if self.mask is None else 'masked'}"
-
-    def parameters(self) -> SDPAParams:
-        """The call as torch's `can_use_*` take it."""
-        return SDPAParams(self.query, self.key, self.value, self.mask, self.dropout, self.causal, self.grouped)
+        return f"query {list(self.query.shape)} {dtype}, {'no mask' if self.attn_mask is None else 'masked'}"
 
 
 class AttentionWatch(TorchFunctionMode):
@@ -89,7 +89,7 @@ class AttentionWatch(TorchFunctionMode):
         """Look, then let the call through."""
         kwargs = kwargs or {}
         if func is scaled_dot_product_attention:
-            self._on_call(Attend.of(args, kwargs))
+            self._on_call(Attend(*args, **kwargs))
         return func(*args, **kwargs)
 
 
@@ -107,15 +107,9 @@ def set_fused(attention: str) -> int | None:
     return level
 
 
-@contextlib.contextmanager
-def forced(attention: str) -> Iterator[None]:
+def forced(attention: str) -> contextlib.AbstractContextManager[object]:
     """Only this backend of torch for calls inside; `auto`, `unfused` and `flash-attn` leave torch its choice."""
-    backend = BACKENDS.get(attention)
-    if backend is None:
-        yield
-        return
-    with sdpa_kernel(backend):
-        yield
+    return sdpa_kernel(BACKENDS[attention]) if attention in BACKENDS else contextlib.nullcontext()
 
 
 def refusal(call: Attend, attention: str) -> str:
@@ -123,8 +117,11 @@ def refusal(call: Attend, attention: str) -> str:
     ask = _ASK.get(attention)
     if ask is None:
         return ""
+    parameters = SDPAParams(
+        call.query, call.key, call.value, call.attn_mask, call.dropout_p, call.is_causal, call.enable_gqa
+    )
     with _said() as said:
-        return "" if ask(call.parameters(), True) else said() or "no reason given by torch"
+        return "" if ask(parameters, True) else said() or "no reason given by torch"
 
 
 @contextlib.contextmanager
@@ -152,3 +149,84 @@ def _plain(line: str) -> str:
     line = re.sub(r"^\[W\S* \S+ \S+\] (Warning: )?", "", line.strip())
     line = re.sub(r"\s*\((?:function \w+|Triggered internally at [^)]*)\)", "", line)
     return line.strip().rstrip(".")
+
+
+def load_kernel() -> Kernel:
+    """The attention function of the flash-attn package (FlashAttention-2, Dao 2023).
+
+    Raises MeasureError when it is not installed or does not load.
+    """
+    try:
+        module = importlib.import_module("flash_attn")
+    except ImportError as error:
+        text = f"flash-attn does not import ({error}); try: pip install 'luma-seg[flash]'"
+        raise MeasureError(text) from error
+    kernel: Kernel = module.flash_attn_func
+    return kernel
+
+
+class FlashAttn(TorchFunctionMode):
+    """Redirects calls of scaled dot product attention that the package can run exactly, and counts both kinds."""
+
+    def __init__(self, kernel: Kernel, device_type: str = "cuda"):
+        super().__init__()
+        self._kernel = kernel
+        self._device_type = device_type
+        self.num_redirected = 0
+        self.num_passed = 0
+
+    def _takes(self, call: Attend) -> bool:
+        return (
+            call.attn_mask is None
+            and call.query.dtype in HALF
+            and call.query.device.type == self._device_type
+            and call.query.dim() == 4
+            and call.query.shape[-1] <= LARGEST_HEAD
+            and call.value.shape[-1] == call.query.shape[-1]
+            and call.dropout_p == 0
+        )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Redirect or let through. torch has heads before tokens, the package tokens before heads."""
+        kwargs = kwargs or {}
+        if func is not scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        call = Attend(*args, **kwargs)
+        if not self._takes(call):
+            self.num_passed += 1
+            return func(*args, **kwargs)
+        self.num_redirected += 1
+        tokens_first = (tensor.transpose(1, 2) for tensor in (call.query, call.key, call.value))
+        return self._kernel(*tokens_first, softmax_scale=call.scale, causal=call.is_causal).transpose(1, 2)
+
+
+def attention_kernels(run: Callable[[], object], *, cuda: bool) -> dict[str, dict[str, int]]:
+    """Operators and device kernels of attention that the profiler saw in one call of `run`, each with how often it ran.
+
+    `operators` are torch's own (on the CPU they name the kernel too), `kernels` the names on the device.
+    """
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
+    with profile(activities=activities, acc_events=True) as profiler:
+        run()
+        if cuda:
+            torch.cuda.synchronize()
+    operators: dict[str, int] = {}
+    kernels: dict[str, int] = {}
+    for event in profiler.key_averages():
+        on_device = event.device_type.name != "CPU"
+        if on_device and _KERNEL.search(event.key):
+            kernels[event.key[:_LONGEST_NAME]] = event.count
+        elif _OPERATOR.fullmatch(event.key):
+            operators[event.key] = event.count
+    return {"operators": operators, "kernels": kernels}
+
+
+def backends_by_operator(found: dict[str, dict[str, int]]) -> set[str]:
+    """Backends whose operators ran, of what `attention_kernels` found."""
+    return {name for name, sign in _OPERATOR_OF.items() if any(re.search(sign, key) for key in found["operators"])}
+
+
+def backends_by_kernel(found: dict[str, dict[str, int]]) -> set[str]:
+    """Backends whose kernels ran on the device; math has none of its own."""
+    firsts = (next((n for n, sign in _KERNEL_OF.items() if re.search(sign, key)), "") for key in found["kernels"])
+    return {name for name in firsts if name}

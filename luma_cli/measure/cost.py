@@ -1,19 +1,22 @@
-"""Exact cost of a segmenter: from the shipped table, else from the cache, else counted once in a process of its own.
+"""Exact cost of a segmenter: from the shipped table, else from the cache, else counted once in a worker process.
 
 Importing this file loads no torch, and neither does a cost that the table or the cache holds.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import contextlib
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import platformdirs
+
+from luma_cli import errors, files
 from luma_cli.catalogue.costs import BackboneFacts, load_costs
 from luma_cli.catalogue.head_cost import (
     eomt_plan_from_facts,
@@ -28,15 +31,16 @@ from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.rules import check_resolution, load_rules
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.catalogue.timm_index import load_index
-from luma_cli.errors import BadResolution, BuildError, MeasureError, UsageError
-from luma_cli.measure import cost_cache
-from luma_cli.measure.count_request import Answer, CountRequest, Refusal, answer_from_json, requests_to_json
+from luma_cli.measure import runner
 from luma_cli.measure.imports import combined_hash, find
+from luma_cli.store.records import Configuration
 from luma_cli.units import FlopConvention, gflops, gmacs
 
 Source = Literal["table", "cache", "counted"]
-Counter = Callable[[Sequence[CountRequest], Sequence[str]], list[Answer]]
+NUM_COUNTING = 2  # worker processes, of one thread each, where many backbones are counted
+COUNT_VERSION = 3  # raise when formulas, the allow-list or the facts change: older cache files are then left alone
 _COUNT_SECONDS = 600.0  # a card's whole size at six resolutions takes under ten
+_MOVING_SOURCES = frozenset({"hf-hub", "local-dir"})  # what stands behind these names may change under them
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +108,44 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class CountJob:
+    """One backbone at one resolution, in pixels, to be counted: its facts, or with a head the cost of the segmenter."""
+
+    spec: BackboneSpec
+    resolution: int
+    head: HeadConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a backbone could not be counted: the name of an error in `errors.py` and its message."""
+
+    kind: str
+    message: str
+
+    def error(self) -> errors.LumaError:
+        """The error itself; a kind that is not ours becomes a MeasureError."""
+        found = getattr(errors, self.kind, None)
+        if isinstance(found, type) and issubclass(found, errors.LumaError):
+            return found(self.message)
+        return errors.MeasureError(f"{self.kind}: {self.message}")
+
+
+Answer = BackboneFacts | Refusal
+
+
+def cache_folder() -> Path:
+    """Where counted facts are kept between runs, one small JSON file per backbone and resolution."""
+    return Path(platformdirs.user_cache_dir("luma", appauthor=False)) / "costs"
+
+
+@dataclass(frozen=True, slots=True)
 class CostSources:
     """Where facts may come from: the shipped table, a cache folder, and what counts the rest."""
 
     table: Mapping[tuple[str, int], BackboneFacts] = field(default_factory=load_costs)
-    cache: Path = field(default_factory=cost_cache.cache_folder)
-    counter: Counter | None = None
+    cache: Path = field(default_factory=cache_folder)
+    counter: Callable[[Sequence[CountJob], Sequence[str]], Sequence[Answer]] | None = None
 
 
 def cost(
@@ -147,45 +183,178 @@ def costs(
     """
     sources = sources or CostSources()
     imports_hash = combined_hash([find(item) for item in imports])
-    requests = [CountRequest(_spec(name, bool(imports)), resolution) for name, resolution in wanted]
-    found = {index: _look_up(request, imports_hash, sources, head) for index, request in enumerate(requests)}
+    jobs = [CountJob(_spec(name, bool(imports)), resolution) for name, resolution in wanted]
+    found = {index: _look_up(job, imports_hash, sources, head) for index, job in enumerate(jobs)}
     missing = [index for index, hit in found.items() if hit is None]
     if missing:
         counter = sources.counter or count_in_process
-        answers = counter([requests[index] for index in missing], imports)
+        answers = counter([jobs[index] for index in missing], imports)
         for index, answer in zip(missing, answers, strict=True):
             found[index] = (answer, "counted")
             if isinstance(answer, BackboneFacts):
-                cost_cache.write(sources.cache, requests[index], imports_hash, answer)
-    return [_cost(request, hit, head) for request, hit in zip(requests, found.values(), strict=True) if hit]
+                _keep(_cache_file(sources.cache, jobs[index], imports_hash), answer)
+    return [_cost(job, hit, head) for job, hit in zip(jobs, found.values(), strict=True) if hit]
 
 
-def count_in_process(requests: Sequence[CountRequest], imports: Sequence[str] = ()) -> list[Answer]:
-    """Count in a fresh process, offline. Raises MeasureError with the last line of its stderr when it dies."""
-    command = [sys.executable, "-P", "-m", "luma_cli.measure.count_worker"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+def recount(
+    wanted: Sequence[tuple[BackboneSpec, int]],
+    head: HeadConfig,
+    *,
+    imports: Sequence[str] = (),
+    on_count: Callable[[], None] = lambda: None,
+) -> list[Cost | Refusal]:
+    """Costs counted anew, `on_count` after each: neither the shipped table nor the cache is read or written.
+
+    Every backbone is built with its head on the meta device, and the closed form must agree. Raises MeasureError when
+    a counting process dies.
+    """
+    jobs = [CountJob(spec, resolution, head) for spec, resolution in wanted]
+    return count_in_process(jobs, imports, num_workers=NUM_COUNTING, on_count=on_count)
+
+
+def count_in_process(
+    jobs: Sequence[CountJob],
+    imports: Sequence[str] = (),
+    *,
+    num_workers: int = 1,
+    on_count: Callable[[], None] = lambda: None,
+) -> list[Any]:
+    """Facts, a cost or a Refusal for every job, from fresh processes, offline.
+
+    Raises MeasureError with the last line of its stderr when one dies, and when a count takes too long.
+    """
+    options = runner.Options(num_threads=1, imports=tuple(find(name) for name in imports))
+    found: dict[int, Any] = {}
+    counting = runner.run(
+        jobs,
+        options,
+        (BackboneFacts, Cost, Refusal),
+        timeout_seconds=_COUNT_SECONDS,
+        num_workers=num_workers,
+        variables={"HF_HUB_OFFLINE": "1"},
+    )
+    with contextlib.closing(counting):
+        for index, answer in counting:
+            if isinstance(answer, runner.Trouble):
+                raise _counting_failed(jobs[index], answer)
+            found[index] = answer
+            on_count()
+    return [found[index] for index in range(len(jobs))]
+
+
+def _counting_failed(job: CountJob, trouble: runner.Trouble) -> errors.MeasureError:
+    if trouble.status == "timeout":
+        named = f"{job.spec.name} at {job.resolution}"
+        return errors.MeasureError(f"counting {named} took over {_COUNT_SECONDS:.0f} s and was stopped")
+    last = (trouble.stderr_tail.strip().splitlines() or ["no message"])[-1]
+    ended = trouble.reason if trouble.code is None else f"ended with code {trouble.code}"
+    return errors.MeasureError(f"the counting process {ended}: {last}")
+
+
+# Facts of each configuration, or why there are none.
+Found = dict[str, Any] | Refusal
+Facts = Callable[[Sequence[Configuration], Sequence[str]], list[Found]]
+
+
+def spec_of(configuration: Configuration) -> BackboneSpec:
+    """The backbone to build: as planned, else by the user's spelling, which finds its card.
+
+    One's own backbone is known to timm alone.
+    """
+    if configuration.spec is not None:
+        return configuration.spec
+    name = configuration.backbone or configuration.timm_name
+    return resolve(name, imported=bool(configuration.backbone_hash))
+
+
+def counted_facts(configurations: Sequence[Configuration], imports: Sequence[str] = ()) -> list[Found]:
+    """Multiply-adds and parameters of the parts under test, those of backbone and head beside them.
+
+    What neither table nor cache holds is counted in one process per head. A Refusal stands where something cannot be
+    counted.
+    """
+    # the head that is built: none where the backbone is the part
+    heads = [replace(c.head, name="none") if c.part == "backbone" else c.head for c in configurations]
+    found: dict[int, Found] = {}
+    for head in dict.fromkeys(heads):
+        group = [index for index, each in enumerate(heads) if each == head]
+        wanted = [(spec_of(configurations[index]), configurations[index].resolution) for index in group]
+        try:
+            answers = costs(wanted, head, imports=imports)
+        except errors.LumaError as error:
+            answers = [Refusal(type(error).__name__, str(error))] * len(group)
+        for index, answer in zip(group, answers, strict=True):
+            facts = answer if isinstance(answer, Refusal) else answer.as_facts()
+            if isinstance(answer, Cost) and configurations[index].part == "head":
+                facts = {**answer.as_facts(), "macs": answer.head_macs, "params": answer.head_params}
+            found[index] = facts
+    return [found[index] for index in range(len(configurations))]
+
+
+def _spec(name: str | BackboneSpec, imported: bool) -> BackboneSpec:
+    if isinstance(name, BackboneSpec):
+        return name
+    if not isinstance(name, str):
+        given = type(name).__name__
+        raise errors.UsageError(f"cost() takes a name, got {given}; for a module use segmenter_cost(build(...))")
+    return resolve(name, imported=imported)
+
+
+def _look_up(job: CountJob, imports_hash: str, sources: CostSources, head: HeadConfig) -> tuple[Answer, Source] | None:
+    """Facts from the table, if it was made with the installed timm, else from the cache; a refusal by the rules.
+
+    Facts that do not say what the head needs are counted again.
+    """
+    covered = not imports_hash and _is_as_shipped(job.spec)
+    row = sources.table.get((job.spec.architecture, job.resolution)) if covered else None
+    if row is not None and row.timm == version("timm") and _suffices(row, head):
+        return row, "table"
+    kept = _kept(_cache_file(sources.cache, job, imports_hash))
+    if kept is not None and _suffices(kept, head):
+        return kept, "cache"
+    refusal = _misfit(job)
+    return None if refusal is None else (refusal, "table")
+
+
+def _suffices(facts: BackboneFacts, head: HeadConfig) -> bool:
+    if head.name == "luma":
+        return knows_blocks(facts) or not needs_blocks(head)
+    return head.name != "eomt" or knows_joint_blocks(facts)
+
+
+def _misfit(job: CountJob) -> Refusal | None:
+    """A size that the rule table already refuses, without building anything."""
+    spec = job.spec
+    entry = load_index().get(spec.architecture) if spec.source == "timm" else None
+    if entry is None:
+        return None
+    rule = load_rules().model_rule(entry.module, entry.cls, spec.architecture, spec.rule)
     try:
-        done = subprocess.run(
-            command,
-            input=requests_to_json(requests, imports) + "\n",
-            env=environment,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=_COUNT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise MeasureError(f"counting took over {_COUNT_SECONDS:.0f} s and was stopped; ask for fewer") from error
-    lines = done.stdout.splitlines()
-    if done.returncode != 0 or len(lines) != len(requests):
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise MeasureError(f"the counting process ended with code {done.returncode}: {last}")
-    return [answer_from_json(line) for line in lines]
+        check_resolution(spec.name, job.resolution, rule, spec.architecture)
+    except errors.BadResolution as error:
+        return Refusal("BadResolution", str(error))
+    return None
+
+
+def _is_as_shipped(spec: BackboneSpec) -> bool:
+    """Whether `spec` is the model that the table counted under its architecture.
+
+    A folder's `config.json` may state other constructor arguments, and a rule of one's own another model or tap.
+    """
+    return spec.source != "local-dir" and (not spec.rule or spec.rule == resolve(spec.architecture).rule)
+
+
+def _cost(job: CountJob, hit: tuple[Answer, Source], head: HeadConfig) -> Cost | Refusal:
+    facts, source = hit
+    try:
+        return facts if isinstance(facts, Refusal) else cost_from_facts(job.spec, facts, head, source)
+    except errors.BuildError as error:
+        return Refusal(type(error).__name__, str(error))
 
 
 def cost_from_facts(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig, source: Source = "table") -> Cost:
     """The cost of `head` on a backbone whose facts are known. Raises BuildError for a head that cannot be built."""
+    eomt_blocks = eomt_plan_from_facts(facts, head).num_joint if head.name == "eomt" else 0
     return Cost(
         backbone=spec.name,
         architecture=facts.architecture,
@@ -201,7 +370,7 @@ def cost_from_facts(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig, 
         stride=facts.stride,
         num_tokens=facts.num_tokens,
         ffn=plan_from_facts(facts, head).ffn if head.name == "luma" else "none",
-        l2=_num_blocks(facts, head),
+        l2=head.l2 if head.name == "luma" else eomt_blocks,
         complete=facts.complete,
         unknown_ops=tuple(facts.unknown_ops.split()),
         timm=facts.timm,
@@ -209,72 +378,33 @@ def cost_from_facts(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig, 
     )
 
 
-def _num_blocks(facts: BackboneFacts, head: HeadConfig) -> int:
-    """Blocks that queries meet: EoMT's own number follows from the depth."""
-    if head.name == "eomt":
-        return eomt_plan_from_facts(facts, head).num_joint
-    return head.l2 if head.name == "luma" else 0
-
-
-def _spec(name: str | BackboneSpec, imported: bool) -> BackboneSpec:
-    if isinstance(name, BackboneSpec):
-        return name
-    if not isinstance(name, str):
-        raise UsageError(f"cost() takes a name, got {type(name).__name__}; for a module use segmenter_cost(build(...))")
-    return resolve(name, imported=imported)
-
-
-def _look_up(
-    request: CountRequest, imports_hash: str, sources: CostSources, head: HeadConfig
-) -> tuple[Answer, Source] | None:
-    """Facts from the table, if it was made with the installed timm, else from the cache; a refusal by the rules.
-
-    Facts that do not say what the head needs are counted again.
-    """
-    covered = not imports_hash and _is_as_shipped(request.spec)
-    row = sources.table.get((request.spec.architecture, request.resolution)) if covered else None
-    if row is not None and row.timm == version("timm") and _suffices(row, head):
-        return row, "table"
-    kept = cost_cache.read(sources.cache, request, imports_hash)
-    if kept is not None and _suffices(kept, head):
-        return kept, "cache"
-    refusal = _misfit(request)
-    return None if refusal is None else (refusal, "table")
-
-
-def _suffices(facts: BackboneFacts, head: HeadConfig) -> bool:
-    if head.name == "luma":
-        return knows_blocks(facts) or not needs_blocks(head)
-    return head.name != "eomt" or knows_joint_blocks(facts)
-
-
-def _misfit(request: CountRequest) -> Refusal | None:
-    """A size that the rule table already refuses, without building anything."""
-    spec = request.spec
-    entry = load_index().get(spec.architecture) if spec.source == "timm" else None
-    if entry is None:
+def _cache_file(folder: Path, job: CountJob, imports_hash: str) -> Path | None:
+    """Where the facts are kept; None where they are not."""
+    if job.spec.source in _MOVING_SOURCES:
         return None
-    rule = load_rules().model_rule(entry.module, entry.cls, spec.architecture, spec.rule)
+    key = {
+        "architecture": job.spec.architecture,
+        "rule": job.spec.rule,
+        "resolution": job.resolution,
+        "rules": hashlib.sha256((files.root() / "models" / "timm_rules.toml").read_bytes()).hexdigest(),
+        "imports": imports_hash,
+        "count_version": COUNT_VERSION,
+        "timm": version("timm"),
+        "torch": version("torch"),
+    }
+    return folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.json"
+
+
+def _kept(path: Path | None) -> BackboneFacts | None:
+    """The facts in the file; one that cannot be read counts as absent."""
     try:
-        check_resolution(spec.name, request.resolution, rule, spec.architecture)
-    except BadResolution as error:
-        return Refusal("BadResolution", str(error))
-    return None
+        return BackboneFacts(**json.loads(path.read_text(encoding="utf-8"))) if path else None
+    except (OSError, ValueError, TypeError):
+        return None
 
 
-def _is_as_shipped(spec: BackboneSpec) -> bool:
-    """Whether `spec` is the model that the table counted under its architecture.
-
-    A folder's `config.json` may state other constructor arguments, and a rule of one's own another model or tap.
-    """
-    return spec.source != "local-dir" and (not spec.rule or spec.rule == resolve(spec.architecture).rule)
-
-
-def _cost(request: CountRequest, hit: tuple[Answer, Source], head: HeadConfig) -> Cost | Refusal:
-    facts, source = hit
-    if isinstance(facts, Refusal):
-        return facts
-    try:
-        return cost_from_facts(request.spec, facts, head, source)
-    except BuildError as error:
-        return Refusal(type(error).__name__, str(error))
+def _keep(path: Path | None, facts: BackboneFacts) -> None:
+    """Keep `facts`; a folder that cannot be written only costs the next run its time."""
+    if path is not None:
+        with contextlib.suppress(OSError):
+            files.write_text(path, json.dumps(asdict(facts)))

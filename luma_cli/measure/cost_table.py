@@ -8,24 +8,19 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 
 from luma_cli import files
 from luma_cli.catalogue.cards import load_cards
 from luma_cli.catalogue.costs import BackboneFacts, costs_path
 from luma_cli.catalogue.names import resolve
-from luma_cli.measure.count_request import CountRequest, Refusal
-from luma_cli.measure.count_worker import answer
+from luma_cli.measure.cost import NUM_COUNTING, Answer, CountJob, count_in_process
 
 RESOLUTIONS = (224, 384, 512, 640, 768, 1024)
-NUM_WORKERS = 2
 _NOT_AT_THIS_SIZE = "BadResolution"
 
 
@@ -48,58 +43,41 @@ def table_text(rows: Iterable[BackboneFacts]) -> str:
     return out.getvalue()
 
 
-def count_architecture(architecture: str) -> list[BackboneFacts | Refusal]:
-    """Facts of one architecture at every resolution that it takes; refusals for any other reason stay in."""
-    spec = resolve(architecture)
-    answers = [answer(CountRequest(spec, resolution)) for resolution in RESOLUTIONS]
-    return [found for found in answers if isinstance(found, BackboneFacts) or found.kind != _NOT_AT_THIS_SIZE]
+def count_all(names: Sequence[str]) -> tuple[list[BackboneFacts], list[str]]:
+    """Facts of every architecture at every resolution that it takes, and a line for every failure.
 
-
-def count_all(names: Sequence[str], num_workers: int = NUM_WORKERS) -> dict[str, list[BackboneFacts | Refusal]]:
-    """Facts of every architecture in `names`, counted by fresh processes of one thread each."""
-    with ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_one_thread) as pool:
-        return dict(zip(names, pool.map(count_architecture, names, chunksize=1), strict=True))
+    An architecture fails that cannot be counted for another reason than its size, or that fits no resolution at all.
+    """
+    jobs = [CountJob(resolve(name), resolution) for name in names for resolution in RESOLUTIONS]
+    answers: list[Answer] = count_in_process(jobs, num_workers=NUM_COUNTING)
+    rows, failed = [], []
+    for job, answer in zip(jobs, answers, strict=True):
+        if isinstance(answer, BackboneFacts):
+            rows.append(answer)
+        elif answer.kind != _NOT_AT_THIS_SIZE:
+            failed.append(f"{job.spec.architecture}: {answer.message}")
+    known = {facts.architecture for facts in rows} | {line.partition(":")[0] for line in failed}
+    return rows, failed + [f"{name}: fits none of {RESOLUTIONS}" for name in names if name not in known]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the table, or with `--check` say whether the one at hand is current; 1 when it is not or a count failed."""
-    options = _parser().parse_args(arguments)
-    found = count_all(architectures())
-    failed = _failures(found)
-    for line in failed:
-        print(line, file=sys.stderr)
+    parser = argparse.ArgumentParser(prog="python -m luma_cli.measure.cost_table", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    parser.add_argument("--out", type=Path, default=costs_path(), help="the table's file")
+    options = parser.parse_args(arguments)
+    rows, failed = count_all(architectures())
     if failed:
+        print("\n".join(failed), file=sys.stderr)
         return 1
-    text = table_text(facts for answers in found.values() for facts in answers if isinstance(facts, BackboneFacts))
+    text = table_text(rows)
     if not options.check:
         files.write_text(options.out, text)
-        print(f"{options.out}: {text.count(chr(10)) - 1} rows, timm {version('timm')}", file=sys.stderr)
+        print(f"{options.out}: {len(rows)} rows, timm {version('timm')}", file=sys.stderr)
         return 0
     current = options.out.is_file() and options.out.read_text(encoding="utf-8") == text
     print(f"{options.out} is {'current' if current else 'not current; run make costs'}", file=sys.stderr)
     return 0 if current else 1
-
-
-def _failures(found: Mapping[str, Sequence[BackboneFacts | Refusal]]) -> list[str]:
-    """A line for every architecture that could not be counted, or fits no resolution at all."""
-    refused = [
-        f"{name}: {item.message}" for name, items in found.items() for item in items if isinstance(item, Refusal)
-    ]
-    return refused + [f"{name}: fits none of {RESOLUTIONS}" for name, items in found.items() if not items]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m luma_cli.measure.cost_table", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    parser.add_argument("--out", type=Path, default=costs_path(), help="the table's file")
-    return parser
-
-
-def _one_thread() -> None:
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    import torch
-
-    torch.set_num_threads(1)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,41 @@
-"""Which device a name means: `cpu`, `cuda`, `cuda:1`. GPUs are numbered as nvidia-smi does. Imports no torch."""
+"""Devices by name (`cpu`, `cuda`, `cuda:1`), host memory, and the environment of a measurement. Imports no torch.
+
+GPUs are numbered as nvidia-smi does. The parent of the workers asks for the environment to know what is already
+measured, so nothing here may import torch or timm at the top.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import os
+import platform
 import re
+import resource
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from luma_cli.errors import UsageError
-from luma_cli.measure.nvml import Gpu, Nvml, NvmlMissing, load_nvml
+from luma_cli.errors import MeasureError, UsageError
+from luma_cli.measure.nvml import Nvml, NvmlMissing, load_nvml
+from luma_cli.store.records import Environment
+from luma_cli.version import __version__
 
+if TYPE_CHECKING:
+    import torch
+
+# Raised when a change to the method makes older rows incomparable.
+METHOD = 1
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _NAME = re.compile(r"cpu|cuda(?::(\d+))?")
+_KEPT_VARIABLES = re.compile(
+    r"(PYTORCH|TORCH|TIMM|CUBLAS|CUDNN|CUDA|NVIDIA_TF32|OMP|MKL|KMP|LD_PRELOAD|MALLOC)_?\w*|LD_LIBRARY_PATH"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +74,9 @@ def visible(uuids: list[str], variables: Mapping[str, str]) -> list[str]:
         return uuids
     chosen: list[str] = []
     for entry in (part.strip() for part in setting.split(",")):
-        if entry.startswith("MIG-"):
-            chosen.append(entry)
-            continue
         numbered = uuids[int(entry)] if entry.isdigit() and int(entry) < len(uuids) else None
         found = numbered or next((uuid for uuid in uuids if entry and uuid.startswith(entry)), None)
+        found = entry if entry.startswith("MIG-") else found
         if found is None:
             break
         chosen.append(found)
@@ -63,17 +85,165 @@ def visible(uuids: list[str], variables: Mapping[str, str]) -> list[str]:
 
 def worker_variables(device: Device) -> dict[str, str]:
     """Environment variables that confine a worker to the device and keep it off the network."""
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     if device.kind == "cpu":
-        return {**offline, "CUDA_VISIBLE_DEVICES": ""}
-    return {**offline, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device.uuid}
+        return {**OFFLINE, "CUDA_VISIBLE_DEVICES": ""}
+    return {**OFFLINE, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device.uuid}
 
 
-def gpu_of(device: Device, nvml: Nvml) -> Gpu:
-    """The NVML handle of a CUDA device, by UUID: indices of NVML and CUDA need not agree."""
-    return nvml.open(device.uuid)
+def here(device: Device, nvml: Nvml | None = None, variables: Mapping[str, str] = os.environ) -> Environment:
+    """The environment of measurements on `device`, as far as it is known without torch.
+
+    Raises MeasureError when torch or timm is not installed.
+    """
+    identity: dict[str, Any] = {"device": device.kind, "method": METHOD, **versions()}
+    provenance: dict[str, Any] = {
+        "host": socket.gethostname(),
+        "luma": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "revision": revision(Path.cwd()),
+        "variables": {k: v for k, v in sorted(variables.items()) if _KEPT_VARIABLES.fullmatch(k)},
+    }
+    if device.kind == "cpu":
+        identity |= {"device_name": cpu_name(), "num_threads": num_threads(variables)}
+        return Environment(identity, provenance)
+    gpu = (nvml or load_nvml()).open(device.uuid)  # by UUID: indices of NVML and CUDA need not agree
+    identity |= {"device_name": gpu.name(), "driver": gpu.driver(), "power_limit_watts": gpu.power_limit_watts()}
+    identity["cuda"] = cuda_version()
+    provenance |= {"gpu_uuid": gpu.uuid, "vbios": gpu.vbios(), "cpu": cpu_name(), **gpu.settings()}
+    return Environment(identity, provenance)
 
 
-def describe(gpu: Gpu) -> dict[str, Any]:
-    """What identifies the GPU model and its limits."""
-    return {"device_name": gpu.name(), "driver": gpu.driver(), "power_limit_watts": gpu.power_limit_watts()}
+def versions() -> dict[str, str]:
+    """Versions of torch and timm. Raises MeasureError when one is missing."""
+    try:
+        return {name: importlib.metadata.version(name) for name in ("torch", "timm")}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise MeasureError(f"{error.name} is not installed; try: pip install luma-seg") from error
+
+
+def cuda_version() -> str:
+    """The CUDA release that torch was built for, e.g. `13.2`; empty for a CPU build. Reads torch/version.py alone."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return ""
+    match = re.search(r"^cuda[^=\n]*=\s*'([^']*)'", (Path(found.origin).parent / "version.py").read_text(), re.M)
+    return match[1] if match else ""
+
+
+def torch_provenance(device: torch.device) -> dict[str, Any]:
+    """Flags and library builds that only torch can tell and that can move a number, as they are set now."""
+    import torch
+
+    found: dict[str, Any] = {
+        "torch_build": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0],  # other work on the host slows threads that wait for each other
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "mkldnn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    if device.type != "cuda":
+        return found
+    properties = torch.cuda.get_device_properties(device)
+    has_triton = importlib.util.find_spec("triton") is not None
+    return found | {
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "cudnn_benchmark_for_timing": True,
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        "cuda_runtime": torch.version.cuda,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "num_multiprocessors": properties.multi_processor_count,
+        "device_memory_bytes": properties.total_memory,
+        "triton": importlib.metadata.version("triton") if has_triton else "",
+        "allocator": torch.cuda.get_allocator_backend(),
+    }
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Marketing name of the CPU."""
+    if cpuinfo.is_file():
+        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8", errors="replace"), re.M)
+        if match:
+            return match[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def num_threads(variables: Mapping[str, str] = os.environ, cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
+    """Threads to compute with: OMP_NUM_THREADS, else the physical cores this process may use."""
+    asked = variables.get("OMP_NUM_THREADS", "").split(",")[0]
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = _physical_cores(allowed, cpuinfo)
+    quota = Path("/sys/fs/cgroup/cpu.max")  # a container's: microseconds of CPU time per period
+    if quota.is_file():
+        limit, _, period = quota.read_text().strip().partition(" ")
+        cores = min(cores, int(limit) // int(period)) if limit.isdigit() and period.isdigit() else cores
+    return max(1, cores)
+
+
+def _physical_cores(allowed: set[int], cpuinfo: Path) -> int:
+    """Distinct cores among the allowed logical CPUs; all of them where the system does not tell."""
+    if not cpuinfo.is_file():
+        return len(allowed)
+    cores = set()
+    for block in cpuinfo.read_text(encoding="utf-8", errors="replace").split("\n\n"):
+        fields = dict(re.findall(r"^([\w ]+?)\s*:\s*(.*)$", block, re.M))
+        if fields.get("processor", "").isdigit() and int(fields["processor"]) in allowed:
+            cores.add((fields.get("physical id"), fields.get("core id", fields["processor"])))
+    return len(cores) or len(allowed)
+
+
+def revision(folder: Path) -> str:
+    """The git commit of `folder`, with `+` when it has changes; empty outside a repository."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def resident_bytes() -> int:
+    """Bytes of this process that are in RAM now; its peak where the system does not tell."""
+    return _proc_bytes("/proc/self/status", "VmRSS") or lifetime_peak_bytes()
+
+
+def reset_peak() -> bool:
+    """Start a new peak of resident memory; False where the kernel does not offer that."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_bytes() -> int:
+    """Highest resident memory since `reset_peak`, or of the process' life where that failed."""
+    return _proc_bytes("/proc/self/status", "VmHWM") or lifetime_peak_bytes()
+
+
+def lifetime_peak_bytes() -> int:
+    """Highest resident memory of the process' life."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_bytes() -> int:
+    """Bytes that can still be allocated without swapping, a container's limit respected; 8 GiB where unknown."""
+    known = [_proc_bytes("/proc/meminfo", "MemAvailable") or 8 * 2**30]
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and limit.read_text().strip().isdigit():
+        known.append(int(limit.read_text()) - int(used.read_text()))
+    return max(0, min(known))
+
+
+def _proc_bytes(path: str, field: str) -> int:
+    """A size in bytes from a file of /proc, 0 where there is none."""
+    if not Path(path).is_file():
+        return 0
+    match = re.search(rf"^{field}:\s+(\d+) kB", Path(path).read_text(), re.M)
+    return int(match[1]) * 1024 if match else 0

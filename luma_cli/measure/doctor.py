@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from luma_cli.backbone.backbone import Backbone
     from luma_cli.catalogue.spec import BackboneSpec
 
+
 Verdict = Literal["ok", "note", "fail"]
 
 
@@ -161,8 +162,7 @@ def _head(backbone: Backbone, head: HeadConfig) -> Check:
     import torch
 
     from luma_cli.head.segmenter import Segmenter
-    from luma_cli.measure.facts import meta_twin
-    from luma_cli.measure.segmenter_cost import segmenter_cost
+    from luma_cli.measure.facts import meta_twin, segmenter_cost
 
     try:
         with torch.device("meta"):

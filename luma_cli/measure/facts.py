@@ -1,27 +1,76 @@
-"""What a backbone costs and offers, found by one pass on the meta device: a row of the cost table."""
+"""Costs counted by passes on the meta device: facts of a backbone, a segmenter with its head, and module by module."""
 
 from __future__ import annotations
 
 import copy
+import logging
+import math
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from luma_cli.backbone.backbone import Backbone, joint_blocks
+from luma_cli.backbone.create import create_backbone
 from luma_cli.backbone.query_ffn import QueryFfn
 from luma_cli.catalogue.costs import BackboneFacts, Block, format_blocks
-from luma_cli.catalogue.heads import HeadConfig, plan_head
-from luma_cli.head.segmenter import block_of, tap_of
+from luma_cli.catalogue.head_cost import head_macs, head_params
+from luma_cli.catalogue.heads import HeadConfig, needs_blocks, plan_head
+from luma_cli.errors import LumaError, MeasureError
+from luma_cli.head import segmenter as segmenters
+from luma_cli.head.eomt import EomtHead
+from luma_cli.head.luma import LumaHead
+from luma_cli.head.segmenter import Segmenter, block_of, tap_of
 from luma_cli.isotropic.mixtures import idle_params
-from luma_cli.measure.count import Count, count
+from luma_cli.measure.cost import Cost, CountJob, Refusal
+from luma_cli.measure.count import Count, Counting, count
+from luma_cli.measure.operators import known_zero
 
 RGB = 3
+SEPARATOR = " > "  # between a caller and a module that it does not own
+_FVCORE_WITHOUT_MACS = ("batch_norm", "group_norm", "layer_norm", "instance_norm", "adaptive_avg_pool2d")
 Module = TypeVar("Module", bound=nn.Module)
+
+
+def answer(job: CountJob) -> BackboneFacts | Cost | Refusal:
+    """The facts or the checked cost that `job` asks for, or why there are none."""
+    try:
+        if job.head is None:
+            return backbone_facts(create_backbone(job.spec, job.resolution, device="meta"))
+        return _cost_anew(job, job.head)
+    except LumaError as error:
+        return Refusal(type(error).__name__, str(error))
+    except Exception as error:  # a backbone that fails in its own code must not hide the others
+        text = str(error).strip().splitlines() or ["no message"]
+        named = f"{job.spec.name} at {job.resolution}"
+        return Refusal("MeasureError", f"{named} could not be counted: {type(error).__name__}: {text[0]}")
+
+
+def _cost_anew(job: CountJob, head: HeadConfig) -> Cost | Refusal:
+    """The counted cost of a segmenter that is built for it."""
+    segmenter = segmenters.build(job.spec, job.resolution, head=head, device="meta")
+    counted = segmenter_cost(segmenter)
+    known = Count(counted.backbone_macs, counted.activations, unknown_ops=counted.unknown_ops)
+    facts = backbone_facts(segmenter.backbone, known)
+    return checked(counted, (head_macs(facts, head), head_params(facts, head)))
+
+
+def checked(counted: Cost, formula: tuple[int, int]) -> Cost | Refusal:
+    """`counted`, unless the closed form gives its head other multiply-adds or parameters."""
+    if formula == (counted.head_macs, counted.head_params):
+        return counted
+    return Refusal(
+        "MeasureError",
+        f"{counted.backbone} at {counted.resolution}: the closed form gives the head {formula[0]} multiply-adds and "
+        f"{formula[1]} parameters, counted were {counted.head_macs} and {counted.head_params}",
+    )
 
 
 def backbone_facts(backbone: Backbone, counted: Count | None = None) -> BackboneFacts:
@@ -127,3 +176,153 @@ def _runs(blocks: Iterable[tuple[int, int]]) -> str:
 def _without_data(tensor: torch.Tensor) -> torch.Tensor:
     empty = torch.empty_like(tensor, device="meta")
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+def segmenter_cost(segmenter: Segmenter) -> Cost:
+    """Counted cost of `segmenter` on one image of its backbone's resolution; the head's is what it adds.
+
+    An EoMT head does not stand apart from the backbone, so that the whole is counted and the backbone's own taken off.
+    """
+    twin = meta_twin(segmenter)
+    side = twin.backbone.resolution
+    images = torch.empty(1, RGB, side, side, device="meta")
+    made: list[torch.Tensor] = []
+    backbone = count(lambda: made.append(twin.backbone(images)))
+    (features,) = made
+    num_blocks, head = 0, Count(0, 0)
+    if isinstance(twin.head, EomtHead):
+        num_blocks = twin.head.plan.num_joint
+        whole = count(twin, images)
+        head = replace(whole, macs=whole.macs - backbone.macs, activations=whole.activations - backbone.activations)
+    elif twin.head is not None:
+        num_blocks = twin.config.l2 if isinstance(twin.head, LumaHead) else 0
+        reads_blocks = isinstance(twin.head, LumaHead) and needs_blocks(twin.config)
+        head = count(twin.decode, twin.read(images) if reads_blocks else features, (side, side))
+    return Cost(
+        backbone=twin.backbone.spec.name,
+        architecture=twin.backbone.spec.architecture,
+        resolution=side,
+        head=twin.config,
+        backbone_macs=backbone.macs,
+        head_macs=head.macs,
+        backbone_params=num_parameters(twin.backbone),
+        backbone_active_params=num_active_parameters(twin.backbone),
+        head_params=num_parameters(twin.head) if twin.head is not None else 0,
+        activations=backbone.activations,
+        width=twin.backbone.width,
+        stride=twin.backbone.stride,
+        num_tokens=features.shape[2] * features.shape[3],
+        ffn=twin.ffn,
+        l2=num_blocks,
+        complete=backbone.complete and head.complete,
+        unknown_ops=tuple(sorted({*backbone.unknown_ops, *head.unknown_ops})),
+        timm=version("timm"),
+        source="counted",
+    )
+
+
+def count_by_module(root: nn.Module, *inputs: Any) -> tuple[Count, Counter[str]]:
+    """The count of `root(*inputs)` and the multiply-adds of every module under its path, the root's being ''.
+
+    A module that its caller owns has its own name (`backbone.model.blocks.11.mlp`); one that the caller only borrows
+    has the caller's before it (`head > backbone.model.blocks.11.mlp`). So a module that two parts share is counted in
+    each for its own calls.
+    """
+    names = {module: name for name, module in root.named_modules()}
+    running: list[str] = []  # paths, innermost last
+    macs_of: Counter[str] = Counter()
+
+    def on_macs(macs: int) -> None:
+        for path in dict.fromkeys(running):  # once each, though a module may call itself
+            macs_of[path] += macs
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        running.append(_path(running[-1], names[module]) if running else names[module])
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        running.pop()
+
+    counting = Counting(on_macs)
+    with ExitStack() as hooks:
+        for module in names:
+            hooks.enter_context(module.register_forward_pre_hook(enter))
+            hooks.enter_context(module.register_forward_hook(leave, always_call=True))
+        with torch.inference_mode(), counting:
+            root(*inputs)
+    return counting.result(), macs_of
+
+
+def _path(running: str, name: str) -> str:
+    """The path of module `name`, called by the module whose path is `running`."""
+    caller, _, owner = running.rpartition(SEPARATOR)
+    prefix = caller + SEPARATOR if caller else ""
+    owned = not owner or name.startswith(f"{owner}.")
+    return f"{prefix}{name}" if owned else f"{running}{SEPARATOR}{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCost:
+    """Multiply-adds of one module, everything that it calls included, by our count and by fvcore's.
+
+    path: dotted name; `caller > name` for a module that the caller borrows, such as the reused FFN in the head.
+    fvcore_macs: None where fvcore, which knows names only, cannot tell a borrowed call from an owned one.
+    """
+
+    path: str
+    macs: int
+    fvcore_macs: int | None
+    params: int
+
+
+def by_module(segmenter: Segmenter, max_depth: int = 5) -> list[ModuleCost]:
+    """Every module that does multiply-adds, in the model's order and down to `max_depth` dots; the first is the whole.
+
+    `segmenter` is on the CPU with data, as fvcore runs it. Raises MeasureError for operators that fvcore cannot count.
+    """
+    side = segmenter.backbone.resolution
+    _, ours = count_by_module(meta_twin(segmenter), torch.empty(1, RGB, side, side, device="meta"))
+    theirs = fvcore_macs(segmenter, torch.zeros(1, RGB, side, side))
+    params = {name: num_parameters(module) for name, module in segmenter.named_modules()}
+    names = {path: path.rpartition(SEPARATOR)[2] for path, macs in ours.items() if macs}
+    borrowed = {name for path, name in names.items() if path != name}
+    return [
+        ModuleCost(path, ours[path], None if name in borrowed else theirs[name], params[name])
+        for path, name in names.items()
+        if name.count(".") < max_depth
+    ]
+
+
+def fvcore_macs(module: nn.Module, *inputs: torch.Tensor) -> Counter[str]:
+    """Fvcore's multiply-adds per module name, called modules counted with their caller.
+
+    fvcore has no handle for fused attention (fvcore issue 143), so it gets ours, and its norm and pooling handles are
+    taken off, since both columns are multiply-adds. It only warns about operators that it does not know; here anything
+    outside our own list of known zeros raises MeasureError.
+    """
+
+    def attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        query, key, value = (item.type().sizes() for item in inputs[:3])
+        return Counter({"attention": math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])})
+
+    logger = logging.getLogger("fvcore.nn.jit_analysis")
+    level = logger.level
+    with warnings.catch_warnings(), torch.no_grad():
+        # fvcore traces with torch.jit and warns about both that and every operator; what matters is raised instead
+        warnings.simplefilter("ignore")
+        from fvcore.nn import FlopCountAnalysis
+
+        analysis = FlopCountAnalysis(module, inputs)
+        analysis.ancestor_mode("caller").unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
+        for name in _FVCORE_WITHOUT_MACS:
+            analysis.set_op_handle(f"aten::{name}", lambda inputs, outputs: Counter())
+        logger.setLevel(logging.ERROR)
+        try:
+            found, unsupported = analysis.by_module(), analysis.unsupported_ops()
+        finally:
+            logger.setLevel(level)
+    zero = {name.replace(".", "::") for name in known_zero()}
+    if unknown := sorted(name for name in unsupported if name not in zero):
+        listed = ", ".join(unknown)
+        raise MeasureError(f"fvcore cannot count {listed}; leave out --by-module, the total of `luma cost` has them")
+    return Counter({name: int(macs) for name, macs in found.items()})

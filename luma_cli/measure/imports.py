@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,18 +24,33 @@ class Import:
 
 
 def find(target: str, cwd: Path | None = None) -> Import:
-    """The module or file that `target` names, hashed but not run. Raises UsageError when there is none."""
+    """The module or file that `target` names, hashed but not run; of a package every source file is hashed.
+
+    Modules are looked for in the current folder and on the path. Raises UsageError when there is none.
+    """
+    cwd = cwd or Path.cwd()
     if target.endswith(".py"):
-        return _find_file(target, (cwd or Path.cwd()) / target)
-    return _find_module(target, cwd or Path.cwd())
+        path = (cwd / target).resolve()
+        if not path.is_file():
+            raise UsageError(f"--import {target}: no such file; give a path to a .py file or the name of a module")
+        return Import(target, str(path), str(path.parent), _hash(path))
+    parts = target.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise UsageError(f"--import {target}: not a module name; give a path to a .py file or the name of a module")
+    for folder in [str(cwd), *sys.path]:
+        base = Path(folder or cwd, *parts)
+        file, package = base.with_suffix(".py"), base / "__init__.py"
+        if file.is_file():
+            return Import(target, str(file), folder, _hash(file))
+        if package.is_file():
+            return Import(target, str(package), folder, _hash_tree(base))
+    raise UsageError(f"--import {target}: no such module here or on the path; try --import path/to/file.py")
 
 
-def combined_hash(imports: list[Import]) -> str:
+def combined_hash(imports: Sequence[Import]) -> str:
     """One hash for all of them, in their order; empty for none."""
-    if not imports:
-        return ""
-    if len(imports) == 1:
-        return imports[0].sha256
+    if len(imports) < 2:
+        return imports[0].sha256 if imports else ""
     return hashlib.sha256("\n".join(item.sha256 for item in imports).encode()).hexdigest()
 
 
@@ -54,27 +70,8 @@ def load(item: Import) -> None:
     spec.loader.exec_module(module)
 
 
-def _find_file(target: str, path: Path) -> Import:
-    """A file of Python."""
-    if not path.is_file():
-        raise UsageError(f"--import {target}: no such file; give a path to a .py file or the name of a module")
-    path = path.resolve()
-    return Import(target, str(path), str(path.parent), hashlib.sha256(path.read_bytes()).hexdigest())
-
-
-def _find_module(target: str, cwd: Path) -> Import:
-    """A module on the path, or below the current folder; of a package every source file is hashed."""
-    parts = target.split(".")
-    if not all(part.isidentifier() for part in parts):
-        raise UsageError(f"--import {target}: not a module name; give a path to a .py file or the name of a module")
-    for folder in [str(cwd), *sys.path]:
-        base = Path(folder or cwd, *parts)
-        if base.with_suffix(".py").is_file():
-            path = base.with_suffix(".py")
-            return Import(target, str(path), folder, hashlib.sha256(path.read_bytes()).hexdigest())
-        if (base / "__init__.py").is_file():
-            return Import(target, str(base / "__init__.py"), folder, _hash_tree(base))
-    raise UsageError(f"--import {target}: no such module here or on the path; try --import path/to/file.py")
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _hash_tree(folder: Path) -> str:

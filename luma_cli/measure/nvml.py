@@ -1,15 +1,29 @@
-"""What NVML (module `pynvml`, package nvidia-ml-py) tells of one GPU, addressed by UUID. Imports no torch.
+"""One GPU through NVML (module `pynvml`, package nvidia-ml-py), addressed by UUID: clocks, memory, energy, throttling.
 
-A query that a GPU, a MIG slice or a container does not support answers None instead of failing the measurement.
+A query that a GPU, a MIG slice or a container does not support answers None instead of failing the measurement. Run as
+`python -P -m luma_cli.measure.nvml UUID` this file samples clocks, power and temperature every 50 ms, in a process of
+its own so that the measured one is not disturbed: one JSON line per sample until stdin ends. Imports no torch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
-from typing import Any, TypeVar
+import json
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from luma_cli.measure.timing import median
 
 T = TypeVar("T")
+Samples = list[dict[str, Any]]
 
 # Bits of the clocks-event reasons, nvml.h.
 REASONS: dict[int, str] = {
@@ -25,6 +39,18 @@ REASONS: dict[int, str] = {
 }
 # A power cap in software is normal at full load: recorded, never a reason to discard.
 DISCARDING = 0x8 | 0x20 | 0x40 | 0x80
+
+SAMPLER: tuple[str, ...] = (sys.executable, "-P", "-m", "luma_cli.measure.nvml")
+PERIOD_SECONDS = 0.05
+MOST_RETRIES = 3
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 10.0
+
+IDLE_SECONDS = 1.0
+PHASE_SHIFT_SECONDS = 0.037
+NUM_WINDOWS = 2
+_BURST_SECONDS = 0.25  # the host waits for the device this often, so that the window ends when it should
 
 _UNKNOWN_MEMORY = 2**64 - 1  # NVML_VALUE_NOT_AVAILABLE
 
@@ -82,91 +108,90 @@ class Gpu:
         self._module = module
         self._handle = handle
         self.uuid = uuid
+        # A driver older than nvidia-ml-py raises an error that is no NVMLError; an older nvidia-ml-py lacks queries.
+        older = getattr(module, "NVMLLibraryMismatchError", module.NVMLError)
+        self._refusals = (module.NVMLError, older, AttributeError)
 
-    def _ask(self, query: Callable[[], T]) -> T | None:
-        """The answer, or None when the driver refuses or this nvidia-ml-py lacks the query."""
-        # A driver older than nvidia-ml-py raises an error that is no NVMLError.
-        older = getattr(self._module, "NVMLLibraryMismatchError", self._module.NVMLError)
+    def _ask(self, query: str, *constants: str) -> Any:
+        """The answer of `nvmlDeviceGet<query>`, whose further arguments are constants of pynvml; None where refused."""
         try:
-            return query()
-        except (self._module.NVMLError, older, AttributeError):
+            arguments = [getattr(self._module, name) for name in constants]
+            return getattr(self._module, f"nvmlDeviceGet{query}")(self._handle, *arguments)
+        except self._refusals:
             return None
 
     def name(self) -> str:
         """Marketing name, e.g. `NVIDIA H200`."""
-        return _text(self._ask(lambda: self._module.nvmlDeviceGetName(self._handle)) or "unknown GPU")
+        return _text(self._ask("Name") or "unknown GPU")
 
     def driver(self) -> str:
         """Version of the driver."""
-        return _text(self._ask(lambda: self._module.nvmlSystemGetDriverVersion()) or "")
+        try:
+            return _text(self._module.nvmlSystemGetDriverVersion())
+        except self._refusals:
+            return ""
 
     def power_limit_watts(self) -> float | None:
         """The power limit in force, in W."""
-        milliwatts = self._ask(lambda: self._module.nvmlDeviceGetEnforcedPowerLimit(self._handle))
-        return None if milliwatts is None else milliwatts / 1e3
+        return _thousandth(self._ask("EnforcedPowerLimit"))
 
     def vbios(self) -> str:
         """Version of the VBIOS."""
-        return _text(self._ask(lambda: self._module.nvmlDeviceGetVbiosVersion(self._handle)) or "")
+        return _text(self._ask("VbiosVersion") or "")
 
     def settings(self) -> dict[str, Any]:
         """Settings that can move a number: clocks, persistence, ECC, MIG, PCIe, virtualisation."""
-        nvml, handle = self._module, self._handle
+        ecc, mig = self._ask("EccMode"), self._ask("MigMode")  # each current and pending
         return {
-            "max_sm_clock_mhz": self._ask(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            "max_memory_clock_mhz": self._ask(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)),
-            "application_sm_clock_mhz": self._ask(
-                lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_SM)
-            ),
-            "persistence": self._ask(lambda: nvml.nvmlDeviceGetPersistenceMode(handle)),
-            "ecc": self._ask(lambda: nvml.nvmlDeviceGetEccMode(handle)[0]),
-            "mig": self._ask(lambda: nvml.nvmlDeviceGetMigMode(handle)[0]),
-            "pcie_generation": self._ask(lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle)),
-            "pcie_width": self._ask(lambda: nvml.nvmlDeviceGetCurrPcieLinkWidth(handle)),
-            "virtualisation": self._ask(lambda: nvml.nvmlDeviceGetVirtualizationMode(handle)),
+            "max_sm_clock_mhz": self._ask("MaxClockInfo", "NVML_CLOCK_SM"),
+            "max_memory_clock_mhz": self._ask("MaxClockInfo", "NVML_CLOCK_MEM"),
+            "application_sm_clock_mhz": self._ask("ApplicationsClock", "NVML_CLOCK_SM"),
+            "persistence": self._ask("PersistenceMode"),
+            "ecc": None if ecc is None else ecc[0],
+            "mig": None if mig is None else mig[0],
+            "pcie_generation": self._ask("CurrPcieLinkGeneration"),
+            "pcie_width": self._ask("CurrPcieLinkWidth"),
+            "virtualisation": self._ask("VirtualizationMode"),
         }
 
     def clocks(self) -> dict[str, float | int | None]:
         """One sample: clocks in MHz, power in W, temperature in C, utilisation in %, mask of clocks-event reasons."""
-        nvml, handle = self._module, self._handle
-        milliwatts = self._ask(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        rates = self._ask("UtilizationRates")
         return {
-            "sm_mhz": self._ask(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            "memory_mhz": self._ask(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
-            "watts": None if milliwatts is None else milliwatts / 1e3,
-            "celsius": self._ask(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
-            "utilisation_percent": self._ask(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+            "sm_mhz": self._ask("ClockInfo", "NVML_CLOCK_SM"),
+            "memory_mhz": self._ask("ClockInfo", "NVML_CLOCK_MEM"),
+            "watts": _thousandth(self._ask("PowerUsage")),
+            "celsius": self._ask("Temperature", "NVML_TEMPERATURE_GPU"),
+            "utilisation_percent": None if rates is None else rates.gpu,
             "reasons": self.reasons(),
         }
 
     def reasons(self) -> int | None:
         """Mask of the reasons for which the clocks are not at their highest now."""
-        nvml, handle = self._module, self._handle
-        newer = self._ask(lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
-        return newer if newer is not None else self._ask(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+        newer = self._ask("CurrentClocksEventReasons")
+        mask: int | None = newer if newer is not None else self._ask("CurrentClocksThrottleReasons")
+        return mask
 
     def violations_ns(self) -> dict[str, int | None]:
         """Nanoseconds lost so far to the power and to the thermal cap; differences count."""
-        nvml, handle = self._module, self._handle
-
-        def lost(policy: str) -> int | None:
-            status = self._ask(lambda: nvml.nvmlDeviceGetViolationStatus(handle, getattr(nvml, policy)))
-            return None if status is None else int(status.violationTime)
-
-        return {"power": lost("NVML_PERF_POLICY_POWER"), "thermal": lost("NVML_PERF_POLICY_THERMAL")}
+        policies = {"power": "NVML_PERF_POLICY_POWER", "thermal": "NVML_PERF_POLICY_THERMAL"}
+        found = {name: self._ask("ViolationStatus", policy) for name, policy in policies.items()}
+        return {name: None if status is None else int(status.violationTime) for name, status in found.items()}
 
     def energy_millijoules(self) -> int | None:
         """Energy used since the driver was loaded, in mJ (Volta and later); updated every 20 to 100 ms."""
-        return self._ask(lambda: int(self._module.nvmlDeviceGetTotalEnergyConsumption(self._handle)))
+        energy = self._ask("TotalEnergyConsumption")
+        return None if energy is None else int(energy)
 
     def processes(self) -> dict[int, int | None]:
         """Bytes that each compute process holds, by PID as the driver sees it; None where it will not say."""
-        listed = self._ask(lambda: self._module.nvmlDeviceGetComputeRunningProcesses(self._handle)) or []
-        return {int(process.pid): _bytes(process.usedGpuMemory) for process in listed}
+        held = {int(each.pid): each.usedGpuMemory for each in self._ask("ComputeRunningProcesses") or []}
+        return {pid: None if size in (None, _UNKNOWN_MEMORY) else int(size) for pid, size in held.items()}
 
     def used_bytes(self) -> int | None:
         """Bytes in use on the whole GPU."""
-        return self._ask(lambda: int(self._module.nvmlDeviceGetMemoryInfo(self._handle).used))
+        memory = self._ask("MemoryInfo")
+        return None if memory is None else int(memory.used)
 
 
 def _text(value: str | bytes) -> str:
@@ -174,6 +199,186 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _bytes(value: int | None) -> int | None:
-    """A process' bytes, None for the value that stands for unknown."""
-    return None if value is None or value == _UNKNOWN_MEMORY else int(value)
+def _thousandth(value: int | None) -> float | None:
+    """W from mW."""
+    return None if value is None else value / 1e3
+
+
+@contextlib.contextmanager
+def sampling(uuid: str, command: Sequence[str] = SAMPLER) -> Iterator[Samples]:
+    """Samples of the GPU taken inside; the list is filled on leaving, and empty where NVML does not answer."""
+    samples: Samples = []
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [*command, uuid], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL, start_new_session=False
+        )
+        try:
+            yield samples
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            output.seek(0)
+            samples.extend(json.loads(line) for line in output if line.endswith(b"\n"))
+
+
+def write_samples(gpu: Gpu, stop: Callable[[float], bool], write: Callable[[str], object]) -> None:
+    """Write samples until `stop(period)`, which sleeps, says so."""
+    while True:
+        write(json.dumps({"at": time.time(), **gpu.clocks()}) + "\n")
+        if stop(PERIOD_SECONDS):
+            return
+
+
+def summary(samples: Samples) -> dict[str, Any]:
+    """What is kept of the samples: how many, medians and extremes, and the share of them under each reason."""
+    kept: dict[str, Any] = {"num_samples": len(samples)}
+    for name in ("sm_mhz", "memory_mhz", "watts", "celsius", "utilisation_percent"):
+        values = [float(sample[name]) for sample in samples if sample.get(name) is not None]
+        if values:
+            kept[name] = {"min": min(values), "median": median(values), "max": max(values)}
+    masks = [int(sample["reasons"]) for sample in samples if sample.get("reasons") is not None]
+    names = sorted({name for mask in masks for name in reason_names(mask)})
+    kept["reasons"] = {name: sum(name in reason_names(mask) for mask in masks) / len(masks) for name in names}
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Watched(Generic[T]):
+    """A measurement with the trace of the GPU beneath it."""
+
+    value: T
+    throttled: bool
+    num_retries: int
+    trace: dict[str, Any]
+
+
+def watched(
+    measure: Callable[[], T],
+    gpu: Gpu,
+    *,
+    sampling: Callable[[str], AbstractContextManager[Samples]] = sampling,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Watched[T]:
+    """Measure; when heat or a hardware limit slowed the GPU meanwhile, cool and measure again, at most three times."""
+    num_retries = 0
+    while True:
+        before = gpu.violations_ns()
+        with sampling(gpu.uuid) as samples:
+            value = measure()
+        throttled = any(int(sample.get("reasons") or 0) & DISCARDING for sample in samples)
+        if not throttled or num_retries == MOST_RETRIES:
+            break
+        num_retries += 1
+        _cool(gpu, sleep)
+    after = gpu.violations_ns()
+    lost = {
+        name: None if start is None or (end := after[name]) is None else end - start for name, start in before.items()
+    }
+    return Watched(value, throttled, num_retries, {**summary(samples), "violations_ns": lost})
+
+
+def _cool(gpu: Gpu, sleep: Callable[[float], None]) -> None:
+    """Wait until the GPU gives no reason to discard, in pauses that grow from 50 ms to 0.5 s, at most 10 s in all."""
+    pause, waited = _FIRST_PAUSE_SECONDS, 0.0
+    while waited < _LONGEST_WAIT_SECONDS:
+        sleep(pause)
+        waited += pause
+        if not (gpu.reasons() or 0) & DISCARDING:
+            return
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Joules per image of each window, with and without the idle power in W before them."""
+
+    gross: tuple[float, ...]
+    net: tuple[float, ...]
+    idle_watts: float
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The work: `call(number)` queues one batch, `synchronize` waits for it, `call_seconds` is about what it takes."""
+
+    call: Callable[[int], object]
+    synchronize: Callable[[], None]
+    batch: int
+    call_seconds: float
+
+
+def measure_energy(
+    load: Load,
+    read_millijoules: Callable[[], int | None],
+    *,
+    window_seconds: float = 10.0,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Energy | None:
+    """Energy per image over windows of steady load, or None when the counter is missing or stands still.
+
+    The counter moves every 20 to 100 ms and some GPUs watch their power only part of the time (arXiv 2312.02741), so a
+    window lasts 10 s or more, a second one starts at another phase, and both readings are kept.
+    """
+    idle_watts = _idle_watts(read_millijoules, clock, sleep)
+    if idle_watts is None:
+        return None
+    gross, net = [], []
+    for _ in range(NUM_WINDOWS):
+        sleep(PHASE_SHIFT_SECONDS)
+        joules, seconds, num_images = _window(load, read_millijoules, window_seconds, clock)
+        if joules <= 0:
+            return None
+        gross.append(joules / num_images)
+        net.append(max(0.0, joules - idle_watts * seconds) / num_images)
+    return Energy(tuple(gross), tuple(net), idle_watts)
+
+
+def _idle_watts(
+    read: Callable[[], int | None], clock: Callable[[], float], sleep: Callable[[float], None]
+) -> float | None:
+    """Mean power in W while nothing runs; None without a counter."""
+    before, start = read(), clock()
+    sleep(IDLE_SECONDS)
+    after, end = read(), clock()
+    if before is None or after is None or end <= start:
+        return None
+    return (after - before) / 1e3 / (end - start)
+
+
+def _window(
+    load: Load, read: Callable[[], int | None], window_seconds: float, clock: Callable[[], float]
+) -> tuple[float, float, int]:
+    """Joules (0 without a counter), seconds and images of one window of back-to-back calls."""
+    per_burst = max(1, int(_BURST_SECONDS / max(load.call_seconds, 1e-6)))
+    load.call(0)
+    load.synchronize()
+    before, start = read(), clock()
+    num_calls = 0
+    while clock() - start < window_seconds:
+        for number in range(num_calls, num_calls + per_burst):
+            load.call(number)
+        load.synchronize()
+        num_calls += per_burst
+    after, end = read(), clock()
+    joules = 0.0 if before is None or after is None else (after - before) / 1e3
+    return joules, end - start, num_calls * load.batch
+
+
+def main(uuid: str) -> None:
+    """Sample the GPU until stdin ends; each line is written whole."""
+
+    def write(line: str) -> None:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+    write_samples(load_nvml().open(uuid), lambda seconds: bool(select.select([0], [], [], seconds)[0]), write)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,194 +1,269 @@
-"""One worker process per group of configurations: started, listened to asleep, and ended whatever it does.
+"""Worker processes for measuring and counting alike: started, listened to asleep, and ended whatever they do.
 
-A worker that is killed, crashes, hangs or talks nonsense becomes the result of the configuration it was at; the
-configurations after it go to a fresh worker. Imports no torch.
+A worker reads a line of options from stdin, then one job a line, and writes stages and one answer per job to a pipe.
+A worker that is killed, crashes, hangs or talks nonsense is the Trouble of the job that it was at; the jobs after it go
+to a fresh worker. Imports no torch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from luma_cli.measure.channel import Channel, LineTooLong
-from luma_cli.measure.messages import Options, Result, dump_request, load_result
-from luma_cli.store.records import Configuration, Status
+from luma_cli.measure.imports import Import
+from luma_cli.measure.timing import Rule
+from luma_cli.store.records import Metric, Status
+
+T = TypeVar("T")
+OnStage = Callable[[int, str], None]  # index of the job, what the worker is doing
 
 COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "luma_cli.measure.worker")
-OnStage = Callable[[int, str], None]  # index of the configuration, what the worker is doing
-
+# A profile with all raw samples is well under 1 MiB; more without a newline is not one of ours.
+LONGEST_LINE = 64 * 2**20
+_READ_BYTES = 1 << 16
 _STDERR_TAIL_BYTES = 4000
 _EXIT_SECONDS = 10.0
+_LONGEST_POLL_MS = 2**31 - 1
 _OOM_COUNTERS = ("/proc/vmstat", "/sys/fs/cgroup/memory.events")
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a worker needs beside its jobs: limits, threads, the GPU's UUID, modules to import first."""
+
+    rule: Rule = field(default_factory=Rule)
+    num_threads: int = 0
+    uuid: str = ""
+    imports: tuple[Import, ...] = ()
+    energy_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a worker is doing now."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The measurement of one configuration; the sweep adds the environment's identity and the facts."""
+
+    status: Status
+    reason: str = ""
+    batch: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a worker gave no answer, after how many seconds, the end of its stderr, and its exit code once it ended."""
+
+    status: Status
+    reason: str
+    seconds: float
+    stderr_tail: str
+    code: int | None = None
+
+
+def dump(message: Any) -> bytes:
+    """A dataclass as one line, under its class' name. Raises ValueError for a number that is not finite."""
+    return json.dumps({type(message).__name__: dataclasses.asdict(message)}, allow_nan=False).encode() + b"\n"
+
+
+def load(line: bytes, kinds: Sequence[type[Any]]) -> Any:
+    """What `dump` wrote, one of `kinds`. Raises an error for anything else, a missing or unknown field included."""
+    ((name, values),) = json.loads(line).items()
+    return restore(next(kind for kind in kinds if kind.__name__ == name), values)
+
+
+def restore(kind: Any, value: Any) -> Any:
+    """`value`, as JSON has it, as a `kind`: dataclasses, and tuples and dicts of them, are made again."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        if set(value) != {each.name for each in dataclasses.fields(kind)}:
+            raise ValueError(f"no {kind.__name__}")
+        return kind(**{name: restore(hints[name], each) for name, each in value.items()})
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        return tuple(restore(arguments[0], each) for each in value)
+    if origin is dict:
+        return {name: restore(arguments[1], each) for name, each in value.items()}
+    if origin in (Union, UnionType):  # of something and None
+        return None if value is None else restore(arguments[0], value)
+    return value
+
+
 def run(
-    configurations: Sequence[Configuration],
+    jobs: Sequence[Any],
     options: Options,
+    kinds: Sequence[type[T]],
     *,
     timeout_seconds: float,
+    num_workers: int = 1,
     variables: Mapping[str, str] | None = None,
     on_stage: OnStage = lambda index, stage: None,
     command: Sequence[str] = COMMAND,
     clock: Callable[[], float] = time.monotonic,
-) -> Generator[tuple[int, Result], None, None]:
-    """Yield (index, result) for every configuration, in order, each as soon as it is over.
+) -> Generator[tuple[int, T | Trouble], None, None]:
+    """Yield (index, answer) for every job as soon as it is over; one worker keeps their order.
 
-    `timeout_seconds` bounds each configuration, start of its worker included. Closing the iterator, or an exception
-    such as KeyboardInterrupt while it waits, kills the worker and everything that it started.
+    kinds: classes of answers. `timeout_seconds` bounds each job, start of its worker included. Closing the iterator, or
+    an exception such as KeyboardInterrupt while it waits, kills the workers and everything that they started.
     """
-    done = 0
-    while done < len(configurations):
-        rest = list(configurations[done:])
-        with _worker(command, {**os.environ, **(variables or {})}, clock) as worker:
-            for result in worker.results(rest, options, timeout_seconds, partial(on_stage, done)):
-                yield done, result
-                done += 1
+    waiting = deque(enumerate(jobs))
+    workers: list[_Worker] = []
+    try:
+        while waiting or workers:
+            while waiting and len(workers) < num_workers:
+                workers.append(_Worker(command, {**os.environ, **(variables or {})}, options, timeout_seconds, clock))
+                workers[-1].take(*waiting.popleft())
+            for worker in _wait(workers):
+                answer = worker.listen(kinds, on_stage)
+                if answer is None:
+                    continue
+                yield worker.index, answer
+                if waiting and not isinstance(answer, Trouble):
+                    worker.take(*waiting.popleft())
+                else:
+                    workers.remove(worker)
+                    worker.end()
+    finally:
+        for worker in workers:
+            worker.end()
 
 
-@contextlib.contextmanager
-def _worker(command: Sequence[str], variables: Mapping[str, str], clock: Callable[[], float]) -> Iterator[Worker]:
-    """A started worker; on the way out its whole session is killed and the process is reaped."""
-    reader, writer = os.pipe()
-    with tempfile.TemporaryFile() as output, os.fdopen(reader, "rb", buffering=0) as events:
+def _wait(workers: Sequence[_Worker]) -> list[_Worker]:
+    """Sleep in the kernel until a worker writes or is overdue; those of which one holds."""
+    poll = select.poll()
+    for worker in workers:
+        poll.register(worker.events, select.POLLIN)
+    remaining = min(worker.remaining for worker in workers)
+    readable = {events for events, _ in poll.poll(max(0.0, min(remaining * 1e3, _LONGEST_POLL_MS)))}
+    return [worker for worker in workers if worker.events in readable or worker.remaining <= 0]
+
+
+class _Worker:
+    """A worker process at one job at a time. Its stdin stays open: it is the worker's sign that we are alive."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        options: Options,
+        timeout_seconds: float,
+        clock: Callable[[], float],
+    ):
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
+        self._oom_kills = oom_kills()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `end`)
+        self.events, writer = os.pipe()
         try:
-            process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [*command, "--events", str(writer)],
                 stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
+                stdout=self._output,
+                stderr=self._output,
                 pass_fds=(writer,),
                 start_new_session=True,
                 env=dict(variables),
             )
+        except BaseException:
+            os.close(self.events)
+            self._output.close()
+            raise
         finally:
             os.close(writer)
-        try:
-            yield Worker(process, Channel(events.fileno(), clock), output, clock)
-        finally:
-            _end(process)
+        self._send(options)
 
+    def take(self, index: int, job: Any) -> None:
+        """Begin with a job."""
+        self.index, self._stage, self._heard, self._start = index, "starting", b"", self._clock()
+        self._send(job)
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the worker's session and reap the worker: no zombie, nothing left on the GPU."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-
-
-class _Trouble(Exception):
-    """The worker will send no more results."""
-
-    def __init__(self, status: Status, reason: str):
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-
-
-class Worker:
-    """A running worker process and what it says."""
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        channel: Channel,
-        output: IO[bytes],
-        clock: Callable[[], float],
-    ):
-        self._process = process
-        self._channel = channel
-        self._output = output
-        self._clock = clock
-        self._oom_kills = oom_kills()
-
-    def results(
-        self,
-        configurations: list[Configuration],
-        options: Options,
-        timeout_seconds: float,
-        on_stage: Callable[[str], None],
-    ) -> Iterator[Result]:
-        """Results in order; the last one is trouble when the worker ends or hangs before its work is done."""
-        self._send(dump_request(configurations, options))
-        for _ in configurations:
-            start = self._clock()
-            try:
-                result = self._next(start + timeout_seconds, timeout_seconds, on_stage)
-            except _Trouble as trouble:
-                notes = {"stderr_tail": self._tail()}
-                yield Result(trouble.status, trouble.reason, notes=notes, seconds=self._clock() - start)
-                return
-            yield result
-        self._let_exit()
-
-    def _send(self, request: bytes) -> None:
-        """Write the request; a worker that is gone already shows at the first read. Its stdin stays open: it is the
-        worker's sign that we are alive.
-        """
+    def _send(self, message: Any) -> None:
+        """Write a line; a worker that is gone already shows at the first read."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(request)
+            self._process.stdin.write(dump(message))
             self._process.stdin.flush()
 
-    def _next(self, deadline: float, timeout_seconds: float, on_stage: Callable[[str], None]) -> Result:
-        """The next result that the worker sends. Raises _Trouble when something else comes."""
-        stage = "starting"
-        while True:
-            try:
-                line = self._channel.read_line(deadline)
-            except TimeoutError:
-                raise _Trouble("timeout", f"no result after {timeout_seconds:g} s, while {stage}") from None
-            except LineTooLong:
-                raise _Trouble("failed", f"the worker wrote no line of its protocol, while {stage}") from None
-            if line is None:
-                raise self._died(stage)
-            try:
-                message = json.loads(line)
-                if message["kind"] == "result":
-                    return load_result(message["result"])
-                stage = str(message["stage"])
-            except (ValueError, KeyError, TypeError):
-                text = line[:80].decode(errors="replace")
-                raise _Trouble("failed", f"the worker wrote {text!r} instead of a message, while {stage}") from None
-            on_stage(stage)
+    @property
+    def remaining(self) -> float:
+        """Seconds until the job at hand is overdue."""
+        return self._start + self._timeout_seconds - self._clock()
 
-    def _died(self, stage: str) -> _Trouble:
-        """What an end without a result means."""
+    def listen(self, kinds: Sequence[type[T]], on_stage: OnStage) -> T | Trouble | None:
+        """Read what the worker wrote, once it did or is overdue: an answer, or None when there is none yet."""
+        if self.remaining <= 0:
+            return self._trouble("timeout", f"no result after {self._timeout_seconds:g} s")
+        data = os.read(self.events, _READ_BYTES)
+        if not data:
+            return self._ended()
+        *lines, self._heard = (self._heard + data).split(b"\n")
+        for line in lines:
+            try:
+                message = load(line, (Stage, *kinds))
+            except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+                text = line[:80].decode(errors="replace")
+                return self._trouble("failed", f"the worker wrote {text!r} instead of a message")
+            if not isinstance(message, Stage):
+                answer: T = message
+                return answer
+            self._stage = message.text
+            on_stage(self.index, message.text)
+        if len(self._heard) > LONGEST_LINE:
+            return self._trouble("failed", "the worker wrote no line of its protocol")
+        return None
+
+    def _ended(self) -> Trouble:
+        """What an end without an answer means."""
         try:
             code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            return _Trouble("failed", f"the worker closed its pipe but went on, while {stage}")
+            return self._trouble("failed", "the worker closed its pipe but went on")
         if code == -signal.SIGKILL and oom_kills() > self._oom_kills:
-            return _Trouble("oom", f"killed by the kernel for want of memory, while {stage}")
+            return self._trouble("oom", "killed by the kernel for want of memory", code)
         if code < 0:
-            return _Trouble("crashed", f"killed by {_signal_name(-code)}, while {stage}")
-        return _Trouble("crashed", f"ended with exit code {code} and no result, while {stage}")
+            return self._trouble("crashed", f"killed by {_signal_name(-code)}", code)
+        return self._trouble("crashed", f"ended with exit code {code} and no result", code)
 
-    def _tail(self) -> str:
-        """The end of what the worker printed."""
+    def _trouble(self, status: Status, reason: str, code: int | None = None) -> Trouble:
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, size - _STDERR_TAIL_BYTES))
-        return self._output.read().decode(errors="replace")
+        tail = self._output.read().decode(errors="replace")
+        return Trouble(status, f"{reason}, while {self._stage}", self._clock() - self._start, tail, code)
 
-    def _let_exit(self) -> None:
-        """Give a finished worker time to leave by itself; its results stand whatever its exit code is."""
+    def end(self) -> None:
+        """Kill the worker's session and reap the worker: no zombie, nothing left on the GPU."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         assert self._process.stdin is not None
-        self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_EXIT_SECONDS)
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        os.close(self.events)
+        self._output.close()
 
 
 def _signal_name(number: int) -> str:

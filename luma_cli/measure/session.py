@@ -4,56 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from luma_cli.errors import LumaError
-from luma_cli.measure import attention, flash_attn, imports
-from luma_cli.measure.accelerator import Accelerator, Cpu, Cuda, is_out_of_memory
-from luma_cli.measure.findings import Findings
-from luma_cli.measure.messages import Options, Result
-from luma_cli.measure.provenance import torch_provenance
-from luma_cli.measure.steps import Steps
-from luma_cli.measure.subject import Build, Subject, default_build
-from luma_cli.measure.training_memory import measure_training_memory
+from luma_cli.measure import attention
+from luma_cli.measure.accelerator import Cpu, Cuda, is_out_of_memory
+from luma_cli.measure.devices import torch_provenance
+from luma_cli.measure.runner import Options, Result
+from luma_cli.measure.steps import Findings, Steps
+from luma_cli.measure.subject import Build, Subject
 from luma_cli.store.records import Configuration, Status
 
-Say = Callable[[str], None]
+# One image per step breaks BatchNorm where a layer sees a single pixel.
+LEAST_TRAINING_BATCH = 2
+LOSS = "mean square of all outputs, AdamW, all parameters trained"
 
 
 class NotApplicable(Exception):
     """The configuration makes no sense for this backbone."""
 
 
-def prepare(options: Options) -> str:
-    """Set up the process once: threads, and one's own backbones. Returns why that failed, empty when it did not."""
-    if options.num_threads:
-        torch.set_num_threads(options.num_threads)
-    for item in options.imports:
-        try:
-            imports.load(item)
-        except Exception as error:
-            return f"--import {item.target} raised {type(error).__name__}: {_first_line(error)}"
-    return ""
+def attempt(
+    configuration: Configuration, options: Options, say: Callable[[str], None], build: Build | None = None
+) -> Result:
+    """Measure `configuration`; whatever happens becomes a result, with what was found before it happened.
 
-
-def attempt_all(
-    configurations: Sequence[Configuration], options: Options, say: Callable[[int, str], None]
-) -> Iterator[Result]:
-    """Prepare the process, then measure one configuration after the other; `say` gets its index and the step."""
-    start = time.perf_counter()
-    failure = prepare(options)
-    for index, configuration in enumerate(configurations):
-        if failure:
-            yield Result("failed", failure, seconds=time.perf_counter() - start)
-        else:
-            yield attempt(configuration, options, partial(say, index))
-
-
-def attempt(configuration: Configuration, options: Options, say: Say, build: Build | None = None) -> Result:
-    """Measure `configuration`; whatever happens becomes a result, with what was found before it happened."""
+    `say` is told each step; `build` stands in for the function that builds segmenters.
+    """
     start = time.perf_counter()
     findings = Findings(say)
     status, reason = _guarded(configuration, options, findings, build)
@@ -74,26 +55,22 @@ def _guarded(
 ) -> tuple[Status, str]:
     """Status and reason of a measurement that fills `findings`."""
     try:
-        _measure(configuration, options, findings, build or default_build())
+        _measure(configuration, options, findings, build)
     except NotApplicable as error:
         return "not_applicable", str(error)
     except LumaError as error:
         return "failed", str(error)
     except Exception as error:
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if is_out_of_memory(error):
-            return "oom", _first_line(error)
-        return "failed", f"{type(error).__name__}: {_first_line(error)}"
+            return "oom", first_line
+        return "failed", f"{type(error).__name__}: {first_line}"
     return "ok", ""
 
 
-def _first_line(error: BaseException) -> str:
-    """The first line of an error's text."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _measure(configuration: Configuration, options: Options, findings: Findings, build: Build) -> None:
+def _measure(configuration: Configuration, options: Options, findings: Findings, build: Build | None) -> None:
     """Every step in order; memory comes before anything that could leave memory behind."""
-    accelerator: Accelerator = Cpu() if configuration.device == "cpu" else Cuda(options.uuid)
+    accelerator = Cpu() if configuration.device == "cpu" else Cuda(options.uuid)
     findings.provenance |= torch_provenance(accelerator.torch_device)
     findings.say("building")
     findings.notes["fused_attention_level"] = attention.set_fused(configuration.attention)
@@ -101,35 +78,29 @@ def _measure(configuration: Configuration, options: Options, findings: Findings,
     findings.facts["ffn"] = subject.ffn
     if configuration.weights != "random":
         findings.notes["weights"] = subject.weights
-    with torch.inference_mode(), _package(configuration, findings) as package:
+    package = _flash_attn() if configuration.attention == "flash-attn" else None
+    with torch.inference_mode(), package or contextlib.nullcontext():
         _first_forward(configuration, subject, accelerator, findings)
         if package is not None and package.num_redirected == 0:
             raise NotApplicable(f"flash-attn can take none of the {findings.notes['sdpa_calls']} attention calls")
         with attention.forced(configuration.attention):
             Steps(configuration, options, subject, accelerator, findings).run()
+    if package is not None:
+        findings.notes["flash_attn_calls"] = {"redirected": package.num_redirected, "passed": package.num_passed}
     if configuration.train_memory:
         del subject
         measure_training_memory(configuration, accelerator, findings, build)
 
 
-@contextlib.contextmanager
-def _package(configuration: Configuration, findings: Findings) -> Iterator[flash_attn.FlashAttn | None]:
-    """The flash-attn package's kernels for every attention call inside, where they were asked for."""
-    if configuration.attention != "flash-attn":
-        yield None
-        return
+def _flash_attn() -> attention.FlashAttn:
+    """The flash-attn package's kernels for every attention call made under it."""
     try:
-        mode = flash_attn.FlashAttn(flash_attn.load_kernel())
+        return attention.FlashAttn(attention.load_kernel())
     except LumaError as error:
         raise NotApplicable(str(error)) from error
-    with mode:
-        yield mode
-    findings.notes["flash_attn_calls"] = {"redirected": mode.num_redirected, "passed": mode.num_passed}
 
 
-def _first_forward(
-    configuration: Configuration, subject: Subject, accelerator: Accelerator, findings: Findings
-) -> None:
+def _first_forward(configuration: Configuration, subject: Subject, accelerator: Cpu, findings: Findings) -> None:
     """The cold first call, watched: how often attention is called, and whether the backend can run all of it."""
     findings.say("first call")
     seen: list[str] = []
@@ -148,7 +119,7 @@ def _first_forward(
     accelerator.synchronize()
     findings.notes["first_call_seconds"] = time.perf_counter() - start
     findings.notes["sdpa_calls"] = len(seen)
-    if configuration.attention not in ("auto", "unfused"):
+    if configuration.attention not in ("auto", "unfused") and configuration.part != "head":
         _check_affected(configuration, subject, findings)
     if refused:
         raise NotApplicable(f"attention {configuration.attention} cannot run {refused[0]}")
@@ -156,11 +127,45 @@ def _first_forward(
 
 def _check_affected(configuration: Configuration, subject: Subject, findings: Findings) -> None:
     """Refuse a backend for a backbone whose own blocks never call it; the head's one call does not count."""
-    if configuration.part == "head":
-        return
     calls: list[attention.Attend] = []
     with attention.AttentionWatch(calls.append):
         subject.run_backbone()
     findings.notes["sdpa_calls_backbone"] = len(calls)
     if not calls:
         raise NotApplicable(f"{configuration.backbone} never calls scaled dot product attention")
+
+
+def measure_training_memory(
+    configuration: Configuration, accelerator: Cpu, findings: Findings, build: Build | None = None
+) -> None:
+    """Peak memory of training steps: a lower bound that every recipe with this batch and AdamW meets.
+
+    Two steps of a fresh model on a surrogate loss; the peak is of the second, when the optimiser has its state.
+    """
+    findings.say("training memory")
+    accelerator.release()
+    subject = Subject(configuration, accelerator.torch_device, build)
+    batch = max(LEAST_TRAINING_BATCH, configuration.batch)
+    inputs = subject.inputs(batch, 1)[0]
+    module = subject.module.train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-6)
+    # training EoMT supervises more predictions than inference makes, all under masked attention
+    predicts_often = configuration.part == "all" and configuration.head.name == "eomt"
+    supervised = subject.segmenter.predictions if predicts_often else module
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        surrogate_loss(supervised(inputs)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    step()
+    findings.add_peaks(accelerator.peaks(step), "_training")
+    findings.notes["training_memory"] = {"batch": batch, "loss": LOSS}
+
+
+def surrogate_loss(output: Any) -> Tensor:
+    """Mean square of every tensor of the output, summed: it needs all activations and no labels."""
+    if isinstance(output, tuple):
+        return torch.stack([surrogate_loss(part) for part in output]).sum()
+    mean: Tensor = output.float().square().mean()
+    return mean

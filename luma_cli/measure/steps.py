@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
-from luma_cli.measure import batch, energy
-from luma_cli.measure.accelerator import Accelerator, Cuda, is_out_of_memory
-from luma_cli.measure.cuda_graph import capture
-from luma_cli.measure.findings import Findings
-from luma_cli.measure.kernels import attention_kernels
-from luma_cli.measure.messages import Options
-from luma_cli.measure.statistics import median
-from luma_cli.measure.steady import watched
+from luma_cli.measure.accelerator import Cpu, Cuda, Peaks, capture, is_out_of_memory
+from luma_cli.measure.attention import attention_kernels
+from luma_cli.measure.nvml import Load, measure_energy, watched
+from luma_cli.measure.runner import Options
 from luma_cli.measure.subject import Subject
-from luma_cli.measure.timing import Rule, Samples, measure
-from luma_cli.store.records import Configuration
+from luma_cli.measure.timing import Bounds, Rule, Samples, Trial, measure, median, search, summarise
+from luma_cli.store.records import Configuration, Metric
 
 _GRAPHED = ("reduce-overhead", "max-autotune")  # compile modes that use CUDA graphs of their own
 _LARGEST_BATCH = {"cpu": 64, "cuda": 1024}
-_LONGEST_CALL_SECONDS = {"cpu": 2.0, "cuda": 2.0}
+_LONGEST_CALL_SECONDS = 2.0
 _LAYOUT_TRIAL_BATCH = {"cpu": 1, "cuda": 16}
+
+
+@dataclass(slots=True)
+class Findings:
+    """Metrics, notes and provenance, filled step by step and kept when a later step fails.
+
+    `say` reports the step to the sweep.
+    """
+
+    say: Callable[[str], None]
+    batch: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def add_latency(self, name: str, samples: Samples) -> None:
+        """Milliseconds per call, with the 90th percentile."""
+        milliseconds = [seconds * 1e3 for seconds in samples.seconds]
+        self.metrics[name] = summarise(name, "ms", milliseconds, tail=True, noisy=samples.noisy)
+
+    def add_throughput(self, samples: Samples, batch: int) -> None:
+        """Images per second, one sample per call of `batch` images."""
+        rates = [batch / seconds for seconds in samples.seconds]
+        self.metrics["throughput"] = summarise("throughput", "images/s", rates, noisy=samples.noisy)
+
+    def add_peaks(self, peaks: Peaks, suffix: str = "") -> None:
+        """The memory columns that are known, in bytes."""
+        for column in ("allocated", "reserved", "device"):
+            value = getattr(peaks, column)
+            if value is not None:
+                name = f"memory_{column}{suffix}"
+                self.metrics[name] = summarise(name, "bytes", [float(value)])
+        self.notes["memory_method"] = peaks.method
 
 
 class Steps:
@@ -35,7 +65,7 @@ class Steps:
         configuration: Configuration,
         options: Options,
         subject: Subject,
-        accelerator: Accelerator,
+        accelerator: Cpu,
         findings: Findings,
     ):
         self._configuration = configuration
@@ -103,8 +133,11 @@ class Steps:
         size = self._findings.batch or 1
         if size > 1:
             self.measure_memory(size, "_plateau")
-        else:  # the same call as before: its peaks are known
-            self._findings.copy_peaks("_plateau")
+            return
+        metrics = self._findings.metrics  # at batch 1 it is the same call as before: its peaks are known
+        for name in ("memory_allocated", "memory_reserved", "memory_device"):
+            if name in metrics:
+                metrics[f"{name}_plateau"] = replace(metrics[name], name=f"{name}_plateau")
 
     def measure_latency(self) -> None:
         """Single calls at batch 1."""
@@ -134,13 +167,13 @@ class Steps:
         """The plateau batch; the eager model stands in for a compiled one, which would compile for every size."""
         self._findings.say("batch search")
         kind = self._accelerator.kind
-        bounds = batch.Bounds(
+        bounds = Bounds(
             largest_batch=_LARGEST_BATCH[kind],
             free_bytes=self._accelerator.free_bytes(),
             numel_per_image=self._subject.largest_numel(),
-            call_seconds=_LONGEST_CALL_SECONDS[kind],
+            call_seconds=_LONGEST_CALL_SECONDS,
         )
-        plateau = batch.search(self._first_from_latency, bounds)
+        plateau = search(self._first_from_latency, bounds)
         self._findings.notes["batch_search"] = {
             "trials": [[t.batch, t.outcome, t.images_per_second, t.bytes_peak] for t in plateau.trials],
             "stopped_by": plateau.stopped_by,
@@ -149,28 +182,28 @@ class Steps:
         }
         return plateau.batch
 
-    def _first_from_latency(self, size: int) -> batch.Trial:
-        """A trial; batch 1 of an eager model has been timed already and only needs its peak."""
+    def _first_from_latency(self, size: int) -> Trial:
+        """A trial; batch 1 of an eager model has been timed and its peak taken already."""
         if size > 1 or self._configuration.compile != "none":
             return self._try(size)
         milliseconds = self._findings.metrics["latency_eager"].median
         peak = int(self._findings.metrics["memory_allocated"].median)
-        return batch.Trial(1, "ok", 1e3 / milliseconds, peak)
+        return Trial(1, "ok", 1e3 / milliseconds, peak)
 
-    def _try(self, size: int, *, measure_peak: bool = True) -> batch.Trial:
+    def _try(self, size: int, *, measure_peak: bool = True) -> Trial:
         """A short measurement at this batch, or that memory ran out."""
         trial = None
         try:
             peak = self._peak_allocated(size) if measure_peak else None
             call = self._subject.caller(size, eager=True)
             samples = measure(call, self._accelerator.stopwatch(), self._trial_rule())
-            trial = batch.Trial(size, "ok", size / median(samples.seconds), peak)
+            trial = Trial(size, "ok", size / median(samples.seconds), peak)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Out of the except block: the error holds the frames, and they the tensors that must go first.
         self._accelerator.release()
-        return trial or batch.Trial(size, "oom")
+        return trial or Trial(size, "oom")
 
     def _peak_allocated(self, size: int) -> int:
         """Peak bytes in tensors with one input of this batch, as at batch 1."""
@@ -194,7 +227,7 @@ class Steps:
         """Samples by the full rule; on CUDA under watched clocks, with cuDNN free to choose by trial."""
         stopwatch = self._accelerator.stopwatch()
         with self._accelerator.tuned():
-            if not isinstance(self._accelerator, Cuda) or self._accelerator.gpu is None:
+            if self._accelerator.gpu is None:
                 return measure(call, stopwatch, self._rule)
             result = watched(lambda: measure(call, stopwatch, self._rule), self._accelerator.gpu)
         self._findings.notes[f"clocks_{name}"] = {**result.trace, "num_retries": result.num_retries}
@@ -203,20 +236,20 @@ class Steps:
 
     def measure_energy(self) -> None:
         """Joules per image at the plateau, on CUDA with an energy counter."""
-        gpu = self._accelerator.gpu if isinstance(self._accelerator, Cuda) else None
+        gpu = self._accelerator.gpu
         if gpu is None or not self._energy_seconds:
             return
         self._findings.say("energy")
         size = self._findings.batch or 1
         call_seconds = size / self._findings.metrics["throughput"].median
-        load = energy.Load(self._subject.caller(size), self._accelerator.synchronize, size, call_seconds)
+        load = Load(self._subject.caller(size), self._accelerator.synchronize, size, call_seconds)
         with self._accelerator.tuned():
-            found = energy.measure(load, gpu.energy_millijoules, window_seconds=self._energy_seconds)
+            found = measure_energy(load, gpu.energy_millijoules, window_seconds=self._energy_seconds)
         if found is None:
             self._findings.notes["energy"] = "the energy counter is missing or stands still"
             return
-        self._findings.add_readings("energy", "J/image", found.gross)
-        self._findings.add_readings("energy_above_idle", "J/image", found.net)
+        for name, readings in (("energy", found.gross), ("energy_above_idle", found.net)):
+            self._findings.metrics[name] = summarise(name, "J/image", readings)
         self._findings.notes["idle_watts"] = found.idle_watts
 
     def list_kernels(self) -> None:
@@ -227,5 +260,5 @@ class Steps:
             lambda: call(0), cuda=self._accelerator.kind == "cuda"
         )
         if isinstance(self._accelerator, Cuda) and self._accelerator.gpu is not None:
-            self._findings.notes["other_processes"] = self._accelerator.other_processes(os.getpid())
-            self._findings.notes["shared"] = self._findings.notes["other_processes"] > 0
+            num_others = self._accelerator.other_processes()
+            self._findings.notes |= {"other_processes": num_others, "shared": num_others > 0}

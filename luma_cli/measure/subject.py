@@ -1,46 +1,23 @@
-"""What is timed: a segmenter, its backbone or its head, as one callable on rotating random inputs."""
+"""The part under test: a segmenter, its backbone or its head, as one callable on rotating random inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from luma_cli.catalogue.heads import HeadConfig
-from luma_cli.catalogue.names import resolve
-from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.head import segmenter as segmenters
+from luma_cli.measure.cost import spec_of
 from luma_cli.store.records import Configuration
 
 NUM_INPUTS = 3  # constant inputs run up to 13% faster than random ones (measured on an H200)
 PLAIN_CONVOLUTIONS = 4  # a patch embedding and a neck; more make a convolutional model
 
-
-class Segmenter(Protocol):
-    """What building gives: images to predictions, and the head alone."""
-
-    backbone: nn.Module
-
-    def __call__(self, images: Tensor) -> Any:
-        """Predictions, or features without a head."""
-
-    def read(self, images: Tensor) -> Any:
-        """What the head takes from the backbone."""
-
-    def decode(self, features: Tensor, image_size: tuple[int, int]) -> Any:
-        """The head on features."""
-
-
 Build = Callable[..., Any]
-
-
-def default_build() -> Build:
-    """The function that builds segmenters."""
-    from luma_cli.head.segmenter import build
-
-    return build
 
 
 class Decoder(nn.Module):
@@ -59,13 +36,13 @@ class Decoder(nn.Module):
 class Subject:
     """The part under test and its inputs. Calls run in whatever contexts the caller has entered."""
 
-    def __init__(self, configuration: Configuration, device: torch.device, build: Build):
+    def __init__(self, configuration: Configuration, device: torch.device, build: Build | None = None):
         head = HeadConfig(name="none") if configuration.part == "backbone" else configuration.head
         self._configuration = configuration
         self._device = device
         self._dtype: torch.dtype = getattr(torch, configuration.dtype)
-        self.segmenter = build(
-            _spec(configuration),
+        self.segmenter = (build or segmenters.build)(
+            spec_of(configuration),
             configuration.resolution,
             head=head,
             weights=configuration.weights,
@@ -76,8 +53,8 @@ class Subject:
         self.module: nn.Module = self.segmenter
         if configuration.part == "head":
             self.module = Decoder(self.segmenter, configuration.resolution)
-        self.eager = self.module
-        self.layout: torch.memory_format = torch.contiguous_format
+        self._eager = self.module
+        self._layout: torch.memory_format = torch.contiguous_format
 
     @property
     def is_convolutional(self) -> bool:
@@ -87,7 +64,7 @@ class Subject:
 
     def set_layout(self, layout: torch.memory_format) -> None:
         """Put weights and later inputs into this memory layout."""
-        self.layout = layout
+        self._layout = layout
         with torch.inference_mode(False):  # weights moved in inference mode could never train again
             self.segmenter.to(memory_format=layout)
 
@@ -125,21 +102,20 @@ class Subject:
     def _laid_out(self, taken: Any) -> Any:
         """What a head takes, cut off from its backbone; the map in the memory layout under test, tokens as they are."""
         if isinstance(taken, Tensor):
-            return taken.detach().contiguous(memory_format=self.layout)
-        features = taken.features.detach().contiguous(memory_format=self.layout)
-        return taken._replace(features=features, tokens=tuple(tokens.detach() for tokens in taken.tokens))
+            return taken.detach().contiguous(memory_format=self._layout)
+        return taken._replace(features=self._laid_out(taken.features), tokens=tuple(t.detach() for t in taken.tokens))
 
     def _images(self, batch: int, index: int) -> Tensor:
         """Images [B, 3, R, R] of standard normal noise, made on the device in their own dtype."""
         generator = torch.Generator(self._device).manual_seed(self._configuration.seed * NUM_INPUTS + index)
         shape = (batch, 3, self._configuration.resolution, self._configuration.resolution)
         noise = torch.randn(shape, generator=generator, device=self._device, dtype=self._dtype)
-        return noise.contiguous(memory_format=self.layout)
+        return noise.contiguous(memory_format=self._layout)
 
     def caller(self, batch: int, count: int = NUM_INPUTS, *, eager: bool = False) -> Callable[[int], Any]:
         """A call that rotates through `count` inputs of this batch; `eager` leaves a compiled module out."""
         inputs = self.inputs(batch, count)
-        module = self.eager if eager else self.module
+        module = self._eager if eager else self.module
         return lambda number: module(inputs[number % len(inputs)])
 
     def largest_numel(self) -> int:
@@ -159,8 +135,3 @@ class Subject:
             for handle in handles:
                 handle.remove()
         return largest
-
-
-def _spec(configuration: Configuration) -> BackboneSpec:
-    """The backbone to build, by the user's spelling, which finds its card; one's own is known to timm alone."""
-    return resolve(configuration.backbone or configuration.timm_name, imported=bool(configuration.backbone_hash))

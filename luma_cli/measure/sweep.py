@@ -1,4 +1,7 @@
-"""A sweep: plan the configurations, skip what the store has, measure the rest one by one, keep each as it ends."""
+"""A sweep: plan the configurations, skip what the store has, measure the rest one by one, keep each as it ends.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +11,61 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.names import expand
+from luma_cli.catalogue.spec import BackboneSpec, local_file, names_a_file
 from luma_cli.errors import UsageError
-from luma_cli.measure import devices, environment, imports, runner
-from luma_cli.measure.choices import never_applicable
-from luma_cli.measure.count_request import Refusal
-from luma_cli.measure.counted import Facts, Found, counted_facts
-from luma_cli.measure.messages import Options, Result
-from luma_cli.measure.plan import Again, Isolation, Settings, plan, template
+from luma_cli.measure import devices, imports, runner
+from luma_cli.measure.cost import Facts, Found, Refusal, counted_facts
+from luma_cli.measure.runner import Options, Result, Trouble
 from luma_cli.measure.timing import Rule
+from luma_cli.store import database as files
+from luma_cli.store import profiles as kept_profiles
 from luma_cli.store.records import TROUBLE, Configuration, Environment, Profile
+
+Isolation = Literal["config", "backbone", "none"]
+Again = Literal["all", "failed"]
+
+DTYPES = ("float32", "bfloat16", "float16")
+ATTENTIONS = ("auto", "flash", "efficient", "cudnn", "math", "unfused", "flash-attn")
+COMPILES = ("none", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+LAYOUTS = ("auto", "on", "off")
+PARTS = ("all", "backbone", "head")
+_CUDA_ONLY = ("flash", "efficient", "cudnn", "flash-attn")
+_HALF_ONLY = ("flash", "cudnn", "flash-attn")
 
 _RETRIED = TROUBLE | {"oom"}  # what `--again failed` measures again
 _MISTAKES = frozenset({"BadResolution", "BuildError", "UnknownName", "UsageError"})  # refused before anything is run
 
-__all__ = ["Event", "Settings", "Store", "plan", "profile", "template"]
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to measure, as opposed to what. Times in seconds, per configuration.
 
-class Store(Protocol):
-    """Where profiles are kept."""
+    again: None measures what was never tried, crashed, timed out or failed; `failed` also what ran out of memory; `all`
+    everything.
+    energy_seconds: window of the energy counter on CUDA, 0 for none.
+    """
 
-    def save(self, profile: Profile) -> Profile:
-        """Keep a finished attempt; what comes back is what was kept."""
+    device: str = "cpu"
+    isolation: Isolation = "config"
+    again: Again | None = None
+    timeout_seconds: float = 900.0
+    max_seconds: float = 10.0
+    imports: tuple[str, ...] = ()
+    energy_seconds: float = 10.0
 
-    def latest(self, fingerprints: list[str]) -> Mapping[str, Profile]:
-        """The latest attempt under each fingerprint that has one."""
+    def __post_init__(self) -> None:
+        if not self.timeout_seconds > 0:
+            raise UsageError(f"--timeout is {self.timeout_seconds:g}, expected seconds greater than 0")
+        if not self.max_seconds > 0:
+            raise UsageError(f"--max-seconds is {self.max_seconds:g}, expected seconds greater than 0")
+        if self.isolation not in ("config", "backbone", "none"):
+            raise UsageError(f"--isolation {self.isolation} is unknown, expected config, backbone or none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +84,130 @@ class Event:
     eta_seconds: float | None = None
 
 
+class Store(Protocol):
+    """Where profiles are kept."""
+
+    def save(self, profile: Profile) -> Profile:
+        """Keep a finished attempt; what comes back is what was kept."""
+
+    def latest(self, fingerprints: list[str]) -> Mapping[str, Profile]:
+        """The latest attempt under each fingerprint that has one."""
+
+
+OnEvent = Callable[[Event], None]
+Run = Callable[..., Generator[tuple[int, Result | Trouble], None, None]]
+
+
 def profile(
+    names: str | Sequence[str],
+    resolutions: int | Sequence[int] = 512,
+    *,
+    head: HeadConfig | None = None,
+    settings: Settings | None = None,
+    database: Path | None = None,
+    on_event: OnEvent = lambda event: None,
+    **choices: Any,
+) -> list[Profile]:
+    """A profile of every name at every resolution, measured now unless the store has it.
+
+    choices: other fields of `Configuration`, e.g. `dtype="bfloat16"`, `batch=8`, `attention="flash"`. Raises UsageError
+    (names, sizes, devices) before anything starts; trouble with one configuration becomes a profile with a status.
+
+    >>> profile("vit_b", [512, 1024], settings=Settings(device="cuda"))  # doctest: +SKIP
+    """
+    settings = settings or Settings(device="auto")
+    specs = expand([names] if isinstance(names, str) else names, imported=bool(settings.imports))
+    sizes = [resolutions] if isinstance(resolutions, int) else resolutions
+    return profile_specs(specs, sizes, template(head=head, **choices), settings, database=database, on_event=on_event)
+
+
+def profile_specs(
+    specs: Sequence[BackboneSpec],
+    resolutions: Sequence[int],
+    wanted: Configuration,
+    settings: Settings,
+    *,
+    database: Path | None = None,
+    on_event: OnEvent = lambda event: None,
+) -> list[Profile]:
+    """`profile` for resolved backbones and a template of the configuration."""
+    if names_a_file(wanted.weights):
+        local_file(wanted.weights)
+    settings = replace(settings, device=_find_device(settings.device))
+    planned = plan(specs, resolutions, replace(wanted, device=settings.device))
+    with contextlib.closing(files.open_write(database)) as db:
+        return measure_all(planned, settings, store=kept_profiles.Store(db), on_event=on_event)
+
+
+def _find_device(name: str) -> str:
+    """`auto` as the first CUDA device, or the CPU where there is none; any other name as it is."""
+    if name != "auto":
+        return name
+    try:
+        return devices.find("cuda").name
+    except UsageError:
+        return "cpu"
+
+
+def template(head: HeadConfig | None = None, **fields: Any) -> Configuration:
+    """A configuration of no backbone yet, to be handed to `plan`."""
+    return Configuration(backbone="", timm_name="", resolution=1, head=head or HeadConfig(), **fields)
+
+
+def plan(specs: Sequence[BackboneSpec], resolutions: Sequence[int], template: Configuration) -> list[Configuration]:
+    """Every spec at every resolution; all other fields are the template's, whose device loses its number.
+
+    Raises UsageError for a choice that does not exist.
+    """
+    check(template)
+    kind = template.device.partition(":")[0]
+    named = [
+        replace(
+            template, backbone=s.name, timm_name=s.timm_name, family=s.family, pretraining=s.pretraining, spec=s,
+            device=kind,
+        )
+        for s in specs
+    ]  # fmt: skip
+    return [replace(c, resolution=resolution) for c in named for resolution in resolutions]
+
+
+def check(configuration: Configuration) -> None:
+    """Raise UsageError, naming the option and its values, for a choice that does not exist."""
+    for option, value, known in (
+        ("--dtype", configuration.dtype, DTYPES),
+        ("--attention", configuration.attention, ATTENTIONS),
+        ("--compile", configuration.compile, COMPILES),
+        ("--channels-last", configuration.channels_last, LAYOUTS),
+        ("--part", configuration.part, PARTS),
+    ):
+        if value not in known:
+            raise UsageError(f"{option} {value} is unknown, expected one of: {', '.join(known)}")
+    if configuration.batch < 0:
+        raise UsageError(f"--batch {configuration.batch} is out of range, expected auto or at least 1; try --batch 1")
+    if configuration.part == "head" and configuration.head.name == "none":
+        raise UsageError("--part head with --head none leaves nothing to measure; try --head luma")
+    if configuration.part == "head" and configuration.head.name == "eomt":
+        raise UsageError("--part head cannot be told from the backbone with --head eomt; try --part all or --head luma")
+
+
+def never_applicable(configuration: Configuration) -> str:
+    """Why this configuration can never run, whatever the backbone; empty when it may."""
+    attention, device, dtype = configuration.attention, configuration.device, configuration.dtype
+    if attention in _CUDA_ONLY and not device.startswith("cuda"):
+        return f"attention {attention} runs on CUDA only, device is {device}"
+    if attention in _HALF_ONLY and dtype not in ("bfloat16", "float16"):
+        return f"attention {attention} takes float16 or bfloat16 only, dtype is {dtype}"
+    if attention == "flash-attn" and configuration.compile != "none":
+        return "attention flash-attn replaces calls in eager mode only, compile is " + configuration.compile
+    return ""
+
+
+def measure_all(
     configurations: Sequence[Configuration],
     settings: Settings | None = None,
     *,
     store: Store | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: OnEvent = lambda event: None,
     facts: Facts = counted_facts,
     here: Environment | None = None,
     command: Sequence[str] = runner.COMMAND,
@@ -76,9 +226,11 @@ def profile(
     found = [imports.find(target) for target in settings.imports]
     hashed = imports.combined_hash(found)
     planned = [replace(c, backbone_hash=hashed) if hashed else c for c in configurations]
-    where = here or environment.here(device)
-    sweep = _Sweep(planned, where, store, on_event, facts, settings.imports)
+    where = here or devices.here(device)
+    sweep = _Sweep(planned, where, store, on_event)
     todo = sweep.unfinished(settings.again)
+    if todo:
+        sweep.count(todo, facts, settings.imports)
     options = Options(
         rule=Rule(max_seconds=settings.max_seconds),
         num_threads=where.identity.get("num_threads", 0),
@@ -86,24 +238,26 @@ def profile(
         imports=tuple(found),
         energy_seconds=settings.energy_seconds,
     )
-    sweep.count(todo)
-    for group in _groups(todo, planned, settings.isolation):
-        sweep.measure(group, options, settings, devices.worker_variables(device), command)
+    run = partial(
+        _in_process if settings.isolation == "none" else runner.run,
+        options=options,
+        kinds=(Result,),
+        timeout_seconds=settings.timeout_seconds,
+        variables=devices.worker_variables(device),
+        command=command,
+    )
+    # configurations that share a process
+    groups: dict[Any, list[int]] = {}
+    for index in todo:
+        own = {"config": index, "backbone": planned[index].timm_name, "none": 0}[settings.isolation]
+        groups.setdefault(own, []).append(index)
+    for group in groups.values():
+        sweep.measure(group, run)
     return sweep.profiles()
 
 
-def _groups(todo: list[int], planned: list[Configuration], isolation: Isolation) -> list[list[int]]:
-    """Indices that share a process."""
-    if isolation == "config":
-        return [[index] for index in todo]
-    groups: dict[str, list[int]] = {}
-    for index in todo:
-        groups.setdefault(planned[index].timm_name if isolation == "backbone" else "", []).append(index)
-    return list(groups.values())
-
-
 def _in_process(
-    configurations: Sequence[Configuration],
+    jobs: Sequence[Configuration],
     options: Options,
     *,
     on_stage: runner.OnStage,
@@ -112,29 +266,23 @@ def _in_process(
 ) -> Generator[tuple[int, Result], None, None]:
     """Measure in this process: no timeout, and a crash takes the sweep along."""
     os.environ.update({name: value for name, value in variables.items() if not name.startswith("CUDA_")})
-    from luma_cli.measure import session
+    from luma_cli.measure import worker
 
-    yield from enumerate(session.attempt_all(configurations, options, on_stage))
+    refused = worker.prepare(options)
+    for index, job in enumerate(jobs):
+        yield index, worker.answer(job, options, refused, partial(on_stage, index))
 
 
 class _Sweep:
     """The state of one sweep: what is planned, what is known."""
 
     def __init__(
-        self,
-        planned: list[Configuration],
-        where: Environment,
-        store: Store | None,
-        on_event: Callable[[Event], None],
-        facts: Facts,
-        imported: Sequence[str],
-    ):
+        self, planned: list[Configuration], where: Environment, store: Store | None, on_event: OnEvent
+    ) -> None:
         self._planned = planned
         self._where = where
         self._store = store
         self._on_event = on_event
-        self._facts = facts
-        self._imported = imported
         self._keys = [Profile(c, where, "ok").fingerprint for c in planned]
         self._known: dict[str, Profile] = {}
         self._seconds: list[float] = []
@@ -155,47 +303,32 @@ class _Sweep:
         self._num_todo = len(todo)
         return list(todo.values())
 
-    def count(self, todo: list[int]) -> None:
+    def count(self, todo: list[int], facts: Facts, imported: Sequence[str]) -> None:
         """Count what is to be measured, all at once and before anything is timed.
 
         Raises the first refusal, a usage error, when nothing at all that was planned can be built.
         """
-        if todo:
-            self._tell("stage", todo[0], "counting multiply-adds")
-            counted = self._facts([self._planned[index] for index in todo], self._imported)
-            self._counted = dict(zip(todo, counted, strict=True))
-            refused = [found for found in counted if isinstance(found, Refusal) and found.kind in _MISTAKES]
-            if len(refused) == len(todo) and not self._known:
-                raise refused[0].error()
+        self._tell("stage", todo[0], "counting multiply-adds")
+        counted = facts([self._planned[index] for index in todo], imported)
+        self._counted = dict(zip(todo, counted, strict=True))
+        refused = [found for found in counted if isinstance(found, Refusal) and found.kind in _MISTAKES]
+        if len(refused) == len(todo) and not self._known:
+            raise refused[0].error()
 
     def measure(
-        self,
-        group: list[int],
-        options: Options,
-        settings: Settings,
-        variables: Mapping[str, str],
-        command: Sequence[str],
+        self, group: list[int], run: Callable[..., Generator[tuple[int, Result | Trouble], None, None]]
     ) -> None:
         """Measure the configurations of one group and keep each result."""
         group = [index for index in group if not self._keep_inapplicable(index)]
-        configurations = [self._planned[index] for index in group]
-
-        def stage_told(at: int, stage: str) -> None:
-            self._tell("stage", group[at], stage)
-
-        run = _in_process if settings.isolation == "none" else runner.run
         started_at = _now()
-        with contextlib.closing(
-            run(
-                configurations,
-                options,
-                timeout_seconds=settings.timeout_seconds,
-                variables=variables,
-                on_stage=stage_told,
-                command=command,
-            )
-        ) as results:
+        results = run(
+            [self._planned[index] for index in group], on_stage=lambda at, stage: self._tell("stage", group[at], stage)
+        )
+        with contextlib.closing(results):
             for at, result in results:
+                if isinstance(result, Trouble):
+                    notes = {"stderr_tail": result.stderr_tail}
+                    result = Result(result.status, result.reason, notes=notes, seconds=result.seconds)
                 self._keep(group[at], result, started_at)
                 started_at = _now()
 
@@ -211,17 +344,15 @@ class _Sweep:
 
     def _keep(self, index: int, result: Result, started_at: str) -> None:
         """Turn a result into a profile, save it and tell."""
-        configuration = self._planned[index]
         facts, notes = dict(result.facts), dict(result.notes)
         counted = self._counted[index]
         if isinstance(counted, Refusal):
             notes["facts_missing"] = counted.message
         else:
             facts = {**counted, **facts}
-        where = replace(self._where, provenance={**self._where.provenance, **result.provenance})
         profile = Profile(
-            configuration,
-            where,
+            self._planned[index],
+            replace(self._where, provenance={**self._where.provenance, **result.provenance}),
             result.status,
             result.reason,
             result.batch,

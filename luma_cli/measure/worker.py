@@ -1,64 +1,82 @@
-"""The process that measures: reads one request on stdin, writes messages to the pipe named by `--events`, ends.
+"""The process that measures and counts: reads options and jobs on stdin, writes messages to the pipe named `--events`.
 
-It dies with its parent: a thread sleeps in a read of stdin, whose end means that nobody waits for the results.
+It dies with its parent: a thread sleeps in a read of stdin, whose end means that nobody waits for the answers.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import Any
 
-from luma_cli.measure.messages import dump_result, load_request
+from luma_cli.errors import LumaError
+from luma_cli.measure import imports
+from luma_cli.measure.cost import CountJob, Refusal
+from luma_cli.measure.runner import Options, Result, Stage, dump, load
+from luma_cli.store.records import Configuration
 
 ORPHANED = 75  # EX_TEMPFAIL
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure what the request asks for and send each result as soon as it is known."""
+    """Answer one job after the other, for as long as the parent is there."""
     events = int(arguments[arguments.index("--events") + 1])
-    request = _read_line(0)
-    if not request:
-        return
-    threading.Thread(target=_die_with_parent, args=(0,), daemon=True).start()
-    configurations, options = load_request(request)
 
-    def say(index: int, stage: str) -> None:
-        _send(events, {"kind": "stage", "stage": stage})
+    def send(message: Any) -> None:
+        data = dump(message)
+        while data:
+            data = data[os.write(events, data) :]
 
-    say(0, "importing torch")
-    from luma_cli.measure import session
-
-    for result in session.attempt_all(configurations, options, say):
-        _send(events, {"kind": "result", "result": dump_result(result)})
-
-
-def _read_line(descriptor: int) -> bytes:
-    """One line, read without Python's buffers: the watching thread shares the descriptor."""
-    line = b""
-    while not line.endswith(b"\n"):
-        data = os.read(descriptor, 1 << 16)
-        if not data:
-            return b""
-        line += data
-    return line
+    lines: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_listen, args=(lines.put,), daemon=True).start()
+    options = load(lines.get(), (Options,))
+    send(Stage("importing torch"))
+    refused = prepare(options)
+    while True:
+        send(answer(load(lines.get(), (Configuration, CountJob)), options, refused, lambda text: send(Stage(text))))
 
 
-def _die_with_parent(descriptor: int) -> None:
-    """Sleep until stdin ends, then end the process at once."""
-    while os.read(descriptor, 1 << 10):
-        continue
+def _listen(put: Callable[[bytes], None]) -> None:
+    """Hand on every line of stdin; once it ends, end the process at once."""
+    with open(0, "rb", closefd=False) as stdin:
+        for line in stdin:
+            put(line)
     os._exit(ORPHANED)
 
 
-def _send(descriptor: int, message: dict[str, Any]) -> None:
-    """Write one message as a line."""
-    data = json.dumps(message, allow_nan=False).encode() + b"\n"
-    while data:
-        data = data[os.write(descriptor, data) :]
+def prepare(options: Options) -> Refusal | None:
+    """Set up the process: one's own backbones, threads. Returns the refusal that a failed import is for every job."""
+    for item in options.imports:
+        try:
+            imports.load(item)
+        except LumaError as error:
+            return Refusal(type(error).__name__, str(error))
+        except Exception as error:  # whatever the user's module raises is the user's to read
+            return Refusal("UsageError", f"--import {item.target} failed: {type(error).__name__}: {error}")
+    # torch and timm take seconds to import: only here, so that a wrong --import is refused at once
+    import torch
+
+    if options.num_threads:
+        torch.set_num_threads(options.num_threads)
+    return None
+
+
+def answer(job: Configuration | CountJob, options: Options, refused: Refusal | None, say: Callable[[str], None]) -> Any:
+    """The Result of a configuration; facts, a cost or a refusal for a count."""
+    if isinstance(job, CountJob):
+        if refused:
+            return refused
+        from luma_cli.measure.facts import answer as count
+
+        return count(job)
+    if refused:
+        return Result("failed", refused.message.partition("\n")[0])
+    from luma_cli.measure import session
+
+    return session.attempt(job, options, say)
 
 
 if __name__ == "__main__":

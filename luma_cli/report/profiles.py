@@ -18,7 +18,7 @@ from luma_cli.store.records import Configuration, Environment, Metric, Profile
 from luma_cli.units import FlopConvention, convention_caption, gflops, gibibytes, gmacs
 
 if TYPE_CHECKING:
-    from luma_cli.measure.by_module import ModuleCost
+    from luma_cli.measure.facts import ModuleCost
 
 SCHEMA = 1
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.spec import BackboneSpec
 
 Status = Literal["ok", "oom", "crashed", "timeout", "not_applicable", "failed"]
 TROUBLE: frozenset[str] = frozenset({"crashed", "timeout", "failed"})
@@ -23,6 +24,7 @@ class Configuration:
 
     batch: 0 means `auto`, the plateau batch is searched. resolution: side of the square input in pixels.
     backbone_hash: SHA-256 of the file or module behind `--import`, empty otherwise.
+    spec: the backbone as it was resolved when the sweep was planned; for counting and building alone, never stored.
     """
 
     backbone: str
@@ -43,10 +45,17 @@ class Configuration:
     train_memory: bool = False
     backbone_hash: str = ""
     tag: str = ""
+    spec: BackboneSpec | None = field(default=None, compare=False, repr=False)
+
+    def stored(self) -> dict[str, Any]:
+        """All fields but the spec, as plain values."""
+        values = asdict(self)
+        del values["spec"]
+        return values
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide whether two rows measured the same thing; the user's tag and aliases do not."""
-        values = asdict(self)
+        values = self.stored()
         for label in ("backbone", "family", "pretraining", "tag"):
             values.pop(label)
         return {**values, "head": self.head.identity()}

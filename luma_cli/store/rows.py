@@ -11,7 +11,7 @@ import json
 import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from sys import byteorder
@@ -179,7 +179,7 @@ def parent_rows(environment: Environment) -> dict[str, Row]:
 def _configuration_row(configuration: Configuration) -> Row:
     head = configuration.head
     # Options at their default are left out: a configuration from before they existed keeps its hash.
-    content = canonical({**asdict(configuration), "head": head.identity()}, "configuration")
+    content = canonical({**configuration.stored(), "head": head.identity()}, "configuration")
     plain = columns(configuration)
     del plain["train_memory"]  # in the JSON alone
     of_head = {"head": text(head.name), "queries": head.num_queries, "classes": head.num_classes, "l2": head.l2}

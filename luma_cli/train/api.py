@@ -13,7 +13,7 @@ from typing import Any
 from luma_cli.catalogue.names import resolve
 from luma_cli.data.loader import Skipped
 from luma_cli.errors import Diverged, StoreError
-from luma_cli.measure import devices, environment
+from luma_cli.measure import devices
 from luma_cli.store.database import open_write
 from luma_cli.store.records import RunRecord, RunStatus
 from luma_cli.store.runs import forget_after, start_run
@@ -92,7 +92,7 @@ def _keep_row(work: Work, folder: RunFolder, database: Path | None) -> None:
         run_id=start.run_id,
         folder=str(folder.path),
         config=config.to_json(),
-        environment=environment.here(devices.find(work.trainer.device.type)),
+        environment=devices.here(devices.find(work.trainer.device.type)),
         backbone=config.backbone,
         timm_name=spec.timm_name,
         pretraining=spec.pretraining if config.weights == "pretrained" else "",

@@ -7,7 +7,7 @@ import torch
 from luma_cli.catalogue.recipes import Dtype
 from luma_cli.errors import UsageError
 from luma_cli.evaluate.inference import autocast_dtype as evaluation_dtype
-from luma_cli.measure import host_memory
+from luma_cli.measure import devices
 from luma_cli.train.processes import Processes
 
 
@@ -43,4 +43,4 @@ def autocast_dtype(dtype: Dtype, device: torch.device) -> torch.dtype | None:
 
 def peak_bytes(device: torch.device) -> int:
     """Peak memory so far: of torch's allocator on a GPU, of the whole process on a CPU."""
-    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else host_memory.lifetime_peak_bytes()
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else devices.lifetime_peak_bytes()

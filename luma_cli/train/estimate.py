@@ -13,7 +13,7 @@ import torch
 
 from luma_cli.errors import UsageError
 from luma_cli.evaluate.inference import predict_labels
-from luma_cli.measure import devices, environment
+from luma_cli.measure import devices
 from luma_cli.measure.nvml import NvmlMissing, load_nvml
 from luma_cli.train.configure import Given
 from luma_cli.train.device import find_device, peak_bytes
@@ -155,7 +155,7 @@ def _estimate(
         passes=facts["micro_batch"],
         batch_norm=facts["batch_norm"],
         dtype=facts["dtype"],
-        device=environment.here(devices.find(trainer.device.type)).identity["device_name"],
+        device=devices.here(devices.find(trainer.device.type)).identity["device_name"],
         num_processes=trainer.processes.num,
         num_probed=len(seconds),
         step_seconds=step,

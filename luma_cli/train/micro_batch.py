@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from luma_cli.errors import RunError
-from luma_cli.measure import host_memory
+from luma_cli.measure import devices
 from luma_cli.measure.accelerator import is_out_of_memory
 
 HOST_SHARE = 0.8  # of the RAM that can be had: steps differ, and others use the machine too
@@ -37,7 +37,7 @@ class MicroBatch:
 
 
 class HostMemory(Protocol):
-    """What is asked of the host; the module `measure.host_memory` is one."""
+    """What is asked of the host; the module `measure.devices` is one."""
 
     def reset_peak(self) -> bool:
         """Start a new peak."""
@@ -76,7 +76,7 @@ def by_trying(attempt: Attempt, num_images: int, *, least: int = 1) -> MicroBatc
     raise _too_large(tried[-1][0])
 
 
-def by_prediction(attempt: Attempt, num_images: int, *, least: int = 1, memory: HostMemory = host_memory) -> MicroBatch:
+def by_prediction(attempt: Attempt, num_images: int, *, least: int = 1, memory: HostMemory = devices) -> MicroBatch:
     """The largest size of the ladder whose memory, on a line through two measured ones, stays in what can be had.
 
     Raises RunError where memory runs out at the least size.

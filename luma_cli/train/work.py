@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from luma_cli.head.segmenter import Segmenter
-from luma_cli.measure import environment
-from luma_cli.measure.segmenter_cost import segmenter_cost
+from luma_cli.measure import devices
+from luma_cli.measure.facts import segmenter_cost
 from luma_cli.train import events
 from luma_cli.train.checkpoint import CheckpointState
 from luma_cli.train.configure import Given, at_least
@@ -163,6 +163,6 @@ def workers_of(trainer: Trainer, settings: Settings) -> int:
     """Loading processes: as asked; else one beside a CPU that computes, and beside a GPU one per core, at most 8."""
     if settings.num_workers is not None:
         return settings.num_workers
-    cores = environment.num_threads({}) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = devices.num_threads({}) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     most = 1 if trainer.device.type == "cpu" else _MOST_WORKERS
     return max(0, min(most, cores - 1))

@@ -194,16 +194,18 @@ def gpus_here(variables: Mapping[str, str] = os.environ) -> list[DeviceHere]:
 
 def cpu_here() -> DeviceHere:
     """The CPU of this machine."""
-    from luma_cli.measure.environment import cpu_name
+    from luma_cli.measure.devices import cpu_name
 
     return DeviceHere(cpu_name(), "CPU here", "cpu")
 
 
 def shipped() -> list[DeviceHere]:
     """Devices of timm's throughput table, from which times elsewhere are predicted."""
-    from luma_cli.speed.reference import load
+    from luma_cli.speed.reference import load_table
 
-    return [DeviceHere(name, "timm's speeds") for name in dict.fromkeys(each.device_name for each in load().settings)]
+    return [
+        DeviceHere(name, "timm's speeds") for name in dict.fromkeys(each.device_name for each in load_table().settings)
+    ]
 
 
 def measured_before() -> Iterable[DeviceHere]:
