@@ -14,7 +14,6 @@ from luma_cli.catalogue.heads import HAS, HeadConfig
 from luma_cli.cli.app import run
 from luma_cli.cli.options import Head, head_config
 from luma_cli.errors import UsageError
-from luma_cli.measure import recount as recounting
 from luma_cli.measure.cost import Cost, Refusal, costs
 
 HEAD_FIELDS = ("head", "ffn", "tap", "queries", "l2", "classes", "prefix")
@@ -163,7 +162,7 @@ def test_all_is_every_card_at_every_size():
 
 def test_counting_anew_agrees_with_the_closed_form_and_says_sizes_that_cannot_be_built(capsys, monkeypatch):
     # One worker: starting another takes longer than all that is counted here.
-    monkeypatch.setattr(recounting.recount, "__kwdefaults__", {**recounting.recount.__kwdefaults__, "num_workers": 1})
+    monkeypatch.setattr("luma_cli.measure.cost.NUM_COUNTING", 1)
     *counted, misfit = rows_of(capsys, "test_convnext", "--res", "64", "96", "65", "--count")
     assert counted == rows_of(capsys, "test_convnext", "--res", "64", "96")
     assert misfit["status"] == "not_applicable"

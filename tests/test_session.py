@@ -258,10 +258,10 @@ class Slow(torch.nn.Module):
 def test_a_call_of_ten_seconds_is_not_repeated_often(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from luma_cli.measure.accelerator import HostStopwatch
+    from luma_cli.measure.timing import Stopwatch
 
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(Cpu, "stopwatch", lambda self: HostStopwatch(lambda: clock.now))
+    monkeypatch.setattr(Cpu, "stopwatch", lambda self: Stopwatch(lambda: clock.now))
     slow = Slow(clock)
     configuration = Configuration("test_vit", "test_vit", 64)
     result = session.attempt(configuration, Options(), lambda stage: None, lambda *a, **k: slow)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from luma_cli.errors import MeasureError
-from luma_cli.measure.accelerator import EventStopwatch, HostStopwatch
-from luma_cli.measure.timing import Rule, measure, median, quantile, warm_up
+from luma_cli.measure.timing import EventStopwatch, Rule, Stopwatch, measure, median, quantile, warm_up
 
 
 class Machine:
@@ -26,8 +25,8 @@ class Machine:
         self.calls.append(number)
         self.time += self._seconds(number)
 
-    def stopwatch(self) -> HostStopwatch:
-        return HostStopwatch(self.clock)
+    def stopwatch(self) -> Stopwatch:
+        return Stopwatch(self.clock)
 
 
 def test_warm_up_is_excluded_and_median_and_p90_are_exact() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from torch import Tensor
 from luma_cli.errors import MeasureError
 from luma_cli.measure import devices
 from luma_cli.measure.nvml import Gpu, NvmlMissing, load_nvml
-from luma_cli.measure.timing import Call, Stopwatch
+from luma_cli.measure.timing import EventStopwatch, Stopwatch
 
 # torch refuses above this share of the GPU, so that it is torch and not the driver that runs out.
 LARGEST_SHARE = 0.95
@@ -36,71 +35,6 @@ class Peaks:
     method: str
 
 
-class HostStopwatch:
-    """Times calls that are over when they return."""
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter):
-        self._clock = clock
-
-    def now(self) -> float:
-        """Host time in seconds."""
-        return self._clock()
-
-    def round(self, call: Call, first: int, count: int) -> list[float]:
-        """Seconds of each call, by the host's clock."""
-        seconds = []
-        for number in range(first, first + count):
-            start = self._clock()
-            call(number)
-            seconds.append(self._clock() - start)
-        return seconds
-
-
-class DeviceEvent(Protocol):
-    """A point on a device's stream, as torch.cuda.Event has it."""
-
-    def record(self) -> None:
-        """Mark the point."""
-
-    def elapsed_time(self, end_event: Any, /) -> float:
-        """Milliseconds to `end_event`, another of the kind."""
-
-
-class EventStopwatch:
-    """Times calls by events on the device's stream; the host waits once, at the end of a round.
-
-    An untimed call leads each round: without it the first pair of events would span the time in which the device
-    waits for the first kernel to be launched.
-    """
-
-    def __init__(
-        self,
-        make_event: Callable[[], DeviceEvent],
-        synchronize: Callable[[], None],
-        clock: Callable[[], float] = time.perf_counter,
-    ):
-        self._make_event = make_event
-        self._synchronize = synchronize
-        self._clock = clock
-
-    def now(self) -> float:
-        """Host time in seconds, once the device has nothing left to do."""
-        self._synchronize()
-        return self._clock()
-
-    def round(self, call: Call, first: int, count: int) -> list[float]:
-        """Seconds of each call, by one pair of events around it."""
-        pairs = [(self._make_event(), self._make_event()) for _ in range(count)]
-        if first > 0:
-            call(first - 1)
-        for number, (start, end) in enumerate(pairs, first):
-            start.record()
-            call(number)
-            end.record()
-        self._synchronize()
-        return [start.elapsed_time(end) / 1e3 for start, end in pairs]
-
-
 class Cpu:
     """The host. Memory is resident memory: its growth since this object was made, and its whole."""
 
@@ -114,7 +48,7 @@ class Cpu:
 
     def stopwatch(self) -> Stopwatch:
         """The host's clock."""
-        return HostStopwatch()
+        return Stopwatch()
 
     def synchronize(self) -> None:
         """Wait until the device is idle. Calls on the host are over when they return."""
@@ -249,17 +183,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS_OF_NO_MEMORY)
 
 
-@contextlib.contextmanager
-def _no_waiting() -> Iterator[None]:
-    """Inside, an operation that makes the host wait for the device raises RuntimeError."""
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
-
-
 def capture(module: Callable[[Tensor], Any], inputs: list[Tensor]) -> Callable[[int], None]:
     """A call that replays one CUDA graph per input, in turn; the graphs share their memory.
 
@@ -272,8 +195,12 @@ def capture(module: Callable[[Tensor], Any], inputs: list[Tensor]) -> Callable[[
     with torch.cuda.stream(side):
         for _ in range(_WARM_CALLS):
             module(inputs[0])
-        with _no_waiting():
+        waiting = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")  # an operation that makes the host wait raises RuntimeError
+        try:
             module(inputs[0])
+        finally:
+            torch.cuda.set_sync_debug_mode(waiting)
     torch.cuda.current_stream().wait_stream(side)
     graphs, outputs = [], []
     pool = torch.cuda.graph_pool_handle()

@@ -98,11 +98,13 @@ class Cost:
         """GFLOPs of the whole segmenter under `convention`."""
         return gflops(self.macs, convention)
 
-    def as_facts(self) -> dict[str, Any]:
-        """The numbers under the names that a stored profile has for them."""
+    def as_facts(self, *, head_alone: bool = False) -> dict[str, Any]:
+        """The numbers under the names that a stored profile has for them; `macs` and `params` are of what is run."""
         names = ("macs", "params", "backbone_macs", "head_macs", "backbone_params", "head_params")
         shape = ("active_params", "activations", "width", "stride", "num_tokens", "ffn", "l2")
         facts = {name: getattr(self, name) for name in (*names, *shape)}
+        if head_alone:
+            facts |= {"macs": self.head_macs, "params": self.head_params}
         tap = self.head.tap if self.head.name == "luma" else None
         return {**facts, "tap": tap, "flops_complete": self.complete, "unknown_ops": list(self.unknown_ops)}
 
@@ -129,6 +131,10 @@ class Refusal:
         if isinstance(found, type) and issubclass(found, errors.LumaError):
             return found(self.message)
         return errors.MeasureError(f"{self.kind}: {self.message}")
+
+
+def _refused(error: errors.LumaError) -> Refusal:
+    return Refusal(type(error).__name__, str(error))
 
 
 Answer = BackboneFacts | Refusal
@@ -278,16 +284,14 @@ def counted_facts(configurations: Sequence[Configuration], imports: Sequence[str
     found: dict[int, Found] = {}
     for head in dict.fromkeys(heads):
         group = [index for index, each in enumerate(heads) if each == head]
-        wanted = [(spec_of(configurations[index]), configurations[index].resolution) for index in group]
         try:
+            wanted = [(spec_of(configurations[index]), configurations[index].resolution) for index in group]
             answers = costs(wanted, head, imports=imports)
         except errors.LumaError as error:
-            answers = [Refusal(type(error).__name__, str(error))] * len(group)
+            answers = [_refused(error)] * len(group)
         for index, answer in zip(group, answers, strict=True):
-            facts = answer if isinstance(answer, Refusal) else answer.as_facts()
-            if isinstance(answer, Cost) and configurations[index].part == "head":
-                facts = {**answer.as_facts(), "macs": answer.head_macs, "params": answer.head_params}
-            found[index] = facts
+            part = configurations[index].part
+            found[index] = answer if isinstance(answer, Refusal) else answer.as_facts(head_alone=part == "head")
     return [found[index] for index in range(len(configurations))]
 
 
@@ -332,7 +336,7 @@ def _misfit(job: CountJob) -> Refusal | None:
     try:
         check_resolution(spec.name, job.resolution, rule, spec.architecture)
     except errors.BadResolution as error:
-        return Refusal("BadResolution", str(error))
+        return _refused(error)
     return None
 
 
@@ -349,7 +353,7 @@ def _cost(job: CountJob, hit: tuple[Answer, Source], head: HeadConfig) -> Cost |
     try:
         return facts if isinstance(facts, Refusal) else cost_from_facts(job.spec, facts, head, source)
     except errors.BuildError as error:
-        return Refusal(type(error).__name__, str(error))
+        return _refused(error)
 
 
 def cost_from_facts(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig, source: Source = "table") -> Cost:

@@ -107,8 +107,9 @@ def here(device: Device, nvml: Nvml | None = None, variables: Mapping[str, str] 
     if device.kind == "cpu":
         identity |= {"device_name": cpu_name(), "num_threads": num_threads(variables)}
         return Environment(identity, provenance)
-    gpu = (nvml or load_nvml()).open(device.uuid)  # by UUID: indices of NVML and CUDA need not agree
-    identity |= {"device_name": gpu.name(), "driver": gpu.driver(), "power_limit_watts": gpu.power_limit_watts()}
+    nvml = nvml or load_nvml()
+    gpu = nvml.open(device.uuid)  # by UUID: indices of NVML and CUDA need not agree
+    identity |= {"device_name": gpu.name(), "driver": nvml.driver(), "power_limit_watts": gpu.power_limit_watts()}
     identity["cuda"] = cuda_version()
     provenance |= {"gpu_uuid": gpu.uuid, "vbios": gpu.vbios(), "cpu": cpu_name(), **gpu.settings()}
     return Environment(identity, provenance)

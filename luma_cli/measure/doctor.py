@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import BuildError, LumaError
+from luma_cli.measure.nvml import NvmlMissing, load_nvml
+from luma_cli.store import database as databases
+from luma_cli.store import inspection
 
 if TYPE_CHECKING:
     from luma_cli.backbone.backbone import Backbone
@@ -31,20 +35,17 @@ class Check:
 def check_environment(database: Path | None = None) -> list[Check]:
     """Packages, device, attention backends, NVML, database and hub, in that order."""
     checks = [check_torch(), check_torchvision()]
-    if any(check.verdict == "fail" for check in checks):
-        return [*checks, check_database(database), check_hub()]
-    return [
-        *checks,
-        check_package("timm", "backbones"),
-        check_index(),
-        check_package("fvcore", "--by-module"),
-        check_cuda(),
-        check_attention(),
-        check_package("flash_attn", "--attention flash-attn (extra `flash`)", optional=True),
-        check_nvml(),
-        check_database(database),
-        check_hub(),
-    ]
+    if all(check.verdict == "ok" for check in checks):
+        checks += [
+            check_package("timm", "backbones"),
+            check_index(),
+            check_package("fvcore", "--by-module"),
+            check_cuda(),
+            check_attention(),
+            check_package("flash_attn", "--attention flash-attn (extra `flash`)", optional=True),
+            check_nvml(),
+        ]
+    return [*checks, check_database(database), check_hub()]
 
 
 def check_torch() -> Check:
@@ -76,8 +77,6 @@ def check_package(name: str, purpose: str, optional: bool = False) -> Check:
 
 def check_index() -> Check:
     """The index of names and classes fits the installed timm."""
-    from luma_cli.catalogue.timm_index import load_index
-
     index = load_index()
     return Check("timm index", "note" if index.stale else "ok", index.stale or f"of timm {index.version}")
 
@@ -86,13 +85,12 @@ def check_cuda() -> Check:
     """CUDA devices as torch sees them."""
     import torch
 
+    built = torch.version.cuda
     if not torch.cuda.is_available():
-        return Check(
-            "cuda", "note", f"no CUDA device (torch built for CUDA {torch.version.cuda}); profiles run on the CPU"
-        )
+        return Check("cuda", "note", f"no CUDA device (torch built for CUDA {built}); profiles run on the CPU")
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    return Check("cuda", "ok", f"CUDA {torch.version.cuda}, cuDNN {cudnn}: {', '.join(names)}")
+    return Check("cuda", "ok", f"CUDA {built}, cuDNN {cudnn}: {', '.join(names)}")
 
 
 def check_attention() -> Check:
@@ -101,35 +99,23 @@ def check_attention() -> Check:
 
     if not torch.cuda.is_available():
         return Check("attention", "note", "math and the CPU flash kernel only; flash, efficient and cudnn need CUDA")
-    backends = torch.backends.cuda
-    enabled = {
-        "flash": backends.flash_sdp_enabled(),  # type: ignore[no-untyped-call]
-        "efficient": backends.mem_efficient_sdp_enabled(),  # type: ignore[no-untyped-call]
-        "cudnn": backends.cudnn_sdp_enabled(),  # type: ignore[no-untyped-call]
-        "math": backends.math_sdp_enabled(),  # type: ignore[no-untyped-call]
-    }
-    return Check("attention", "ok", "enabled: " + ", ".join(name for name, on in enabled.items() if on))
+    switches = {"flash": "flash", "efficient": "mem_efficient", "cudnn": "cudnn", "math": "math"}
+    enabled = [name for name, own in switches.items() if getattr(torch.backends.cuda, f"{own}_sdp_enabled")()]
+    return Check("attention", "ok", "enabled: " + ", ".join(enabled))
 
 
 def check_nvml() -> Check:
     """Clocks, power and energy come from NVML."""
-    import pynvml
-
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
+        nvml = load_nvml()
+        return Check("nvml", "ok", f"driver {nvml.driver()}, {len(nvml.uuids())} GPUs")
+    except NvmlMissing as error:
         return Check("nvml", "note", f"{error}: no clocks, throttling or energy will be recorded")
-    try:
-        return Check("nvml", "ok", f"driver {pynvml.nvmlSystemGetDriverVersion()}, {pynvml.nvmlDeviceGetCount()} GPUs")
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def check_database(path: Path | None) -> Check:
     """The store opens and is whole; nothing is created."""
-    from luma_cli.store import database, inspection
-
-    where = database.path(path)
+    where = databases.path(path)
     if not where.exists():
         return Check("database", "ok", f"{where} (not there yet, made by the first profile)")
     try:
@@ -154,7 +140,8 @@ def check_backbone(spec: BackboneSpec, resolution: int, head: HeadConfig | None 
     backbone = create_backbone(spec, resolution)
     attached = _head(backbone, head)
     shapes = [_parity(spec, resolution, head)] if attached.verdict == "ok" else []
-    return [_layout(backbone), _ffn(backbone), attached, *shapes]
+    detail = f"{backbone.width} channels, stride {backbone.stride}, {len(backbone.pruned)} unused modules pruned"
+    return [Check("layout", "ok", detail), _ffn(backbone), attached, *shapes]
 
 
 def _head(backbone: Backbone, head: HeadConfig) -> Check:
@@ -171,11 +158,6 @@ def _head(backbone: Backbone, head: HeadConfig) -> Check:
         return Check("head", "fail", str(error))
     blocks = f", queries meet {counted.l2} block{'s' if counted.l2 > 1 else ''}" if counted.l2 else ""
     return Check("head", "ok", f"{head.name} attaches: {counted.head_params / 1e6:.3g} M parameters{blocks}")
-
-
-def _layout(backbone: Backbone) -> Check:
-    detail = f"{backbone.width} channels, stride {backbone.stride}, {len(backbone.pruned)} unused modules pruned"
-    return Check("layout", "ok", detail)
 
 
 def _ffn(backbone: Backbone) -> Check:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from luma_cli.measure.timing import median
@@ -93,6 +94,13 @@ class Nvml:
         except self._module.NVMLError as error:
             raise NvmlMissing(str(error)) from error
 
+    def driver(self) -> str:
+        """Version of the driver, empty when it does not tell."""
+        try:
+            return _text(self._module.nvmlSystemGetDriverVersion())
+        except self._module.NVMLError:
+            return ""
+
     def open(self, uuid: str) -> Gpu:
         """The GPU (or MIG slice) with this UUID. Raises NvmlMissing when it is gone."""
         try:
@@ -123,13 +131,6 @@ class Gpu:
     def name(self) -> str:
         """Marketing name, e.g. `NVIDIA H200`."""
         return _text(self._ask("Name") or "unknown GPU")
-
-    def driver(self) -> str:
-        """Version of the driver."""
-        try:
-            return _text(self._module.nvmlSystemGetDriverVersion())
-        except self._refusals:
-            return ""
 
     def power_limit_watts(self) -> float | None:
         """The power limit in force, in W."""
@@ -370,15 +371,9 @@ def _window(
     return joules, end - start, num_calls * load.batch
 
 
-def main(uuid: str) -> None:
-    """Sample the GPU until stdin ends; each line is written whole."""
-
-    def write(line: str) -> None:
-        sys.stdout.write(line)
-        sys.stdout.flush()
-
-    write_samples(load_nvml().open(uuid), lambda seconds: bool(select.select([0], [], [], seconds)[0]), write)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    write_samples(
+        load_nvml().open(sys.argv[1]),
+        lambda seconds: bool(select.select([0], [], [], seconds)[0]),  # whether stdin ended
+        partial(print, end="", flush=True),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -38,16 +39,8 @@ def attempt(
     start = time.perf_counter()
     findings = Findings(say)
     status, reason = _guarded(configuration, options, findings, build)
-    return Result(
-        status,
-        reason,
-        findings.batch,
-        findings.facts,
-        findings.metrics,
-        findings.notes,
-        findings.provenance,
-        time.perf_counter() - start,
-    )
+    found = {each.name: getattr(findings, each.name) for each in fields(findings) if each.name != "say"}
+    return Result(status, reason, seconds=time.perf_counter() - start, **found)
 
 
 def _guarded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -128,10 +129,8 @@ class Subject:
                 if isinstance(tensor, Tensor):
                     largest = max(largest, tensor.numel())
 
-        handles = [module.register_forward_hook(look) for module in self.segmenter.modules()]
-        try:
+        with contextlib.ExitStack() as hooks:
+            for module in self.segmenter.modules():
+                hooks.enter_context(module.register_forward_hook(look))
             self.caller(1, 1, eager=True)(0)
-        finally:
-            for handle in handles:
-                handle.remove()
         return largest

@@ -9,10 +9,11 @@ Statistics, section 3.2. Imports no torch.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import linear_regression
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 from luma_cli.errors import MeasureError
 from luma_cli.store.records import Metric
@@ -20,14 +21,59 @@ from luma_cli.store.records import Metric
 Call = Callable[[int], object]  # takes the number of the call, which picks the input
 
 
-class Stopwatch(Protocol):
-    """Times calls on a device."""
+class Stopwatch:
+    """Times calls that are over when they return, by the host's clock."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self._clock = clock
 
     def now(self) -> float:
-        """Host time in seconds."""
+        """Host time in seconds, once the device has nothing left to do."""
+        return self._clock()
 
     def round(self, call: Call, first: int, count: int) -> list[float]:
         """Seconds of each of `count` calls `call(first)`, `call(first + 1)`, ...; returns when all are done."""
+        seconds = []
+        for number in range(first, first + count):
+            start = self._clock()
+            call(number)
+            seconds.append(self._clock() - start)
+        return seconds
+
+
+class EventStopwatch(Stopwatch):
+    """Times calls by events on the device's stream; the host waits once, at the end of a round.
+
+    An untimed call leads each round: without it the first pair of events would span the time in which the device
+    waits for the first kernel to be launched. `make_event` makes what torch.cuda.Event is.
+    """
+
+    def __init__(
+        self,
+        make_event: Callable[[], Any],
+        synchronize: Callable[[], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        super().__init__(clock)
+        self._make_event = make_event
+        self._synchronize = synchronize
+
+    def now(self) -> float:
+        """Host time in seconds, once the device has nothing left to do."""
+        self._synchronize()
+        return self._clock()
+
+    def round(self, call: Call, first: int, count: int) -> list[float]:
+        """Seconds of each call, by one pair of events around it."""
+        pairs = [(self._make_event(), self._make_event()) for _ in range(count)]
+        if first > 0:
+            call(first - 1)
+        for number, (start, end) in enumerate(pairs, first):
+            start.record()
+            call(number)
+            end.record()
+        self._synchronize()
+        return [start.elapsed_time(end) / 1e3 for start, end in pairs]
 
 
 @dataclass(frozen=True, slots=True)
