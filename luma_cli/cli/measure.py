@@ -134,7 +134,7 @@ def profile(
     if cost_only:
         print_costs(specs, sizes, config, imports, convention, as_json, as_csv)
         return
-    from luma_cli.measure.sweep import Settings, measure, template
+    from luma_cli.measure.sweep import Settings, profile_specs, template
     from luma_cli.report.profiles import print_profiles
     from luma_cli.report.progress import Progress
     from luma_cli.store.records import TROUBLE
@@ -160,7 +160,7 @@ def profile(
         imports=(imports,) if imports else (),
     )
     with Progress(sys.stderr) as progress:
-        profiles = measure(specs, sizes, wanted, settings, database=database, on_event=progress)
+        profiles = profile_specs(specs, sizes, wanted, settings, database=database, on_event=progress)
     print_profiles(profiles, convention.value, as_json, as_csv)
     if any(found.status in TROUBLE for found in profiles):
         raise typer.Exit(_TROUBLE_EXIT)

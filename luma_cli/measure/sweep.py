@@ -136,7 +136,7 @@ def profile_specs(
     settings = replace(settings, device=_find_device(settings.device))
     planned = plan(specs, resolutions, replace(wanted, device=settings.device))
     with contextlib.closing(files.open_write(database)) as db:
-        return measure_all(planned, settings, store=kept_profiles.Store(db), on_event=on_event)
+        return measure_all(planned, settings, store=kept_profiles.ProfileStore(db), on_event=on_event)
 
 
 def _find_device(name: str) -> str:

@@ -181,12 +181,12 @@ def find_place() -> Place:
 
 def gpus_here(variables: Mapping[str, str] = os.environ) -> list[DeviceHere]:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves, by the name that measurements carry; none without a driver."""
-    from luma_cli.measure.devices import describe, visible
+    from luma_cli.measure.devices import visible
     from luma_cli.measure.nvml import NvmlMissing, load_nvml
 
     try:
         nvml = load_nvml()
-        names = [str(describe(nvml.open(uuid))["device_name"]) for uuid in visible(nvml.uuids(), variables)]
+        names = [nvml.open(uuid).name() for uuid in visible(nvml.uuids(), variables)]
     except NvmlMissing:
         return []
     return [DeviceHere(name, "GPU here", f"cuda:{index}") for index, name in enumerate(names)]
