@@ -6,13 +6,7 @@ import csv
 import io
 import json
 
-from luma_cli.report.evaluation import (
-    class_table,
-    protocol_line,
-    score_table,
-    write_evaluation_csv,
-    write_evaluation_json,
-)
+from luma_cli.report.evaluation import class_table, print_evaluation, protocol_line, score_table
 from luma_cli.report.progress import ImageProgress
 from luma_cli.report.table import print_plain
 from luma_cli.store.records import ClassScore, EvaluationRecord, ImageScore
@@ -76,22 +70,20 @@ def test_classes_in_a_table():
     assert "boundary" not in plain(class_table(record(boundary_miou_percent=None)))
 
 
-def test_json_has_null_and_no_images():
-    stream = io.StringIO()
-    write_evaluation_json(record(), stream, "mine")
-    found = json.loads(stream.getvalue())
+def test_json_has_null_and_no_images(capsys):
+    print_evaluation(record(), note="mine", as_json=True)
+    found = json.loads(capsys.readouterr().out)
     assert (found["schema"], found["note"], found["miou_percent"]) == (1, "mine", 55.4321)
     assert found["classes"][2]["iou_percent"] is None
     assert "images" not in found
 
 
-def test_csv_has_empty_cells():
-    one, many = io.StringIO(), io.StringIO()
-    write_evaluation_csv(record(macs_per_image=None), one)
-    (row,) = csv.DictReader(io.StringIO(one.getvalue()))
+def test_csv_has_empty_cells(capsys):
+    print_evaluation(record(macs_per_image=None), as_csv=True)
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (row["miou_percent"], row["macs_per_image"], row["protocol_window"]) == ("55.4321", "", "512")
-    write_evaluation_csv(record(), many, classes=True)
-    rows = list(csv.DictReader(io.StringIO(many.getvalue())))
+    print_evaluation(record(), classes=True, as_csv=True)
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [each["iou_percent"] for each in rows] == ["85.714", "0.0", ""]
 
 

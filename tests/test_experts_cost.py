@@ -24,7 +24,7 @@ from luma_cli.measure.cost_table import table_text
 from luma_cli.measure.count import count
 from luma_cli.measure.facts import backbone_facts, num_active_parameters, segmenter_cost
 from luma_cli.report.catalogue import listing_json, print_listing, print_sheet, sheet_json
-from luma_cli.report.profiles import cost_row, print_cost_table, write_cost_csv
+from luma_cli.report.profiles import cost_row, print_costs
 
 WIDTH, HIDDEN, NUM_EXPERTS, NUM_TOKENS = 24, 96, 8, 197
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -106,9 +106,9 @@ def test_a_column_of_active_parameters_only_where_some_are_idle(table, capsys):
         (found, cost_from_facts(found, table[found.architecture, 512], HeadConfig(name="none")))
         for found in map(resolve, ("vit_t", "switch_vit_t"))
     ]
-    print_cost_table(counted[:1])
+    print_costs(counted[:1])
     assert "active" not in capsys.readouterr().out
-    print_cost_table(counted)
+    print_costs(counted)
     lines = capsys.readouterr().out.splitlines()
     dense, routed = (cost for _, cost in counted)
     assert lines[0].endswith("active: parameters that one token meets")
@@ -118,9 +118,8 @@ def test_a_column_of_active_parameters_only_where_some_are_idle(table, capsys):
         f"{routed.active_params / 1e6:.1f}",
     ]
     assert cost_row(*counted[1])["active_params"] == routed.active_params < routed.params
-    written = io.StringIO()
-    write_cost_csv(counted, written)
-    assert next(csv.DictReader(io.StringIO(written.getvalue())))["active_params"] == str(dense.params)
+    print_costs(counted, as_csv=True)
+    assert next(csv.DictReader(io.StringIO(capsys.readouterr().out)))["active_params"] == str(dense.params)
 
 
 def test_lists_and_sheets_show_them_too(table, monkeypatch, capsys):

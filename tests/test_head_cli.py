@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from luma_cli.catalogue.cards import card_sizes, load_cards
 from luma_cli.catalogue.heads import HAS, HeadConfig
 from luma_cli.cli.app import run
-from luma_cli.cli.options import Head, head_config
+from luma_cli.cli.options import Head, HeadOptions
 from luma_cli.errors import UsageError
 from luma_cli.measure.cost import Cost, Refusal, costs
 
@@ -103,10 +104,10 @@ def test_what_a_head_does_not_have_is_one_line(line, code, said, capsys, tmp_pat
     assert said in shown.err
 
 
-@pytest.mark.parametrize("head", list(Head))
+@pytest.mark.parametrize("head", get_args(Head))
 def test_given_defaults_are_the_default_head(head):
-    assert head_config(head) == HeadConfig(name=head.value)
-    assert set(HAS) == set(map(str, Head))
+    assert HeadOptions(head).config() == HeadConfig(name=head)
+    assert set(HAS) == set(get_args(Head))
 
 
 @pytest.mark.parametrize(

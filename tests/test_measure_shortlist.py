@@ -16,7 +16,7 @@ from luma_cli.advise.costs import price
 from luma_cli.advise.question import Question
 from luma_cli.advise.recommend import recommendation, shortlist
 from luma_cli.cli import advise as measure_shortlist
-from luma_cli.cli.advise import Session, here
+from luma_cli.cli.advise import Consultation, here
 from luma_cli.errors import NothingMeasured, UsageError
 from luma_cli.units import parse_budget
 
@@ -53,8 +53,8 @@ class Machine:
         pool = price([*CARDS, TWIN], question.kinds, self.speed(), "luma", 150)
         return recommendation(question, pool, MODEL, speed=self.speed(), top=top, with_reasons=with_reasons)
 
-    def session(self, device: str | None = None) -> Session:
-        return Session(self.ask, "ade20k", "luma", device, None)
+    def session(self, device: str | None = None) -> Consultation:
+        return Consultation(self.ask, "ade20k", "luma", device, None)
 
 
 def terminal(monkeypatch: pytest.MonkeyPatch, answer: bool) -> list[str]:

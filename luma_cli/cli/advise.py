@@ -1,49 +1,129 @@
-"""Measuring what an answer would like to know before it is relied on: asked for, or offered on a terminal."""
+"""`luma recommend`, `front`, `next` and `estimate`: what to take, what to train, what one would score and cost."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from luma_cli.cli.options import (
-    Axis,
-    Convention,
+    CostAxis,
     CostDevice,
     Database,
     Dataset,
     EvidenceDataset,
-    Families,
+    Filters,
     Flops,
     Head,
-    HeadName,
     Json,
-    Licences,
     OwnOnly,
-    Pretrainings,
-    Resolutions,
     complete_backbone,
+    spread,
+    uncollected,
 )
 from luma_cli.errors import NothingMeasured, UsageError
 
 if TYPE_CHECKING:
     from luma_cli.advise.answer import Recommendation
-    from luma_cli.catalogue.heads import HeadName as NameOfHead
 
+
+_UNANSWERED = 1
 # Enough rows of an answer to find five architectures and sizes among them.
 _WIDE = 20
 
+Objective = Literal["miou", "miou-per-ms", "knee"]
+
+
+@spread
+def recommend(
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget", help="200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J, 24gpuh; may repeat."
+        ),
+    ] = None,
+    dataset: EvidenceDataset = "ade20k",
+    objective: Annotated[Objective, typer.Option("--objective", help="What is wanted most.")] = "miou",
+    top: Annotated[int, typer.Option("--top", help="How many rows.")] = 3,
+    device: CostDevice = None,
+    *,
+    filters: Filters,
+    why: Annotated[bool, typer.Option("--why", help="Each effect in mIoU points, and the nearest evidence.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Profile the five most promising here first, then answer.")
+    ] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="How good the advisor is on rows it did not see, instead of an answer.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, schema 2.")] = False,
+) -> None:
+    """Recommend backbone, pretraining and resolution under a budget.
+
+    GFLOPs and parameters are exact and include --head; ms, fps, img/s, GiB, J and GPU-hours are measured, shipped or
+    predicted, and say which. A predicted cost must fit at the dear end of its 80% interval. mIoU is predicted from
+    published results and your own runs. Exit code 1 when nothing can be recommended.
+    """
+    if audit:
+        _audit(filters.database, as_json)
+        return
+    with uncollected():
+        from luma_cli.advise.recommend import recommend as answer
+        from luma_cli.report.recommendation import print_recommendation
+        from luma_cli.report.table import print_json
+
+        ask: Callable[..., Recommendation] = partial(
+            answer,
+            budget or [],
+            dataset=dataset,
+            objective=objective,
+            resolutions=filters.resolutions or (),
+            families=filters.family or (),
+            pretrainings=filters.pretraining or (),
+            licences=filters.licence or (),
+            head=filters.head,
+            device=device,
+            convention=filters.convention,
+            database=filters.database,
+        )
+        session = Consultation(ask, dataset, filters.head, device, filters.database)
+        if measure:
+            session.measure()
+        found = session.first(top=top, with_reasons=why, may_ask=not (measure or as_json))
+    if as_json:
+        print_json(found)
+    else:
+        print_recommendation(found)
+        if not measure and session.offers():
+            session.measure()
+            found = ask(top=top, with_reasons=why)
+            print_recommendation(found)
+    if not found.rows:
+        raise typer.Exit(_UNANSWERED)
+
+
+def _audit(database: Path | None, as_json: bool) -> None:
+    """Prints the audit of the model on all evidence, and of the transfer of speed."""
+    from luma_cli.accuracy.audit import audit
+    from luma_cli.evidence.table import load_evidence
+    from luma_cli.report.audit import print_audit
+    from luma_cli.report.table import print_json
+    from luma_cli.speed.audit import audit as speed_audit
+
+    found, speed = audit(load_evidence(database)), speed_audit()
+    if as_json:
+        print_json({**found.to_json(), "speed": speed.to_json()})
+    else:
+        print_audit(found, speed)
+
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class Consultation:
     """A question that may be asked again after something was measured.
 
     ask: the question, taking `top` and `with_reasons`. device: as the user named it, None for none.
@@ -51,7 +131,7 @@ class Session:
 
     ask: Callable[..., Recommendation]
     dataset: str
-    head: NameOfHead
+    head: Head
     device: str | None
     database: Path | None
 
@@ -131,116 +211,15 @@ def _agrees(question: str) -> bool:
     return _is_terminal() and typer.confirm(question, default=False, err=True)
 
 
-_UNANSWERED = 1
-
-
-class Objective(StrEnum):
-    """What is wanted most."""
-
-    miou = "miou"
-    miou_per_ms = "miou-per-ms"
-    knee = "knee"
-
-
-def recommend(
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--budget", help="200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J, 24gpuh; may repeat."
-        ),
-    ] = None,
-    dataset: EvidenceDataset = Dataset.ade20k,
-    objective: Annotated[Objective, typer.Option("--objective", help="What is wanted most.")] = Objective.miou,
-    resolutions: Resolutions = None,
-    family: Families = None,
-    pretraining: Pretrainings = None,
-    licence: Licences = None,
-    top: Annotated[int, typer.Option("--top", help="How many rows.")] = 3,
-    head: HeadName = Head.luma,
-    device: CostDevice = None,
-    why: Annotated[bool, typer.Option("--why", help="Each effect in mIoU points, and the nearest evidence.")] = False,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Profile the five most promising here first, then answer.")
-    ] = False,
-    audit: Annotated[
-        bool, typer.Option("--audit", help="How good the advisor is on rows it did not see, instead of an answer.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, schema 2.")] = False,
-    convention: Flops = Convention.mac,
-    database: Database = None,
-) -> None:
-    """Recommend backbone, pretraining and resolution under a budget.
-
-    GFLOPs and parameters are exact and include --head; ms, fps, img/s, GiB, J and GPU-hours are measured, shipped or
-    predicted, and say which. A predicted cost must fit at the dear end of its 80% interval. mIoU is predicted from
-    published results and your own runs. Exit code 1 when nothing can be recommended.
-    """
-    if audit:
-        _audit(database, as_json)
-        return
-    from luma_cli.cli.options import uncollected
-
-    with uncollected():
-        from luma_cli.advise.recommend import recommend as answer
-        from luma_cli.report.recommendation import print_recommendation
-
-        ask: Callable[..., Recommendation] = partial(
-            answer,
-            budget or [],
-            dataset=dataset.value,
-            objective=objective.value,
-            resolutions=resolutions or (),
-            families=family or (),
-            pretrainings=pretraining or (),
-            licences=licence or (),
-            head=head.value,
-            device=device,
-            convention=convention.value,
-            database=database,
-        )
-        session = Session(ask, dataset.value, head.value, device, database)
-        if measure:
-            session.measure()
-        found = session.first(top=top, with_reasons=why, may_ask=not (measure or as_json))
-    if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
-    else:
-        print_recommendation(found)
-        if not measure and session.offers():
-            session.measure()
-            found = ask(top=top, with_reasons=why)
-            print_recommendation(found)
-    if not found.rows:
-        raise typer.Exit(_UNANSWERED)
-
-
-def _audit(database: Path | None, as_json: bool) -> None:
-    """Prints the audit of the model on all evidence, and of the transfer of speed."""
-    from luma_cli.accuracy.audit import audit
-    from luma_cli.evidence.table import load_evidence
-    from luma_cli.report.audit import print_audit
-    from luma_cli.speed.audit import audit as speed_audit
-
-    found, speed = audit(load_evidence(database)), speed_audit()
-    if as_json:
-        typer.echo(json.dumps({**found.to_json(), "speed": speed.to_json()}, indent=1, allow_nan=False))
-    else:
-        print_audit(found, speed)
-
-
+@spread
 def front(
-    axis: Annotated[Axis, typer.Option("--x", help="What the front costs.")] = Axis.gflops,
-    dataset: EvidenceDataset = Dataset.ade20k,
-    resolutions: Resolutions = None,
-    family: Families = None,
-    pretraining: Pretrainings = None,
-    licence: Licences = None,
+    axis: CostAxis = "gflops",
+    dataset: EvidenceDataset = "ade20k",
     device: CostDevice = None,
-    head: HeadName = Head.luma,
     own_only: OwnOnly = False,
+    *,
+    filters: Filters,
     as_json: Json = False,
-    convention: Flops = Convention.mac,
-    database: Database = None,
 ) -> None:
     """Show the learned front: best expected mIoU at each cost, with the chance of each candidate to be on it.
 
@@ -248,26 +227,17 @@ def front(
     format or environment are corrected by an offset or left out, and it says which.
     """
     from luma_cli.advise.front import front_of
-    from luma_cli.advise.question import Question
     from luma_cli.report.front import print_front
+    from luma_cli.report.table import print_json
 
-    question = Question(
-        dataset=dataset.value,
-        resolutions=tuple(resolutions or ()),
-        families=frozenset(family or ()),
-        pretrainings=frozenset(pretraining or ()),
-        licences=frozenset(licence or ()),
-        convention=convention.value,
-        device=device,
-        head=head.value,
-    )
-    found = front_of(question, axis.value, only_own=own_only, database=database)
+    found = front_of(filters.question(dataset, device), axis, only_own=own_only, database=filters.database)
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
+        print_json(found)
     else:
         print_front(found)
 
 
+@spread
 def next_(
     hours: Annotated[
         float | None, typer.Option("--budget-hours", help="GPU-hours that the runs may take together.")
@@ -278,19 +248,14 @@ def next_(
             "--budget", help="Of the model, e.g. 200gflops: runs for the recommendation under it; may repeat."
         ),
     ] = None,
-    dataset: Annotated[Dataset, typer.Option("--dataset", help="Dataset to train on.")] = Dataset.ade20k,
+    dataset: Annotated[Dataset, typer.Option("--dataset", help="Dataset to train on.")] = "ade20k",
     top: Annotated[int, typer.Option("--top", help="How many runs at most.")] = 3,
-    resolutions: Resolutions = None,
-    family: Families = None,
-    pretraining: Pretrainings = None,
-    licence: Licences = None,
     device: Annotated[
         str | None, typer.Option("--device", help="Device that trains: cuda or part of its name.")
     ] = None,
-    head: HeadName = Head.luma,
+    *,
+    filters: Filters,
     as_json: Json = False,
-    convention: Flops = Convention.mac,
-    database: Database = None,
 ) -> None:
     """Say what to train next, by what each run is expected to add for what it costs.
 
@@ -298,24 +263,13 @@ def next_(
     luma recommend says under it. Each run is an exact luma train line.
     """
     from luma_cli.advise.next import next_runs
-    from luma_cli.advise.question import Question, tightest
     from luma_cli.report.front import print_next
-    from luma_cli.units import parse_budget
+    from luma_cli.report.table import print_json
 
-    question = Question(
-        dataset=dataset.value,
-        budgets=tightest(parse_budget(each, convention.value) for each in budget or ()),
-        resolutions=tuple(resolutions or ()),
-        families=frozenset(family or ()),
-        pretrainings=frozenset(pretraining or ()),
-        licences=frozenset(licence or ()),
-        convention=convention.value,
-        device=device,
-        head=head.value,
-    )
-    found = next_runs(question, hours=hours, top=top, database=database)
+    question = filters.question(dataset, device, budget or ())
+    found = next_runs(question, hours=hours, top=top, database=filters.database)
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
+        print_json(found)
     else:
         print_next(found)
 
@@ -338,7 +292,7 @@ def estimate(
         str | None, typer.Option("--device", help="Device of time and memory: measured here or shipped.")
     ] = None,
     as_json: Json = False,
-    convention: Flops = Convention.mac,
+    convention: Flops = "mac",
     database: Database = None,
 ) -> None:
     """Estimate the mIoU of a segmenter on its own head's scale, and what it costs.
@@ -346,8 +300,8 @@ def estimate(
     Intervals of 50, 80 and 90% are of one training run. Costs are exact, measured or predicted, and say which.
     """
     from luma_cli.advise.estimate import Asked, estimate_all, read_asked
-    from luma_cli.errors import UsageError
     from luma_cli.report.estimates import print_estimates
+    from luma_cli.report.table import print_json
 
     if (name is None) == (file is None):
         raise UsageError("give one backbone or --from FILE.csv, e.g. luma estimate vit_b.dinov3 --res 512")
@@ -357,10 +311,8 @@ def estimate(
         asked = [Asked(dataset, name or "", pretraining, resolution, head, evaluation)]
     found, note = estimate_all(asked, device=device, database=database)
     if as_json:
-        typer.echo(
-            json.dumps({"schema": 1, "estimates": [each.to_json() for each in found]}, indent=1, allow_nan=False)
-        )
+        print_json({"schema": 1, "estimates": [each.to_json() for each in found]})
     else:
-        print_estimates(found, note, convention.value)
+        print_estimates(found, note, convention)
     if file is None and found[0].prediction is None:
         raise typer.Exit(1)

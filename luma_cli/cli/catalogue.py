@@ -1,30 +1,21 @@
-"""`luma list`: what can be measured, from the cards and the shipped cost table."""
+"""`luma list`, `luma show` and `luma doctor`: what can be measured, what is known of it, whether it can be trusted."""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from luma_cli.cli.options import (
-    L2,
-    Classes,
-    Convention,
     Database,
     Family,
-    FfnChoice,
     Flops,
-    Head,
-    HeadName,
+    HeadOptions,
     Json,
-    Prefix,
     Pretraining,
-    Queries,
     Resolutions,
-    TapSide,
     complete_backbone,
-    head_config,
+    spread,
 )
 from luma_cli.errors import UsageError
 
@@ -37,14 +28,14 @@ def list_backbones(
         float | None, typer.Option("--max-gflops", help="Most GFLOPs of the backbone at --res.")
     ] = None,
     resolution: Annotated[int, typer.Option("--res", help="Side in pixels that costs are for.")] = 512,
-    convention: Flops = Convention.mac,
+    convention: Flops = "mac",
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print names only.")] = False,
 ) -> None:
     """List backbones: family, pretraining with public weights, cost of the backbone without head."""
     from luma_cli.catalogue.costs import load_costs
     from luma_cli.catalogue.listing import list_backbones as find
-    from luma_cli.report.catalogue import listing_json, print_listing
+    from luma_cli.report.catalogue import print_listing
     from luma_cli.units import parse_budget
 
     if max_gflops is not None and not 0 < max_gflops < float("inf"):
@@ -56,58 +47,46 @@ def list_backbones(
             f"--res {resolution} is not in the shipped cost table, expected one of {listed}; "
             f"`luma cost NAME --res {resolution}` counts other sizes"
         )
-    bound = None if max_gflops is None else parse_budget(f"{max_gflops}gflops", convention.value).limit
+    bound = None if max_gflops is None else parse_budget(f"{max_gflops}gflops", convention).limit
     found = find(patterns or (), family=family, pretraining=pretraining, max_macs=bound, resolution=resolution)
-    if as_json:
-        typer.echo(json.dumps(listing_json(found, convention.value), indent=1, allow_nan=False))
-    elif quiet:
+    if quiet and not as_json:
         typer.echo("".join(f"{row.spec.name}\n" for row in found.rows), nl=False)
     else:
-        print_listing(found, convention.value)
+        print_listing(found, convention, as_json)
 
 
+@spread
 def show(
     name: Annotated[str, typer.Argument(help="Card or timm name.", autocompletion=complete_backbone)],
     pretraining: Annotated[
         bool, typer.Option("--pretraining", help="Which objectives have weights for which sizes.")
     ] = False,
-    head: HeadName = Head.luma,
-    queries: Queries = None,
-    classes: Classes = None,
-    l2: L2 = None,
-    tap: TapSide = None,
-    prefix: Prefix = None,
-    ffn: FfnChoice = None,
-    convention: Flops = Convention.mac,
+    *,
+    head: HeadOptions,
+    convention: Flops = "mac",
     as_json: Json = False,
 ) -> None:
     """Show card, timm name, tap, FFN, licence, pretraining, and the cost at six resolutions."""
     from luma_cli.catalogue.listing import show as look_up
-    from luma_cli.report.catalogue import print_pretraining, print_sheet, sheet_json
+    from luma_cli.report.catalogue import print_pretraining, print_sheet
 
-    config = head_config(head, queries=queries, classes=classes, l2=l2, tap=tap, prefix=prefix, ffn=ffn)
+    config = head.config()
     sheet = look_up(name)
-    if as_json:
-        typer.echo(json.dumps(sheet_json(sheet, convention.value, config), indent=1, allow_nan=False))
-    elif pretraining:
+    if pretraining and not as_json:
         print_pretraining(sheet)
     else:
-        print_sheet(sheet, convention.value, config)
+        print_sheet(sheet, convention, config, as_json)
 
 
+@spread
 def doctor(
     names: Annotated[
         list[str] | None,
         typer.Argument(help="Backbones to check: FFN, layout, shapes.", autocompletion=complete_backbone),
     ] = None,
     resolutions: Resolutions = None,
-    head: HeadName = Head.luma,
-    queries: Queries = None,
-    classes: Classes = None,
-    l2: L2 = None,
-    tap: TapSide = None,
-    prefix: Prefix = None,
-    ffn: FfnChoice = None,
+    *,
+    head: HeadOptions,
     as_json: Json = False,
     database: Database = None,
 ) -> None:
@@ -118,22 +97,18 @@ def doctor(
     """
     from luma_cli.catalogue.names import expand
     from luma_cli.measure.doctor import check_backbone, check_environment
-    from luma_cli.report.table import Table, columns, print_table
+    from luma_cli.report.table import Table, columns, print_json, print_table
 
-    config = head_config(head, queries=queries, classes=classes, l2=l2, tap=tap, prefix=prefix, ffn=ffn)
-    sizes = resolutions or [224]
+    config = head.config()
     checks = [("environment", check) for check in check_environment(database)]
     for spec in expand(names or []):
-        for size in sizes:
+        for size in resolutions or [224]:
             checks += [(f"{spec.name} at {size} px", check) for check in check_backbone(spec, size, config)]
+    rows = [(check.verdict, what, check.name, check.detail) for what, check in checks]
     if as_json:
-        rows = [
-            {"what": what, "check": check.name, "verdict": check.verdict, "detail": check.detail}
-            for what, check in checks
-        ]
-        typer.echo(json.dumps({"schema": 1, "checks": rows}, indent=1))
+        named = [dict(zip(("verdict", "what", "check", "detail"), row, strict=True)) for row in rows]
+        print_json({"schema": 1, "checks": named})
     else:
-        cells = tuple((check.verdict, what, check.name, check.detail) for what, check in checks)
-        print_table(Table(columns("verdict", "what", "check", "detail~"), cells))
+        print_table(Table(columns("verdict", "what", "check", "detail~"), tuple(rows)))
     if any(check.verdict == "fail" for _, check in checks):
         raise typer.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -58,13 +57,9 @@ RootFolder = Annotated[
 def list_datasets(as_json: Json = False) -> None:
     """List the shipped datasets and where they are found: in $LUMA_DATA or the places that luma.toml names."""
     from luma_cli.catalogue.datasets import card_names, load_card
-    from luma_cli.report.dataset import listing_json, print_listing
+    from luma_cli.report.dataset import print_listing
 
-    cards = [load_card(name) for name in card_names()]
-    if as_json:
-        typer.echo(json.dumps(listing_json(cards), indent=1, allow_nan=False))
-    else:
-        print_listing(cards, sys.stdout)
+    print_listing([load_card(name) for name in card_names()], sys.stdout, as_json)
 
 
 @app.command(cls=SeveralSplits)
@@ -85,7 +80,7 @@ def check(
     from luma_cli.data.check import check_pairs, usable_cores
     from luma_cli.data.source import find_root
     from luma_cli.data.split import find_pairs
-    from luma_cli.report.dataset import check_json, print_check
+    from luma_cli.report.dataset import print_check
     from luma_cli.report.progress import Countdown
 
     card = load_card(dataset)
@@ -94,10 +89,7 @@ def check(
     pairings = [find_pairs(card, found, name) for name in names]
     count = Countdown(sys.stderr, sum(len(pairing.pairs) for pairing in pairings), done="checked")
     reports = [check_pairs(card, found, pairing, workers or usable_cores(), count) for pairing in pairings]
-    if as_json:
-        typer.echo(json.dumps(check_json(card, found, reports), indent=1, allow_nan=False))
-    else:
-        print_check(card, found, reports, sys.stdout)
+    print_check(card, found, reports, sys.stdout, as_json)
     if number := sum(len(report.problems) for report in reports):
         raise DataError(f"{number:,} problem{'' if number == 1 else 's'} in {card.name} at {found.place}, named above")
 

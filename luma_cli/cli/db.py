@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from enum import StrEnum
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,24 +19,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The store: one SQLite file with every number.", no_args_is_help=True, add_completion=False)
 
 
-class ExportForm(StrEnum):
-    """What `luma db export` can write."""
-
-    csv = "csv"
-    json = "json"
-
-
-class ExportView(StrEnum):
-    """Views that can be written whole."""
-
-    profiles = "profiles"
-    attempts = "attempts"
-    runs = "runs"
-    run_curves = "run_curves"
-    evaluations = "evaluations"
-    class_scores = "class_scores"
-    score_costs = "score_costs"
-    evidence = "evidence"
+ExportView = Literal[
+    "profiles", "attempts", "runs", "run_curves", "evaluations", "class_scores", "score_costs", "evidence"
+]
 
 
 @app.command()
@@ -54,23 +38,25 @@ def path(database: Database = None) -> None:
 @app.command()
 def info(database: Database = None, as_json: Json = False) -> None:
     """Print size, schema, counts and devices."""
+    from luma_cli.report.table import print_json
     from luma_cli.store.inspection import info as describe
 
     found = describe(database)
     if as_json:
-        facts = {
-            "schema": 1,
-            "path": str(found.file),
-            "bytes": found.bytes,
-            "database_schema": found.schema,
-            "journal": found.journal,
-            "rows": dict(found.rows),
-            "by_status": dict(found.by_status),
-            "by_device": dict(found.by_device),
-            "first": found.first or None,
-            "last": found.last or None,
-        }
-        typer.echo(json.dumps(facts, indent=1, allow_nan=False))
+        print_json(
+            {
+                "schema": 1,
+                "path": found.file,
+                "bytes": found.bytes,
+                "database_schema": found.schema,
+                "journal": found.journal,
+                "rows": found.rows,
+                "by_status": found.by_status,
+                "by_device": found.by_device,
+                "first": found.first or None,
+                "last": found.last or None,
+            }
+        )
         return
     if not found.schema:
         typer.echo(f"{found.file}: does not exist yet; `luma profile NAME` makes it")
@@ -101,10 +87,10 @@ def query(
 
 @app.command()
 def export(
-    form: Annotated[ExportForm, typer.Option("--form", help="csv or json.")] = ExportForm.csv,
-    view: Annotated[ExportView, typer.Option("--view", help="profiles: the latest of each configuration.")] = (
-        ExportView.profiles
-    ),
+    form: Annotated[Literal["csv", "json"], typer.Option("--form", help="csv or json.")] = "csv",
+    view: Annotated[
+        ExportView, typer.Option("--view", help="profiles: the latest of each configuration.")
+    ] = "profiles",
     database: Database = None,
 ) -> None:
     """Write a whole view to stdout."""
@@ -113,7 +99,7 @@ def export(
 
     connection = files.open_read(database)
     try:
-        write(connection, sys.stdout, form.value, view.value)
+        write(connection, sys.stdout, form, view)
     finally:
         if connection is not None:
             connection.close()
@@ -140,13 +126,10 @@ def merge(
     from luma_cli.store import database as files
     from luma_cli.store.transfer import merge as take_in
 
-    db = files.open_write(database)
-    try:
+    with closing(files.open_write(database)) as db:
         for other in others:
             merged = take_in(db, other)
             typer.echo(f"{merged.file}: {merged.added} added, {merged.known} known already{_trained(merged)}")
-    finally:
-        db.close()
 
 
 @app.command()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from enum import StrEnum
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from luma_cli.cli.options import Database, Json, ListUnlessNamed
+from luma_cli.cli.options import Database, Json, ListUnlessNamed, Yes, can_ask, confirm, spread
 from luma_cli.errors import NoAnswer, StoreError, UnknownName, UsageError
 
 if TYPE_CHECKING:
@@ -22,70 +20,53 @@ app = typer.Typer(
     cls=ListUnlessNamed, help="Results: list, show, import, export, rm. Without a command: list.", add_completion=False
 )
 
-
-class Provenance(StrEnum):
-    """Whose results."""
-
-    own = "own"
-    luma = "luma"
-    other = "other"
-
-
-class Regime(StrEnum):
-    """Whether the backbone was trained."""
-
-    fine_tuned = "fine-tuned"
-    frozen = "frozen"
-
-
-class Scale(StrEnum):
-    """What mIoU figures of at most 1 are."""
-
-    percent = "percent"
-    fraction = "fraction"
-
-
 _PROVENANCES = {"own": "own run", "luma": "published LUMA", "other": "other head"}
 
-Dataset = Annotated[str, typer.Option("--dataset", help="Only results on this dataset, e.g. ade20k.")]
-HeadName = Annotated[str, typer.Option("--head", help="Only results with this head, e.g. eomt.")]
-Backbone = Annotated[str, typer.Option("--backbone", help="Only backbones with this in their name.")]
-Pretraining = Annotated[str, typer.Option("--pretraining", help="Only this objective, e.g. dinov2.")]
-From = Annotated[Provenance | None, typer.Option("--provenance", help="Only own runs, published LUMA or other heads.")]
-InRegime = Annotated[Regime | None, typer.Option("--regime", help="Only fine-tuned backbones, or frozen ones.")]
-Source = Annotated[str, typer.Option("--source", help="Only results with this in their source.")]
-Doubtful = Annotated[bool | None, typer.Option("--doubtful/--sound", help="Only rows that are doubtful, or are not.")]
-ImportedOnly = Annotated[bool, typer.Option("--imported", help="Only imported results.")]
+
+@dataclass(frozen=True, slots=True)
+class RowFilters:
+    """Filters that must all hold; what is not given does not count."""
+
+    dataset: Annotated[str, typer.Option("--dataset", help="Only results on this dataset, e.g. ade20k.")] = ""
+    head: Annotated[str, typer.Option("--head", help="Only results with this head, e.g. eomt.")] = ""
+    backbone: Annotated[str, typer.Option("--backbone", help="Only backbones with this in their name.")] = ""
+    pretraining: Annotated[str, typer.Option("--pretraining", help="Only this objective, e.g. dinov2.")] = ""
+    provenance: Annotated[
+        Literal["own", "luma", "other"] | None,
+        typer.Option("--provenance", help="Only own runs, published LUMA or other heads."),
+    ] = None
+    regime: Annotated[
+        Literal["fine-tuned", "frozen"] | None,
+        typer.Option("--regime", help="Only fine-tuned backbones, or frozen ones."),
+    ] = None
+    source: Annotated[str, typer.Option("--source", help="Only results with this in their source.")] = ""
+    doubtful: Annotated[
+        bool | None, typer.Option("--doubtful/--sound", help="Only rows that are doubtful, or are not.")
+    ] = None
+    imported: Annotated[bool, typer.Option("--imported", help="Only imported results.")] = False
+
+    def selection(self) -> Selection:
+        """The filters as `evidence` knows them."""
+        from luma_cli.evidence.evidence import Selection
+
+        provenance = _PROVENANCES[self.provenance] if self.provenance else ""
+        return Selection(**{**asdict(self), "provenance": provenance, "regime": self.regime or ""})
 
 
 @app.command("list")
+@spread
 def list_evidence(
-    dataset: Dataset = "",
-    head: HeadName = "",
-    backbone: Backbone = "",
-    pretraining: Pretraining = "",
-    provenance: From = None,
-    regime: InRegime = None,
-    source: Source = "",
-    doubtful: Doubtful = None,
-    imported: ImportedOnly = False,
+    filters: RowFilters,
     limit: Annotated[int, typer.Option("--limit", min=0, help="How many rows of each dataset; 0 for all.")] = 15,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
     """List results: published ones, imported ones and your own finished runs."""
     from luma_cli.evidence.table import load_evidence
-    from luma_cli.report.evidence import evidence_json, evidence_tables
-    from luma_cli.report.table import print_table
+    from luma_cli.report.evidence import print_evidence
 
-    asked = _selection(dataset, head, backbone, pretraining, provenance, regime, source, doubtful, imported)
     rows = load_evidence(database)
-    found = asked.of(rows)
-    if as_json:
-        typer.echo(json.dumps(evidence_json(found, len(rows)), indent=1, allow_nan=False))
-    else:
-        for table in evidence_tables(found, limit):
-            print_table(table)
+    print_evidence(filters.selection().of(rows), len(rows), limit, as_json)
 
 
 @app.command()
@@ -97,14 +78,14 @@ def show(
     """Show all that is known of one row, with its source."""
     from luma_cli.evidence.table import load_evidence
     from luma_cli.report.evidence import evidence_json, row_table
-    from luma_cli.report.table import print_table
+    from luma_cli.report.table import print_json, print_table
 
     rows = load_evidence(database)
     found = [row for row in rows if row.id == id]
     if not found:
         raise UnknownName(f"no result {id!r}; `luma evidence list --limit 0` shows their ids")
     if as_json:
-        typer.echo(json.dumps(evidence_json(found, len(rows)), indent=1, allow_nan=False))
+        print_json(evidence_json(found, len(rows)))
     for row in () if as_json else found:
         print_table(row_table(row))
 
@@ -113,7 +94,8 @@ def show(
 def import_file(
     file: Annotated[Path, typer.Argument(help="CSV, or JSON lines; docs/evidence.md has the columns.")],
     scale: Annotated[
-        Scale | None, typer.Option("--scale", help="What mIoU figures of at most 1 are; asked where it matters.")
+        Literal["percent", "fraction"] | None,
+        typer.Option("--scale", help="What mIoU figures of at most 1 are; asked where it matters."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
     database: Database = None,
@@ -122,34 +104,36 @@ def import_file(
     """Take in the results of a file. Says which rows it rejected and why; exit code 1 when none was accepted."""
     from luma_cli.evidence.imported import examine, keep, read_file, unclear
     from luma_cli.evidence.table import load_evidence
-    from luma_cli.report.evidence import import_json, import_lines
+    from luma_cli.report.evidence import print_import
 
     table = read_file(file)
     question = None if scale else unclear(table)
-    asked = _ask(question) if question and sys.stdin.isatty() and sys.stderr.isatty() else None
-    found = examine(table, load_evidence(database), scale.value if scale else asked)
+    asked = _ask(question) if question and can_ask() else None
+    found = examine(table, load_evidence(database), scale or asked)
     if not dry_run:
         keep(found, database)
-    if as_json:
-        typer.echo(json.dumps(import_json(found, dry_run), indent=1, allow_nan=False))
-    else:
-        typer.echo("\n".join(import_lines(found, dry_run)))
+    print_import(found, dry_run, as_json)
     if not found.rows:
         raise NoAnswer(f"{file}: no row was accepted" if found.records else f"{file} has a heading and no row below it")
 
 
+def _ask(question: Unclear) -> MiouScale:
+    """What figures of at most 1 are, by the user."""
+    typer.echo(f"{question.text}.", err=True)
+    while True:
+        answer = typer.prompt("Are these figures `fraction` or `percent`?", err=True).strip().lower()
+        if answer in ("fraction", "fractions", "f"):
+            return "fraction"
+        if answer in ("percent", "p", "%"):
+            return "percent"
+
+
 @app.command()
+@spread
 def export(
     out: Annotated[Path | None, typer.Option("--out", help="File to write; stdout unless given.")] = None,
-    dataset: Dataset = "",
-    head: HeadName = "",
-    backbone: Backbone = "",
-    pretraining: Pretraining = "",
-    provenance: From = None,
-    regime: InRegime = None,
-    source: Source = "",
-    doubtful: Doubtful = None,
-    imported: ImportedOnly = False,
+    *,
+    filters: RowFilters,
     database: Database = None,
 ) -> None:
     """Write results as CSV that `luma evidence import` reads back as it is."""
@@ -157,9 +141,8 @@ def export(
     from luma_cli.evidence.table import load_evidence, load_imported
     from luma_cli.report.evidence import evidence_csv
 
-    asked = _selection(dataset, head, backbone, pretraining, provenance, regime, source, doubtful, imported)
     as_they_came = {row.id: row for row in load_imported(database)}
-    found = [as_they_came.get(row.id, row) for row in asked.of(load_evidence(database))]
+    found = [as_they_came.get(row.id, row) for row in filters.selection().of(load_evidence(database))]
     text = evidence_csv(found)
     if out is None:
         typer.echo(text, nl=False)
@@ -175,7 +158,7 @@ def export(
 def rm(
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of imported rows, as the list shows them.")] = None,
     source: Annotated[str, typer.Option("--source", help="Every imported row of exactly this source.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     database: Database = None,
 ) -> None:
     """Take imported results out again, by id or by source."""
@@ -184,10 +167,8 @@ def rm(
 
     found = _to_remove(load_imported(database), ids or [], source)
     what = f"{len(found)} imported results" if len(found) > 1 else f"the imported result {found[0].id}"
-    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"this removes {what}; add --yes to go ahead")
-    if not yes and not typer.confirm(f"remove {what}?", err=True):
-        raise typer.Abort
+    if not yes:
+        confirm(f"remove {what}?", f"this removes {what}; add --yes to go ahead")
     remove(found, database)
     typer.echo(f"removed {what}")
 
@@ -203,40 +184,3 @@ def _to_remove(rows: list[Evidence], ids: list[str], source: str) -> list[Eviden
         sources = ", ".join(repr(each) for each in dict.fromkeys(row.source for row in rows)) or "there are none"
         raise UnknownName(f"no imported result of source {source!r}; sources: {sources[:200]}")
     return found
-
-
-def _ask(question: Unclear) -> MiouScale:
-    """What figures of at most 1 are, by the user."""
-    typer.echo(f"{question.text}.", err=True)
-    while True:
-        answer = typer.prompt("Are these figures `fraction` or `percent`?", err=True).strip().lower()
-        if answer in ("fraction", "fractions", "f"):
-            return "fraction"
-        if answer in ("percent", "p", "%"):
-            return "percent"
-
-
-def _selection(
-    dataset: str,
-    head: str,
-    backbone: str,
-    pretraining: str,
-    provenance: Provenance | None,
-    regime: Regime | None,
-    source: str,
-    doubtful: bool | None,
-    imported: bool,
-) -> Selection:
-    from luma_cli.evidence.evidence import Selection
-
-    return Selection(
-        dataset=dataset,
-        head=head,
-        backbone=backbone,
-        pretraining=pretraining,
-        provenance=_PROVENANCES[provenance.value] if provenance else "",
-        regime=regime.value if regime else "",
-        source=source,
-        doubtful=doubtful,
-        imported=imported,
-    )

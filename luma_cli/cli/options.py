@@ -1,22 +1,28 @@
-"""Options that several commands share, spelled once."""
+"""Options that several commands share, spelled once, and how a command line is read."""
 
 from __future__ import annotations
 
 import gc
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from luma_cli.catalogue.heads import HAS, HeadConfig
-from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.catalogue.heads import HAS, Ffn, HeadConfig, HeadName, TapPoint
 from luma_cli.errors import UsageError
+from luma_cli.units import FlopConvention
+
+if TYPE_CHECKING:
+    from luma_cli.advise.question import Question
+    from luma_cli.catalogue.spec import BackboneSpec
 
 
 def complete_backbone(incomplete: str) -> list[str]:
@@ -26,137 +32,26 @@ def complete_backbone(incomplete: str) -> list[str]:
     return complete(incomplete)
 
 
-class Head(StrEnum):
-    """Heads that can be attached."""
+Head = HeadName
+Axis = Literal["gflops", "latency", "memory", "params", "energy", "throughput"]
+Dataset = Literal["ade20k", "cityscapes"]
+Compile = Literal["none", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
-    luma = "luma"
-    eomt = "eomt"
-    linear = "linear"
-    none = "none"
-
-
-class Tap(StrEnum):
-    """What LUMA's queries read of a tapped block."""
-
-    output = "output"
-    input = "input"
-
-
-class Ffn(StrEnum):
-    """Whose feed-forward layers LUMA's queries use."""
-
-    auto = "auto"
-    reused = "reused"
-    fresh = "fresh"
-
-
-class Axis(StrEnum):
-    """Kinds of cost that a front may stand on."""
-
-    gflops = "gflops"
-    latency = "latency"
-    memory = "memory"
-    params = "params"
-    energy = "energy"
-    throughput = "throughput"
-
-
-class Convention(StrEnum):
-    """How many FLOPs one multiply-add counts."""
-
-    mac = "mac"
-    twice = "2x"
-
-
-class Dataset(StrEnum):
-    """Datasets with evidence."""
-
-    ade20k = "ade20k"
-    cityscapes = "cityscapes"
-
-
-class Switch(StrEnum):
-    """A setting that can be left to luma."""
-
-    auto = "auto"
-    on = "on"
-    off = "off"
-
-
-class Dtype(StrEnum):
-    """Number formats of the weights."""
-
-    fp32 = "float32"
-    bf16 = "bfloat16"
-    fp16 = "float16"
-
-
-class Attention(StrEnum):
-    """Attention implementations."""
-
-    auto = "auto"
-    flash = "flash"
-    efficient = "efficient"
-    cudnn = "cudnn"
-    math = "math"
-    unfused = "unfused"
-    flash_attn = "flash-attn"
-
-
-class Compile(StrEnum):
-    """Modes of torch.compile."""
-
-    none = "none"
-    default = "default"
-    reduce_overhead = "reduce-overhead"
-    max_autotune = "max-autotune"
-    max_autotune_no_cudagraphs = "max-autotune-no-cudagraphs"
-
-
-class Part(StrEnum):
-    """What is run."""
-
-    all = "all"
-    backbone = "backbone"
-    head = "head"
-
-
-class Isolation(StrEnum):
-    """How many configurations share a process."""
-
-    config = "config"
-    backbone = "backbone"
-    none = "none"
-
-
-class Again(StrEnum):
-    """Which finished configurations to measure again."""
-
-    all = "all"
-    failed = "failed"
-
-
-def one_form(as_json: bool, as_csv: bool) -> None:
-    """Refuse two forms of output at once, with UsageError."""
-    if as_json and as_csv:
-        raise UsageError("--json and --csv are both given, expected one of them; leave one out")
-
-
-Names = Annotated[
-    list[str],
-    typer.Argument(
-        help="Card (vit_b, vit_b.dinov3), timm name, glob, hf-hub: or local-dir:", autocompletion=complete_backbone
-    ),
-]
+_NAMES = typer.Argument(
+    help="Card (vit_b, vit_b.dinov3), timm name, glob, hf-hub: or local-dir:", autocompletion=complete_backbone
+)
+Names = Annotated[list[str], _NAMES]
+NamesUnlessAll = Annotated[list[str] | None, _NAMES]
 Resolutions = Annotated[
     list[int] | None, typer.Option("--res", help="Side of the square input in pixels; several may follow.")
 ]
 Database = Annotated[Path | None, typer.Option("--db", help="Database file. \\[default: $LUMA_DB or the data folder]")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, schema 1.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV with timm's column names.")]
-Flops = Annotated[Convention, typer.Option("--flop-convention", help="FLOPs per multiply-add, in display and budgets.")]
+Flops = Annotated[
+    FlopConvention, typer.Option("--flop-convention", help="FLOPs per multiply-add, in display and budgets.")
+]
 EvidenceDataset = Annotated[Dataset, typer.Option("--dataset", help="Dataset of the accuracy.")]
-CurveDataset = Annotated[str, typer.Option("--dataset", help="ade20k, cityscapes, or a dataset of own runs.")]
 _FAMILIES = "isotropic, hierarchical, convolutional, hybrid, moe"
 Family = Annotated[str, typer.Option("--family", help=f"{_FAMILIES}.")]
 Families = Annotated[list[str] | None, typer.Option("--family", help=f"{_FAMILIES}; may repeat.")]
@@ -167,18 +62,19 @@ CostDevice = Annotated[
     str | None,
     typer.Option("--device", help="Device of time, memory and energy: cpu, cuda or part of its name, e.g. 'RTX 4090'."),
 ]
+CostAxis = Annotated[Axis, typer.Option("--x", help="What the front costs.")]
 OwnOnly = Annotated[bool, typer.Option("--own-only", help="Only what you have trained yourself.")]
 Import = Annotated[
     str | None, typer.Option("--import", help="Module or file.py that registers a backbone of your own with timm.")
 ]
-HeadName = Annotated[Head, typer.Option("--head", help="Head that is attached.")]
+HeadChoice = Annotated[Head, typer.Option("--head", help="Head that is attached.")]
 Queries = Annotated[int | None, typer.Option("--queries", help="Queries K of luma and eomt; 100 unless given.")]
 Classes = Annotated[int | None, typer.Option("--classes", help="Classes C; 150 unless given.")]
 L2 = Annotated[
     int | None, typer.Option("--l2", help="Last blocks that queries meet: luma 1, eomt 3 to 5, unless given.")
 ]
 TapSide = Annotated[
-    Tap | None, typer.Option("--tap", help="What luma's queries read of a block: its output unless given.")
+    TapPoint | None, typer.Option("--tap", help="What luma's queries read of a block: its output unless given.")
 ]
 Prefix = Annotated[
     bool | None,
@@ -187,40 +83,61 @@ Prefix = Annotated[
 FfnChoice = Annotated[
     Ffn | None, typer.Option("--ffn", help="luma: whose FFN; unless given the block's own where it lends one.")
 ]
-EveryCard = Annotated[bool, typer.Option("--all", help="Every card at every one of its sizes, instead of names.")]
-Anew = Annotated[
-    bool,
-    typer.Option("--count", help="Build on the meta device and count, head too; the closed form must agree."),
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go ahead with more than 20 backbones without asking.")]
+ManyYes = Annotated[bool, typer.Option("--yes", "-y", help="Go ahead with more than 20 backbones without asking.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-# Field of the configuration -> how the command line spells it.
-_SPELLED = {
-    "num_queries": "--queries",
-    "num_classes": "--classes",
-    "l2": "--l2",
-    "tap": "--tap",
-    "prefix": "--prefix",
-    "ffn": "--ffn",
-}
+def spread(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`command` with the options of a group in place of each parameter whose type is a dataclass of options."""
+    types = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in types.items() if is_dataclass(kind)}
+    parameters: list[Parameter] = []
+    for each in signature(command).parameters.values():
+        if each.name in groups:
+            parameters += _options_of(groups[each.name])
+        else:
+            parameters.append(each.replace(kind=Parameter.KEYWORD_ONLY, annotation=types[each.name]))
+
+    @wraps(command)
+    def with_groups(**given: Any) -> Any:
+        for name, kind in groups.items():
+            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        return command(**given)
+
+    # Typer reads both.
+    with_groups.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    with_groups.__annotations__ = {each.name: each.annotation for each in parameters}
+    return with_groups
 
 
-def head_config(
-    head: Head = Head.luma,
-    *,
-    queries: int | None = None,
-    classes: int | None = None,
-    l2: int | None = None,
-    tap: str | None = None,
-    prefix: bool | None = None,
-    ffn: str | None = None,
-) -> HeadConfig:
-    """The head of the options that were given; None stands for one that was not.
+def _options_of(group: Any) -> list[Parameter]:
+    types = get_type_hints(group, include_extras=True)
+    return [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.default is MISSING else field.default,
+            annotation=types[field.name],
+        )
+        for field in fields(group)
+    ]
 
-    Raises UsageError for an option that this head does not have, and for a value that is none.
-    """
-    return HeadConfig(**given_options(head, queries=queries, classes=classes, l2=l2, tap=tap, prefix=prefix, ffn=ffn))
+
+@dataclass(frozen=True, slots=True)
+class HeadOptions:
+    """The options of a head; None stands for one that was not given."""
+
+    head: HeadChoice = "luma"
+    queries: Queries = None
+    classes: Classes = None
+    l2: L2 = None
+    tap: TapSide = None
+    prefix: Prefix = None
+    ffn: FfnChoice = None
+
+    def config(self) -> HeadConfig:
+        """The head they describe. Raises UsageError as `given_options` does."""
+        return HeadConfig(**given_options(**{field.name: getattr(self, field.name) for field in fields(self)}))
 
 
 def given_options(
@@ -237,19 +154,82 @@ def given_options(
 
     Raises UsageError for an option that this head does not have, and for a value that is none.
     """
-    given: dict[str, Any] = {"num_queries": queries, "num_classes": classes, "l2": l2}
-    given |= {"tap": tap, "prefix": prefix, "ffn": ffn}
+    given = {"num_queries": queries, "num_classes": classes, "l2": l2, "tap": tap, "prefix": prefix, "ffn": ffn}
     asked = {name: value for name, value in given.items() if value is not None}
-    name = (head or Head.luma).value
-    foreign = [_SPELLED[option] for option in asked if option not in HAS[name]]
+    name = head or "luma"
+    foreign = [_spelled(option) for option in asked if option not in HAS[name]]
     if foreign:
-        known = ", ".join(_SPELLED[option] for option in HAS[name] if option in _SPELLED) or "none"
+        known = ", ".join(_spelled(option) for option in HAS[name] if option in given) or "none"
         raise UsageError(
             f"{foreign[0]} says nothing to --head {name}, whose options are: {known}; leave {foreign[0]} out"
         )
     if l2 == 0:
         raise UsageError("--l2 is 0, expected at least 1; leave it out for the head's own number of blocks")
     return asked if head is None else {"name": name, **asked}
+
+
+def _spelled(field: str) -> str:
+    return f"--{field.removeprefix('num_')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which candidates `recommend`, `front`, `next` and `plot front` ask about, with which head."""
+
+    resolutions: Resolutions = None
+    family: Families = None
+    pretraining: Pretrainings = None
+    licence: Licences = None
+    head: HeadChoice = "luma"
+    convention: Flops = "mac"
+    database: Database = None
+
+    def question(self, dataset: str, device: str | None, budgets: Iterable[str] = ()) -> Question:
+        """What is asked of the advisor. Raises BadBudget."""
+        from luma_cli.advise.question import Question, tightest
+        from luma_cli.units import parse_budget
+
+        return Question(
+            dataset=dataset,
+            budgets=tightest(parse_budget(each, self.convention) for each in budgets),
+            resolutions=tuple(self.resolutions or ()),
+            families=frozenset(self.family or ()),
+            pretrainings=frozenset(self.pretraining or ()),
+            licences=frozenset(self.licence or ()),
+            convention=self.convention,
+            device=device,
+            head=self.head,
+        )
+
+
+def one_form(as_json: bool, as_csv: bool) -> None:
+    """Refuse two forms of output at once, with UsageError."""
+    if as_json and as_csv:
+        raise UsageError("--json and --csv are both given, expected one of them; leave one out")
+
+
+def can_ask() -> bool:
+    """Whether somebody can be asked on stderr."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(question: str, refusal: str) -> None:
+    """Ask before going on; typer.Abort when declined. Without a terminal: UsageError with the refusal."""
+    if not can_ask():
+        raise UsageError(refusal)
+    if not typer.confirm(question, err=True):
+        raise typer.Abort
+
+
+# More than this many backbones from one command is rarely meant.
+MANY = 20
+
+
+def confirm_many(specs: Sequence[BackboneSpec], num_resolutions: int, yes: bool) -> None:
+    """Ask whether to go on with more than MANY backbones. Without a terminal: UsageError naming `--yes`."""
+    if len(specs) > MANY and not yes:
+        what = f"{len(specs)} backbones x {num_resolutions} resolutions ({specs[0].name} ... {specs[-1].name})"
+        confirm(f"{what}: go ahead?", f"{what}: more than {MANY}; narrow the pattern, or add --yes to go ahead")
 
 
 # Options that may be followed by more than one integer.
@@ -315,21 +295,6 @@ class ListUnlessNamed(TyperGroup):
         """Parse `args` with the sub-command put in where it was left out."""
         named = bool(args) and (not args[0].startswith("-") or args[0] in _HELP)
         return super().parse_args(ctx, args if named else ["list", *args])
-
-
-# More than this many backbones from one command is rarely meant.
-MANY = 20
-
-
-def confirm_many(specs: Sequence[BackboneSpec], num_resolutions: int, yes: bool) -> None:
-    """Ask whether to go on with more than MANY backbones. Without a terminal: UsageError naming `--yes`."""
-    if len(specs) <= MANY or yes:
-        return
-    what = f"{len(specs)} backbones x {num_resolutions} resolutions ({specs[0].name} ... {specs[-1].name})"
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"{what}: more than {MANY}; narrow the pattern, or add --yes to go ahead")
-    if not typer.confirm(f"{what}: go ahead?", err=True):
-        raise typer.Abort
 
 
 @contextmanager

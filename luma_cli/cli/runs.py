@@ -1,26 +1,24 @@
-"""`luma runs`: trainings, how they stand, what they reached."""
+"""`luma runs`, `eval`, `predict` and `export`: trainings, what they reached, and what is made of them."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from luma_cli.cli.options import Csv, Database, Json, ListUnlessNamed, one_form
+from luma_cli.cli.options import Csv, Database, Json, ListUnlessNamed, Yes, confirm, one_form, spread
 from luma_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from luma_cli.catalogue.datasets import LabelTable
     from luma_cli.data.split import Split
     from luma_cli.evaluate.evaluation import EvalSettings
-    from luma_cli.evaluate.predict import Predicted
-    from luma_cli.report.runs import Compared
+    from luma_cli.report.runs import Kept
     from luma_cli.store.records import EvaluationRecord
     from luma_cli.train.find_run import FoundRun
     from luma_cli.train.restore import Restored
@@ -53,71 +51,60 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one run: settings, curves, evaluations, cost of the same model."""
-    from luma_cli.report import runs as run_sheet
-    from luma_cli.report.table import print_table
-    from luma_cli.train.checkpoints import names
+    from luma_cli.report.runs import print_sheet, sheet_json
+    from luma_cli.report.table import print_json
     from luma_cli.train.find_run import find_run
-    from luma_cli.train.standing import standing
 
-    found = find_run(run, database)
-    one, config = standing(found, database), _config(found)
-    checkpoints = names(found.folder) if found.folder else []
-    curves, evaluations, costs = _kept(found.run_id, database)
+    kept = _kept(find_run(run, database), database)
     if as_json:
-        sheet = run_sheet.sheet_json(one, config, checkpoints, curves, evaluations, costs)
-        typer.echo(json.dumps(sheet, indent=1, allow_nan=False))
-        return
-    print_table(run_sheet.facts_table(one, config, checkpoints))
-    if curves:
-        print_table(run_sheet.curves_table(curves, plain=not _knows_blocks()))
-    if evaluations:
-        print_table(run_sheet.evaluations_table(evaluations))
-    if any(row["device_name"] for row in costs):
-        print_table(run_sheet.costs_table(costs))
-    if classes and evaluations:
-        print_table(run_sheet.classes_table(evaluations[-1]))
+        print_json(sheet_json(kept))
+    else:
+        print_sheet(kept, classes, plain=not (sys.stdout.encoding or "").lower().startswith("utf"))
 
 
 @app.command()
 def compare(runs: Runs, database: Database = None, as_json: Json = False) -> None:
     """Put runs side by side: what they reached and in which settings they differ."""
-    from luma_cli.report import runs as run_comparison
-    from luma_cli.report.table import print_table
-    from luma_cli.train.find_run import find_run
+    from luma_cli.report.runs import cautions, comparison_json, comparison_table
+    from luma_cli.report.table import print_json, print_table
 
-    found = {one.run_id: one for one in (find_run(run, database) for run in runs)}
+    found = _found(runs, database)
     if len(found) < 2:
         raise UsageError(f"{len(found)} run is given, expected two or more; `luma runs list` shows all")
-    compared = [_compared(one, database) for one in found.values()]
-    for caution in run_comparison.cautions(compared):
+    compared = [_kept(one, database) for one in found]
+    for caution in cautions(compared):
         print(f"luma: the numbers cannot be compared as they are: {caution}", file=sys.stderr)
     if as_json:
-        typer.echo(json.dumps(run_comparison.comparison_json(compared), indent=1, allow_nan=False))
+        print_json(comparison_json(compared))
     else:
-        print_table(run_comparison.comparison_table(compared))
+        print_table(comparison_table(compared))
 
 
 @app.command()
 def rm(
     runs: Runs,
     files: Annotated[bool, typer.Option("--files", help="The run folder with its checkpoints, too.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     database: Database = None,
 ) -> None:
     """Remove runs with their curves and evaluations from the database."""
-    from luma_cli.train.find_run import find_run
     from luma_cli.train.removal import remove_run
 
-    found = {one.run_id: one for one in (find_run(run, database) for run in runs)}
-    for one in found.values():
-        what = _what(one, files)
-        if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise UsageError(f"this removes {what}; add --yes to go ahead")
-        if not yes and not typer.confirm(f"remove {what}?", err=True):
-            raise typer.Abort
-    for one in found.values():
+    found = _found(runs, database)
+    if not yes:
+        for one in found:
+            what = _what(one, files)
+            confirm(f"remove {what}?", f"this removes {what}; add --yes to go ahead")
+    for one in found:
         remove_run(one, database, files=files)
         typer.echo(f"removed {_what(one, files)}")
+
+
+def _found(runs: list[str], database: Path | None) -> list[FoundRun]:
+    """The runs of these names, each once."""
+    from luma_cli.train.find_run import find_run
+
+    return list({one.run_id: one for one in (find_run(run, database) for run in runs)}.values())
 
 
 def _what(found: FoundRun, files: bool) -> str:
@@ -125,97 +112,82 @@ def _what(found: FoundRun, files: bool) -> str:
     return f"run {found.run_id} from the database{folder}"
 
 
-def _config(found: FoundRun) -> dict[str, Any]:
-    """As in config.json."""
-    if found.record is not None:
-        return found.record.config
-    return found.folder.config().to_json() if found.folder else {}
-
-
-def _kept(run_id: str, database: Path | None) -> tuple[Any, Any, list[dict[str, Any]]]:
-    """Curves, evaluations and costs of a run in the database."""
-    from luma_cli.report.runs import COSTS
-    from luma_cli.store import database as files
+def _kept(found: FoundRun, database: Path | None) -> Kept:
+    """All that folder and database know of a run."""
+    from luma_cli.report.runs import COSTS, Kept
+    from luma_cli.store.database import open_read
     from luma_cli.store.profiles import select_rows
     from luma_cli.store.runs import curves, evaluations
-
-    connection = files.open_read(database)
-    if connection is None:
-        return {}, [], []
-    try:
-        rows = select_rows(connection, COSTS, view="score_costs", run_id=run_id)
-        costs = [dict(zip(COSTS, row, strict=True)) for row in dict.fromkeys(rows)]
-        return curves(connection, run_id), evaluations(connection, run_id), costs
-    finally:
-        connection.close()
-
-
-def _compared(found: FoundRun, database: Path | None) -> Compared:
-    from luma_cli.report.runs import Compared
+    from luma_cli.train.checkpoints import names
     from luma_cli.train.standing import standing
 
-    _, evaluations, _ = _kept(found.run_id, database)
-    return Compared(standing(found, database), _config(found), evaluations[-1] if evaluations else None)
+    config = found.record.config if found.record else found.folder.config().to_json() if found.folder else {}
+    checkpoints = names(found.folder) if found.folder else []
+    kept = Kept(standing(found, database), config, checkpoints)
+    connection = open_read(database)
+    if connection is None:
+        return kept
+    with closing(connection):
+        rows = select_rows(connection, COSTS, view="score_costs", run_id=found.run_id)
+        costs = [dict(zip(COSTS, row, strict=True)) for row in dict.fromkeys(rows)]
+        scored = evaluations(connection, found.run_id)
+        return Kept(kept.standing, config, checkpoints, curves(connection, found.run_id), scored, costs)
 
 
-def _knows_blocks() -> bool:
-    return (sys.stdout.encoding or "").lower().startswith("utf")
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """A run or checkpoint whose weights are used."""
 
-
-class SplitName(StrEnum):
-    """Splits of a dataset."""
-
-    train = "train"
-    val = "val"
-
-
-class AbsentClass(StrEnum):
-    """What a class counts that occurs neither in truth nor in prediction."""
-
-    skip = "skip"
-    zero = "zero"
-
-
-class Format(StrEnum):
-    """Number formats of the forward pass; scores are always fp32."""
-
-    auto = "auto"
-    bf16 = "bf16"
-    fp16 = "fp16"
-    fp32 = "fp32"
-
-
-class Checkpoint(StrEnum):
-    """Checkpoints of a run."""
-
-    best = "best"
-    latest = "latest"
-
-
-def evaluate_run(
     run: Annotated[
         str, typer.Argument(help="Run id, the start of one, latest, run folder, checkpoint or weights file.")
-    ],
+    ]
+    weights: Annotated[Literal["best", "latest"], typer.Option("--weights", help="Which checkpoint of a run.")] = "best"
+    database: Database = None
+
+    def restored(self, device: Any = "cpu") -> Restored:
+        """The segmenter with these weights on a device of torch. Raises as `restore` does."""
+        from luma_cli.train.restore import restore
+
+        return restore(self.run, self.weights, database=self.database, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class PassOptions:
+    """How forward passes are done."""
+
+    tta: Annotated[bool, typer.Option("--tta", help="Average six scales, each with and without a flip.")] = False
+    batch: Annotated[int | None, typer.Option("--batch", help="Windows per pass. \\[default: 1, on a GPU 8]")] = None
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto"
+    dtype: Annotated[
+        Literal["auto", "bf16", "fp16", "fp32"],
+        typer.Option("--dtype", help="auto: bf16 on a GPU that has it, else fp32."),
+    ] = "auto"
+
+    def windows(self, device: Any) -> int:
+        """How many go through at once on that device."""
+        return self.batch if self.batch is not None else (8 if device.type == "cuda" else 1)
+
+
+@spread
+def evaluate_run(
+    source: RunOptions,
     data: Annotated[
         str | None, typer.Option("--data", help="Dataset: name or TOML file. \\[default: the run's]")
     ] = None,
     root: Annotated[Path | None, typer.Option("--root", help="Where the dataset is. \\[default: $LUMA_DATA]")] = None,
-    split: Annotated[SplitName, typer.Option("--split", help="Split to evaluate on.")] = SplitName.val,
-    tta: Annotated[bool, typer.Option("--tta", help="Average six scales, each with and without a flip.")] = False,
+    split: Annotated[Literal["train", "val"], typer.Option("--split", help="Split to evaluate on.")] = "val",
     absent: Annotated[
-        AbsentClass, typer.Option("--absent", help="Classes in neither truth nor prediction; zero: as EoMT counts.")
-    ] = AbsentClass.skip,
+        Literal["skip", "zero"],
+        typer.Option("--absent", help="Classes in neither truth nor prediction; zero: as EoMT counts."),
+    ] = "skip",
     boundary: Annotated[bool, typer.Option("--boundary/--no-boundary", help="Boundary IoU as well.")] = True,
-    weights: Annotated[Checkpoint, typer.Option("--weights", help="Which checkpoint of a run.")] = Checkpoint.best,
-    batch: Annotated[int | None, typer.Option("--batch", help="Windows per pass. \\[default: 1, on a GPU 8]")] = None,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that read files and count pixels.")] = 2,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[Format, typer.Option("--dtype", help="auto: bf16 on a GPU that has it, else fp32.")] = Format.auto,
     skip_bad: Annotated[int, typer.Option("--skip-bad", help="Unusable images that may be left out.")] = 0,
     classes: Annotated[bool, typer.Option("--classes", help="Also every class.")] = False,
+    *,
+    passes: PassOptions,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: one row, or with --classes one per class.")] = False,
-    database: Database = None,
 ) -> None:
     """Evaluate a run or checkpoint: mIoU, mean accuracy, pixel accuracy, boundary IoU, windows and cost per image.
 
@@ -224,24 +196,27 @@ def evaluate_run(
     from luma_cli.data.decode import keep_freed_memory
     from luma_cli.evaluate.evaluation import EvalSettings
     from luma_cli.evaluate.inference import torch_device
-    from luma_cli.train.restore import restore
+    from luma_cli.report.evaluation import print_evaluation
+    from luma_cli.store.database import open_write
+    from luma_cli.store.runs import save_evaluation
 
     one_form(as_json, as_csv)
-    chosen = torch_device(device)
-    restored = restore(run, weights.value, database=database, device=chosen)
-    opened = _open(restored, data, root, split.value)
+    device = torch_device(passes.device)
+    restored = source.restored(device)
+    opened = _open(restored, data, root, split)
     settings = EvalSettings(
         resolution=restored.config.resolution,
-        batch=batch if batch is not None else (8 if chosen.type == "cuda" else 1),
-        tta=tta,
+        batch=passes.windows(device),
+        tta=passes.tta,
         boundary=boundary,
         skip_bad=skip_bad,
-        absent=absent.value,
+        absent=absent,
     )
     keep_freed_memory()
-    record = _record(restored, opened, settings, dtype.value, workers)
-    _keep(record, database)
-    _print(record, _note(opened), as_json, as_csv, classes)
+    record = _evaluated(restored, opened, settings, passes.dtype, workers)
+    with closing(open_write(source.database)) as db:
+        save_evaluation(db, record)
+    print_evaluation(record, classes=classes, note=_note(opened), as_json=as_json, as_csv=as_csv)
 
 
 def _open(restored: Restored, data: str | None, root: Path | None, split: str) -> Split:
@@ -256,7 +231,8 @@ def _open(restored: Restored, data: str | None, root: Path | None, split: str) -
     return open_split(card, find_root(card, place), split)
 
 
-def _record(restored: Restored, opened: Split, settings: EvalSettings, dtype: str, workers: int) -> EvaluationRecord:
+def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype: str, workers: int) -> EvaluationRecord:
+    """What the segmenter gets right on the split; images that were left out are said on stderr."""
     from luma_cli.evaluate.evaluation import evaluate, evaluation_record
     from luma_cli.evaluate.inference import autocast_dtype, dtype_name
     from luma_cli.measure.facts import segmenter_cost
@@ -297,31 +273,9 @@ def _note(opened: Split) -> str:
     return f"data: {opened.identity} ({size}); not comparable with published numbers of {opened.card.name}"
 
 
-def _keep(record: EvaluationRecord, database: Path | None) -> None:
-    from contextlib import closing
-
-    from luma_cli.store.database import open_write
-    from luma_cli.store.runs import save_evaluation
-
-    with closing(open_write(database)) as db:
-        save_evaluation(db, record)
-
-
-def _print(record: EvaluationRecord, note: str, as_json: bool, as_csv: bool, classes: bool) -> None:
-    from luma_cli.report import evaluation as report
-
-    if as_json:
-        report.write_evaluation_json(record, sys.stdout, note)
-    elif as_csv:
-        report.write_evaluation_csv(record, sys.stdout, classes=classes)
-    else:
-        report.print_evaluation(record, classes=classes, note=note)
-
-
+@spread
 def predict(
-    run: Annotated[
-        str, typer.Argument(help="Run id, the start of one, latest, run folder, checkpoint or weights file.")
-    ],
+    source: RunOptions,
     images: Annotated[list[str], typer.Argument(help="Image files, folders or patterns such as 'photos/*.jpg'.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the results, made when missing.")],
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into the folders below a folder too.")] = False,
@@ -329,13 +283,9 @@ def predict(
     opacity: Annotated[float, typer.Option("--opacity", help="Of the colours: 0 the image, 1 the colours.")] = 0.5,
     raw: Annotated[bool, typer.Option("--raw", help="Also the values of the dataset's own label files.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace results that exist; never an input.")] = False,
-    weights: Annotated[Checkpoint, typer.Option("--weights", help="Which checkpoint of a run.")] = Checkpoint.best,
-    tta: Annotated[bool, typer.Option("--tta", help="Average six scales, each with and without a flip.")] = False,
-    batch: Annotated[int | None, typer.Option("--batch", help="Windows per pass. \\[default: 1, on a GPU 8]")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[Format, typer.Option("--dtype", help="auto: bf16 on a GPU that has it, else fp32.")] = Format.auto,
+    *,
+    passes: PassOptions,
     as_json: Json = False,
-    database: Database = None,
 ) -> None:
     """Predict images of any size: a label map and an overlay each, one legend of all.
 
@@ -354,59 +304,46 @@ def predict(
         write_legend,
     )
     from luma_cli.report.progress import Countdown
-    from luma_cli.train.restore import restore
+    from luma_cli.report.table import print_json
 
     check_opacity(opacity)
     pictures = find_pictures(images, out, recursive)
     demand_free(pictures, out, force, overlay=overlay, raw=raw)
-    chosen = torch_device(device)
+    device = torch_device(passes.device)
     settings = PredictSettings(
-        dtype=autocast_dtype(dtype.value, chosen),
-        tta=tta,
-        batch=batch if batch is not None else (8 if chosen.type == "cuda" else 1),
+        dtype=autocast_dtype(passes.dtype, device),
+        tta=passes.tta,
+        batch=passes.windows(device),
         overlay=overlay,
         opacity=opacity,
         raw=raw,
     )
-    restored = restore(run, weights.value, database=database, device=chosen)
+    restored = source.restored(device)
     table = load_card(restored.config.data).table
     count = Countdown(sys.stderr, len(pictures), done="predicted")
-    found: list[Predicted] = []
+    found = []
     for each in predict_files(restored.segmenter, table, pictures, out, settings):
         found.append(each)
         if each.failure:
             print(f"luma: {each.failure}", file=sys.stderr)
         count()
     num_done = sum(not each.failure for each in found)
-    title = f"{restored.run_id or Path(run).name}, {num_done} image{'' if num_done == 1 else 's'}"
+    title = f"{restored.run_id or Path(source.run).name}, {num_done} image{'' if num_done == 1 else 's'}"
     legend = write_legend(table, found, out, title, run_id=restored.run_id or None, step=restored.step)
-    _print_predicted(found, legend, table, as_json)
+    if as_json:
+        print_json({"schema": 1, "images": [each.to_json(table) for each in found], "legend": legend})
+    else:
+        for file in [*(file for each in found for file in each.files), *legend]:
+            typer.echo(str(file))
     demand_all(found)
 
 
-def _print_predicted(found: list[Predicted], legend: tuple[Path, ...], table: LabelTable, as_json: bool) -> None:
-    if as_json:
-        images = [each.to_json(table) for each in found]
-        answer = {"schema": 1, "images": images, "legend": [str(file) for file in legend]}
-        typer.echo(json.dumps(answer, indent=1, allow_nan=False))
-        return
-    for file in [*(file for each in found for file in each.files), *legend]:
-        typer.echo(str(file))
-
-
-class ExportFormat(StrEnum):
-    """Kinds of files."""
-
-    torch_export = "torch-export"
-    onnx = "onnx"
-    safetensors = "safetensors"
-
-
+@spread
 def export_run(
-    run: Annotated[
-        str, typer.Argument(help="Run id, the start of one, latest, run folder, checkpoint or weights file.")
-    ],
-    form: Annotated[ExportFormat, typer.Option("--format", help="Kind of file.")] = ExportFormat.onnx,
+    source: RunOptions,
+    form: Annotated[
+        Literal["torch-export", "onnx", "safetensors"], typer.Option("--format", help="Kind of file.")
+    ] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write. \\[default: RUN and the suffix, here]")
     ] = None,
@@ -415,14 +352,12 @@ def export_run(
         int | None, typer.Option("--res", help="Side of the input in pixels. \\[default: the run's]")
     ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Class scores per pixel in place of the logits.")] = False,
-    weights: Annotated[Checkpoint, typer.Option("--weights", help="Which checkpoint of a run.")] = Checkpoint.best,
     tolerance: Annotated[
         float | None,
         typer.Option("--tolerance", help="Largest difference, of an output's largest value: 1e-4 unless given."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     as_json: Json = False,
-    database: Database = None,
 ) -> None:
     """Export a run in float32 and compare the file with torch on random images.
 
@@ -432,15 +367,15 @@ def export_run(
     from luma_cli.export.check import TOLERANCE
     from luma_cli.export.export import SUFFIXES, export
     from luma_cli.report.evaluation import export_lines
-    from luma_cli.train.restore import restore
+    from luma_cli.report.table import print_json
 
     num_images = _images_per_call(batch)
-    restored = restore(run, weights.value, database=database)
-    name = restored.run_id or Path(run).stem
+    restored = source.restored()
+    name = restored.run_id or Path(source.run).stem
     made = export(
         restored.segmenter,
-        out or Path(f"{name}{SUFFIXES[form.value]}"),
-        form.value,
+        out or Path(f"{name}{SUFFIXES[form]}"),
+        form,
         resolution=resolution or 0,
         batch=num_images,
         scores=scores,
@@ -454,7 +389,7 @@ def export_run(
     for line in export_lines(made):
         print(f"luma: {line}", file=sys.stderr)
     if as_json:
-        typer.echo(json.dumps(made.to_json(), indent=1, allow_nan=False))
+        print_json(made)
     else:
         for file in made.files:
             typer.echo(str(file))

@@ -139,7 +139,7 @@ def train(
         seed=seed,
         accumulate=accumulate,
         grad_checkpoint=grad_checkpoint,
-        compile=compile_mode and compile_mode.value,
+        compile=compile_mode,
         skip_bad=skip_bad,
         imports=(imports,) if imports else (),
     )

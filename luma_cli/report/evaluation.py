@@ -1,14 +1,12 @@
-"""An evaluation as a table, JSON or CSV."""
+"""An evaluation as a table, JSON or CSV; what was exported, in words."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, TextIO
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
-from luma_cli.report.table import Column, Table, columns, number, print_table
+from luma_cli.report.table import Column, Table, columns, number, print_csv, print_json, print_table
 from luma_cli.store.records import ClassScore, EvaluationRecord
 from luma_cli.units import gmacs
 
@@ -19,11 +17,28 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
-def print_evaluation(record: EvaluationRecord, *, classes: bool = False, note: str = "") -> None:
-    """Print the scores, those of every class with `classes`, the protocol, and `note`, to stdout."""
-    print_table(score_table(record, note))
-    if classes:
-        print_table(class_table(record))
+def print_evaluation(
+    record: EvaluationRecord, *, classes: bool = False, note: str = "", as_json: bool = False, as_csv: bool = False
+) -> None:
+    """Print the scores, those of every class with `classes`, the protocol, and `note`, to stdout.
+
+    JSON has everything but the single images, which are in the store. CSV has one row of scores, or with `classes` one
+    per class.
+    """
+    values = {field.name: getattr(record, field.name) for field in fields(record) if field.name != "images"}
+    if as_json:
+        print_json({"schema": SCHEMA, **values, "note": note})
+    elif as_csv and classes:
+        names = [field.name for field in fields(ClassScore)]
+        print_csv(names, [[getattr(one, name) for name in names] for one in record.classes])
+    elif as_csv:
+        plain = {name: value for name, value in values.items() if name not in ("classes", "protocol")}
+        plain |= {f"protocol_{name}": value for name, value in record.protocol.items()}
+        print_csv(list(plain), [list(plain.values())])
+    else:
+        print_table(score_table(record, note))
+        if classes:
+            print_table(class_table(record))
 
 
 def score_table(record: EvaluationRecord, note: str = "") -> Table:
@@ -41,25 +56,25 @@ def score_table(record: EvaluationRecord, note: str = "") -> Table:
     }
     if record.boundary_miou_percent is None:
         del row["boundary IoU"]
+    what = record.run_id or f"checkpoint {record.checkpoint_sha256[:12]}"
+    images = "image" if record.num_skipped == 1 else "images"
+    skipped = f"{record.num_skipped} unusable {images} left out" if record.num_skipped else ""
     return Table(
         tuple(Column(heading, "right") for heading in row),
         (tuple(row.values()),),
-        title=title(record),
-        caption="\n".join(line for line in (protocol_line(record), _skipped(record), note) if line),
+        title=f"{what} at step {record.step:,} on {record.data} {record.split}, {record.resolution} px",
+        caption="\n".join(filter(None, (protocol_line(record), skipped, note))),
     )
-
-
-def title(record: EvaluationRecord) -> str:
-    """What was evaluated, on what."""
-    what = record.run_id or f"checkpoint {record.checkpoint_sha256[:12]}"
-    return f"{what} at step {record.step:,} on {record.data} {record.split}, {record.resolution} px"
 
 
 def protocol_line(record: EvaluationRecord) -> str:
     """Everything that moves the number, in words; the protocol of another version of luma as it was kept."""
     said: Mapping[str, Any] = record.protocol
     scales = said.get("scales") or [1.0]
-    views = "single scale, no flip" if scales == [1.0] and not said.get("flip") else _views(scales, said.get("flip"))
+    views = "single scale, no flip"
+    if scales != [1.0] or said.get("flip"):
+        flip = " with and without flip" if said.get("flip") else ""
+        views = f"scales {' '.join(f'{scale:g}' for scale in scales)}{flip}, averaged"
     absent = "classes absent from truth and prediction left out of the mean"
     if said.get("absent") == "zero":
         absent = "absent classes count 0 in the mean"
@@ -69,55 +84,20 @@ def protocol_line(record: EvaluationRecord) -> str:
     return "; ".join([*parts, f"dtype {said.get('dtype')}"])
 
 
-def _views(scales: list[float], flip: Any) -> str:
-    return f"scales {' '.join(f'{scale:g}' for scale in scales)}{' with and without flip' if flip else ''}, averaged"
-
-
-def _skipped(record: EvaluationRecord) -> str:
-    images = "image" if record.num_skipped == 1 else "images"
-    return f"{record.num_skipped} unusable {images} left out" if record.num_skipped else ""
-
-
 def class_table(record: EvaluationRecord) -> Table:
     """One row per class, in the order of the label table."""
-    headings = ["class", "IoU>", "accuracy>", "boundary IoU>", "true pixels>"]
-    with_boundary = record.boundary_miou_percent is not None
-    rows = tuple(_class_cells(one, with_boundary) for one in record.classes)
-    return Table(columns(*(headings if with_boundary else headings[:3] + headings[4:])), rows)
-
-
-def _class_cells(one: ClassScore, with_boundary: bool) -> tuple[str, ...]:
-    boundary = (number(one.boundary_iou_percent, 2),) if with_boundary else ()
-    truth = f"{one.true_positive + one.false_negative:,}"
-    return (one.name, number(one.iou_percent, 2), number(one.accuracy_percent, 2), *boundary, truth)
-
-
-def write_evaluation_json(record: EvaluationRecord, file: TextIO, note: str = "") -> None:
-    """Everything but the single images, which are in the store."""
-    values = {name: value for name, value in asdict(record).items() if name != "images"}
-    json.dump({"schema": SCHEMA, **values, "note": note}, file, indent=1, allow_nan=False)
-    file.write("\n")
-
-
-def write_evaluation_csv(record: EvaluationRecord, file: TextIO, *, classes: bool = False) -> None:
-    """One row of scores, or with `classes` one per class; nothing where there is no number."""
-    writer = csv.writer(file, lineterminator="\n")
-    if classes:
-        writer.writerow([field.name for field in fields(ClassScore)])
-        writer.writerows([[_cell(value) for value in asdict(one).values()] for one in record.classes])
-        return
-    plain = {k: v for k, v in asdict(record).items() if k not in ("classes", "images", "protocol")}
-    values = {**plain, **{f"protocol_{name}": value for name, value in record.protocol.items()}}
-    writer.writerow(values)
-    writer.writerow([_cell(value) for value in values.values()])
-
-
-def _cell(value: Any) -> Any:
-    return "" if value is None else value
+    boundary = record.boundary_miou_percent is not None
+    headings = ("class", "IoU>", "accuracy>", *(["boundary IoU>"] if boundary else []), "true pixels>")
+    rows = []
+    for one in record.classes:
+        scores = [one.iou_percent, one.accuracy_percent, *([one.boundary_iou_percent] if boundary else [])]
+        truth = f"{one.true_positive + one.false_negative:,}"
+        rows.append((one.name, *(number(score, 2) for score in scores), truth))
+    return Table(columns(*headings), tuple(rows))
 
 
 def export_lines(made: Exported) -> Iterator[str]:
-    """One line per output of the file, and one about the input."""
+    """How well an exported file agrees with torch: one line about the input, and one per output of the file."""
     facts = made.facts
     shape = f"[{facts.batch or 'any'}, 3, {facts.resolution}, {facts.resolution}]"
     if made.format != "safetensors":

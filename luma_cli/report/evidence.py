@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from luma_cli.catalogue.pretraining import objective_named
 from luma_cli.evidence.cleaning import OTHER
 from luma_cli.evidence.evidence import COLUMNS, DATASET_TITLES, HEAD_TITLES, Evidence, to_row
 from luma_cli.evidence.imported import Imported
-from luma_cli.report.table import Column, Table, columns, number
+from luma_cli.report.table import Column, Table, columns, number, print_csv, print_json, print_table
 
 SCHEMA = 1
 # Rejections that are printed; --json has all.
@@ -24,6 +23,15 @@ _ORDER = {"own run": 0, "published LUMA": 1, "other head": 2}
 _NONE = "no result matches; `luma evidence list` without filters shows what there is"
 _TESTS = {"single-scale": "", "ms+flip": " ms", "": " scales?"}
 _COLUMNS = columns("id", "mIoU %>", "backbone~", "pretraining~", "at", "head~")
+
+
+def print_evidence(rows: Sequence[Evidence], total: int, limit: int, as_json: bool = False) -> None:
+    """Print results to stdout, `limit` of each dataset out of `total` before filters; JSON has all of them."""
+    if as_json:
+        print_json(evidence_json(rows, total))
+        return
+    for table in evidence_tables(rows, limit):
+        print_table(table)
 
 
 def evidence_tables(rows: Sequence[Evidence], limit: int) -> list[Table]:
@@ -115,9 +123,7 @@ def evidence_json(rows: Sequence[Evidence], total: int) -> dict[str, Any]:
 def evidence_csv(rows: Sequence[Evidence]) -> str:
     """CSV that `luma evidence import` reads back as it is."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(to_row(row) for row in rows)
+    print_csv(COLUMNS, [[to_row(row)[name] for name in COLUMNS] for row in rows], text)
     return text.getvalue()
 
 
@@ -127,8 +133,30 @@ def row_table(row: Evidence) -> Table:
     return Table((Column("column"), Column("value", fold=True)), tuple(said), title=f"{row.id}: {row.scale.label}")
 
 
-def import_lines(imported: Imported, dry_run: bool) -> list[str]:
-    """What an import did, one line each."""
+def print_import(imported: Imported, dry_run: bool, as_json: bool = False) -> None:
+    """Print what an import did to stdout, one line each, or as JSON, schema 1."""
+    if not as_json:
+        print("\n".join(_import_lines(imported, dry_run)))
+        return
+    print_json(
+        {
+            "schema": SCHEMA,
+            "file": imported.file,
+            "dry_run": dry_run,
+            "rows_read": imported.records,
+            "new": [row.id for row in imported.new],
+            "known": imported.known,
+            "merged": imported.merged,
+            "rejected": [{"row": each.row, "line": each.line, "reason": each.reason} for each in imported.rejected],
+            "contradictions": [
+                {"ids": [row.id for row in each.rows], "text": each.text} for each in imported.contradictions
+            ],
+            "notes": imported.notes,
+        }
+    )
+
+
+def _import_lines(imported: Imported, dry_run: bool) -> list[str]:
     verb = "would be taken in" if dry_run else "taken in"
     parts = [f"{len(imported.new)} {verb}"]
     parts += [f"{imported.known} known already"] if imported.known else []
@@ -140,21 +168,3 @@ def import_lines(imported: Imported, dry_run: bool) -> list[str]:
         lines.append(f"  {len(imported.rejected) - _SHOWN} more rejected; --json lists them")
     lines += [f"  contradiction, doubtful: {each.text}" for each in imported.contradictions]
     return lines + [f"  note: {note}" for note in imported.notes]
-
-
-def import_json(imported: Imported, dry_run: bool) -> dict[str, Any]:
-    """Schema 1."""
-    return {
-        "schema": SCHEMA,
-        "file": str(imported.file),
-        "dry_run": dry_run,
-        "rows_read": imported.records,
-        "new": [row.id for row in imported.new],
-        "known": imported.known,
-        "merged": imported.merged,
-        "rejected": [{"row": each.row, "line": each.line, "reason": each.reason} for each in imported.rejected],
-        "contradictions": [
-            {"ids": [row.id for row in each.rows], "text": each.text} for each in imported.contradictions
-        ],
-        "notes": list(imported.notes),
-    }

@@ -1,14 +1,18 @@
-"""A table as a value: drawn on a terminal, tab-separated in a pipe."""
+"""A table as a value: drawn on a terminal, tab-separated in a pipe; also JSON, CSV, wrapped notes and sparklines."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from luma_cli.to_json import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -168,30 +172,50 @@ def merge_cells(rows: Sequence[tuple[str, ...]], blank: int) -> tuple[tuple[str,
     return tuple(result)
 
 
+def print_json(value: Any, file: TextIO | None = None) -> None:
+    """Print a result as JSON to `file` (default stdout), as `to_json` writes it or the result's own method."""
+    print(json.dumps(value.to_json() if hasattr(value, "to_json") else to_json(value), indent=1), file=file)
+
+
+def print_csv(headings: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO | None = None) -> None:
+    """Print CSV to `file` (default stdout); nothing where a value is None."""
+    csv.writer(file or sys.stdout, lineterminator="\n").writerows([headings, *rows])
+
+
 def print_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO, as_json: bool = False) -> None:
-    """Write `rows` under `names`. In JSON a list of objects, one a line; blobs as their size."""
-    if as_json:
-        _write_json(names, rows, file)
+    """Write `rows` under `names` as they come. In JSON a list of objects, one a line; blobs as their size."""
+    plain = ([f"{len(value)} bytes" if isinstance(value, bytes) else value for value in row] for row in rows)
+    if not as_json:
+        print("\t".join(names), file=file)
+        for row in plain:
+            print("\t".join("" if value is None else " ".join(str(value).split()) for value in row), file=file)
         return
-    print("\t".join(names), file=file)
-    for row in rows:
-        print("\t".join(" ".join(str(_plain(value)).split()) for value in row), file=file)
-
-
-def _write_json(names: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO) -> None:
     separator = "["
-    for row in rows:
-        values = dict(zip(names, (_plain(value, None) for value in row), strict=True))
-        file.write(f"{separator}\n{json.dumps(values, allow_nan=False)}")
+    for row in plain:
+        file.write(f"{separator}\n{json.dumps(dict(zip(names, row, strict=True)), allow_nan=False)}")
         separator = ","
     file.write("[]\n" if separator == "[" else "\n]\n")
 
 
-def _plain(value: Any, missing: Any = "") -> Any:
-    """The value as text or JSON can hold it."""
-    if value is None:
-        return missing
-    return f"{len(value)} bytes" if isinstance(value, bytes) else value
+def paragraphs(lines: Iterable[tuple[str, str]], file: TextIO, comment: str = "# ") -> None:
+    """Print notes, a mark and a text each: wrapped and indented on a terminal, behind `comment` elsewhere.
+
+    A text that is a command is never wrapped, so that it can be copied. Empty ones part paragraphs; as comments they
+    are left out.
+    """
+    width = max(40, get_terminal_size((80, 24)).columns - 1)
+    for mark, text in lines:
+        if not file.isatty():
+            if text or not comment:
+                print(f"{comment}{mark}{text}".rstrip(), file=file)
+        elif text.startswith("luma "):
+            print(f"{mark}{text}", file=file)
+        else:
+            indent = " " * len(mark)
+            print(
+                textwrap.fill(text, width, break_on_hyphens=False, initial_indent=mark, subsequent_indent=indent),
+                file=file,
+            )
 
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
