@@ -173,8 +173,13 @@ def merge_cells(rows: Sequence[tuple[str, ...]], blank: int) -> tuple[tuple[str,
 
 
 def print_json(value: Any, file: TextIO | None = None) -> None:
-    """Print a result as JSON to `file` (default stdout), as `to_json` writes it or the result's own method."""
-    print(json.dumps(value.to_json() if hasattr(value, "to_json") else to_json(value), indent=1), file=file)
+    """Print a result as JSON to `file` (default stdout)."""
+    print(json_text(value), file=file)
+
+
+def json_text(value: Any) -> str:
+    """A result as JSON, as `to_json` writes it or the result's own method."""
+    return json.dumps(value.to_json() if hasattr(value, "to_json") else to_json(value), indent=1, allow_nan=False)
 
 
 def print_csv(headings: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO | None = None) -> None:
@@ -203,19 +208,21 @@ def paragraphs(lines: Iterable[tuple[str, str]], file: TextIO, comment: str = "#
     A text that is a command is never wrapped, so that it can be copied. Empty ones part paragraphs; as comments they
     are left out.
     """
-    width = max(40, get_terminal_size((80, 24)).columns - 1)
     for mark, text in lines:
         if not file.isatty():
             if text or not comment:
-                print(f"{comment}{mark}{text}".rstrip(), file=file)
+                print(f"{comment}{mark}{text}", file=file)
         elif text.startswith("luma "):
             print(f"{mark}{text}", file=file)
         else:
-            indent = " " * len(mark)
-            print(
-                textwrap.fill(text, width, break_on_hyphens=False, initial_indent=mark, subsequent_indent=indent),
-                file=file,
-            )
+            print(wrapped(text, mark), file=file)
+
+
+def wrapped(text: str, mark: str = "") -> str:
+    """`text` behind `mark`, in lines that fit the terminal, indented under themselves."""
+    width = max(40, get_terminal_size((80, 24)).columns - 1)
+    indent = " " * len(mark)
+    return textwrap.fill(text, width, break_on_hyphens=False, initial_indent=mark, subsequent_indent=indent)
 
 
 _BLOCKS = "▁▂▃▄▅▆▇█"

@@ -1,4 +1,9 @@
-"""The questions in their order, as a state machine without a terminal: replies so far in, the next question out."""
+"""The questions of guided mode, as values without a terminal: what is asked, what may be replied, what comes next.
+
+Licences: the DINOv3 License (https://ai.meta.com/resources/models-and-libraries/dinov3-license/) and the NVIDIA Open
+Model License (https://www.nvidia.com/en-us/agreements/enterprise-software/nvidia-open-model-license/) allow commercial
+use under terms of their own. Those named as research or doubtful are for research alone, or leave it in doubt.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,26 @@ from typing import Literal
 from luma_cli.errors import BadBudget, StoreError
 from luma_cli.units import BudgetKind, parse_budget
 
+PERMISSIVE = ("apache-2.0", "mit")
+OWN_TERMS = ("dinov3-license", "nvidia-open-model-license")
+RESEARCH_OR_DOUBTFUL = ("apple-amlr", "cc-by-nc-4.0", "fair-noncommercial-research-license", "fastvit-license")
+# What is asked for -> the licences that will do, empty for any; and how a list shows it.
+DEMANDS: Mapping[str, tuple[str, ...]] = {
+    "any": (),
+    "commercial": (*PERMISSIVE, *OWN_TERMS),
+    "permissive": PERMISSIVE,
+}
+LABELS: Mapping[str, str] = {
+    "any": "any licence",
+    "commercial": "commercial use allowed, also by own terms (DINOv3, NVIDIA)",
+    "permissive": f"{' or '.join(PERMISSIVE)} only",
+}
+NO_DEVICE = "none"
+NOTHING = "nothing"
+_BARE_NUMBER = re.compile(r"[0-9.]+")
+
+Topic = Literal["dataset", "device", "limit", "amount", "licence"]
+
 
 class Move(Enum):
     """What can be replied to every question instead of an answer."""
@@ -22,11 +47,6 @@ class Move(Enum):
 
 
 Reply = str | Move
-
-
-def anything(typed: str) -> str:
-    """Accepts every text."""
-    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +67,7 @@ class Question:
 
     text: str
     choices: tuple[Choice, ...] = ()
-    problem: Callable[[str], str] = anything
+    problem: Callable[[str], str] = lambda typed: ""
     default: str = ""
     has_back: bool = True
 
@@ -61,43 +81,21 @@ class Question:
         return next((move for move in self.moves() if move.value == word), None)
 
 
-PERMISSIVE = ("apache-2.0", "mit")
-OWN_TERMS = ("dinov3-license", "nvidia-open-model-license")
-RESEARCH_OR_DOUBTFUL = ("apple-amlr", "cc-by-nc-4.0", "fair-noncommercial-research-license", "fastvit-license")
-
-# What is asked for -> the licences that will do; empty for any.
-DEMANDS: Mapping[str, tuple[str, ...]] = {
-    "any": (),
-    "commercial": (*PERMISSIVE, *OWN_TERMS),
-    "permissive": PERMISSIVE,
-}
-LABELS: Mapping[str, str] = {
-    "any": "any licence",
-    "commercial": "commercial use allowed, also by own terms (DINOv3, NVIDIA)",
-    "permissive": f"{' or '.join(PERMISSIVE)} only",
-}
-
-
-_BARE_NUMBER = re.compile(r"[0-9.]+")
-
-
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One kind of limit.
+    """What can bind.
 
     label: as a list shows it. quantity: as a sentence names it. kinds: of the budgets that state it. unit: of a bare
-    number. example: a usual amount. axis: of `luma front --x`.
-    on_device: whether it means nothing without a device.
+    number. example: a usual amount. axis: of `luma front --x`. on_device: whether it means nothing without a device.
     """
 
-    key: str
     label: str
     quantity: str
     kinds: tuple[BudgetKind, ...]
     unit: str
     example: str
     axis: str
-    on_device: bool
+    on_device: bool = True
 
     def budget(self, typed: str) -> str:
         """The budget, as `--budget` takes it. Raises BadBudget with an example.
@@ -124,23 +122,18 @@ class Limit:
         return ""
 
 
-LIMITS: dict[str, Limit] = {
-    each.key: each
-    for each in (
-        Limit("compute", "GFLOPs of one image", "GFLOPs", ("macs",), "gflops", "200gflops", "gflops", False),
-        Limit(
-            "time", "time per image (ms), or frames per second", "time", ("ms", "fps"), "ms", "20ms or 50fps",
-            "latency", True,
-        ),
-        Limit(
-            "throughput", "images per second, many at once", "throughput", ("images_per_second",), "img/s", "500img/s",
-            "throughput", True,
-        ),
-        Limit("memory", "memory (GiB)", "memory", ("bytes",), "GiB", "8GiB", "memory", True),
-        Limit("params", "parameters (millions)", "parameters", ("params",), "Mparams", "100Mparams", "params", False),
-        Limit("energy", "energy per image (J)", "energy", ("joules",), "J", "2J", "energy", True),
-    )
-}  # fmt: skip
+_TIME = "time per image (ms), or frames per second"
+_RATE = "images per second, many at once"
+LIMITS: Mapping[str, Limit] = {
+    "compute": Limit("GFLOPs of one image", "GFLOPs", ("macs",), "gflops", "200gflops", "gflops", on_device=False),
+    "time": Limit(_TIME, "time", ("ms", "fps"), "ms", "20ms or 50fps", "latency"),
+    "throughput": Limit(_RATE, "throughput", ("images_per_second",), "img/s", "500img/s", "throughput"),
+    "memory": Limit("memory (GiB)", "memory", ("bytes",), "GiB", "8GiB", "memory"),
+    "params": Limit(
+        "parameters (millions)", "parameters", ("params",), "Mparams", "100Mparams", "params", on_device=False
+    ),
+    "energy": Limit("energy per image (J)", "energy", ("joules",), "J", "2J", "energy"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +162,16 @@ class Place:
 
 
 def find_place() -> Place:
-    """The datasets with evidence; the GPUs and the CPU here, then devices of the store and of timm's shipped table."""
-    from luma_cli.advise.candidates import NUM_CLASSES
+    """The datasets with evidence; the GPUs and the CPU here, then devices of the store and of timm's shipped table.
 
-    found = [*gpus_here(), cpu_here(), *measured_before(), *shipped()]
+    Imports no torch and uses no network.
+    """
+    from luma_cli.advise.candidates import NUM_CLASSES
+    from luma_cli.speed.reference import load
+
+    shipped = [DeviceHere(each.device_name, "timm's speeds") for each in load().settings]
     first: dict[str, DeviceHere] = {}
-    for each in found:
+    for each in (*gpus_here(), cpu_here(), *measured_before(), *shipped):
         first.setdefault(each.name, each)
     return Place(tuple(NUM_CLASSES.items()), tuple(first.values()))
 
@@ -199,15 +196,6 @@ def cpu_here() -> DeviceHere:
     return DeviceHere(cpu_name(), "CPU here", "cpu")
 
 
-def shipped() -> list[DeviceHere]:
-    """Devices of timm's throughput table, from which times elsewhere are predicted."""
-    from luma_cli.speed.reference import load_table
-
-    return [
-        DeviceHere(name, "timm's speeds") for name in dict.fromkeys(each.device_name for each in load_table().settings)
-    ]
-
-
 def measured_before() -> Iterable[DeviceHere]:
     """Devices that the store knows; none where it cannot be read, which the answer will say."""
     from luma_cli.store.database import open_read
@@ -221,11 +209,6 @@ def measured_before() -> Iterable[DeviceHere]:
             return [DeviceHere(name, "measured before") for name in device_names(connection)]
     except StoreError:
         return []
-
-
-Topic = Literal["dataset", "device", "limit", "amount", "licence"]
-NO_DEVICE = "none"
-NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,31 +268,40 @@ class Dialogue:
 
     def question(self) -> Question | None:
         """The next question, None when all is said."""
-        topic = self.topic
-        if topic is None:
-            return None
-        ask = {
-            "dataset": self._dataset,
-            "device": self._device,
-            "limit": self._limit,
-            "amount": self._amount,
-            "licence": self._licence,
-        }
-        return ask[topic]()
+        match self.topic:
+            case "dataset":
+                choices = [Choice(name, f"{name} ({classes} classes)") for name, classes in self.place.datasets]
+                return Question("Which dataset is most like yours?", tuple(choices), has_back=False)
+            case "device":
+                none = [Choice(NO_DEVICE, "none: GFLOPs and parameters only")]
+                named = [Choice(each.name, f"{each.name} ({each.note})") for each in self.place.devices]
+                has_gpu = any(each.local.startswith("cuda") for each in self.place.devices)
+                return Question("On which device?", tuple(named + none if has_gpu else none + named))
+            case "limit":
+                limits = [Choice(key, LIMITS[key].label) for key in self._open_limits()]
+                if self.replies[-1][0] == "device":
+                    return Question("What limits you most?", (*limits, Choice(NOTHING, "nothing")))
+                return Question("What else limits you?", (Choice(NOTHING, "nothing else"), *limits))
+            case "amount":
+                limit = LIMITS[self._last("limit")]
+                return Question(f"How much, for example {limit.example}?", problem=limit.problem)
+            case "licence":
+                return Question("Which licence?", tuple(Choice(*each) for each in LABELS.items()))
+            case None:
+                return None
 
     def answers(self) -> Answers:
         """What was replied, once all was."""
         if self.topic is not None:
             raise ValueError(f"{self.topic} was not answered")
         device = self._last("device")
+        limits = [LIMITS[key].axis for topic, key in self.replies if topic == "limit" and key in LIMITS]
         return Answers(
             dataset=self._last("dataset"),
             device="" if device == NO_DEVICE else device,
             budgets=tuple(value for topic, value in self.replies if topic == "amount"),
             licences=DEMANDS[self._last("licence")],
-            axis=next(
-                (LIMITS[key].axis for topic, key in self.replies if topic == "limit" and key in LIMITS), "gflops"
-            ),
+            axis=limits[0] if limits else "gflops",
         )
 
     def _last(self, topic: Topic) -> str:
@@ -320,28 +312,3 @@ class Dialogue:
         taken = {value for topic, value in self.replies if topic == "limit"}
         has_device = self._last("device") != NO_DEVICE
         return [key for key, each in LIMITS.items() if key not in taken and (has_device or not each.on_device)]
-
-    def _dataset(self) -> Question:
-        choices = tuple(Choice(name, f"{name} ({classes} classes)") for name, classes in self.place.datasets)
-        return Question("Which dataset is most like yours?", choices, has_back=False)
-
-    def _device(self) -> Question:
-        none = Choice(NO_DEVICE, "none: GFLOPs and parameters only")
-        named = [Choice(each.name, f"{each.name} ({each.note})") for each in self.place.devices]
-        has_gpu = any(each.local.startswith("cuda") for each in self.place.devices)
-        return Question("On which device?", (*named, none) if has_gpu else (none, *named))
-
-    def _limit(self) -> Question:
-        is_first = self.replies[-1][0] == "device"
-        text = "What limits you most?" if is_first else "What else limits you?"
-        nothing = Choice(NOTHING, "nothing" if is_first else "nothing else")
-        limits = tuple(Choice(key, LIMITS[key].label) for key in self._open_limits())
-        return Question(text, (*limits, nothing) if is_first else (nothing, *limits))
-
-    def _amount(self) -> Question:
-        limit = LIMITS[self._last("limit")]
-        return Question(f"How much, for example {limit.example}?", problem=limit.problem)
-
-    def _licence(self) -> Question:
-        choices = tuple(Choice(demand, LABELS[demand]) for demand in DEMANDS)
-        return Question("Which licence?", choices)
