@@ -101,7 +101,8 @@ def test_progress_is_a_line_now_and_then():
     assert stream.getvalue() == "2 of 60 images, 0.182 images/s, 5:19 left\n60 of 60 images, 2 images/s, 0:00 left\n"
 
 
-def test_progress_on_a_terminal_redraws_one_line():
+def test_progress_on_a_terminal_redraws_one_line(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     clock = iter([0.0, 1.0, 1.1, 2.0]).__next__
     stream = Terminal()
     progress = ImageProgress(stream, clock)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO, get_args
 
 from luma_cli.advise import question as held
-from luma_cli.advise.estimate import Asked, Estimate
 from luma_cli.catalogue.heads import HeadName
 from luma_cli.report.progress import duration
-from luma_cli.report.table import Table, columns, print_table
+from luma_cli.report.table import Table, columns, print_json, print_table
 from luma_cli.units import FlopConvention, convention_caption, gibibytes
 
 if TYPE_CHECKING:
+    from luma_cli.advise.estimate import Asked, Estimate
     from luma_cli.train.estimate import Estimate as TrainingEstimate
 
 
 def print_estimates(found: Sequence[Estimate], scale_note: str, convention: FlopConvention = "mac") -> None:
     """Prints the estimates to stdout: one as a sheet, several as a table."""
-    table = _sheet(found[0], scale_note, convention) if len(found) == 1 else _list(found, scale_note)
-    print_table(table)
+    print_table(_sheet(found[0], scale_note, convention) if len(found) == 1 else _list(found, scale_note))
 
 
 def _list(found: Sequence[Estimate], scale_note: str) -> Table:
@@ -35,7 +33,8 @@ def _list(found: Sequence[Estimate], scale_note: str) -> Table:
             said = "; ".join(filter(None, (predicted.support.line, predicted.reason, each.remark)))
             rows.append((*what, f"{predicted.miou_percent:.1f}", _span(predicted.interval_80), said))
     headings = columns("backbone", "res px>", "head", "eval", "mIoU %>", "80% interval>", "evidence~")
-    title = f"{len(found)} estimates, {_datasets(found)}"
+    datasets = sorted({each.asked.dataset for each in found if each.asked.dataset})
+    title = f"{len(found)} estimates, {', '.join(datasets)}"
     return Table(headings, tuple(rows), title, _caption(found, scale_note))
 
 
@@ -59,9 +58,7 @@ def _sheet(each: Estimate, scale_note: str, convention: FlopConvention) -> Table
     if predicted is not None:
         rows += [
             ("mIoU", f"{predicted.miou_percent:.1f} %"),
-            ("50% interval", _span(predicted.interval_50)),
-            ("80% interval", _span(predicted.interval_80)),
-            ("90% interval", _span(predicted.interval_90)),
+            *((f"{share}% interval", _span(getattr(predicted, f"interval_{share}"))) for share in (50, 80, 90)),
             ("evidence", predicted.support.line),
             ("extrapolated", predicted.reason or "no"),
         ]
@@ -88,10 +85,6 @@ def _span(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.1f} to {interval[1]:.1f}"
 
 
-def _datasets(found: Sequence[Estimate]) -> str:
-    return ", ".join(sorted({each.asked.dataset for each in found if each.asked.dataset}))
-
-
 def _caption(found: Sequence[Estimate], scale_note: str) -> str:
     luma = any(each.subject is not None and each.subject.head == "luma" for each in found)
     own = "intervals are of one training run"
@@ -99,36 +92,32 @@ def _caption(found: Sequence[Estimate], scale_note: str) -> str:
 
 
 def print_estimate(estimate: TrainingEstimate, as_json: bool, file: TextIO | None = None) -> None:
-    """The estimate on stdout: `name<TAB>value` lines, or JSON, schema 1."""
+    """What a training will take, on stdout: `name<TAB>value` lines, or JSON, schema 1."""
     out = file or sys.stdout
     if as_json:
-        print(json.dumps(estimate.to_json(), indent=1, allow_nan=False), file=out)
+        print_json(estimate, out)
         return
-    for name, value in lines(estimate):
+    for name, value in _training_lines(estimate):
         print(f"{name:<12}{value}" if out.isatty() else f"{name}\t{value}", file=out)
 
 
-def lines(estimate: TrainingEstimate) -> list[tuple[str, str]]:
+def _training_lines(found: TrainingEstimate) -> list[tuple[str, str]]:
     """Names and values in the order of reading."""
-    macs = (
-        "not counted" if estimate.macs_per_window is None else f"{estimate.macs_per_window / 1e9:.4g} GMACs per window"
-    )
-    spread = f"{estimate.step_seconds_low:.3g} to {estimate.step_seconds_high:.3g}"
-    energy = (
-        "unknown: nothing counts it here" if estimate.energy_kwh is None else f"{estimate.energy_kwh:.3g} kWh of GPUs"
-    )
-    train, validation = duration(estimate.train_seconds), duration(estimate.validation_seconds)
-    total = duration(estimate.train_seconds + estimate.validation_seconds)
+    macs = "not counted" if found.macs_per_window is None else f"{found.macs_per_window / 1e9:.4g} GMACs per window"
+    energy = "unknown: nothing counts it here" if found.energy_kwh is None else f"{found.energy_kwh:.3g} kWh of GPUs"
+    spread = f"{found.step_seconds_low:.3g} to {found.step_seconds_high:.3g}"
+    train, validation = duration(found.train_seconds), duration(found.validation_seconds)
+    total = duration(found.train_seconds + found.validation_seconds)
     return [
-        ("model", f"{estimate.backbone} + {estimate.head} at {estimate.resolution} px, {macs}"),
-        ("parameters", f"{estimate.params:,}, of which {estimate.params_trained:,} are trained"),
-        ("data", estimate.data),
-        ("recipe", f"{estimate.recipe}: {estimate.num_steps:,} steps of {estimate.batch} images"),
-        ("passes", f"{estimate.passes}, {estimate.dtype}"),
-        ("BatchNorm", estimate.batch_norm),
-        ("device", f"{estimate.num_processes} x {estimate.device}"),
-        ("memory", f"{gibibytes(estimate.memory_bytes):.2f} GiB, peak of the steps that were tried"),
-        ("step", f"{estimate.step_seconds:.3g} s (median of {estimate.num_probed}, {spread})"),
-        ("time", f"{total}: {train} of steps, {validation} of {estimate.num_validations} validation(s)"),
+        ("model", f"{found.backbone} + {found.head} at {found.resolution} px, {macs}"),
+        ("parameters", f"{found.params:,}, of which {found.params_trained:,} are trained"),
+        ("data", found.data),
+        ("recipe", f"{found.recipe}: {found.num_steps:,} steps of {found.batch} images"),
+        ("passes", f"{found.passes}, {found.dtype}"),
+        ("BatchNorm", found.batch_norm),
+        ("device", f"{found.num_processes} x {found.device}"),
+        ("memory", f"{gibibytes(found.memory_bytes):.2f} GiB, peak of the steps that were tried"),
+        ("step", f"{found.step_seconds:.3g} s (median of {found.num_probed}, {spread})"),
+        ("time", f"{total}: {train} of steps, {validation} of {found.num_validations} validation(s)"),
         ("energy", energy),
     ]

@@ -1,17 +1,15 @@
-"""The learned front in a terminal or a pipe: its rows with their chances, and what lies near, below and beside it."""
+"""The learned front and the runs worth training next, in a terminal or a pipe."""
 
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Set
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
 from luma_cli.advise.costs import rounded
 from luma_cli.advise.fronts import TIE_MIOU
 from luma_cli.advise.question import TITLES, amount
-from luma_cli.report.table import Table, columns, number, print_table
+from luma_cli.report.table import Table, columns, number, paragraphs, print_table
 from luma_cli.units import FLOORS, BudgetKind
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 
 
 _NUM_OWN = 8
-_DEARER = {False: "twice", True: "half"}
 # Origins of a cost that need no tilde.
 _SURE = frozenset({"exact", "measured"})
 _HEADINGS: Mapping[BudgetKind, str] = {
@@ -38,49 +35,32 @@ def print_front(front: LearnedFront, file: TextIO | None = None) -> None:
     """Print the front to `file` (default stdout): a table, and remarks under it."""
     stream = file or sys.stdout
     print_table(front_table(front), stream)
-    for mark, text in _remarks(front):
-        if stream.isatty():
-            width = max(40, get_terminal_size((80, 24)).columns - 1)
-            print(
-                textwrap.fill(
-                    text, width, break_on_hyphens=False, initial_indent=mark, subsequent_indent=" " * len(mark)
-                ),
-                file=stream,
-            )
-        elif text:
-            print(f"# {mark}{text}", file=stream)
+    paragraphs(_remarks(front), stream)
 
 
 def front_table(front: LearnedFront) -> Table:
     """The rows of the front; a column for the origin of costs where there are several."""
     origins = {row.priced.costs[front.kind].origin for row in front.rows}
     source = ["from"] if len(origins) > 1 else []
-    rows = [
-        (
-            row.candidate.title + (" !" if row.prediction.extrapolated else ""),
-            str(row.candidate.resolution),
-            *([row.priced.costs[front.kind].origin] if source else []),
-            _cost(front, row.priced.costs[front.kind]),
-            number(row.prediction.miou_percent),
-            _ends(row.prediction.interval_80),
-            f"{row.on_front:.0%}",
-            "-" if row.per_doubling is None else f"{row.per_doubling:+.1f}",
-            "/".join(number(each) for each in row.attained),
+    rows = []
+    for row in _shown(front):
+        cost, prediction = row.priced.costs[front.kind], row.prediction
+        rows.append(
+            (
+                row.candidate.title + (" !" if prediction.extrapolated else ""),
+                str(row.candidate.resolution),
+                *([cost.origin] if source else []),
+                ("" if cost.origin in _SURE else "~") + _amount(front, cost),
+                number(prediction.miou_percent),
+                _ends(prediction.interval_80),
+                f"{row.on_front:.0%}",
+                "-" if row.per_doubling is None else f"{row.per_doubling:+.1f}",
+                "/".join(number(each) for each in row.attained),
+            )
         )
-        for row in _shown(front)
-    ]
+    cost_headings = [*source, f"{_HEADINGS[front.kind]}>"]
     return Table(
-        columns(
-            "backbone",
-            "px>",
-            *source,
-            f"{_HEADINGS[front.kind]}>",
-            "mIoU>",
-            "80%>",
-            "P>",
-            f"{_dearer(front)}>",
-            "reached>",
-        ),
+        columns("backbone", "px>", *cost_headings, "mIoU>", "80%>", "P>", f"{_dearer(front)}>", "reached>"),
         tuple(rows),
         title=f"{front.question.dataset}: learned front over {TITLES[front.kind]}, {front.num_candidates} candidates",
         caption=_caption(front, origins),
@@ -102,27 +82,23 @@ def _shown(front: LearnedFront) -> list[FrontRow]:
 
 
 def _caption(front: LearnedFront, origins: Set[str]) -> str:
+    title = TITLES[front.kind]
     lines = [
         f"mIoU in percent as predicted for one run, {front.scale_note}, with the central 80% interval",
-        f"P: chance to be on the front. {_dearer(front)}: mIoU points that {_DEARER[front.kind in FLOORS]} the "
-        f"{TITLES[front.kind]} would add",
+        f"P: chance to be on the front. {_dearer(front)}: mIoU points that "
+        f"{'half' if front.kind in FLOORS else 'twice'} the {title} would add",
         "reached: mIoU that the best at this cost has, whichever it is, with 90/50/10% probability",
     ]
     if len(origins) == 1:
         (origin,) = origins
-        lines.append(f"{TITLES[front.kind]}: {origin}{'' if origin in _SURE else ' (~)'}")
+        lines.append(f"{title}: {origin}{'' if origin in _SURE else ' (~)'}")
     elif origins - _SURE:
-        lines.append(f"~: {TITLES[front.kind]} not measured here")
+        lines.append(f"~: {title} not measured here")
     if (hidden := len(front.rows) - len(_shown(front))) > 0:
         lines.append(f"{hidden} more rows add {TIE_MIOU:g} mIoU or less to the one above; --json has them")
     if any(row.prediction.extrapolated for row in front.rows):
         lines.append("!: extrapolated, beyond the sizes, tokens, families or objectives of the evidence")
     return "\n".join(lines)
-
-
-def _cost(front: LearnedFront, quantity: Quantity) -> str:
-    said = _amount(front, quantity)
-    return said if quantity.origin in _SURE else f"~{said}"
 
 
 def _amount(front: LearnedFront, quantity: Quantity) -> str:
@@ -135,11 +111,26 @@ def _ends(ends: tuple[float, float]) -> str:
 
 def _remarks(front: LearnedFront) -> Iterator[tuple[str, str]]:
     """What belongs to the front and is no row of it; a mark and a text each."""
+    yield "", ""
+    if front.knee is None:
+        yield "", "Knee: none, the front has fewer than three points or is straight."
+    else:
+        voted, candidate = front.knee
+        yield "", f"Knee at {candidate.label} in {voted.share:.0%} of draws."
+    area = front.hypervolume
+    yield (
+        "",
+        f"Hypervolume {area.mean:.0f} mIoU points x doublings (80%: {area.low:.0f} to {area.high:.0f}), "
+        f"{'down' if front.kind in FLOORS else 'up'} to {_in_unit(front, REFERENCE_COST[front.kind]):,.0f} "
+        f"{_HEADINGS[front.kind]}, from {front.reference_miou:g} mIoU up.",
+    )
     if front.likely:
         yield "", ""
         yield "", "Off this envelope, yet likely on the front:"
         for row in front.likely:
-            yield "  - ", f"{_said(front, row)}, P {row.on_front:.0%}"
+            found = f"{row.prediction.miou_percent:.1f} mIoU ({_ends(row.prediction.interval_80)})"
+            cost = f"{_amount(front, row.priced.costs[front.kind])} {_HEADINGS[front.kind]}"
+            yield "  - ", f"{row.candidate.label}: {found}, {cost}, P {row.on_front:.0%}"
     if front.own:
         yield "", ""
         yield "", "Your own runs, against the front at their cost:"
@@ -152,11 +143,11 @@ def _remarks(front: LearnedFront) -> Iterator[tuple[str, str]]:
         yield "* ", note
 
 
-def _said(front: LearnedFront, row: FrontRow) -> str:
-    cost = f"{_amount(front, row.priced.costs[front.kind])} {_HEADINGS[front.kind]}"
-    return (
-        f"{row.candidate.label}: {row.prediction.miou_percent:.1f} mIoU ({_ends(row.prediction.interval_80)}), {cost}"
-    )
+def _in_unit(front: LearnedFront, value: float) -> float:
+    """A cost as the table counts it; a rate of one is one, whichever way it is counted."""
+    if front.kind == "macs":
+        return gflops(value, front.question.convention)
+    return gibibytes(value) if front.kind == "bytes" else value / (1e6 if front.kind == "params" else 1)
 
 
 def _distance(front: LearnedFront, each: OwnDistance) -> str:
@@ -171,52 +162,39 @@ def _distance(front: LearnedFront, each: OwnDistance) -> str:
 
 
 def print_next(found: NextRuns, file: TextIO | None = None) -> None:
-    """Print the runs to `file` (default stdout). Commands are never wrapped, so that they can be copied."""
-    stream = file or sys.stdout
-    width = max(40, get_terminal_size((80, 24)).columns - 1) if stream.isatty() else 10_000
-    for mark, text in _lines(found):
-        if text.startswith("luma "):
-            print(f"{mark}{text}", file=stream)
-            continue
-        wrapped = textwrap.fill(
-            text, width, break_on_hyphens=False, initial_indent=mark, subsequent_indent=" " * len(mark)
-        )
-        print(wrapped, file=stream)
+    """Print the proposed runs to `file` (default stdout): each with its reason, its cost, and the line to type."""
+    paragraphs(_proposals(found), file or sys.stdout, comment="")
 
 
-def _lines(found: NextRuns) -> Iterator[tuple[str, str]]:
+def _proposals(found: NextRuns) -> Iterator[tuple[str, str]]:
     hours = "" if found.hours is None else f" within {found.hours:g} GPU-hours"
     yield "", f"{found.question.dataset}: what to train next{hours}, by {found.ranked_by}"
     for place, run in enumerate(found.batch, 1):
         yield "", ""
-        yield from _run(f"{place}. ", run)
+        yield from _proposal(f"{place}. ", run)
     if found.batch:
+        total = sum(run.cost.value for run in found.batch)
+        runs = "1 run" if len(found.batch) == 1 else f"{len(found.batch)} runs"
         yield "", ""
-        yield "", f"Together: {_together(found)}"
+        yield "", f"Together: {rounded(total)} {found.batch[0].cost.unit} for {runs}"
     if found.proxies:
         yield "", ""
         yield "", "Cheaper first look, to be compared with each other only:"
         for run in found.proxies:
-            yield from _run("  - ", run)
+            yield from _proposal("  - ", run)
     if found.exponents is not None:
         yield "", ""
         yield "", "For the scaling law:"
-        yield from _run("  - ", found.exponents)
+        yield from _proposal("  - ", found.exponents)
     yield "", ""
     yield "* ", f"mIoU as predicted, {found.scale_note}"
     for note in found.notes:
         yield "* ", note
 
 
-def _run(mark: str, run: NextRun) -> Iterator[tuple[str, str]]:
+def _proposal(mark: str, run: NextRun) -> Iterator[tuple[str, str]]:
     low, high = run.prediction.interval_80
     predicted = f"{run.prediction.miou_percent:.1f} mIoU expected (80%: {low:.1f} to {high:.1f})"
     said = "" if run.purpose == "proxy" else f", {predicted}"
     yield mark, f"{run.candidate.label}: {run.cost.text} {run.cost.source}{said}; {run.why}"
     yield " " * len(mark), run.command
-
-
-def _together(found: NextRuns) -> str:
-    total = sum(run.cost.value for run in found.batch)
-    runs = "1 run" if len(found.batch) == 1 else f"{len(found.batch)} runs"
-    return f"{rounded(total)} {found.batch[0].cost.unit} for {runs}"

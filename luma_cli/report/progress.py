@@ -1,35 +1,41 @@
-"""Progress of a sweep on stderr: redrawn only when something happened, so that nothing spins beside a measurement."""
+"""Progress on stderr: one line that is redrawn on a terminal, else a line now and then. Imports no torch.
+
+Nothing is drawn but when something happened, so that nothing spins beside a measurement.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-
 from luma_cli.units import gibibytes
 
 if TYPE_CHECKING:
-    from luma_cli.measure.sweep import Event
+    from luma_cli.measure.sweep import Event as SweepEvent
     from luma_cli.store.records import Profile
-    from luma_cli.train.events import Evaluated, Evaluating, Started, Stepped
+    from luma_cli.train.events import Evaluated, Started, Stepped
     from luma_cli.train.events import Event as TrainingEvent
 
-_SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_DRAWINGS = 0.2
+_SMOOTHING = 0.1  # weight of the newest step in the rate
 
 
-class Progress:
-    """Callable that takes the sweep's events. One status line on a terminal, one line per result elsewhere."""
+class _StatusLine:
+    """What all kinds of progress share: a line that lasts until the next one, and lines that stay.
 
-    def __init__(self, file: TextIO) -> None:
+    seconds: between two status lines where they cannot be redrawn.
+    """
+
+    def __init__(self, file: TextIO, clock: Callable[[], float] = time.monotonic, seconds: float = 10.0) -> None:
         self._file = file
-        self._live = file.isatty()
-        self._kept = 0
-        self._weights = ""
+        self._live = file.isatty() and os.environ.get("TERM") != "dumb"
+        self._clock = clock
+        self._seconds = _SECONDS_BETWEEN_DRAWINGS if self._live else seconds
+        self._start = self._said = clock()
 
     def __enter__(self) -> Self:
         return self
@@ -38,64 +44,66 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._clear()
-        if self._kept and kind is None:
-            print(f"{self._kept} already measured; --again measures anew", file=self._file)
 
-    def __call__(self, event: Event) -> None:
-        """Show one event."""
-        if event.kind == "kept":
-            self._kept += 1
-        elif event.kind == "stage":
-            self._status(f"{_where(event)}: {event.text}{_eta(event)}")
-        elif event.profile is not None:
-            self._clear()
-            self._tell_weights(weights_line(event.profile))
-            print(f"{_where(event)}: {summary(event.profile)}", file=self._file, flush=True)
+    def _due(self, now: float, last: bool = False) -> bool:
+        """Whether it is time for another status line; the last one is always due."""
+        if not last and now - self._said < self._seconds:
+            return False
+        self._said = now
+        return True
 
-    def _tell_weights(self, line: str) -> None:
-        """Say which file was loaded and how, once for every way of it."""
-        if line and line != self._weights:
-            print(line, file=self._file, flush=True)
-        self._weights = line or self._weights
+    def _status(self, text: str, last: bool = False) -> None:
+        """Redraw the line, or print one; the last one stays."""
+        if self._live and not last:
+            text = text[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\x1b[2K{text}", end="", file=self._file, flush=True)
+        else:
+            self._print(text)
 
-    def _status(self, text: str) -> None:
-        if self._live:
-            print(f"\r\x1b[2K{text[:79]}", end="", file=self._file, flush=True)
+    def _print(self, text: str) -> None:
+        """A line that stays, in place of the status line."""
+        self._clear()
+        print(text, file=self._file, flush=True)
 
     def _clear(self) -> None:
         if self._live:
             print("\r\x1b[2K", end="", file=self._file, flush=True)
 
 
-class Countdown:
-    """How many of `total` are done and about how long the rest takes, to be called after each. done: what they are."""
+class Progress(_StatusLine):
+    """Callable that takes the events of a sweep. Elsewhere than on a terminal only results are printed."""
 
-    def __init__(
-        self, file: TextIO, total: int, clock: Callable[[], float] = time.monotonic, done: str = "counted"
+    def __init__(self, file: TextIO) -> None:
+        super().__init__(file)
+        self._kept = 0
+        self._weights = ""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._word = done
-        self._file = file
-        self._live = file.isatty()
-        self._total = total
-        self._clock = clock
-        self._start = self._said = clock()
-        self._done = 0
+        self._clear()
+        if self._kept and kind is None:
+            print(f"{self._kept} already measured; --again measures anew", file=self._file)
 
-    def __call__(self, number: int = 1) -> None:
-        """So many more are done: redraw on a terminal, else a line every ten seconds and at the end."""
-        self._done += number
-        now, last = self._clock(), self._done == self._total
-        if not (self._live or last or now - self._said >= _SECONDS_BETWEEN_LINES):
-            return
-        self._said = now
-        left = (now - self._start) / self._done * (self._total - self._done)
-        spent = _minutes(now - self._start)
-        text = f"luma: {self._word} {self._done} of {self._total} in {spent}, about {_minutes(left)} left"
-        end = "\n" if last or not self._live else ""
-        print(("\r\x1b[2K" if self._live else "") + text, end=end, file=self._file, flush=True)
+    def __call__(self, event: SweepEvent) -> None:
+        """Show one event."""
+        configuration = event.configuration
+        where = f"[{event.index + 1}/{event.total}] {configuration.backbone} at {configuration.resolution} px"
+        if event.kind == "kept":
+            self._kept += 1
+        elif event.kind == "stage" and self._live:
+            left = "" if event.eta_seconds is None else f" (about {_minutes(event.eta_seconds)} left)"
+            self._status(f"{where}: {event.text}{left}")
+        elif event.profile is not None:
+            # The file that was loaded and how is said once for every way of it.
+            weights = _weights_line(event.profile)
+            if weights and weights != self._weights:
+                self._print(weights)
+                self._weights = weights
+            self._print(f"{where}: {_summary(event.profile)}")
 
 
-def summary(profile: Profile) -> str:
+def _summary(profile: Profile) -> str:
     """One line about a finished profile."""
     if profile.status != "ok":
         return f"{profile.status}: {profile.reason}"
@@ -104,14 +112,12 @@ def summary(profile: Profile) -> str:
         parts.append(f"{throughput.median:.4g} img/s at batch {profile.batch}")
     if latency := profile.metrics.get("latency_eager"):
         parts.append(f"{latency.median:.4g} ms")
-    for name in ("memory_device", "memory_allocated"):
-        if name in profile.metrics:
-            parts.append(f"{gibibytes(profile.metrics[name].median):.2f} GiB")
-            break
+    if memory := profile.metrics.get("memory_device") or profile.metrics.get("memory_allocated"):
+        parts.append(f"{gibibytes(memory.median):.2f} GiB")
     return ", ".join(parts) or "ok"
 
 
-def weights_line(profile: Profile) -> str:
+def _weights_line(profile: Profile) -> str:
     """The file that a profile's weights came from, its SHA-256 and what was changed; empty for random weights."""
     loaded = profile.notes.get("weights")
     if not loaded:
@@ -120,73 +126,46 @@ def weights_line(profile: Profile) -> str:
     return f"weights {loaded['source']} (SHA-256 {loaded['sha256']}): {changes}"
 
 
-def _where(event: Event) -> str:
-    configuration = event.configuration
-    return f"[{event.index + 1}/{event.total}] {configuration.backbone} at {configuration.resolution} px"
+class Countdown(_StatusLine):
+    """How many of `total` are done and about how long the rest takes, to be called after each. done: what they are."""
+
+    def __init__(
+        self, file: TextIO, total: int, clock: Callable[[], float] = time.monotonic, done: str = "counted"
+    ) -> None:
+        super().__init__(file, clock)
+        self._word, self._total, self._done = done, total, 0
+
+    def __call__(self, number: int = 1) -> None:
+        """So many more are done."""
+        self._done += number
+        now, last = self._clock(), self._done == self._total
+        if self._due(now, last):
+            spent = now - self._start
+            left = spent / self._done * (self._total - self._done)
+            done = f"luma: {self._word} {self._done} of {self._total} in {_minutes(spent)}"
+            self._status(f"{done}, about {_minutes(left)} left", last)
 
 
-def _eta(event: Event) -> str:
-    if event.eta_seconds is None:
-        return ""
-    return f" (about {_minutes(event.eta_seconds)} left)"
-
-
-def _minutes(seconds: float) -> str:
-    """Minutes and seconds, e.g. `2:05`."""
-    whole, rest = divmod(round(seconds), 60)
-    return f"{whole}:{rest:02}"
-
-
-_SECONDS_BETWEEN_DRAWINGS = 0.2
-
-
-class ImageProgress:
+class ImageProgress(_StatusLine):
     """To be called with images done and all images, after each; the last call ends the line."""
 
-    def __init__(self, file: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._file = file
-        self._live = file.isatty()
-        self._clock = clock
-        self._start = self._said = clock()
-
     def __call__(self, done: int, total: int) -> None:
-        """Redraw, or print a line, unless the last time is short ago."""
+        """So many are done."""
         now, last = self._clock(), done == total
-        if not last and now - self._said < (_SECONDS_BETWEEN_DRAWINGS if self._live else _SECONDS_BETWEEN_LINES):
-            return
-        self._said = now
-        rate = done / max(now - self._start, 1e-9)
-        text = f"{done:,} of {total:,} images, {rate:.3g} images/s, {_minutes((total - done) / rate)} left"
-        end = "\n" if last or not self._live else ""
-        print(("\r\x1b[2K" if self._live else "") + text, end=end, file=self._file, flush=True)
+        if self._due(now, last):
+            rate = done / max(now - self._start, 1e-9)
+            left = _minutes((total - done) / rate)
+            self._status(f"{done:,} of {total:,} images, {rate:.3g} images/s, {left} left", last)
 
 
-_SECONDS_BETWEEN_TRAINING_LINES = 30.0
-_SMOOTHING = 0.1  # weight of the newest step in the rate
-
-
-class TrainingProgress:
-    """Callable that takes a training's events."""
+class TrainingProgress(_StatusLine):
+    """Callable that takes the events of a training; a line every half minute elsewhere than on a terminal."""
 
     def __init__(self, file: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = Console(file=file, highlight=False, soft_wrap=True)
-        self._is_live = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._clock = clock
+        super().__init__(file, clock, seconds=30.0)
         self._said = float("-inf")
         self._rate = 0.0  # seconds per step, smoothed
         self._last: tuple[int, float] | None = None
-
-    def __enter__(self) -> Self:
-        if self._is_live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._is_live:
-            self._live.stop()
 
     def __call__(self, event: TrainingEvent) -> None:
         """Show one event."""
@@ -197,10 +176,11 @@ class TrainingProgress:
                 self._started(event)
             case events.Stepped():
                 self._stepped(event)
-            case events.Evaluating():
-                self._evaluating(event)
+            case events.Evaluating() if self._live and self._due(self._clock(), event.done == event.total):
+                self._status(f"step {event.step}: validating {event.done}/{event.total}")
             case events.Evaluated():
-                self._evaluated(event)
+                self._last = None
+                self._print(evaluation_line(event))
             case events.Saved():
                 self._last = None  # writing is no training
             case events.Noted():
@@ -221,38 +201,8 @@ class TrainingProgress:
         self._last = (event.step, now)
         last = event.step == event.num_steps
         if self._due(now, last):
-            self._status(step_line(event, self._rate, self._console.width if self._is_live else None), last)
-
-    def _evaluating(self, event: Evaluating) -> None:
-        if self._is_live and self._due(self._clock(), event.done == event.total):
-            self._status(f"step {event.step}: validating {event.done}/{event.total}")
-
-    def _evaluated(self, event: Evaluated) -> None:
-        self._last = None
-        self._clear()
-        self._print(evaluation_line(event))
-
-    def _due(self, now: float, last: bool) -> bool:
-        between = _SECONDS_BETWEEN_DRAWINGS if self._is_live else _SECONDS_BETWEEN_TRAINING_LINES
-        if not last and now - self._said < between:
-            return False
-        self._said = now
-        return True
-
-    def _status(self, text: str, last: bool = False) -> None:
-        if self._is_live and not last:
-            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
-        else:
-            self._clear()
-            self._print(text)
-
-    def _clear(self) -> None:
-        """Take the live line away: what it says is over."""
-        if self._is_live:
-            self._live.update(Text(""), refresh=True)
-
-    def _print(self, text: str) -> None:
-        self._console.print(Text(text))
+            width = shutil.get_terminal_size().columns - 1 if self._live else None
+            self._status(step_line(event, self._rate, width), last)
 
 
 def step_line(event: Stepped, seconds_per_step: float, columns: int | None = None) -> str:
@@ -293,6 +243,10 @@ def duration(seconds: float) -> str:
     days, hour = divmod(hours, 24)
     if days:
         return f"{days}d {hour}h"
-    if hours:
-        return f"{hours}h {minute:02}m"
-    return f"{minutes}m {second:02}s"
+    return f"{hours}h {minute:02}m" if hours else f"{minutes}m {second:02}s"
+
+
+def _minutes(seconds: float) -> str:
+    """Minutes and seconds, e.g. `2:05`."""
+    whole, rest = divmod(round(seconds), 60)
+    return f"{whole}:{rest:02}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
-from luma_cli.report.table import Table, columns, number, print_table
-from luma_cli.units import BudgetKind, FlopConvention, gflops
+from luma_cli.advise.question import TITLES, amount, slack, worst
+from luma_cli.report.table import Table, columns, number, paragraphs, print_table
+from luma_cli.units import FLOORS, BudgetKind, FlopConvention, gflops
 
 if TYPE_CHECKING:
     from luma_cli.advise.answer import Aside, Price, Recommendation, Row
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from luma_cli.evidence.evidence import Evidence
     from luma_cli.speed.quantity import Quantity
     from luma_cli.units import Budget
+
 
 _NUM_OWN = 8
 _NUM_ASIDE = 3
@@ -43,17 +43,10 @@ _OBJECTIVES = {"miou": "highest mIoU", "miou-per-ms": "highest mIoU per ms", "kn
 def print_recommendation(answer: Recommendation, file: TextIO | None = None) -> None:
     """Print the answer to `file` (default stdout): readable on a terminal, tab-separated with `why` in a pipe."""
     stream = file or sys.stdout
-    if not stream.isatty():
-        print_table(_table(answer, with_why=True), stream)
-        for mark, text in _remarks(answer):
-            if text:
-                print(f"# {mark}{text}", file=stream)
-        return
-    print_table(_table(answer, with_why=False), stream)
-    for row in answer.rows:
-        _paragraph(f"{row.rank:2}. ", f"{row.candidate.label}: {row.why}", stream)
-    for mark, text in _remarks(answer):
-        _paragraph(mark, text, stream)
+    print_table(_table(answer, with_why=not stream.isatty()), stream)
+    if stream.isatty():
+        paragraphs(((f"{row.rank:2}. ", f"{row.candidate.label}: {row.why}") for row in answer.rows), stream)
+    paragraphs(_remarks(answer), stream)
 
 
 def _table(answer: Recommendation, with_why: bool) -> Table:
@@ -65,7 +58,7 @@ def _table(answer: Recommendation, with_why: bool) -> Table:
     rows = []
     for row in answer.rows:
         cells = [*_cells(row), *(_cost(row.priced.costs.get(kind), question.convention) for kind in kinds)]
-        rows.append(tuple(cells + ([row.why] if with_why else [])))
+        rows.append((*cells, *([row.why] if with_why else [])))
     asked = ", ".join(budget.text for budget in question.budgets) or "no budget"
     return Table(
         columns(*headings, *(["why~"] if with_why else [])),
@@ -99,8 +92,6 @@ def _chance(value: float | None) -> str:
 
 def _cost(quantity: Quantity | None, convention: FlopConvention) -> str:
     """The value alone; a tilde where it is predicted."""
-    from luma_cli.advise.question import amount
-
     if quantity is None:
         return "-"
     predicted = quantity.origin == "predicted"
@@ -147,7 +138,6 @@ def _decision(answer: Recommendation) -> Iterator[tuple[str, str]]:
 
 
 def _binding(first: Priced, budget: Budget) -> str:
-    from luma_cli.advise.question import slack, worst
 
     quantity = first.costs[budget.kind]
     end = "" if worst(quantity, budget.is_floor) == quantity.value else " at the dear end of the prediction"
@@ -155,8 +145,6 @@ def _binding(first: Priced, budget: Budget) -> str:
 
 
 def _axis(answer: Recommendation) -> str:
-    from luma_cli.advise.question import TITLES
-    from luma_cli.units import FLOORS
 
     kind = answer.question.axis
     return "time per image" if kind in FLOORS else TITLES[kind]
@@ -227,15 +215,3 @@ def _own_lines(answer: Recommendation) -> Iterator[tuple[str, str]]:
         )
     if (more := len(answer.measured_here) - _NUM_OWN) > 0:
         yield "    ", f"and {more} more; --json has them all"
-
-
-def _paragraph(mark: str, text: str, file: TextIO) -> None:
-    """Wrapped text behind a mark, indented under itself. A command stays whole, so that it can be copied."""
-    if text.startswith("luma "):
-        print(f"{mark}{text}", file=file)
-        return
-    width = max(40, get_terminal_size((80, 24)).columns - 1)
-    print(
-        textwrap.fill(text, width, break_on_hyphens=False, initial_indent=mark, subsequent_indent=" " * len(mark)),
-        file=file,
-    )
