@@ -71,10 +71,12 @@ def help_page() -> str:
 
 
 def _helps() -> list[str]:
-    """What `--help` of each command prints on 96 columns without colours, all from one process."""
-    environment = {**os.environ, "COLUMNS": "96", "TERM": "dumb", "NO_COLOR": "1"}
+    """What `--help` of each command prints without boxes and colours, all from one process."""
+    environment = {**os.environ, "COLUMNS": "96", "TERM": "dumb", "NO_COLOR": "1", "TYPER_USE_RICH": "0"}
     program = [sys.executable, "-P", "-c", _PRINT_HELPS, *COMMANDS]
-    return subprocess.run(program, env=environment, capture_output=True, text=True, check=True).stdout.split("\f")[:-1]
+    said = subprocess.run(program, env=environment, capture_output=True, text=True, check=True).stdout
+    # The backslash keeps Rich, where it is used, from taking the bracket for markup.
+    return said.replace("\\[", "[").split("\f")[:-1]
 
 
 def terminal_output(command: str, database: str) -> str:

@@ -87,6 +87,10 @@ ManyYes = Annotated[bool, typer.Option("--yes", "-y", help="Go ahead with more t
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
+# Options that the help names last, whatever group they came with.
+_LAST = ("convention", "as_json", "as_csv", "yes", "database")
+
+
 def spread(command: Callable[..., Any]) -> Callable[..., Any]:
     """`command` with the options of a group in place of each parameter whose type is a dataclass of options."""
     types = get_type_hints(command, include_extras=True)
@@ -97,6 +101,8 @@ def spread(command: Callable[..., Any]) -> Callable[..., Any]:
             parameters += _options_of(groups[each.name])
         else:
             parameters.append(each.replace(kind=Parameter.KEYWORD_ONLY, annotation=types[each.name]))
+
+    parameters.sort(key=lambda each: _LAST.index(each.name) if each.name in _LAST else -1)
 
     @wraps(command)
     def with_groups(**given: Any) -> Any:
