@@ -133,10 +133,6 @@ def _announce_index() -> None:
         print("luma: indexing the installed timm, once, about 10 s", file=sys.stderr)
 
 
-def _terminated(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signum)
-
-
 def _one_line(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     hint = f"; see `{context.command_path} --help`" if context is not None else ""
@@ -154,10 +150,6 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except typer.TyperException as error:
         return _fail(_one_line(error), error.exit_code)
-    except LumaError as error:
-        if os.environ.get("LUMA_DEBUG") == "1":
-            raise
-        return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _fail(_STOPPED, _INTERRUPTED)
     except BrokenPipeError:
@@ -167,21 +159,22 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("LUMA_DEBUG") == "1":
             raise
-        if isinstance(error, OSError) and error.errno == ENOSPC:
-            return _fail(f"no space left on the device{_where(error)}; free some and run this again", 1)
-        return _fail(f"unexpected {type(error).__name__}: {_first_line(error)}; LUMA_DEBUG=1 shows where", 1)
+        return _fail(_said(error), error.exit_code if isinstance(error, LumaError) else 1)
     if code == _INTERRUPTED:
         # Typer turns Ctrl-C into an exit code of its own accord.
         return _fail(_STOPPED, _INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
-
-
-def _where(error: OSError) -> str:
-    return f" of {error.filename}" if error.filename else " that the output goes to"
+def _said(error: Exception) -> str:
+    """A failure in one line."""
+    if isinstance(error, LumaError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == ENOSPC:
+        where = f" of {error.filename}" if error.filename else " that the output goes to"
+        return f"no space left on the device{where}; free some and run this again"
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"unexpected {type(error).__name__}: {first}; LUMA_DEBUG=1 shows where"
 
 
 def _fail(message: str, code: int) -> int:
@@ -199,12 +192,12 @@ def _discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"luma: {message}", file=sys.stderr)
-
-
 def main() -> None:
     """Entry point of the `luma` script."""
-    signal.signal(signal.SIGTERM, _terminated)
-    warnings.showwarning = _warn
+
+    def terminated(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, terminated)
+    warnings.showwarning = lambda message, *_, **__: print(f"luma: {message}", file=sys.stderr)
     sys.exit(run())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from luma_cli.accuracy.audit import Audit, Score
+from luma_cli.accuracy.audit import Audit
 from luma_cli.accuracy.regret import MODEL
 from luma_cli.report.table import Table, columns, print_table
 from luma_cli.speed.audit import NUM_MEASURED, Error, SpeedAudit
@@ -34,22 +32,19 @@ def _accuracy(found: Audit, regime: str) -> Table:
     scores = [score for score in found.scores if score.regime == regime]
     learned = "variance components learned without a fifth of the backbones, five times" if found.relearned else (
         "variance components as shipped")  # fmt: skip
+    rows = []
+    for score in scores:
+        tau = "-" if score.tau is None else f"{score.tau:.2f} ({score.num_groups})"
+        count = f"{score.num} of {score.num + score.num_kept}" if score.num_kept else str(score.num)
+        inside = "/".join(f"{100 * share:.0f}" for share in score.coverage)
+        errors = (f"{score.mae:.2f}", f"{score.rmse:.2f}", f"{score.bias:+.2f}")
+        rows.append((score.left_out, score.dataset, count, *errors, tau, inside))
     return Table(
         columns("left out", "dataset", "rows>", "MAE>", "RMSE>", "bias>", "tau (groups)>", "in 50/80/90%>"),
-        tuple(_score(score) for score in scores),
+        tuple(rows),
         f"{_REGIMES[regime]}: mIoU predicted without all rows of the same ...",
         f"errors in mIoU points; tau: Kendall's within one head and protocol; widths cross-fitted; {learned}",
         merge=1,
-    )
-
-
-def _score(score: Score) -> tuple[str, ...]:
-    tau = "-" if score.tau is None else f"{score.tau:.2f} ({score.num_groups})"
-    rows = f"{score.num} of {score.num + score.num_kept}" if score.num_kept else str(score.num)
-    inside = "/".join(f"{100 * share:.0f}" for share in score.coverage)
-    return (
-        *(score.left_out, score.dataset, rows),
-        *(f"{score.mae:.2f}", f"{score.rmse:.2f}", f"{score.bias:+.2f}", tau, inside),
     )
 
 
@@ -87,15 +82,11 @@ def _regrets(found: Audit) -> Table:
 
 
 def _transfer(speed: SpeedAudit) -> Table:
-    rows = [
-        (
-            _device(each.setting) + ("" if each.has_class else " (alone in its class)"),
-            each.anchor,
-            *_errors(each.errors.values()),
-        )
-        for each in speed.transfers
-    ]
-    rows.append(("all that share a class", "", *_errors(speed.pooled.values())))
+    rows = []
+    for each in speed.transfers:
+        device = _device(each.setting) + ("" if each.has_class else " (alone in its class)")
+        rows.append((device, each.anchor, *map(_error, each.errors.values())))
+    rows.append(("all that share a class", "", *map(_error, speed.pooled.values())))
     return Table(
         columns("device left out", "measured first", *(f"{count} measured>" for count in NUM_MEASURED)),
         tuple(rows),
@@ -120,10 +111,6 @@ def _upsizing(speed: SpeedAudit) -> Table:
 def _device(setting: str) -> str:
     """Device, precision, layout, compiler and torch as words, between which a narrow cell can break."""
     return setting.replace("/", " ")
-
-
-def _errors(errors: Iterable[Error]) -> list[str]:
-    return [_error(each) for each in errors]
 
 
 def _error(error: Error | None, count: int = 0) -> str:

@@ -10,7 +10,7 @@ from luma_cli.advise.costs import rounded
 from luma_cli.advise.fronts import TIE_MIOU
 from luma_cli.advise.question import TITLES, amount
 from luma_cli.report.table import Table, columns, number, paragraphs, print_table
-from luma_cli.units import FLOORS, BudgetKind
+from luma_cli.units import FLOORS, BudgetKind, FlopConvention
 
 if TYPE_CHECKING:
     from luma_cli.advise.front import FrontRow, LearnedFront, OwnDistance
@@ -118,10 +118,11 @@ def _remarks(front: LearnedFront) -> Iterator[tuple[str, str]]:
         voted, candidate = front.knee
         yield "", f"Knee at {candidate.label} in {voted.share:.0%} of draws."
     area = front.hypervolume
+    reference = in_unit(front.kind, REFERENCE_COST[front.kind], front.question.convention)
     yield (
         "",
         f"Hypervolume {area.mean:.0f} mIoU points x doublings (80%: {area.low:.0f} to {area.high:.0f}), "
-        f"{'down' if front.kind in FLOORS else 'up'} to {_in_unit(front, REFERENCE_COST[front.kind]):,.0f} "
+        f"{'down' if front.kind in FLOORS else 'up'} to {reference:,.0f} "
         f"{_HEADINGS[front.kind]}, from {front.reference_miou:g} mIoU up.",
     )
     if front.likely:
@@ -143,11 +144,11 @@ def _remarks(front: LearnedFront) -> Iterator[tuple[str, str]]:
         yield "* ", note
 
 
-def _in_unit(front: LearnedFront, value: float) -> float:
-    """A cost as the table counts it; a rate of one is one, whichever way it is counted."""
-    if front.kind == "macs":
-        return gflops(value, front.question.convention)
-    return gibibytes(value) if front.kind == "bytes" else value / (1e6 if front.kind == "params" else 1)
+def in_unit(kind: BudgetKind, value: float, convention: FlopConvention) -> float:
+    """A cost as tables and axes count it: GFLOPs, millions of parameters, GiB; times, rates and energy as they are."""
+    if kind == "macs":
+        return gflops(value, convention)
+    return gibibytes(value) if kind == "bytes" else value / (1e6 if kind == "params" else 1)
 
 
 def _distance(front: LearnedFront, each: OwnDistance) -> str:

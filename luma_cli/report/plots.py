@@ -12,7 +12,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,15 @@ from luma_cli.advise.question import TITLES
 from luma_cli.errors import LumaError, UsageError
 from luma_cli.evidence.evidence import DATASET_TITLES, HEAD_TITLES
 from luma_cli.files import write_bytes
-from luma_cli.units import FLOORS, BudgetKind, FlopConvention, gflops, gibibytes
+from luma_cli.report.front import in_unit
+from luma_cli.units import FLOORS, BudgetKind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from luma_cli.advise.front import Backdrop, FrontRow, LearnedFront
+    from luma_cli.advise.front import Backdrop, FrontRow, LearnedFront, OwnDistance
+
 
 SUFFIXES = (".png", ".svg", ".pdf")
 COLUMN_INCHES = 3.5
@@ -67,15 +69,36 @@ _METADATA: dict[str, dict[str, None]] = {
     ".svg": {"Date": None, "Creator": None},
     ".pdf": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None},
 }
+_FONT_SIZE = 5.6
+_MARKER_PIXELS = 7.0
+_PADDING_PIXELS = 2.0
+# Places are tried near before far; at each distance up and to the left first, which a rising front leaves free.
+_DISTANCES = (9, 16, 26, 40, 58, 80, 105)
+_ANGLES = (135, 90, 160, 112, 180, 60, 45, 315, 0, 290, 270, 225, 200, 20)
+_AXES_INCHES = 2.35
+_ABOVE_INCHES, _BELOW_INCHES = 0.45, 0.45  # title with legend, axis title with caption's first gap
+# Of the members of the front those are labelled that add this part of the range of mIoU to the one labelled before.
+_LABELLED_RISE = 0.035
+_CAPTION_CHARACTERS = 78
+_CAPTION_INCHES_PER_LINE = 0.115
+_BAND = "#b7d3ea"
+_MARGIN = 0.06
+_AXES: Mapping[BudgetKind, str] = {
+    "macs": "GFLOPs of the segmenter on one crop",
+    "params": "parameters of the segmenter (millions)",
+    "ms": "latency (ms per image, batch 1)",
+    "images_per_second": "throughput (images/s)",
+    "bytes": "peak memory (GiB)",
+    "joules": "energy (J per image)",
+}
 
 
-def check_path(path: Path) -> Path:
-    """`path` itself. Raises UsageError for a suffix that is none of the three, LumaError without matplotlib."""
+def check_path(path: Path) -> None:
+    """Raises UsageError for a suffix that is none of the three, LumaError without matplotlib."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--out {path} ends in {path.suffix or 'no suffix'}, expected .png, .svg or .pdf")
     if importlib.util.find_spec("matplotlib") is None:
         raise LumaError("plots need matplotlib, which is not installed; pip install 'luma-seg[plot]'")
-    return path
 
 
 @contextmanager
@@ -101,14 +124,6 @@ def save(figure: Figure, path: Path) -> None:
         raise LumaError(f"{path} cannot be written: {error.strerror or error}; choose another --out") from error
 
 
-_FONT_SIZE = 5.6
-_MARKER_PIXELS = 7.0
-_PADDING_PIXELS = 2.0
-# Places are tried near before far; at each distance up and to the left first, which a rising front leaves free.
-_DISTANCES = (9, 16, 26, 40, 58, 80, 105)
-_ANGLES = (135, 90, 160, 112, 180, 60, 45, 315, 0, 290, 270, 225, 200, 20)
-
-
 @dataclass(frozen=True, slots=True)
 class Box:
     """A rectangle in pixels."""
@@ -120,18 +135,13 @@ class Box:
 
     def meets(self, other: Box) -> bool:
         """Whether the two share any area."""
-        return (
-            self.left < other.right and other.left < self.right and self.bottom < other.top and other.bottom < self.top
-        )
+        across = self.left < other.right and other.left < self.right
+        return across and self.bottom < other.top and other.bottom < self.top
 
     def within(self, other: Box) -> bool:
         """Whether it lies inside the other."""
-        return (
-            other.left <= self.left
-            and self.right <= other.right
-            and other.bottom <= self.bottom
-            and self.top <= other.top
-        )
+        across = other.left <= self.left and self.right <= other.right
+        return across and other.bottom <= self.bottom and self.top <= other.top
 
 
 def place(
@@ -141,56 +151,40 @@ def place(
 
     anchors: in the order in which they are served. avoid: boxes that no label may cover.
     """
-    taken = [*avoid, *(_around(x, y) for x, y in anchors)]
+    reach = _MARKER_PIXELS
+    taken = [*avoid, *(Box(x - reach, y - reach, x + reach, y + reach) for x, y in anchors)]
     found: list[Box | None] = []
     for (x, y), (width, height) in zip(anchors, sizes, strict=True):
-        free = next(
-            (
-                box
-                for box in _places(x, y, width, height)
-                if box.within(frame) and not any(box.meets(other) for other in taken)
-            ),
-            None,
-        )
+        places = (box for box in _places(x, y, width, height) if box.within(frame))
+        free = next((box for box in places if not any(box.meets(other) for other in taken)), None)
         found.append(free)
         taken += [free] if free is not None else []
     return found
 
 
-def _around(x: float, y: float) -> Box:
-    return Box(x - _MARKER_PIXELS, y - _MARKER_PIXELS, x + _MARKER_PIXELS, y + _MARKER_PIXELS)
-
-
 def _places(x: float, y: float, width: float, height: float) -> Iterator[Box]:
     """Boxes around a point: the side towards the point is at the distance."""
     for distance in _DISTANCES:
-        for angle in _ANGLES:
-            across, up = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-            centre_x = x + across * (distance + width / 2)
-            centre_y = y + up * (distance + height / 2)
-            yield Box(centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
+        for angle in map(math.radians, _ANGLES):
+            left = x + math.cos(angle) * (distance + width / 2) - width / 2
+            bottom = y + math.sin(angle) * (distance + height / 2) - height / 2
+            yield Box(left, bottom, left + width, bottom + height)
 
 
-def label_points(
-    axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str], avoid: Sequence[Box] = ()
-) -> None:
-    """Write a label beside each point in data coordinates, with a thin line where it stands apart.
+def _label(axes: Axes, dots: Sequence[Dot], avoid: Sequence[Box]) -> None:
+    """Write a label beside each dot, with a thin line where it stands apart.
 
     Limits and scales must be final. A label that finds no room is left out.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = axes.figure
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call,arg-type]
-    drawn = [axes.text(0, 0, text, fontsize=_FONT_SIZE, color=INK, va="bottom", ha="left") for text in texts]
-    sizes = []
-    for each in drawn:
-        extent = each.get_window_extent(renderer)
-        sizes.append((extent.width + 2 * _PADDING_PIXELS, extent.height))
-    anchors = [tuple(axes.transData.transform(point)) for point in points]
+    renderer = FigureCanvasAgg(axes.figure).get_renderer()  # type: ignore[no-untyped-call,arg-type]
+    drawn = [axes.text(0, 0, dot.label, fontsize=_FONT_SIZE, color=INK, va="bottom", ha="left") for dot in dots]
+    extents = [text.get_window_extent(renderer) for text in drawn]
+    sizes = [(extent.width + 2 * _PADDING_PIXELS, extent.height) for extent in extents]
+    anchors = [tuple(axes.transData.transform((dot.cost, dot.miou_percent))) for dot in dots]
     window = axes.get_window_extent(renderer)
-    frame = Box(window.x0, window.y0, window.x1, window.y1)
-    boxes = place(anchors, sizes, frame, avoid)
+    boxes = place(anchors, sizes, Box(window.x0, window.y0, window.x1, window.y1), avoid)
     inverse = axes.transData.inverted()
     for text, box, anchor in zip(drawn, boxes, anchors, strict=True):
         if box is None:
@@ -201,16 +195,6 @@ def label_points(
         if math.dist(near, anchor) > _DISTANCES[1]:
             ends = inverse.transform([near, anchor])
             axes.plot(ends[:, 0], ends[:, 1], "-", color=SOFT, linewidth=0.4, zorder=2)
-
-
-_AXES: Mapping[BudgetKind, str] = {
-    "macs": "GFLOPs of the segmenter on one crop",
-    "params": "parameters of the segmenter (millions)",
-    "ms": "latency (ms per image, batch 1)",
-    "images_per_second": "throughput (images/s)",
-    "bytes": "peak memory (GiB)",
-    "joules": "energy (J per image)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,26 +241,33 @@ class FrontPicture:
 
 def picture_of(front: LearnedFront, behind: Backdrop) -> FrontPicture:
     """The picture of a learned front before its backdrop."""
-    kind, convention = front.kind, front.question.convention
-    head = HEAD_TITLES.get(front.question.head, front.question.head)
-    dataset = DATASET_TITLES.get(front.question.dataset, front.question.dataset)
+    kind, question = front.kind, front.question
     origins = sorted({row.priced.costs[kind].origin for row in front.rows})
-    own = [each for each in front.own if kind in each.priced.costs]
+
+    def shown(cost: float) -> float:
+        return in_unit(kind, cost, question.convention)
+
+    def dot(row: FrontRow) -> Dot:
+        name, prediction = f"{row.candidate.name}@{row.candidate.resolution}", row.prediction
+        return Dot(name, shown(row.priced.costs[kind].value), prediction.miou_percent, *prediction.interval_80)
+
+    def own(each: OwnDistance) -> Dot:
+        run = each.row.run
+        label = f"own: {run.backbone}@{run.resolution}"
+        return Dot(label, shown(each.priced.costs[kind].value), *[run.miou_percent] * 3)
+
+    head, dataset = (
+        HEAD_TITLES.get(question.head, question.head),
+        DATASET_TITLES.get(question.dataset, question.dataset),
+    )
     return FrontPicture(
         title=f"{dataset}, head {head}: learned front over {TITLES[kind]}",
         axis=_AXES[kind],
-        front=tuple(_dot(row, kind, convention) for row in front.rows),
-        beside=tuple(_dot(row, kind, convention) for row in front.likely),
-        cloud=tuple((_shown(kind, cost, convention), miou) for cost, miou in behind.candidates),
-        own=tuple(
-            Dot(
-                f"own: {each.row.run.backbone}@{each.row.run.resolution}",
-                _shown(kind, each.priced.costs[kind].value, convention),
-                *[each.row.run.miou_percent] * 3,
-            )
-            for each in own
-        ),
-        band=tuple(Step(_shown(kind, cost, convention), *reached) for cost, reached in behind.band),
+        front=tuple(map(dot, front.rows)),
+        beside=tuple(map(dot, front.likely)),
+        cloud=tuple((shown(cost), miou) for cost, miou in behind.candidates),
+        own=tuple(own(each) for each in front.own if kind in each.priced.costs),
+        band=tuple(Step(shown(cost), *reached) for cost, reached in behind.band),
         caption=(
             f"{len(behind.candidates):,} candidates, mIoU predicted {front.scale_note}; bars: 80% of one run. "
             f"{TITLES[kind].capitalize() if kind != 'macs' else 'GFLOPs'}: {', '.join(origins)}.",
@@ -286,28 +277,10 @@ def picture_of(front: LearnedFront, behind: Backdrop) -> FrontPicture:
     )
 
 
-def _dot(row: FrontRow, kind: BudgetKind, convention: FlopConvention) -> Dot:
-    low, high = row.prediction.interval_80
-    cost = _shown(kind, row.priced.costs[kind].value, convention)
-    return Dot(f"{row.candidate.name}@{row.candidate.resolution}", cost, row.prediction.miou_percent, low, high)
-
-
-def _shown(kind: BudgetKind, value: float, convention: FlopConvention) -> float:
-    """The value in the unit of the axis."""
-    if kind == "macs":
-        return gflops(value, convention)
-    return gibibytes(value) if kind == "bytes" else value / 1e6 if kind == "params" else value
-
-
-_AXES_INCHES = 2.35
-_ABOVE_INCHES, _BELOW_INCHES = 0.45, 0.45  # title with legend, axis title with caption's first gap
-# Of the members of the front those are labelled that add this part of the range of mIoU to the one labelled before.
-_LABELLED_RISE = 0.035
-_CAPTION_CHARACTERS = 78
-_CAPTION_INCHES_PER_LINE = 0.115
-_BAND = "#b7d3ea"
-_OWN = COLOURS[2]
-_MARGIN = 0.06
+def plot_front(picture: FrontPicture, path: Path) -> None:
+    """Write the picture to `path`, .png, .svg or .pdf. Raises LumaError when it cannot be written."""
+    with style():
+        save(draw_front(picture), path)
 
 
 def draw_front(picture: FrontPicture) -> Figure:
@@ -321,45 +294,28 @@ def draw_front(picture: FrontPicture) -> Figure:
     axes = figure.subplots()
     figure.subplots_adjust(left=0.115, right=0.97, top=1 - _ABOVE_INCHES / height, bottom=below / height)
     figure.text(0.02, 1 - 0.05 / height, picture.title, fontsize=7.5, color=INK, va="top")
-    _band(axes, picture)
-    _dots(axes, picture)
+    steps = _extended(picture)
+    _band(axes, steps)
+    if picture.cloud:
+        xs, ys = zip(*picture.cloud, strict=True)
+        axes.plot(xs, ys, ".", color="#c2c2c2", markersize=2.2, markeredgewidth=0, zorder=0.8, label="candidates")
+    _marked(axes, picture.beside, "o", "white", "may be on it")
+    _marked(axes, picture.front, "o", INK, "on it by the mean")
+    _marked(axes, picture.own, "*", COLOURS[2], "own run", size=6.5)
     _frame(axes, picture)
-    labelled = [*picture.own, *_labelled(picture.front)]
-    points = [(dot.cost, dot.miou_percent) for dot in labelled]
-    label_points(axes, points, [dot.label for dot in labelled], list(_covered(axes, picture)))
+    _label(axes, [*picture.own, *_labelled(picture.front)], list(_covered(axes, picture, steps)))
     figure.text(0.02, 0.04 / height, "\n".join(lines), fontsize=5.8, color="#444444", va="bottom", linespacing=1.3)
     return figure
 
 
 def _labelled(front: Sequence[Dot]) -> list[Dot]:
     """Members that stand visibly above the one labelled before."""
-    if not front:
-        return []
-    rise = _LABELLED_RISE * (front[-1].miou_percent - front[0].miou_percent)
-    chosen = [front[0]]
+    chosen = list(front[:1])
     for dot in front[1:]:
+        rise = _LABELLED_RISE * (front[-1].miou_percent - front[0].miou_percent)
         if dot.miou_percent - chosen[-1].miou_percent > rise:
             chosen.append(dot)
     return chosen
-
-
-def plot_front(picture: FrontPicture, path: Path) -> None:
-    """Write the picture to `path`, .png, .svg or .pdf. Raises LumaError when it cannot be written."""
-    with style():
-        save(draw_front(picture), path)
-
-
-def _band(axes: Axes, picture: FrontPicture) -> None:
-    """Steps: what is reached at a cost is reached at every greater one."""
-    steps = _extended(picture)
-    if not steps:
-        return
-    costs = [step.cost for step in steps]
-    low, middle, high = ([getattr(step, name) for step in steps] for name in ("likely", "median", "unlikely"))
-    axes.fill_between(
-        costs, low, high, step="post", color=_BAND, linewidth=0, zorder=1, label="front, 10 to 90% of draws"
-    )
-    axes.step(costs, middle, where="post", color=COLOURS[1], linewidth=0.9, zorder=2, label="median")
 
 
 def _extended(picture: FrontPicture) -> list[Step]:
@@ -367,18 +323,17 @@ def _extended(picture: FrontPicture) -> list[Step]:
     if not picture.band:
         return []
     costs = [step.cost for step in picture.band] + [dot.cost for dot in (*picture.front, *picture.own)]
-    last = picture.band[-1]
-    reach = min(costs) if picture.is_rate else max(costs)
-    return [*picture.band, Step(reach, last.likely, last.median, last.unlikely)]
+    return [*picture.band, replace(picture.band[-1], cost=min(costs) if picture.is_rate else max(costs))]
 
 
-def _dots(axes: Axes, picture: FrontPicture) -> None:
-    if picture.cloud:
-        xs, ys = zip(*picture.cloud, strict=True)
-        axes.plot(xs, ys, ".", color="#c2c2c2", markersize=2.2, markeredgewidth=0, zorder=0.8, label="candidates")
-    _marked(axes, picture.beside, "o", "white", "may be on it")
-    _marked(axes, picture.front, "o", INK, "on it by the mean")
-    _marked(axes, picture.own, "*", _OWN, "own run", size=6.5)
+def _band(axes: Axes, steps: Sequence[Step]) -> None:
+    """Steps: what is reached at a cost is reached at every greater one."""
+    if steps:
+        costs = [step.cost for step in steps]
+        low, middle, high = ([getattr(step, name) for step in steps] for name in ("likely", "median", "unlikely"))
+        band = "front, 10 to 90% of draws"
+        axes.fill_between(costs, low, high, step="post", color=_BAND, linewidth=0, zorder=1, label=band)
+        axes.step(costs, middle, where="post", color=COLOURS[1], linewidth=0.9, zorder=2, label="median")
 
 
 def _marked(axes: Axes, dots: Sequence[Dot], marker: str, fill: str, label: str, size: float = 3.4) -> None:
@@ -415,22 +370,17 @@ def _frame(axes: Axes, picture: FrontPicture) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axes.set_xlabel(picture.axis)
     axes.set_ylabel("mIoU (%)")
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.03, 0.99), ncols=3, handletextpad=0.4, borderaxespad=0.2, columnspacing=1.0
-    )
+    place_of = {"bbox_to_anchor": (-0.03, 0.99), "ncols": 3}
+    axes.legend(loc="lower left", handletextpad=0.4, borderaxespad=0.2, columnspacing=1.0, **place_of)
 
 
-def _covered(axes: Axes, picture: FrontPicture) -> Iterator[Box]:
-    """What labels stay off: the band, the rise between its steps, intervals of points."""
-    steps = _extended(picture)
+def _covered(axes: Axes, picture: FrontPicture, steps: Sequence[Step]) -> Iterator[Box]:
+    """What labels stay off: the band, the rise between its steps, intervals of points; in pixels, a little larger."""
+    corners = []
     for step, following in pairwise(steps):
-        yield _box(axes, (step.cost, step.likely), (following.cost, step.unlikely))
-        yield _box(axes, (following.cost, step.median), (following.cost, following.median))
-    for dot in (*picture.front, *picture.beside, *picture.own):
-        yield _box(axes, (dot.cost, dot.low), (dot.cost, dot.high))
-
-
-def _box(axes: Axes, corner: tuple[float, float], opposite: tuple[float, float]) -> Box:
-    """The rectangle between two corners in data coordinates, a little larger, in pixels."""
-    (left, bottom), (right, top) = axes.transData.transform([corner, opposite])
-    return Box(min(left, right) - 3, min(bottom, top) - 3, max(left, right) + 3, max(bottom, top) + 3)
+        corners.append([(step.cost, step.likely), (following.cost, step.unlikely)])
+        corners.append([(following.cost, step.median), (following.cost, following.median)])
+    corners += [[(dot.cost, dot.low), (dot.cost, dot.high)] for dot in (*picture.front, *picture.beside, *picture.own)]
+    for pair in corners:
+        (left, bottom), (right, top) = axes.transData.transform(pair)
+        yield Box(min(left, right) - 3, min(bottom, top) - 3, max(left, right) + 3, max(bottom, top) + 3)

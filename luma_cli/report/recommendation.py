@@ -12,11 +12,9 @@ from luma_cli.report.table import Table, columns, number, paragraphs, print_tabl
 from luma_cli.units import FLOORS, BudgetKind, FlopConvention, gflops
 
 if TYPE_CHECKING:
-    from luma_cli.advise.answer import Aside, Price, Recommendation, Row
-    from luma_cli.advise.question import Priced
+    from luma_cli.advise.answer import Aside, Recommendation
     from luma_cli.evidence.evidence import Evidence
     from luma_cli.speed.quantity import Quantity
-    from luma_cli.units import Budget
 
 
 _NUM_OWN = 8
@@ -57,8 +55,19 @@ def _table(answer: Recommendation, with_why: bool) -> Table:
     headings += [f"{_HEADINGS[kind]}>" for kind in kinds]
     rows = []
     for row in answer.rows:
-        cells = [*_cells(row), *(_cost(row.priced.costs.get(kind), question.convention) for kind in kinds)]
-        rows.append((*cells, *([row.why] if with_why else [])))
+        low, high = row.prediction.interval_80
+        rows.append(
+            (
+                f"{row.rank}{'=' if row.tie else ''}",
+                row.candidate.title + (" !" if row.prediction.extrapolated else ""),
+                str(row.candidate.resolution),
+                number(row.prediction.miou_percent),
+                f"{number(low)}-{number(high)}",
+                *(_chance(row.best), _chance(row.on_front)),
+                *(_cost(row.priced.costs.get(kind), question.convention) for kind in kinds),
+                *([row.why] if with_why else []),
+            )
+        )
     asked = ", ".join(budget.text for budget in question.budgets) or "no budget"
     return Table(
         columns(*headings, *(["why~"] if with_why else [])),
@@ -69,19 +78,6 @@ def _table(answer: Recommendation, with_why: bool) -> Table:
         if answer.rows
         else "nothing is recommended: no evidence speaks of any candidate that surely fits",
     )
-
-
-def _cells(row: Row) -> list[str]:
-    low, high = row.prediction.interval_80
-    return [
-        f"{row.rank}{'=' if row.tie else ''}",
-        row.candidate.title + (" !" if row.prediction.extrapolated else ""),
-        str(row.candidate.resolution),
-        number(row.prediction.miou_percent),
-        f"{number(low)}-{number(high)}",
-        _chance(row.best),
-        _chance(row.on_front),
-    ]
 
 
 def _chance(value: float | None) -> str:
@@ -121,41 +117,27 @@ def _decision(answer: Recommendation) -> Iterator[tuple[str, str]]:
     if any(row.prediction.extrapolated for row in answer.rows):
         yield "* ", "!: extrapolated beyond the evidence; see the row's reason"
     if answer.rows:
-        yield "* ", f"{_BEST[answer.question.objective]}; P(front): that nothing with less {_axis(answer)} is as good"
+        axis = answer.question.axis
+        less = "time per image" if axis in FLOORS else TITLES[axis]
+        yield "* ", f"{_BEST[answer.question.objective]}; P(front): that nothing with less {less} is as good"
     if any(row.prediction.support.other_heads for row in answer.rows):
         yield "* ", "other-head fact: a published result with another head than LUMA"
     if any(cost.origin == "predicted" for row in answer.rows for cost in row.priced.costs.values()):
         yield "* ", "~: predicted, not measured; the row's line has its interval"
     if answer.binding is not None:
-        yield "* ", _binding(answer.rows[0].priced, answer.binding)
+        budget, chosen = answer.binding, answer.rows[0].priced
+        cost = chosen.costs[budget.kind]
+        end = "" if worst(cost, budget.is_floor) == cost.value else " at the dear end of the prediction"
+        yield "* ", f"binding: {budget.text}, {slack(chosen, budget):.0%} slack{end}"
     if answer.price is not None:
-        yield "* ", _price(answer.price)
+        price, (low, high) = answer.price, answer.price.interval_80
+        bought = f"{price.budget.text} would buy {price.points:+.1f} mIoU (80%: {low:+.1f} to {high:+.1f})"
+        yield "* ", f"{bought}, with {price.candidate.label}"
     if answer.next_run:
         line, _, gain = answer.next_run.partition(" (")
         yield "* ", f"next run: {gain.removesuffix(')') or line}"
         if gain:
             yield "    ", line
-
-
-def _binding(first: Priced, budget: Budget) -> str:
-
-    quantity = first.costs[budget.kind]
-    end = "" if worst(quantity, budget.is_floor) == quantity.value else " at the dear end of the prediction"
-    return f"binding: {budget.text}, {slack(first, budget):.0%} slack{end}"
-
-
-def _axis(answer: Recommendation) -> str:
-
-    kind = answer.question.axis
-    return "time per image" if kind in FLOORS else TITLES[kind]
-
-
-def _price(price: Price) -> str:
-    low, high = price.interval_80
-    return (
-        f"{price.budget.text} would buy {price.points:+.1f} mIoU (80%: {low:+.1f} to {high:+.1f}), "
-        f"with {price.candidate.label}"
-    )
 
 
 def _reasons(answer: Recommendation) -> Iterator[tuple[str, str]]:

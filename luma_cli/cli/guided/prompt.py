@@ -14,7 +14,29 @@ if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings
     from questionary.question import Question as Prompt
 
+MISSING = (
+    "luma alone asks questions with questionary, which is not installed; pip install questionary, "
+    "or ask without it: luma recommend --budget 200gflops"
+)
 _LABELS = {Move.back: "back (Esc)", Move.quit: "quit (Ctrl-D)"}
+
+
+def can_ask(
+    stdin: TextIO | None = None, stdout: TextIO | None = None, variables: Mapping[str, str] = os.environ
+) -> bool:
+    """Whether there is someone to ask: both streams are terminals that can be drawn on, and no CI job runs us."""
+    is_ci = variables.get("CI", "").lower() not in {"", "0", "false", "no"}
+    if is_ci or variables.get("TERM", "").lower() in {"", "dumb", "unknown"}:
+        return False
+    try:
+        return all(stream is not None and stream.isatty() for stream in (stdin or sys.stdin, stdout or sys.stdout))
+    except ValueError:  # closed
+        return False
+
+
+def is_installed() -> bool:
+    """Whether the library that asks is there."""
+    return importlib.util.find_spec("questionary") is not None
 
 
 def ask(question: Question) -> Reply:
@@ -43,25 +65,23 @@ def _list(question: Question) -> Prompt:
         instruction="(arrows, or type to filter; Enter)",
     )
     lists = (window.content for window in prompt.application.layout.find_all_windows())
-    shown = next(each for each in lists if isinstance(each, InquirerControl))
+    shown: Any = next(each for each in lists if isinstance(each, InquirerControl))
     keys = _keys(question)
 
+    def matches_nothing() -> bool:
+        typed = (shown.search_filter or "").lower()
+        return bool(typed) and not any(typed in choice.title.lower() for choice in shown.choices)
+
     # The library shows the whole list again when the filter matches nothing; Enter must not take its first entry then.
-    @keys.add("enter", eager=True, filter=Condition(lambda: bool(shown.search_filter) and not _matches(shown)))
+    @keys.add("enter", eager=True, filter=Condition(matches_nothing))
     def _ignored(event: Any) -> None:
         event.app.output.bell()
 
     return _with_keys(prompt, keys)
 
 
-def _matches(shown: Any) -> bool:
-    return any(shown.search_filter.lower() in choice.title.lower() for choice in shown.choices)
-
-
 def _text(question: Question) -> Prompt:
     import questionary
-
-    words = ", ".join(f"'{move.value}'" for move in question.moves())
 
     def verdict(typed: str) -> bool | str:
         return question.move(typed) is not None or question.problem(typed) or True
@@ -70,7 +90,7 @@ def _text(question: Question) -> Prompt:
         question.text,
         default=question.default,
         validate=verdict,
-        instruction=f"({words})",
+        instruction=f"({', '.join(repr(move.value) for move in question.moves())})",
         validate_while_typing=False,
     )
     return _with_keys(prompt, _keys(question))
@@ -101,32 +121,3 @@ def _with_keys(prompt: Prompt, keys: KeyBindings) -> Prompt:
     application = prompt.application
     application.key_bindings = merge_key_bindings([application.key_bindings or keys, keys])
     return prompt
-
-
-MISSING = (
-    "luma alone asks questions with questionary, which is not installed; pip install questionary, "
-    "or ask without it: luma recommend --budget 200gflops"
-)
-_NO_TERMINAL = frozenset({"", "dumb", "unknown"})
-_OFF = frozenset({"", "0", "false", "no"})
-
-
-def can_ask(
-    stdin: TextIO | None = None, stdout: TextIO | None = None, variables: Mapping[str, str] = os.environ
-) -> bool:
-    """Whether there is someone to ask: both streams are terminals that can be drawn on, and no CI job runs us."""
-    if variables.get("TERM", "").lower() in _NO_TERMINAL or variables.get("CI", "").lower() not in _OFF:
-        return False
-    return _is_terminal(stdin or sys.stdin) and _is_terminal(stdout or sys.stdout)
-
-
-def is_installed() -> bool:
-    """Whether the library that asks is there."""
-    return importlib.util.find_spec("questionary") is not None
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    try:
-        return stream is not None and stream.isatty()
-    except ValueError:  # closed
-        return False
