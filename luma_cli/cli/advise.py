@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from luma_cli.cli.options import (
     CostAxis,
@@ -44,24 +45,22 @@ Objective = Literal["miou", "miou-per-ms", "knee"]
 def recommend(
     budget: Annotated[
         list[str] | None,
-        typer.Option(
-            "--budget", help="200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J, 24gpuh; may repeat."
-        ),
+        Option(help="200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J, 24gpuh; may repeat."),
     ] = None,
     dataset: EvidenceDataset = "ade20k",
-    objective: Annotated[Objective, typer.Option("--objective", help="What is wanted most.")] = "miou",
-    top: Annotated[int, typer.Option("--top", help="How many rows.")] = 3,
+    objective: Annotated[Objective, Option(help="What is wanted most.")] = "miou",
+    top: Annotated[int, Option(help="How many rows.")] = 3,
     device: CostDevice = None,
     *,
     filters: Filters,
-    why: Annotated[bool, typer.Option("--why", help="Each effect in mIoU points, and the nearest evidence.")] = False,
+    why: Annotated[bool, Option("--why", help="Each effect in mIoU points, and the nearest evidence.")] = False,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Profile the five most promising here first, then answer.")
+        bool, Option("--measure", help="Profile the five most promising here first, then answer.")
     ] = False,
     audit: Annotated[
-        bool, typer.Option("--audit", help="How good the advisor is on rows it did not see, instead of an answer.")
+        bool, Option("--audit", help="How good the advisor is on rows it did not see, instead of an answer.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, schema 2.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON, schema 2.")] = False,
 ) -> None:
     """Recommend backbone, pretraining and resolution under a budget.
 
@@ -239,20 +238,14 @@ def front(
 
 @spread
 def next_(
-    hours: Annotated[
-        float | None, typer.Option("--budget-hours", help="GPU-hours that the runs may take together.")
-    ] = None,
+    hours: Annotated[float | None, Option("--budget-hours", help="GPU-hours that the runs may take together.")] = None,
     budget: Annotated[
         list[str] | None,
-        typer.Option(
-            "--budget", help="Of the model, e.g. 200gflops: runs for the recommendation under it; may repeat."
-        ),
+        Option(help="Of the model, e.g. 200gflops: runs for the recommendation under it; may repeat."),
     ] = None,
-    dataset: Annotated[Dataset, typer.Option("--dataset", help="Dataset to train on.")] = "ade20k",
-    top: Annotated[int, typer.Option("--top", help="How many runs at most.")] = 3,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Device that trains: cuda or part of its name.")
-    ] = None,
+    dataset: Annotated[Dataset, Option(help="Dataset to train on.")] = "ade20k",
+    top: Annotated[int, Option(help="How many runs at most.")] = 3,
+    device: Annotated[str | None, Option(help="Device that trains: cuda or part of its name.")] = None,
     *,
     filters: Filters,
     as_json: Json = False,
@@ -276,21 +269,17 @@ def next_(
 
 def estimate(
     name: Annotated[
-        str | None,
-        typer.Argument(help="Backbone: a card's or timm's name, or a paper's.", autocompletion=complete_backbone),
+        str | None, Argument(help="Backbone: a card's or timm's name, or a paper's.", autocompletion=complete_backbone)
     ] = None,
-    resolution: Annotated[str, typer.Option("--res", help="Crop in pixels: 512 or 512x1024.")] = "",
-    dataset: Annotated[str, typer.Option("--dataset", help="Dataset of the accuracy.")] = "ade20k",
-    head: Annotated[str, typer.Option("--head", help="luma, eomt, upernet, mask2former, linear (frozen) ...")] = "luma",
-    pretraining: Annotated[str, typer.Option("--pretraining", help="Objective, e.g. dinov3; else by the tag.")] = "",
-    evaluation: Annotated[str, typer.Option("--eval", help="single-scale or ms+flip.")] = "single-scale",
+    resolution: Annotated[str, Option("--res", help="Crop in pixels: 512 or 512x1024.")] = "",
+    dataset: Annotated[str, Option(help="Dataset of the accuracy.")] = "ade20k",
+    head: Annotated[str, Option(help="luma, eomt, upernet, mask2former, linear (frozen) ...")] = "luma",
+    pretraining: Annotated[str, Option(help="Objective, e.g. dinov3; else by the tag.")] = "",
+    evaluation: Annotated[str, Option("--eval", help="single-scale or ms+flip.")] = "single-scale",
     file: Annotated[
-        Path | None,
-        typer.Option("--from", help="CSV: dataset, backbone, pretraining, resolution, head, eval; one row each."),
+        Path | None, Option("--from", help="CSV: dataset, backbone, pretraining, resolution, head, eval; one row each.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Device of time and memory: measured here or shipped.")
-    ] = None,
+    device: Annotated[str | None, Option(help="Device of time and memory: measured here or shipped.")] = None,
     as_json: Json = False,
     convention: Flops = "mac",
     database: Database = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from luma_cli.cli.options import (
     Database,
@@ -21,16 +22,14 @@ from luma_cli.errors import UsageError
 
 
 def list_backbones(
-    patterns: Annotated[list[str] | None, typer.Argument(help="Names or globs, e.g. 'vit*dinov3*'.")] = None,
+    patterns: Annotated[list[str] | None, Argument(help="Names or globs, e.g. 'vit*dinov3*'.")] = None,
     family: Family = "",
     pretraining: Pretraining = "",
-    max_gflops: Annotated[
-        float | None, typer.Option("--max-gflops", help="Most GFLOPs of the backbone at --res.")
-    ] = None,
-    resolution: Annotated[int, typer.Option("--res", help="Side in pixels that costs are for.")] = 512,
+    max_gflops: Annotated[float | None, Option(help="Most GFLOPs of the backbone at --res.")] = None,
+    resolution: Annotated[int, Option("--res", help="Side in pixels that costs are for.")] = 512,
     convention: Flops = "mac",
     as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print names only.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print names only.")] = False,
 ) -> None:
     """List backbones: family, pretraining with public weights, cost of the backbone without head."""
     from luma_cli.catalogue.costs import load_costs
@@ -57,9 +56,9 @@ def list_backbones(
 
 @spread
 def show(
-    name: Annotated[str, typer.Argument(help="Card or timm name.", autocompletion=complete_backbone)],
+    name: Annotated[str, Argument(help="Card or timm name.", autocompletion=complete_backbone)],
     pretraining: Annotated[
-        bool, typer.Option("--pretraining", help="Which objectives have weights for which sizes.")
+        bool, Option("--pretraining", help="Which objectives have weights for which sizes.")
     ] = False,
     *,
     head: HeadOptions,
@@ -81,8 +80,7 @@ def show(
 @spread
 def doctor(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(help="Backbones to check: FFN, layout, shapes.", autocompletion=complete_backbone),
+        list[str] | None, Argument(help="Backbones to check: FFN, layout, shapes.", autocompletion=complete_backbone)
     ] = None,
     resolutions: Resolutions = None,
     *,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperCommand
 
 from luma_cli.cli.options import Json
@@ -43,13 +44,11 @@ class SeveralSplits(TyperCommand):
 
 
 Dataset = Annotated[
-    str, typer.Argument(help="ade20k, cityscapes or a TOML file of your own.", autocompletion=complete_dataset)
+    str, Argument(help="ade20k, cityscapes or a TOML file of your own.", autocompletion=complete_dataset)
 ]
 RootFolder = Annotated[
     Path | None,
-    typer.Option(
-        "--root", help="Folder with the archives or the extracted files. \\[default: $LUMA_DATA or luma.toml]"
-    ),
+    Option("--root", help="Folder with the archives or the extracted files. \\[default: $LUMA_DATA or luma.toml]"),
 ]
 
 
@@ -66,10 +65,8 @@ def list_datasets(as_json: Json = False) -> None:
 def check(
     dataset: Dataset,
     root: RootFolder = None,
-    split: Annotated[list[SplitName] | None, typer.Option("--split", help="One or both; both unless given.")] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes; one for each core unless given.")
-    ] = None,
+    split: Annotated[list[SplitName] | None, Option(help="One or both; both unless given.")] = None,
+    workers: Annotated[int | None, Option(min=1, help="Processes; one for each core unless given.")] = None,
     as_json: Json = False,
 ) -> None:
     """Read every file: number of images, pairs, sizes, label values, how often each class occurs.
@@ -97,9 +94,9 @@ def check(
 @app.command()
 def sample(
     dataset: Dataset,
-    folder: Annotated[Path, typer.Argument(help="New folder.")],
-    number: Annotated[int, typer.Option("--n", help="Images, a fifth of them for validation.")] = 64,
-    seed: Annotated[int, typer.Option("--seed", help="Another number draws other images.")] = 0,
+    folder: Annotated[Path, Argument(help="New folder.")],
+    number: Annotated[int, Option("--n", help="Images, a fifth of them for validation.")] = 64,
+    seed: Annotated[int, Option(help="Another number draws other images.")] = 0,
 ) -> None:
     """Draw a small dataset in the layout of an official one, as folders and archives, to try luma without downloads."""
     from luma_cli.data.drawn import write_sample

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from luma_cli.cli.options import Database, Json
 from luma_cli.errors import StoreError
@@ -72,7 +73,7 @@ def info(database: Database = None, as_json: Json = False) -> None:
 def query(
     sql: Annotated[
         str,
-        typer.Argument(help="One SELECT; docs/store.md has the views: profiles, runs, score_costs, ..."),
+        Argument(help="One SELECT; docs/store.md has the views: profiles, runs, score_costs, ..."),
     ],
     database: Database = None,
     as_json: Json = False,
@@ -87,10 +88,8 @@ def query(
 
 @app.command()
 def export(
-    form: Annotated[Literal["csv", "json"], typer.Option("--form", help="csv or json.")] = "csv",
-    view: Annotated[
-        ExportView, typer.Option("--view", help="profiles: the latest of each configuration.")
-    ] = "profiles",
+    form: Annotated[Literal["csv", "json"], Option(help="csv or json.")] = "csv",
+    view: Annotated[ExportView, Option(help="profiles: the latest of each configuration.")] = "profiles",
     database: Database = None,
 ) -> None:
     """Write a whole view to stdout."""
@@ -107,8 +106,8 @@ def export(
 
 @app.command()
 def backup(
-    target: Annotated[Path, typer.Argument(help="New file.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    target: Annotated[Path, Argument(help="New file.")],
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace a file that is there.")] = False,
     database: Database = None,
 ) -> None:
     """Copy the database, also while it is being written to."""
@@ -119,7 +118,7 @@ def backup(
 
 @app.command()
 def merge(
-    others: Annotated[list[Path], typer.Argument(help="Databases from other machines.")],
+    others: Annotated[list[Path], Argument(help="Databases from other machines.")],
     database: Database = None,
 ) -> None:
     """Take in the rows of other databases; doing it twice, or in another order, gives the same."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from luma_cli.cli.options import Database, Json, ListUnlessNamed, Yes, can_ask, confirm, spread
 from luma_cli.errors import NoAnswer, StoreError, UnknownName, UsageError
@@ -27,23 +28,21 @@ _PROVENANCES = {"own": "own run", "luma": "published LUMA", "other": "other head
 class RowFilters:
     """Filters that must all hold; what is not given does not count."""
 
-    dataset: Annotated[str, typer.Option("--dataset", help="Only results on this dataset, e.g. ade20k.")] = ""
-    head: Annotated[str, typer.Option("--head", help="Only results with this head, e.g. eomt.")] = ""
-    backbone: Annotated[str, typer.Option("--backbone", help="Only backbones with this in their name.")] = ""
-    pretraining: Annotated[str, typer.Option("--pretraining", help="Only this objective, e.g. dinov2.")] = ""
+    dataset: Annotated[str, Option(help="Only results on this dataset, e.g. ade20k.")] = ""
+    head: Annotated[str, Option(help="Only results with this head, e.g. eomt.")] = ""
+    backbone: Annotated[str, Option(help="Only backbones with this in their name.")] = ""
+    pretraining: Annotated[str, Option(help="Only this objective, e.g. dinov2.")] = ""
     provenance: Annotated[
-        Literal["own", "luma", "other"] | None,
-        typer.Option("--provenance", help="Only own runs, published LUMA or other heads."),
+        Literal["own", "luma", "other"] | None, Option(help="Only own runs, published LUMA or other heads.")
     ] = None
     regime: Annotated[
-        Literal["fine-tuned", "frozen"] | None,
-        typer.Option("--regime", help="Only fine-tuned backbones, or frozen ones."),
+        Literal["fine-tuned", "frozen"] | None, Option(help="Only fine-tuned backbones, or frozen ones.")
     ] = None
-    source: Annotated[str, typer.Option("--source", help="Only results with this in their source.")] = ""
-    doubtful: Annotated[
-        bool | None, typer.Option("--doubtful/--sound", help="Only rows that are doubtful, or are not.")
-    ] = None
-    imported: Annotated[bool, typer.Option("--imported", help="Only imported results.")] = False
+    source: Annotated[str, Option(help="Only results with this in their source.")] = ""
+    doubtful: Annotated[bool | None, Option("--doubtful/--sound", help="Only rows that are doubtful, or are not.")] = (
+        None
+    )
+    imported: Annotated[bool, Option("--imported", help="Only imported results.")] = False
 
     def selection(self) -> Selection:
         """The filters as `evidence` knows them."""
@@ -57,7 +56,7 @@ class RowFilters:
 @spread
 def list_evidence(
     filters: RowFilters,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="How many rows of each dataset; 0 for all.")] = 15,
+    limit: Annotated[int, Option(min=0, help="How many rows of each dataset; 0 for all.")] = 15,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
@@ -71,7 +70,7 @@ def list_evidence(
 
 @app.command()
 def show(
-    id: Annotated[str, typer.Argument(help="Id of a row, as the list shows it.")],
+    id: Annotated[str, Argument(help="Id of a row, as the list shows it.")],
     database: Database = None,
     as_json: Json = False,
 ) -> None:
@@ -92,12 +91,12 @@ def show(
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="CSV, or JSON lines; docs/evidence.md has the columns.")],
+    file: Annotated[Path, Argument(help="CSV, or JSON lines; docs/evidence.md has the columns.")],
     scale: Annotated[
         Literal["percent", "fraction"] | None,
-        typer.Option("--scale", help="What mIoU figures of at most 1 are; asked where it matters."),
+        Option(help="What mIoU figures of at most 1 are; asked where it matters."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
@@ -131,7 +130,7 @@ def _ask(question: Unclear) -> MiouScale:
 @app.command()
 @spread
 def export(
-    out: Annotated[Path | None, typer.Option("--out", help="File to write; stdout unless given.")] = None,
+    out: Annotated[Path | None, Option(help="File to write; stdout unless given.")] = None,
     *,
     filters: RowFilters,
     database: Database = None,
@@ -156,8 +155,8 @@ def export(
 
 @app.command()
 def rm(
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids of imported rows, as the list shows them.")] = None,
-    source: Annotated[str, typer.Option("--source", help="Every imported row of exactly this source.")] = "",
+    ids: Annotated[list[str] | None, Argument(help="Ids of imported rows, as the list shows them.")] = None,
+    source: Annotated[str, Option(help="Every imported row of exactly this source.")] = "",
     yes: Yes = False,
     database: Database = None,
 ) -> None:

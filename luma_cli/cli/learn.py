@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from luma_cli.cli.options import (
     CostAxis,
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
 
 _DESIGNS = (9, 16)
 plot = typer.Typer(help="Draw the front or the scaling law.", no_args_is_help=True, add_completion=False)
-Out = Annotated[Path, typer.Option("--out", help="File to write: .png, .svg or .pdf.")]
+Out = Annotated[Path, Option("--out", help="File to write: .png, .svg or .pdf.")]
 
 
 @dataclass(frozen=True, slots=True)
 class CurveOptions:
     """Which results the scaling law is fitted to."""
 
-    dataset: Annotated[str, typer.Option("--dataset", help="ade20k, cityscapes, or a dataset of own runs.")] = "ade20k"
+    dataset: Annotated[str, Option(help="ade20k, cityscapes, or a dataset of own runs.")] = "ade20k"
     family: Family = ""
     pretraining: Pretraining = ""
     own_only: OwnOnly = False
@@ -56,14 +57,10 @@ class CurveOptions:
 def scaling(
     start: Annotated[
         str,
-        typer.Option(
-            "--from", help="Model that exponents and --more are for, as vit_b.dinov3@512; else one of --family."
-        ),
+        Option("--from", help="Model that exponents and --more are for, as vit_b.dinov3@512; else one of --family."),
     ] = "",
-    more: Annotated[
-        float | None, typer.Option("--more", help="How many times the compute of --from there is, e.g. 10.")
-    ] = None,
-    num_runs: Annotated[int, typer.Option("--runs", help="Size of the design that is listed: 9 or 16.")] = 9,
+    more: Annotated[float | None, Option(help="How many times the compute of --from there is, e.g. 10.")] = None,
+    num_runs: Annotated[int, Option("--runs", help="Size of the design that is listed: 9 or 16.")] = 9,
     convention: Flops = "mac",
     *,
     curve: CurveOptions,
@@ -93,11 +90,9 @@ def scaling(
 
 def findings(
     dataset: EvidenceDataset = "ade20k",
-    device: Annotated[
-        str | None, typer.Option("--device", help="Device of measured claims: cpu, cuda or part of its name.")
-    ] = None,
-    claim: Annotated[list[str] | None, typer.Option("--claim", help="Name of a claim; may repeat.")] = None,
-    rows: Annotated[bool, typer.Option("--rows", help="List every row of evidence behind each claim.")] = False,
+    device: Annotated[str | None, Option(help="Device of measured claims: cpu, cuda or part of its name.")] = None,
+    claim: Annotated[list[str] | None, Option(help="Name of a claim; may repeat.")] = None,
+    rows: Annotated[bool, Option("--rows", help="List every row of evidence behind each claim.")] = False,
     as_json: Json = False,
     database: Database = None,
 ) -> None:
@@ -144,7 +139,7 @@ def draw_front(
 @spread
 def draw_scaling(
     out: Out,
-    start: Annotated[str, typer.Option("--from", help="Model that exponents are for, NAME@PIXELS.")] = "",
+    start: Annotated[str, Option("--from", help="Model that exponents are for, NAME@PIXELS.")] = "",
     *,
     curve: CurveOptions,
 ) -> None:

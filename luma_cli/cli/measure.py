@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Option
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.options import (
@@ -42,9 +43,9 @@ Switch = Literal["auto", "on", "off"]
 Part = Literal["all", "backbone", "head"]
 Isolation = Literal["config", "backbone", "none"]
 Again = Literal["all", "failed"]
-EveryCard = Annotated[bool, typer.Option("--all", help="Every card at every one of its sizes, instead of names.")]
+EveryCard = Annotated[bool, Option("--all", help="Every card at every one of its sizes, instead of names.")]
 Anew = Annotated[
-    bool, typer.Option("--count", help="Build on the meta device and count, head too; the closed form must agree.")
+    bool, Option("--count", help="Build on the meta device and count, head too; the closed form must agree.")
 ]
 
 
@@ -140,41 +141,28 @@ def profile(
     resolutions: Resolutions = None,
     weights: Annotated[
         str,
-        typer.Option(
-            "--weights",
-            help="random, pretrained, FILE, local-dir:FOLDER, hf-hub:OWNER/REPO; from disk or cache, not downloaded.",
+        Option(
+            help="random, pretrained, FILE, local-dir:FOLDER, hf-hub:OWNER/REPO; from disk or cache, not downloaded."
         ),
     ] = "random",
-    batch: Annotated[str, typer.Option("--batch", help="auto (plateau search) or a number.")] = "auto",
-    dtype: Annotated[Dtype, typer.Option("--dtype", help="Number format of the weights.")] = "float32",
-    attention: Annotated[Attention, typer.Option("--attention", help="Attention implementation.")] = "auto",
-    compile_mode: Annotated[Compile, typer.Option("--compile", help="Mode of torch.compile.")] = "none",
-    channels_last: Annotated[
-        Switch, typer.Option("--channels-last", help="auto: the faster of both for convolutional models.")
-    ] = "auto",
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda or cuda:N (numbered as nvidia-smi does).")
-    ] = "auto",
-    part: Annotated[Part, typer.Option("--part", help="What is run.")] = "all",
-    cost_only: Annotated[bool, typer.Option("--cost-only", help="Count, do not run.")] = False,
+    batch: Annotated[str, Option(help="auto (plateau search) or a number.")] = "auto",
+    dtype: Annotated[Dtype, Option(help="Number format of the weights.")] = "float32",
+    attention: Annotated[Attention, Option(help="Attention implementation.")] = "auto",
+    compile_mode: Annotated[Compile, Option("--compile", help="Mode of torch.compile.")] = "none",
+    channels_last: Annotated[Switch, Option(help="auto: the faster of both for convolutional models.")] = "auto",
+    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N (numbered as nvidia-smi does).")] = "auto",
+    part: Annotated[Part, Option(help="What is run.")] = "all",
+    cost_only: Annotated[bool, Option("--cost-only", help="Count, do not run.")] = False,
     by_module: Annotated[
-        bool, typer.Option("--by-module", help="Multiply-adds per module, counted by fvcore and cross-checked.")
+        bool, Option("--by-module", help="Multiply-adds per module, counted by fvcore and cross-checked.")
     ] = False,
-    train_memory: Annotated[
-        bool, typer.Option("--train-memory", help="Also the peak memory of one training step.")
-    ] = False,
-    isolation: Annotated[
-        Isolation, typer.Option("--isolation", help="One process per configuration, per backbone, or none.")
-    ] = "config",
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds after which a configuration is killed.")] = 900.0,
-    max_seconds: Annotated[
-        float, typer.Option("--max-seconds", help="Most seconds of sampling per number; more would narrow it.")
-    ] = 10.0,
+    train_memory: Annotated[bool, Option("--train-memory", help="Also the peak memory of one training step.")] = False,
+    isolation: Annotated[Isolation, Option(help="One process per configuration, per backbone, or none.")] = "config",
+    timeout: Annotated[float, Option(help="Seconds after which a configuration is killed.")] = 900.0,
+    max_seconds: Annotated[float, Option(help="Most seconds of sampling per number; more would narrow it.")] = 10.0,
     convention: Flops = "mac",
-    again: Annotated[
-        Again | None, typer.Option("--again", help="Measure again what is kept: all, or only what failed.")
-    ] = None,
-    tag: Annotated[str, typer.Option("--tag", help="Your own label, stored with every row.")] = "",
+    again: Annotated[Again | None, Option(help="Measure again what is kept: all, or only what failed.")] = None,
+    tag: Annotated[str, Option(help="Your own label, stored with every row.")] = "",
     *,
     head: HeadOptions,
     imports: Import = None,

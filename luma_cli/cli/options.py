@@ -7,13 +7,14 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperCommand, TyperGroup
 
 from luma_cli.catalogue.heads import HAS, Ffn, HeadConfig, HeadName, TapPoint
@@ -37,54 +38,49 @@ Axis = Literal["gflops", "latency", "memory", "params", "energy", "throughput"]
 Dataset = Literal["ade20k", "cityscapes"]
 Compile = Literal["none", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
-_NAMES = typer.Argument(
+_NAMES = Argument(
     help="Card (vit_b, vit_b.dinov3), timm name, glob, hf-hub: or local-dir:", autocompletion=complete_backbone
 )
 Names = Annotated[list[str], _NAMES]
 NamesUnlessAll = Annotated[list[str] | None, _NAMES]
 Resolutions = Annotated[
-    list[int] | None, typer.Option("--res", help="Side of the square input in pixels; several may follow.")
+    list[int] | None, Option("--res", help="Side of the square input in pixels; several may follow.")
 ]
-Database = Annotated[Path | None, typer.Option("--db", help="Database file. \\[default: $LUMA_DB or the data folder]")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, schema 1.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print CSV with timm's column names.")]
-Flops = Annotated[
-    FlopConvention, typer.Option("--flop-convention", help="FLOPs per multiply-add, in display and budgets.")
-]
-EvidenceDataset = Annotated[Dataset, typer.Option("--dataset", help="Dataset of the accuracy.")]
+Database = Annotated[Path | None, Option("--db", help="Database file. \\[default: $LUMA_DB or the data folder]")]
+Json = Annotated[bool, Option("--json", help="Print JSON, schema 1.")]
+Csv = Annotated[bool, Option("--csv", help="Print CSV with timm's column names.")]
+Flops = Annotated[FlopConvention, Option("--flop-convention", help="FLOPs per multiply-add, in display and budgets.")]
+EvidenceDataset = Annotated[Dataset, Option("--dataset", help="Dataset of the accuracy.")]
 _FAMILIES = "isotropic, hierarchical, convolutional, hybrid, moe"
-Family = Annotated[str, typer.Option("--family", help=f"{_FAMILIES}.")]
-Families = Annotated[list[str] | None, typer.Option("--family", help=f"{_FAMILIES}; may repeat.")]
-Pretraining = Annotated[str, typer.Option("--pretraining", help="Objective, e.g. dinov3.")]
-Pretrainings = Annotated[list[str] | None, typer.Option("--pretraining", help="Objective, e.g. dinov3; may repeat.")]
-Licences = Annotated[list[str] | None, typer.Option("--license", help="Of the weights, e.g. apache-2.0; may repeat.")]
+Family = Annotated[str, Option("--family", help=f"{_FAMILIES}.")]
+Families = Annotated[list[str] | None, Option("--family", help=f"{_FAMILIES}; may repeat.")]
+Pretraining = Annotated[str, Option("--pretraining", help="Objective, e.g. dinov3.")]
+Pretrainings = Annotated[list[str] | None, Option("--pretraining", help="Objective, e.g. dinov3; may repeat.")]
+Licences = Annotated[list[str] | None, Option("--license", help="Of the weights, e.g. apache-2.0; may repeat.")]
 CostDevice = Annotated[
     str | None,
-    typer.Option("--device", help="Device of time, memory and energy: cpu, cuda or part of its name, e.g. 'RTX 4090'."),
+    Option("--device", help="Device of time, memory and energy: cpu, cuda or part of its name, e.g. 'RTX 4090'."),
 ]
-CostAxis = Annotated[Axis, typer.Option("--x", help="What the front costs.")]
-OwnOnly = Annotated[bool, typer.Option("--own-only", help="Only what you have trained yourself.")]
+CostAxis = Annotated[Axis, Option("--x", help="What the front costs.")]
+OwnOnly = Annotated[bool, Option("--own-only", help="Only what you have trained yourself.")]
 Import = Annotated[
-    str | None, typer.Option("--import", help="Module or file.py that registers a backbone of your own with timm.")
+    str | None, Option("--import", help="Module or file.py that registers a backbone of your own with timm.")
 ]
-HeadChoice = Annotated[Head, typer.Option("--head", help="Head that is attached.")]
-Queries = Annotated[int | None, typer.Option("--queries", help="Queries K of luma and eomt; 100 unless given.")]
-Classes = Annotated[int | None, typer.Option("--classes", help="Classes C; 150 unless given.")]
-L2 = Annotated[
-    int | None, typer.Option("--l2", help="Last blocks that queries meet: luma 1, eomt 3 to 5, unless given.")
-]
+HeadChoice = Annotated[Head, Option("--head", help="Head that is attached.")]
+Queries = Annotated[int | None, Option("--queries", help="Queries K of luma and eomt; 100 unless given.")]
+Classes = Annotated[int | None, Option("--classes", help="Classes C; 150 unless given.")]
+L2 = Annotated[int | None, Option("--l2", help="Last blocks that queries meet: luma 1, eomt 3 to 5, unless given.")]
 TapSide = Annotated[
-    TapPoint | None, typer.Option("--tap", help="What luma's queries read of a block: its output unless given.")
+    TapPoint | None, Option("--tap", help="What luma's queries read of a block: its output unless given.")
 ]
 Prefix = Annotated[
-    bool | None,
-    typer.Option("--prefix/--no-prefix", help="luma: queries see class and register tokens; no unless given."),
+    bool | None, Option("--prefix/--no-prefix", help="luma: queries see class and register tokens; no unless given.")
 ]
 FfnChoice = Annotated[
-    Ffn | None, typer.Option("--ffn", help="luma: whose FFN; unless given the block's own where it lends one.")
+    Ffn | None, Option("--ffn", help="luma: whose FFN; unless given the block's own where it lends one.")
 ]
-ManyYes = Annotated[bool, typer.Option("--yes", "-y", help="Go ahead with more than 20 backbones without asking.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+ManyYes = Annotated[bool, Option("--yes", "-y", help="Go ahead with more than 20 backbones without asking.")]
+Yes = Annotated[bool, Option("--yes", "-y", help="Do not ask.")]
 
 
 # Options that the help names last, whatever group they came with.
@@ -97,11 +93,14 @@ def spread(command: Callable[..., Any]) -> Callable[..., Any]:
     groups: dict[str, Any] = {name: kind for name, kind in types.items() if is_dataclass(kind)}
     parameters: list[Parameter] = []
     for each in signature(command).parameters.values():
-        if each.name in groups:
-            parameters += _options_of(groups[each.name])
-        else:
+        if each.name not in groups:
             parameters.append(each.replace(kind=Parameter.KEYWORD_ONLY, annotation=types[each.name]))
-
+            continue
+        options = get_type_hints(groups[each.name], include_extras=True)
+        for field in fields(groups[each.name]):
+            default = Parameter.empty if field.default is MISSING else field.default
+            annotation = options[field.name]
+            parameters.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
     parameters.sort(key=lambda each: _LAST.index(each.name) if each.name in _LAST else -1)
 
     @wraps(command)
@@ -116,17 +115,15 @@ def spread(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_groups
 
 
-def _options_of(group: Any) -> list[Parameter]:
-    types = get_type_hints(group, include_extras=True)
-    return [
-        Parameter(
-            field.name,
-            Parameter.KEYWORD_ONLY,
-            default=Parameter.empty if field.default is MISSING else field.default,
-            annotation=types[field.name],
-        )
-        for field in fields(group)
-    ]
+# Option of a head -> field of its configuration.
+_FIELDS = {
+    "queries": "num_queries",
+    "classes": "num_classes",
+    "l2": "l2",
+    "tap": "tap",
+    "prefix": "prefix",
+    "ffn": "ffn",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,39 +140,27 @@ class HeadOptions:
 
     def config(self) -> HeadConfig:
         """The head they describe. Raises UsageError as `given_options` does."""
-        return HeadConfig(**given_options(**{field.name: getattr(self, field.name) for field in fields(self)}))
+        return HeadConfig(**given_options(**asdict(self)))
 
 
-def given_options(
-    head: Head | None,
-    *,
-    queries: int | None = None,
-    classes: int | None = None,
-    l2: int | None = None,
-    tap: str | None = None,
-    prefix: bool | None = None,
-    ffn: str | None = None,
-) -> dict[str, Any]:
+def given_options(head: Head | None, **options: Any) -> dict[str, Any]:
     """The options that were given, by field of the configuration; without a head those of luma are expected.
 
-    Raises UsageError for an option that this head does not have, and for a value that is none.
+    options: by name on the command line, None for one that was not given. Raises UsageError for an option that this
+    head does not have, and for a value that is none.
     """
-    given = {"num_queries": queries, "num_classes": classes, "l2": l2, "tap": tap, "prefix": prefix, "ffn": ffn}
-    asked = {name: value for name, value in given.items() if value is not None}
+    asked = {_FIELDS[name]: value for name, value in options.items() if value is not None}
     name = head or "luma"
-    foreign = [_spelled(option) for option in asked if option not in HAS[name]]
+    spelled = {field: f"--{option}" for option, field in _FIELDS.items()}
+    foreign = [spelled[field] for field in asked if field not in HAS[name]]
     if foreign:
-        known = ", ".join(_spelled(option) for option in HAS[name] if option in given) or "none"
+        known = ", ".join(spelled[field] for field in HAS[name] if field in spelled) or "none"
         raise UsageError(
             f"{foreign[0]} says nothing to --head {name}, whose options are: {known}; leave {foreign[0]} out"
         )
-    if l2 == 0:
+    if asked.get("l2") == 0:
         raise UsageError("--l2 is 0, expected at least 1; leave it out for the head's own number of blocks")
     return asked if head is None else {"name": name, **asked}
-
-
-def _spelled(field: str) -> str:
-    return f"--{field.removeprefix('num_')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from luma_cli.cli.options import Csv, Database, Json, ListUnlessNamed, Yes, confirm, one_form, spread
 from luma_cli.errors import UsageError
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from luma_cli.train.restore import Restored
 
 
-Run = Annotated[str, typer.Argument(help="Id of a run, the start of one, `latest`, or the path of a run folder.")]
-Runs = Annotated[list[str], typer.Argument(help="Runs, each as an id, the start of one, `latest` or a path.")]
+Run = Annotated[str, Argument(help="Id of a run, the start of one, `latest`, or the path of a run folder.")]
+Runs = Annotated[list[str], Argument(help="Runs, each as an id, the start of one, `latest` or a path.")]
 
 
 app = typer.Typer(
@@ -46,7 +47,7 @@ def list_runs(database: Database = None, as_json: Json = False, as_csv: Csv = Fa
 @app.command()
 def show(
     run: Run,
-    classes: Annotated[bool, typer.Option("--classes", help="Every class of the latest evaluation.")] = False,
+    classes: Annotated[bool, Option("--classes", help="Every class of the latest evaluation.")] = False,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
@@ -83,7 +84,7 @@ def compare(runs: Runs, database: Database = None, as_json: Json = False) -> Non
 @app.command()
 def rm(
     runs: Runs,
-    files: Annotated[bool, typer.Option("--files", help="The run folder with its checkpoints, too.")] = False,
+    files: Annotated[bool, Option("--files", help="The run folder with its checkpoints, too.")] = False,
     yes: Yes = False,
     database: Database = None,
 ) -> None:
@@ -138,10 +139,8 @@ def _kept(found: FoundRun, database: Path | None) -> Kept:
 class RunOptions:
     """A run or checkpoint whose weights are used."""
 
-    run: Annotated[
-        str, typer.Argument(help="Run id, the start of one, latest, run folder, checkpoint or weights file.")
-    ]
-    weights: Annotated[Literal["best", "latest"], typer.Option("--weights", help="Which checkpoint of a run.")] = "best"
+    run: Annotated[str, Argument(help="Run id, the start of one, latest, run folder, checkpoint or weights file.")]
+    weights: Annotated[Literal["best", "latest"], Option(help="Which checkpoint of a run.")] = "best"
     database: Database = None
 
     def restored(self, device: Any = "cpu") -> Restored:
@@ -155,12 +154,11 @@ class RunOptions:
 class PassOptions:
     """How forward passes are done."""
 
-    tta: Annotated[bool, typer.Option("--tta", help="Average six scales, each with and without a flip.")] = False
-    batch: Annotated[int | None, typer.Option("--batch", help="Windows per pass. \\[default: 1, on a GPU 8]")] = None
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto"
+    tta: Annotated[bool, Option("--tta", help="Average six scales, each with and without a flip.")] = False
+    batch: Annotated[int | None, Option(help="Windows per pass. \\[default: 1, on a GPU 8]")] = None
+    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
     dtype: Annotated[
-        Literal["auto", "bf16", "fp16", "fp32"],
-        typer.Option("--dtype", help="auto: bf16 on a GPU that has it, else fp32."),
+        Literal["auto", "bf16", "fp16", "fp32"], Option("--dtype", help="auto: bf16 on a GPU that has it, else fp32.")
     ] = "auto"
 
     def windows(self, device: Any) -> int:
@@ -171,23 +169,21 @@ class PassOptions:
 @spread
 def evaluate_run(
     source: RunOptions,
-    data: Annotated[
-        str | None, typer.Option("--data", help="Dataset: name or TOML file. \\[default: the run's]")
-    ] = None,
-    root: Annotated[Path | None, typer.Option("--root", help="Where the dataset is. \\[default: $LUMA_DATA]")] = None,
-    split: Annotated[Literal["train", "val"], typer.Option("--split", help="Split to evaluate on.")] = "val",
+    data: Annotated[str | None, Option(help="Dataset: name or TOML file. \\[default: the run's]")] = None,
+    root: Annotated[Path | None, Option(help="Where the dataset is. \\[default: $LUMA_DATA]")] = None,
+    split: Annotated[Literal["train", "val"], Option(help="Split to evaluate on.")] = "val",
     absent: Annotated[
         Literal["skip", "zero"],
-        typer.Option("--absent", help="Classes in neither truth nor prediction; zero: as EoMT counts."),
+        Option("--absent", help="Classes in neither truth nor prediction; zero: as EoMT counts."),
     ] = "skip",
-    boundary: Annotated[bool, typer.Option("--boundary/--no-boundary", help="Boundary IoU as well.")] = True,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that read files and count pixels.")] = 2,
-    skip_bad: Annotated[int, typer.Option("--skip-bad", help="Unusable images that may be left out.")] = 0,
-    classes: Annotated[bool, typer.Option("--classes", help="Also every class.")] = False,
+    boundary: Annotated[bool, Option("--boundary/--no-boundary", help="Boundary IoU as well.")] = True,
+    workers: Annotated[int, Option(min=0, help="Threads that read files and count pixels.")] = 2,
+    skip_bad: Annotated[int, Option(help="Unusable images that may be left out.")] = 0,
+    classes: Annotated[bool, Option("--classes", help="Also every class.")] = False,
     *,
     passes: PassOptions,
     as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: one row, or with --classes one per class.")] = False,
+    as_csv: Annotated[bool, Option("--csv", help="Print CSV: one row, or with --classes one per class.")] = False,
 ) -> None:
     """Evaluate a run or checkpoint: mIoU, mean accuracy, pixel accuracy, boundary IoU, windows and cost per image.
 
@@ -276,13 +272,13 @@ def _note(opened: Split) -> str:
 @spread
 def predict(
     source: RunOptions,
-    images: Annotated[list[str], typer.Argument(help="Image files, folders or patterns such as 'photos/*.jpg'.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results, made when missing.")],
-    recursive: Annotated[bool, typer.Option("--recursive", help="Look into the folders below a folder too.")] = False,
-    overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Class colours over the image.")] = True,
-    opacity: Annotated[float, typer.Option("--opacity", help="Of the colours: 0 the image, 1 the colours.")] = 0.5,
-    raw: Annotated[bool, typer.Option("--raw", help="Also the values of the dataset's own label files.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace results that exist; never an input.")] = False,
+    images: Annotated[list[str], Argument(help="Image files, folders or patterns such as 'photos/*.jpg'.")],
+    out: Annotated[Path, Option(help="Folder of the results, made when missing.")],
+    recursive: Annotated[bool, Option("--recursive", help="Look into the folders below a folder too.")] = False,
+    overlay: Annotated[bool, Option("--overlay/--no-overlay", help="Class colours over the image.")] = True,
+    opacity: Annotated[float, Option(help="Of the colours: 0 the image, 1 the colours.")] = 0.5,
+    raw: Annotated[bool, Option("--raw", help="Also the values of the dataset's own label files.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace results that exist; never an input.")] = False,
     *,
     passes: PassOptions,
     as_json: Json = False,
@@ -341,22 +337,17 @@ def predict(
 @spread
 def export_run(
     source: RunOptions,
-    form: Annotated[
-        Literal["torch-export", "onnx", "safetensors"], typer.Option("--format", help="Kind of file.")
-    ] = "onnx",
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File to write. \\[default: RUN and the suffix, here]")
-    ] = None,
-    batch: Annotated[str, typer.Option("--batch", help="Images per call: a number, or dynamic for any.")] = "1",
+    form: Annotated[Literal["torch-export", "onnx", "safetensors"], Option("--format", help="Kind of file.")] = "onnx",
+    out: Annotated[Path | None, Option(help="File to write. \\[default: RUN and the suffix, here]")] = None,
+    batch: Annotated[str, Option(help="Images per call: a number, or dynamic for any.")] = "1",
     resolution: Annotated[
-        int | None, typer.Option("--res", help="Side of the input in pixels. \\[default: the run's]")
+        int | None, Option("--res", help="Side of the input in pixels. \\[default: the run's]")
     ] = None,
-    scores: Annotated[bool, typer.Option("--scores", help="Class scores per pixel in place of the logits.")] = False,
+    scores: Annotated[bool, Option("--scores", help="Class scores per pixel in place of the logits.")] = False,
     tolerance: Annotated[
-        float | None,
-        typer.Option("--tolerance", help="Largest difference, of an output's largest value: 1e-4 unless given."),
+        float | None, Option(help="Largest difference, of an output's largest value: 1e-4 unless given.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace a file that exists.")] = False,
     as_json: Json = False,
 ) -> None:
     """Export a run in float32 and compare the file with torch on random images.
