@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+
 IGNORED = 255
 MAX_CLASSES = 254
 _NUM_VALUES = 256
