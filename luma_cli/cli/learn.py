@@ -75,6 +75,7 @@ def scaling(
     from luma_cli.report.scaling import print_scaling
     from luma_cli.report.table import print_json
     from luma_cli.scaling.series import check_factor
+    from luma_cli.to_json import to_json
 
     if more is not None:
         check_factor(more)
@@ -83,7 +84,7 @@ def scaling(
     answer = curve.answer(start)
     spending = None if more is None else spend(answer, more, head=curve.head, database=curve.database)
     if as_json:
-        print_json({**answer.to_json(), "more": spending.to_json(curve.dataset) if spending else None})
+        print_json({**to_json(answer), "more": to_json(spending)})
     else:
         print_scaling(answer, spending, num_runs, convention)
 
@@ -130,8 +131,7 @@ def draw_front(
     check_path(out)
     question = filters.question(dataset, device)
     found = front_of(question, axis, only_own=own_only, database=filters.database)
-    behind = backdrop(question, axis, only_own=own_only, database=filters.database)
-    plot_front(picture_of(found, behind), out)
+    plot_front(picture_of(found, found.backdrop), out)
     typer.echo(f"{out}: front of {len(found.rows)} out of {found.num_candidates} candidates")
 
 

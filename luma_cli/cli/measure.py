@@ -93,7 +93,7 @@ def _answers(
         from luma_cli.measure.cost import costs
 
         return costs(wanted, head, imports=modules)
-    from luma_cli.measure.recount import recount
+    from luma_cli.measure.cost import recount
     from luma_cli.report.progress import Countdown
 
     return recount(wanted, head, imports=modules, on_count=Countdown(sys.stderr, len(wanted)))
@@ -219,7 +219,7 @@ def profile(
         imports=(imports,) if imports else (),
     )
     with Progress(sys.stderr) as progress:
-        profiles = measure(specs, sizes, configuration, settings, database=database, on_event=progress)
+        profiles = profile_specs(specs, sizes, configuration, settings, database=database, on_event=progress)
     print_profiles(profiles, convention, as_json, as_csv)
     if any(found.status in TROUBLE for found in profiles):
         raise typer.Exit(_TROUBLE_EXIT)

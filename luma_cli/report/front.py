@@ -10,7 +10,7 @@ from luma_cli.advise.costs import rounded
 from luma_cli.advise.fronts import TIE_MIOU
 from luma_cli.advise.question import TITLES, amount
 from luma_cli.report.table import Table, columns, number, paragraphs, print_table
-from luma_cli.units import FLOORS, BudgetKind, FlopConvention
+from luma_cli.units import FLOORS, BudgetKind, FlopConvention, gflops, gibibytes
 
 if TYPE_CHECKING:
     from luma_cli.advise.front import FrontRow, LearnedFront, OwnDistance
@@ -111,20 +111,6 @@ def _ends(ends: tuple[float, float]) -> str:
 
 def _remarks(front: LearnedFront) -> Iterator[tuple[str, str]]:
     """What belongs to the front and is no row of it; a mark and a text each."""
-    yield "", ""
-    if front.knee is None:
-        yield "", "Knee: none, the front has fewer than three points or is straight."
-    else:
-        voted, candidate = front.knee
-        yield "", f"Knee at {candidate.label} in {voted.share:.0%} of draws."
-    area = front.hypervolume
-    reference = in_unit(front.kind, REFERENCE_COST[front.kind], front.question.convention)
-    yield (
-        "",
-        f"Hypervolume {area.mean:.0f} mIoU points x doublings (80%: {area.low:.0f} to {area.high:.0f}), "
-        f"{'down' if front.kind in FLOORS else 'up'} to {reference:,.0f} "
-        f"{_HEADINGS[front.kind]}, from {front.reference_miou:g} mIoU up.",
-    )
     if front.likely:
         yield "", ""
         yield "", "Off this envelope, yet likely on the front:"

@@ -167,9 +167,9 @@ def find_place() -> Place:
     Imports no torch and uses no network.
     """
     from luma_cli.advise.candidates import NUM_CLASSES
-    from luma_cli.speed.reference import load
+    from luma_cli.speed.reference import load_table
 
-    shipped = [DeviceHere(each.device_name, "timm's speeds") for each in load().settings]
+    shipped = [DeviceHere(each.device_name, "timm's speeds") for each in load_table().settings]
     first: dict[str, DeviceHere] = {}
     for each in (*gpus_here(), cpu_here(), *measured_before(), *shipped):
         first.setdefault(each.name, each)
