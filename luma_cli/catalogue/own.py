@@ -36,9 +36,9 @@ _MIXERS = (
     *("fnet", "gfnet", "afno"),
 )
 MIXER_KINDS = MappingProxyType(
-    {**{f"{mixer}_vit": "vit.IsotropicViT" for mixer in _MIXERS}, "tome_vit": "tome.ToMeViT"}
+    {**{f"{mixer}_vit": "vit.IsotropicViT" for mixer in _MIXERS}, "tome_vit": "merging.ToMeViT"}
 )
-EXPERT_KINDS = MappingProxyType(dict.fromkeys(("switch_vit", "vmoe_vit", "softmoe_vit"), "expert_vit.ExpertViT"))
+EXPERT_KINDS = MappingProxyType(dict.fromkeys(("switch_vit", "vmoe_vit", "softmoe_vit"), "mixtures.ExpertViT"))
 KINDS = MappingProxyType({**MIXER_KINDS, **EXPERT_KINDS})
 
 
