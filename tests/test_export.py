@@ -10,21 +10,20 @@ from typing import Any
 import pytest
 import torch
 from run_stand_in import weights_file as weights_file_of_a_run
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from luma_cli.catalogue.datasets import LabelClass, LabelTable
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.cli.app import run
 from luma_cli.errors import BuildError, UsageError
-from luma_cli.export import export as onnx_file
-from luma_cli.export import export as traced
-from luma_cli.export import export as weights_file
+from luma_cli.export import export as exporting
 from luma_cli.export.check import Agreement, Graph, agreements, demand, random_images
 from luma_cli.export.export import KEY, Format, export
 from luma_cli.head.segmenter import Segmenter, build
 
 HEADS: tuple[HeadName, ...] = ("luma", "eomt", "linear")
-MISSING = [name for name in onnx_file.PACKAGES if importlib.util.find_spec(name) is None]
+MISSING = [name for name in exporting.PACKAGES if importlib.util.find_spec(name) is None]
 needs_onnx = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed")
 TABLE = LabelTable((LabelClass("road", (7,), (128, 64, 128)), LabelClass("sky, ☁", (23,), (70, 130, 180))))
 
@@ -42,9 +41,11 @@ def leftovers(folder: Path) -> list[str]:
 def test_torch_export_takes_any_batch_and_says_what_it_needs(head: HeadName, tmp_path: Path) -> None:
     made = export(segmenter(head), tmp_path / "m.pt2", "torch-export", batch=0, classes=TABLE, run_id="run-1", step=7)
     assert all(each.relative < 1e-6 and each.scale > 0 for each in made.agreements)
-    run = traced.load_traced(made.files[0])
+    run = exporting.load_traced(made.files[0])
     assert [len(run(random_images(batch, 32))[0]) for batch in (1, 4)] == [1, 4]
-    inside, beside = json.loads(traced.read_facts(made.files[0])), json.loads((tmp_path / "m.pt2.json").read_text())
+    extra = {f"{KEY}.json": ""}
+    torch.export.load(made.files[0], extra_files=extra)
+    inside, beside = json.loads(extra[f"{KEY}.json"]), json.loads((tmp_path / "m.pt2.json").read_text())
     assert inside == beside
     assert inside["input"]["shape"] == ["batch", 3, 32, 32]
     assert inside["classes"][1] == {"index": 1, "name": "sky, ☁", "values": [23], "colour": [70, 130, 180]}
@@ -71,7 +72,7 @@ def test_onnx_agrees_in_onnxruntime_and_carries_its_facts(name: str, batch: int,
 @needs_onnx
 def test_onnx_of_scores_per_pixel(tmp_path: Path) -> None:
     made = export(segmenter(), tmp_path / "m.onnx", scores=True)
-    found = onnx_file.load_onnx(made.files[0])(random_images(1, 32))
+    found = exporting.load_onnx(made.files[0])(random_images(1, 32))
     assert tuple(found[0].shape) == (1, 2, 32, 32)
     assert made.agreements[0].relative < 1e-5
 
@@ -86,7 +87,7 @@ def test_safetensors_hold_every_weight_once(head: HeadName, tmp_path: Path) -> N
         assert set(file.keys()) == set(model.state_dict())
         assert json.loads(file.metadata()[KEY])["num_classes"] == 2
     fresh = build("test_vit", 32, head=model.config, seed=1)
-    fresh.load_state_dict(weights_file.load_file(made.files[0]))
+    fresh.load_state_dict(load_file(made.files[0]))
     images = random_images(2, 32)
     with torch.inference_mode():
         assert torch.equal(fresh(images)[0], model(images)[0])
@@ -99,9 +100,7 @@ def test_convnext_runs_with_the_files_weights(tmp_path: Path) -> None:
     other = build("test_convnext", 32, head=model.config, seed=1)
     graph = Graph(other)
     expected = Graph(model)(random_images(1, 32))
-    for wanted, got in zip(
-        expected, weights_file.load_weights(made.files[0], graph)(random_images(1, 32)), strict=True
-    ):
+    for wanted, got in zip(expected, exporting.load_weights(made.files[0], graph)(random_images(1, 32)), strict=True):
         assert torch.equal(wanted, got)
 
 
@@ -122,20 +121,20 @@ def test_a_segmenter_in_half_precision_and_training_stays_as_it_is(tmp_path: Pat
     made = export(model, tmp_path / "m.safetensors", "safetensors")
     assert model.training
     assert {each.dtype for each in model.parameters()} == {torch.bfloat16}
-    assert {each.dtype for each in weights_file.load_file(made.files[0]).values()} == {torch.float32}
+    assert {each.dtype for each in load_file(made.files[0]).values()} == {torch.float32}
 
 
 class TestDisagreement:
     """Faults in the written file: it is refused, and what was there before stays."""
 
     def test_is_refused_and_leaves_no_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        load = traced.load_traced
+        load = exporting.load_traced
 
         def shifted(path: Path) -> Any:
             run = load(path)
             return lambda images: (run(images)[0], run(images)[1] * 1.001)
 
-        monkeypatch.setattr(traced, "load", shifted)
+        monkeypatch.setattr(exporting, "load_traced", shifted)
         (tmp_path / "m.pt2").write_text("old")
         with pytest.raises(
             BuildError, match=r"mask_logits of the exported file differs from torch by .* at most 0.0001"
@@ -147,12 +146,12 @@ class TestDisagreement:
     def test_a_flipped_weight_is_found(self, tmp_path: Path) -> None:
         model = segmenter()
         made = export(model, tmp_path / "m.safetensors", "safetensors")
-        state = weights_file.load_file(made.files[0])
+        state = load_file(made.files[0])
         state["head.attention.out.weight"] = -state["head.attention.out.weight"]
-        weights_file.save_file(state, made.files[0])
+        save_file(state, made.files[0])
         graph = Graph(model)
         with pytest.raises(BuildError, match="differs from torch"):
-            demand(agreements(graph, weights_file.load_weights(made.files[0], graph), [1], 32), 1e-4)
+            demand(agreements(graph, exporting.load_weights(made.files[0], graph), [1], 32), 1e-4)
 
     def test_not_a_number_never_agrees(self) -> None:
         for found in (Agreement("x", float("inf"), 1.0), Agreement("x", float("inf"), float("inf"))):
@@ -191,7 +190,7 @@ class TestRefusals:
     def test_missing_packages_name_the_extra(
         self, form: Format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(onnx_file, "find_spec", lambda name: None if name == "onnxscript" else True)
+        monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxscript" else True)
         with pytest.raises(BuildError, match=r"--format onnx needs onnxscript; try: pip install 'luma-seg\[export\]'"):
             export(segmenter(), tmp_path / "m.onnx", form)
         assert leftovers(tmp_path) == []

@@ -1,14 +1,12 @@
-"""Whether an exported file computes what the segmenter computes: both on the same random images.
+"""The graph that is exported, and the check that a file computes the same as it does on random images.
 
-The segmenter as what is exported: images in, named tensors out.
-
-B batch, K queries, C classes, H W pixels of the input, h w patch grid.
+B batch, K queries, C classes, H W pixels of the input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +18,11 @@ from luma_cli.head.segmenter import Segmenter
 from luma_cli.seeds import MODEL, seed_of
 
 INPUT = "images"
+NUM_INPUTS = 3
+# Part of an output's largest value. Measured with random weights on a CPU in onnxruntime, ViT-S, Swin-T and tiny models
+# under every head: at most 2e-6 (docs/predict.md).
+TOLERANCE = 1e-4
+Run = Callable[[Tensor], Sequence[Tensor]]
 
 
 class Graph(nn.Module):
@@ -52,31 +55,21 @@ class Graph(nn.Module):
         if not self.scores:
             return tuple(output)
         size = (images.shape[2], images.shape[3])
-        if isinstance(output, Prediction):
-            return (_query_scores(output, size),)
-        return (interpolate(output.logits, size, mode="bilinear", align_corners=False),)
-
-
-def _query_scores(output: Prediction, size: tuple[int, int]) -> Tensor:
-    """Class scores [B, C, H, W] of queries (arXiv 2503.19108, released code): no threshold, no object dropped."""
-    masks = interpolate(output.mask_logits, size, mode="bilinear", align_corners=False).sigmoid()
-    classes = output.class_logits.softmax(-1)[..., :-1]
-    return torch.einsum("bqhw,bqc->bchw", masks, classes)
-
-
-Run = Callable[[Tensor], Sequence[Tensor]]
-
-# Part of an output's largest value. Measured with random weights on a CPU in onnxruntime, ViT-S, Swin-T and tiny models
-# under every head: at most 2e-6 (docs/predict.md).
-TOLERANCE = 1e-4
-NUM_INPUTS = 3
+        if not isinstance(output, Prediction):
+            return (interpolate(output.logits, size, mode="bilinear", align_corners=False),)
+        # As EoMT's released code (arXiv 2503.19108): no threshold, "no object" left out.
+        masks = interpolate(output.mask_logits, size, mode="bilinear", align_corners=False).sigmoid()
+        classes = output.class_logits.softmax(-1)[..., :-1]
+        return (torch.einsum("bqhw,bqc->bchw", masks, classes),)
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """One output over all inputs: largest absolute difference, and the largest absolute value it is compared with."""
 
-    output: str
+    JSON_ALSO = ("relative",)
+
+    output: str = field(metadata={"json": "name"})
     max_abs_difference: float
     scale: float
 
