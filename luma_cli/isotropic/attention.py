@@ -1,26 +1,7 @@
-"""Linear attention: the softmax replaced by a product of feature maps (Katharopoulos et al., arXiv 2006.16236).
+"""Token mixers in the place of softmax attention: linear, Hydra, Performer, Linformer, Nyström and two Synthesizers.
 
-B batch, N tokens, C channels, H heads of d channels, F features.
-
-Hydra attention: as many heads as channels, cosine similarity, linear in tokens (arXiv 2209.07484, section 3).
-
-B batch, N tokens, C channels.
-
-Performer: softmax attention estimated by positive orthogonal random features, FAVOR+ (arXiv 2009.14794).
-
-B batch, N tokens, C channels, H heads of d channels, M features.
-
-Linformer: attention over keys and values projected to a fixed number of rows (Wang et al., arXiv 2006.04768).
-
-B batch, N tokens, C channels, H heads of d channels, R rows (the paper's k).
-
-Nyström attention: softmax attention rebuilt from landmarks (Nyströmformer, arXiv 2102.03902, section 3).
-
-B batch, h heads, N tokens, m landmarks, C channels, d = C / h, t steps of the inverse, s taps of the convolution.
-
-Synthesizers: attention whose weights no longer compare tokens (Tay et al., arXiv 2005.00743).
-
-B batch, N tokens, C channels, H heads of d channels.
+Each class names its paper. All take `(width, num_heads, sequence)` and map tokens [B, N, C] to tokens [B, N, C].
+B batch, N tokens, C channels, H heads of d = C / H channels.
 """
 
 from __future__ import annotations
@@ -31,31 +12,24 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import elu, normalize, relu, scaled_dot_product_attention
+from torch.nn.functional import elu, normalize, scaled_dot_product_attention
 
-from luma_cli.isotropic.vit import Sequence, TokenMixer, along, over_grid, wide, widened, without_autocast
-
-_LINEAR_EPSILON = 1e-6  # of the authors' fast-transformers
+from luma_cli.isotropic.vit import QkvMixer, Sequence, TokenMixer, along, over_grid, wide, widened, without_autocast
 
 
-class LinearAttention(TokenMixer):
-    """out_i = sum_j (phi(q_i) phi(k_j)) v_j / sum_j phi(q_i) phi(k_j), phi(x) = elu(x) + 1 (section 3.2, eqs. 4-7).
+class LinearAttention(QkvMixer):
+    """Linear attention (Katharopoulos et al., arXiv 2006.16236, section 3.2, equations 4-7).
 
+    out_i = sum_j (phi(q_i) phi(k_j)) v_j / sum_j phi(q_i) phi(k_j), phi(x) = elu(x) + 1.
     Every token sees every other through one d x d summary per head: 4 N C^2 + 2 N C d + N C multiply-adds. No parameter
     depends on the number of tokens, and the weights of each token sum to one at every resolution.
     """
 
-    def __init__(self, width: int, num_heads: int, sequence: Sequence) -> None:
-        super().__init__(width, num_heads, sequence)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]."""
-        queries, keys, values = map(self.split_heads, self.qkv(tokens).chunk(3, dim=-1))
-        mixed = attend(elu(queries) + 1, elu(keys) + 1, values, epsilon=_LINEAR_EPSILON)
-        result: Tensor = self.proj(self.merge_heads(mixed))
-        return result
+        queries, keys, values = self.in_heads(tokens)
+        # 1e-6: as in the authors' fast-transformers
+        return self.out_of_heads(attend(elu(queries) + 1, elu(keys) + 1, values, epsilon=1e-6))
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, epsilon: float) -> Tensor:
@@ -72,18 +46,14 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, epsilon: float) -> Ten
     return ((queries @ summary) / normaliser).to(values.dtype)
 
 
-class HydraAttention(TokenMixer):
-    """out_i = phi(q_i) * sum_j phi(k_j) * v_j with phi(x) = x / |x| over channels, products element by element (eq. 6).
+class HydraAttention(QkvMixer):
+    """Hydra attention: as many heads as channels (arXiv 2209.07484, section 3, equation 6).
 
+    out_i = phi(q_i) * sum_j phi(k_j) * v_j with phi(x) = x / |x| over channels, products element by element.
     Every token sees the same sum over all tokens, gated by its own query: 4 N C^2 multiply-adds, all of projections. No
     parameter depends on the number of tokens, so every resolution is taken as it is; but the sum is not divided by
     N: it is about 21 times as large at 1024 pixels as at 224.
     """
-
-    def __init__(self, width: int, num_heads: int, sequence: Sequence) -> None:
-        super().__init__(width, num_heads, sequence)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]."""
@@ -93,13 +63,12 @@ class HydraAttention(TokenMixer):
         return mixed
 
 
-NUM_FEATURES = 128  # as in the benchmark (arXiv 2308.09372); the paper's order d log d is 266 at d = 64
-_PERFORMER_EPSILON = 1e-4  # of the authors' code: keeps every feature above zero
+class PerformerAttention(QkvMixer):
+    """Performer: softmax attention estimated by positive orthogonal random features, FAVOR+ (arXiv 2009.14794).
 
-
-class PerformerAttention(TokenMixer):
-    """softmax(q k / sqrt(d)) = E[phi(q) phi(k)], phi(x) = exp(w x - |x|^2 / 2) with x / d^(1/4) (section 2.3, lemma 1).
-
+    softmax(q k / sqrt(d)) = E[phi(q) phi(k)], phi(x) = exp(w x - |x|^2 / 2) with x / d^(1/4) (section 2.3, lemma 1).
+    num_features: M, 128 as in the WTF benchmark (arXiv 2308.09372); the paper's order d log d is 266 at d = 64.
+    epsilon: keeps every feature above zero, as in the authors' code.
     The M directions w of all heads are rows of random orthogonal matrices with the lengths of Gaussian vectors (section
     2.4). They are a buffer drawn when the model is built, from torch's seed, saved with the weights and never redrawn
     (the paper redraws during training, the benchmark does not). 4 N C^2 + 4 N C M + N H M multiply-adds.
@@ -113,13 +82,11 @@ class PerformerAttention(TokenMixer):
         width: int,
         num_heads: int,
         sequence: Sequence,
-        num_features: int = NUM_FEATURES,
-        epsilon: float = _PERFORMER_EPSILON,
+        num_features: int = 128,
+        epsilon: float = 1e-4,
     ) -> None:
         super().__init__(width, num_heads, sequence)
         self.epsilon = epsilon
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
         self.register_buffer("directions", torch.empty(num_features, width // num_heads))
         if not self.directions.is_meta:
             seed = int(torch.randint(2**31, (), device="cpu"))
@@ -128,10 +95,9 @@ class PerformerAttention(TokenMixer):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]."""
-        queries, keys, values = map(self.split_heads, self.qkv(tokens).chunk(3, dim=-1))
+        queries, keys, values = self.in_heads(tokens)
         mixed = attend(self._features(queries, (-1,)), self._features(keys, (-2, -1)), values, epsilon=0.0)
-        result: Tensor = self.proj(self.merge_heads(mixed))
-        return result
+        return self.out_of_heads(mixed)
 
     def _features(self, vectors: Tensor, peak: tuple[int, ...]) -> Tensor:
         """[B, H, N, d] -> [B, H, N, M] up to a factor that the normaliser cancels, so that no exponential overflows.
@@ -153,32 +119,29 @@ def orthogonal_directions(num_features: int, head_width: int, generator: torch.G
     estimate of the softmax would be biased.
     """
     num_blocks = -(-num_features // head_width)
-    squares, triangles = torch.linalg.qr(
-        torch.randn((num_blocks, head_width, head_width), generator=generator, device="cpu")
-    )
+    gaussian = torch.randn((num_blocks, head_width, head_width), generator=generator, device="cpu")
+    squares, triangles = torch.linalg.qr(gaussian)
     squares = squares * triangles.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
     lengths = torch.randn((num_features, head_width), generator=generator, device="cpu").norm(dim=1, keepdim=True)
     rows: Tensor = squares.mT.reshape(-1, head_width)[:num_features] * lengths
     return rows
 
 
-NUM_ROWS = 256  # as in the benchmark (arXiv 2308.09372), which saves nothing below 256 tokens (224 pixels have 197)
+class LinformerAttention(QkvMixer):
+    """Linformer: keys and values projected to R rows (the paper's k; Wang et al., arXiv 2006.04768, section 4, eq. 7).
 
-
-class LinformerAttention(TokenMixer):
-    """out = softmax(q (E^T k)^T / sqrt(d)) F^T v, with E and F [N, R] shared by the heads (section 4, eq. 7).
-
+    out = softmax(q (E^T k)^T / sqrt(d)) F^T v, with E and F [N, R] shared by the heads.
+    num_rows: R, 256 as in the WTF benchmark, which saves nothing below 256 tokens (224 pixels have 197).
     Every token sees R learned mixtures of all tokens: 4 N C^2 + 4 N C R multiply-adds. E and F belong to one number of
     tokens; those of another are resampled over the grid, the class token's row kept. Their sums over tokens grow with
     the tokens' number, so keys and values do as well: at 1024 pixels they are about 21 times those at 224.
     """
 
-    def __init__(self, width: int, num_heads: int, sequence: Sequence, num_rows: int = NUM_ROWS) -> None:
-        super().__init__(width, num_heads, sequence)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.proj = nn.Linear(width, width)
-        self.key_mixtures = nn.Parameter(_initial(sequence.length, num_rows))
-        self.value_mixtures = nn.Parameter(_initial(sequence.length, num_rows))
+    def __init__(self, width: int, num_heads: int, sequence: Sequence, num_rows: int = 256) -> None:
+        super().__init__(width, num_heads, sequence, qkv_bias=False)
+        bound = num_rows**-0.5  # as the benchmark draws them
+        self.key_mixtures = nn.Parameter(torch.empty(sequence.length, num_rows).uniform_(-bound, bound))
+        self.value_mixtures = nn.Parameter(torch.empty(sequence.length, num_rows).uniform_(-bound, bound))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]. Raises ValueError when N is not the number of tokens it was built for."""
@@ -186,23 +149,17 @@ class LinformerAttention(TokenMixer):
         queries, keys, values = self.qkv(tokens).chunk(3, dim=-1)
         keys, values = self.key_mixtures.T @ keys, self.value_mixtures.T @ values
         queries, keys, values = map(self.split_heads, (queries, keys, values))
-        mixed = scaled_dot_product_attention(queries, keys, values)
-        result: Tensor = self.proj(self.merge_heads(mixed))
-        return result
+        return self.out_of_heads(scaled_dot_product_attention(queries, keys, values))
 
     def resampled(self, name: str, value: Tensor) -> Tensor:
         """E and F bilinear over the grid; the rest as it is."""
         return over_grid(value, self.sequence, 0) if name in ("key_mixtures", "value_mixtures") else value
 
 
-def _initial(length: int, num_rows: int) -> Tensor:
-    """[N, R] uniform within 1 / sqrt(R), as the benchmark draws it."""
-    return torch.empty(length, num_rows).uniform_(-(num_rows**-0.5), num_rows**-0.5)
+class NystromAttention(QkvMixer):
+    """Nyström attention: softmax attention rebuilt from landmarks (Nyströmformer, arXiv 2102.03902, section 3).
 
-
-class NystromAttention(TokenMixer):
-    """softmax(Q L_k) pinv(softmax(L_q L_k)) softmax(L_q K) V, landmarks L being means of consecutive tokens.
-
+    softmax(Q L_k) pinv(softmax(L_q L_k)) softmax(L_q K) V, landmarks L being means of consecutive tokens.
     Every token sees every other, but only through `num_landmarks` means; with as many landmarks as tokens this is
     softmax attention, up to the inverse (`num_steps` iterations, section 3.2). Fewer tokens than landmarks: as many
     landmarks as tokens. Prefix tokens count as the first of the sequence.
@@ -213,7 +170,7 @@ class NystromAttention(TokenMixer):
     No parameter depends on the number of tokens, so every resolution is taken as it is. But the landmarks stay as many:
     from 224 to 1024 pixels each averages 64 tokens instead of 3, a whole row of the grid, and the convolution reaches
     half a row instead of two and a half. Softmax and inverse run in float32.
-    Multiply-adds: 4 N C^2 + 4 m N C + 2 m^2 C + 4 t h m^3, and s N C for the convolution.
+    Multiply-adds with m landmarks and t steps: 4 N C^2 + 4 m N C + 2 m^2 C + 4 t H m^3, and kernel_size N C more.
     """
 
     def __init__(
@@ -232,29 +189,25 @@ class NystromAttention(TokenMixer):
             raise ValueError(f"kernel_size {kernel_size} has no middle; choose an odd one")
         self.num_landmarks = num_landmarks
         self.num_steps = num_steps
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-        self.conv = None if skip == "value" else _filters(num_heads, kernel_size)
+        # one filter per head along the tokens of [B, H, N, d], the same for the d channels of a head
+        shape, padding = (kernel_size, 1), (kernel_size // 2, 0)
+        self.conv = (
+            nn.Conv2d(num_heads, num_heads, shape, padding=padding, groups=num_heads, bias=False)
+            if skip == "convolution"
+            else None
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]."""
-        queries, keys, values = map(self.split_heads, self.qkv(tokens).chunk(3, dim=-1))
+        queries, keys, values = self.in_heads(tokens)
         mixed = nystrom(queries, keys, values, self.num_landmarks, self.num_steps)
         if self.conv is None:
-            result: Tensor = self.merge_heads(values) + self.proj(self.merge_heads(mixed))
-        else:
-            result = self.proj(self.merge_heads(mixed + self.conv(values)))
-        return result
-
-
-def _filters(num_heads: int, kernel_size: int) -> nn.Conv2d:
-    """One filter per head along the tokens of [B, h, N, d], the same for the d channels of a head."""
-    shape, padding = (kernel_size, 1), (kernel_size // 2, 0)
-    return nn.Conv2d(num_heads, num_heads, shape, padding=padding, groups=num_heads, bias=False)
+            return self.merge_heads(values) + self.out_of_heads(mixed)
+        return self.out_of_heads(mixed + self.conv(values))
 
 
 def nystrom(queries: Tensor, keys: Tensor, values: Tensor, num_landmarks: int, num_steps: int) -> Tensor:
-    """Nyström's approximation of softmax attention: queries, keys and values [B, h, N, d] -> [B, h, N, d].
+    """Nyström's approximation of softmax attention: queries, keys and values [B, H, N, d] -> [B, H, N, d].
 
     Multiplied from the right, so that nothing of size N x N is formed.
     """
@@ -302,11 +255,8 @@ def pseudo_inverse(matrix: Tensor, num_steps: int) -> Tensor:
     return inverse
 
 
-RANK = 8  # of the factorised random one: the paper's own, and the benchmark's (arXiv 2308.09372)
-
-
 class Synthesizer(TokenMixer):
-    """out = softmax(scores) v (section 3); a subclass says where the scores come from."""
+    """out = softmax(scores) v, with scores that compare no tokens (Tay et al., arXiv 2005.00743, section 3)."""
 
     def __init__(self, width: int, num_heads: int, sequence: Sequence) -> None:
         super().__init__(width, num_heads, sequence)
@@ -326,57 +276,15 @@ class Synthesizer(TokenMixer):
         return mixed
 
 
-class DenseSynthesizer(Synthesizer):
-    """scores_i = relu(x_i W_1 + b_1) W_2 + b_2: each token names from itself alone whom it sees (Dense Synthesizer).
-
-    3 N C^2 + 2 N^2 C multiply-adds. W_2 and b_2 belong to one number of tokens; resampled over the seen tokens' grid.
-    """
-
-    def __init__(self, width: int, num_heads: int, sequence: Sequence) -> None:
-        super().__init__(width, num_heads, sequence)
-        self.hidden = nn.Linear(width, width)
-        self.weight = nn.Parameter(0.02 * torch.randn(num_heads, width // num_heads, sequence.length))
-        self.bias = nn.Parameter(torch.zeros(num_heads, 1, sequence.length))
-
-    def scores(self, tokens: Tensor) -> Tensor:
-        """Logits [B, H, N, N]."""
-        return self.split_heads(relu(self.hidden(tokens))) @ self.weight + self.bias
-
-    def resampled(self, name: str, value: Tensor) -> Tensor:
-        """W_2 and b_2 bilinear over the grid; the rest as it is."""
-        return over_grid(value, self.sequence, 2) if name in ("weight", "bias") else value
-
-
-class RandomSynthesizer(Synthesizer):
-    """scores = R, drawn once, the same for every image (Random Synthesizer); learned, or as drawn where `fixed`.
-
-    2 N C^2 + N^2 C multiply-adds. R [H, N, N] belongs to one number of tokens; resampled over both grids.
-    """
-
-    table: Tensor
-
-    def __init__(self, width: int, num_heads: int, sequence: Sequence, fixed: bool = False) -> None:
-        super().__init__(width, num_heads, sequence)
-        table = torch.randn(num_heads, sequence.length, sequence.length)
-        self.register_buffer("table", table) if fixed else self.register_parameter("table", nn.Parameter(table))
-
-    def scores(self, tokens: Tensor) -> Tensor:
-        """Logits [1, H, N, N]."""
-        return self.table.unsqueeze(0)
-
-    def resampled(self, name: str, value: Tensor) -> Tensor:
-        """R bilinear over the grid of the seeing and of the seen tokens; the rest as it is."""
-        return over_grid(over_grid(value, self.sequence, 1), self.sequence, 2) if name == "table" else value
-
-
 class FactorisedRandomSynthesizer(Synthesizer):
-    """scores = R_1 R_2^T with learned R_1 and R_2 of rank 8, the same for every image (Factorized Random).
+    """scores = R_1 R_2^T with learned R_1 and R_2 of low rank, the same for every image (Factorized Random).
 
+    rank: 8 as in the paper and in the WTF benchmark.
     2 N C^2 + N^2 C multiply-adds an image and 8 H N^2 a batch. R_1 and R_2 belong to one number of tokens; resampled
     over the grid, the class token's row kept.
     """
 
-    def __init__(self, width: int, num_heads: int, sequence: Sequence, rank: int = RANK) -> None:
+    def __init__(self, width: int, num_heads: int, sequence: Sequence, rank: int = 8) -> None:
         super().__init__(width, num_heads, sequence)
         self.seeing = nn.Parameter(torch.randn(num_heads, sequence.length, rank))
         self.seen = nn.Parameter(torch.randn(num_heads, rank, sequence.length))

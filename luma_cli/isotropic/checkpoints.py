@@ -1,17 +1,10 @@
-"""Checkpoints in the layout of the WTF benchmark's public code, brought to the names and shapes of ours.
+"""Weights of another resolution, layout or code, brought to the names and shapes of luma's own models.
 
-The benchmark (arXiv 2308.09372, https://github.com/tobna/WhatTransformerToFavor) publishes no weights; who trained with
-its code has a `.tar` with a `model_state`. Hydra, linear attention, Performer, Linformer, both Synthesizers, ToMe and
-FNet compute what ours do. Not the same, and refused by their keys: Nyström without the paper's convolution, AFNO
-without its inner skip, GFNet with one skip per block.
-
-Switch layers in the layout of the WTF benchmark's public code (arXiv 2308.09372), brought to ours.
-
-Checkpoints of timm's plain ViTs, brought to the form that luma's own ViTs have, without changing what they compute.
-
-Token merging (`tome.py`) has the parameters of a plain ViT and is meant for weights that were trained as one.
-
-Weights of another resolution, patch size or layout, brought to the model that is to take them.
+Plain ViTs of timm load into token merging. The WTF benchmark (arXiv 2308.09372,
+https://github.com/tobna/WhatTransformerToFavor) publishes no weights; who trained with its code has a `.tar` with a
+`model_state`. Hydra, linear attention, Performer, Linformer, both Synthesizers, ToMe, FNet and Switch compute what ours
+do. Not the same, and refused by their keys: Nyström without the paper's convolution, AFNO without its inner skip, GFNet
+with one skip per block.
 """
 
 from __future__ import annotations
@@ -40,6 +33,22 @@ _RENAMED = {
 }
 _QUERIES = re.compile(r"(.*\.attn\.)to_q\.(weight|bias)")
 _OPTIONAL = re.compile(r"blocks\.\d+\.(ls[12]\.gamma|attn\.(?:qkv|value|first|second)\.bias)")
+_ROUTER = re.compile(r"(.*\.mlp\.)switch\.(weight|bias)")
+_EXPERT = re.compile(r"(.*\.mlp\.experts\.)(\d+)\.(fc[12]\.(?:weight|bias))")
+
+
+def convert(state: dict[str, Tensor], model: VisionTransformer) -> dict[str, Tensor]:
+    """`state` with patch and position embeddings resampled as timm does, and each mixer's parameters as it says.
+
+    Names of the WTF benchmark's code become ours first. Weights of a plain ViT are weights for token merging too.
+    """
+    state = without_class_position(from_wtf(wtf_switch(state), model), model.patch_embed.num_patches)
+    converted: dict[str, Tensor] = checkpoint_filter_fn(state, model)
+    for name, module in model.named_modules():
+        if isinstance(module, TokenMixer):
+            own = [key for key in converted if key.startswith(f"{name}.")]
+            converted |= {key: module.resampled(key.removeprefix(f"{name}."), converted[key]) for key in own}
+    return converted
 
 
 def from_wtf(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -90,17 +99,9 @@ def _neutral(state: Mapping[str, Tensor], model: nn.Module) -> Iterator[tuple[st
     present = {match[1] for match in map(_OPTIONAL.fullmatch, state) if match}
     for key, value in model.state_dict().items():
         match = _OPTIONAL.fullmatch(key)
-        if match and match[1] not in present and any(_same_block(key, other) for other in state):
-            ones = match[1].endswith("gamma")
-            yield key, torch.ones_like(value) if ones else torch.zeros_like(value)
-
-
-def _same_block(key: str, other: str) -> bool:
-    return other.startswith(".".join(key.split(".")[:2]) + ".")
-
-
-_ROUTER = re.compile(r"(.*\.mlp\.)switch\.(weight|bias)")
-_EXPERT = re.compile(r"(.*\.mlp\.experts\.)(\d+)\.(fc[12]\.(?:weight|bias))")
+        block = ".".join(key.split(".")[:2]) + "."
+        if match and match[1] not in present and any(other.startswith(block) for other in state):
+            yield key, torch.ones_like(value) if match[1].endswith("gamma") else torch.zeros_like(value)
 
 
 def wtf_switch(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -138,24 +139,7 @@ def without_class_position(state: dict[str, Tensor], num_patches: int) -> dict[s
     token, positions = state.get("cls_token"), state.get("pos_embed")
     if token is None or positions is None or positions.ndim != 3:
         return state
-    if positions.shape[1] == num_patches or not _is_square(positions.shape[1] - 1):
+    num_others = positions.shape[1] - 1
+    if positions.shape[1] == num_patches or num_others < 1 or isqrt(num_others) ** 2 != num_others:
         return state
     return {**state, "cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
-
-
-def _is_square(number: int) -> bool:
-    return number > 0 and isqrt(number) ** 2 == number
-
-
-def convert(state: dict[str, Tensor], model: VisionTransformer) -> dict[str, Tensor]:
-    """`state` with patch and position embeddings resampled as timm does, and each mixer's parameters as it says.
-
-    Names of the WTF benchmark's code become ours first. Weights of a plain ViT are weights for token merging too.
-    """
-    state = without_class_position(from_wtf(wtf_switch(state), model), model.patch_embed.num_patches)
-    converted: dict[str, Tensor] = checkpoint_filter_fn(state, model)
-    for name, module in model.named_modules():
-        if isinstance(module, TokenMixer):
-            own = [key for key in converted if key.startswith(f"{name}.")]
-            converted |= {key: module.resampled(key.removeprefix(f"{name}."), converted[key]) for key in own}
-    return converted

@@ -23,7 +23,7 @@ from luma_cli.isotropic.checkpoints import convert
 from luma_cli.isotropic.fourier import FourierMixing, FourierOperator, GlobalFilter
 from luma_cli.isotropic.merging import ToMeViT
 from luma_cli.isotropic.mixtures import ExpertViT, SoftExpertBlock, SoftMlp, SwitchMlp, VMoeMlp
-from luma_cli.isotropic.vit import LAYER_SCALE, IsotropicViT
+from luma_cli.isotropic.vit import LAYER_SCALE, IsotropicViT, TokenMixer
 
 _CONFIG = {
     "url": "",
@@ -42,27 +42,21 @@ Kind = tuple[type[VisionTransformer], Mapping[str, Any]]
 
 def kinds() -> dict[str, Kind]:
     """The class and its arguments for each of `catalogue.own.KINDS`."""
-    return {**_mixer_kinds(), **_expert_kinds()}
-
-
-def _mixer_kinds() -> dict[str, Kind]:
-    return {
-        "hydra_vit": (IsotropicViT, {"mixer": HydraAttention}),
-        "linear_vit": (IsotropicViT, {"mixer": LinearAttention}),
-        "performer_vit": (IsotropicViT, {"mixer": PerformerAttention}),
-        "linformer_vit": (IsotropicViT, {"mixer": LinformerAttention}),
-        "synthesizer_vit": (IsotropicViT, {"mixer": FactorisedDenseSynthesizer}),
-        "synthesizer_fr_vit": (IsotropicViT, {"mixer": FactorisedRandomSynthesizer}),
-        "nystrom_vit": (IsotropicViT, {"mixer": NystromAttention}),
-        "fnet_vit": (IsotropicViT, {"mixer": FourierMixing, "global_pool": "avg"}),
-        "gfnet_vit": (IsotropicViT, {"mixer": GlobalFilter, **_GRID_ONLY}),
-        "afno_vit": (IsotropicViT, {"mixer": FourierOperator, **_GRID_ONLY}),
-        "tome_vit": (ToMeViT, {}),
+    mixers: dict[str, tuple[type[TokenMixer], Mapping[str, Any]]] = {
+        "hydra_vit": (HydraAttention, {}),
+        "linear_vit": (LinearAttention, {}),
+        "performer_vit": (PerformerAttention, {}),
+        "linformer_vit": (LinformerAttention, {}),
+        "synthesizer_vit": (FactorisedDenseSynthesizer, {}),
+        "synthesizer_fr_vit": (FactorisedRandomSynthesizer, {}),
+        "nystrom_vit": (NystromAttention, {}),
+        "fnet_vit": (FourierMixing, {"global_pool": "avg"}),
+        "gfnet_vit": (GlobalFilter, _GRID_ONLY),
+        "afno_vit": (FourierOperator, _GRID_ONLY),
     }
-
-
-def _expert_kinds() -> dict[str, Kind]:
     return {
+        **{kind: (IsotropicViT, {"mixer": mixer, **options}) for kind, (mixer, options) in mixers.items()},
+        "tome_vit": (ToMeViT, {}),
         "switch_vit": (ExpertViT, {"experts": SwitchMlp, "placement": "every", "init_values": LAYER_SCALE}),
         "vmoe_vit": (ExpertViT, {"experts": VMoeMlp, "placement": "every_2"}),
         "softmoe_vit": (ExpertViT, {"experts": SoftMlp, "placement": "second_half", "block": SoftExpertBlock}),

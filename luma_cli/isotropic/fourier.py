@@ -1,19 +1,8 @@
-"""Adaptive Fourier neural operator: one small MLP for all frequencies of the grid (AFNO, arXiv 2111.13587, section 4).
+"""Token mixers that work on frequencies: AFNO, FNet and GFNet's global filter; each class names its paper.
 
-B batch, H W patches, N = H W tokens, C channels, R = H (W // 2 + 1) frequencies, k blocks of C / k channels.
-
-Tokens of a patch grid as two-dimensional frequencies, and back (GFNet and AFNO).
-
-B batch, H W patches, N = H W tokens, C channels. Real tokens have a symmetric spectrum, of which the W // 2 + 1
-columns of frequencies from zero up are kept.
-
-Fourier mixing without parameters (FNet, arXiv 2105.03824, section 3.2).
-
-B batch, N tokens (P prefix tokens, then an H x W grid), C channels.
-
-Global filter: a learned weight for every frequency of the patch grid (GFNet, arXiv 2107.00645, section 3.2).
-
-B batch, H W patches, N = H W tokens, C channels.
+A real signal has a symmetric spectrum, of which the W // 2 + 1 columns of frequencies from zero up are kept.
+B batch, H W patches, N tokens (H W, and P prefix tokens before them in FNet), C channels, R = H (W // 2 + 1)
+frequencies, k blocks of C / k channels.
 """
 
 from __future__ import annotations
@@ -25,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softshrink
 
 from luma_cli.isotropic.vit import Sequence, TokenMixer, widened, without_autocast
+
+_STD = 0.02  # of initial weights: github.com/NVlabs/AFNO-transformer and github.com/raoyongming/GFNet
 
 
 def grid_of(sequence: Sequence, mixer: str) -> tuple[int, int]:
@@ -63,12 +54,10 @@ def from_spectrum(spectrum: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens.flatten(1, 2)
 
 
-_AFNO_STD = 0.02  # of every weight and bias, as https://github.com/NVlabs/AFNO-transformer
-
-
 class FourierOperator(TokenMixer):
-    """x + F^-1[S(MLP(F[x]))] with a complex MLP that every frequency shares, block-diagonal in k blocks of channels.
+    """AFNO: one small MLP for all frequencies of the grid (arXiv 2111.13587, section 4).
 
+    x + F^-1[S(MLP(F[x]))] with a complex MLP that every frequency shares, block-diagonal in k blocks of channels.
     S shrinks real and imaginary parts towards zero by `shrinkage`, the MLP's ReLU acts on each of them, and the input
     is added as in the paper's pseudo-code (`bias = x`). The hidden layer is `expansion` times as wide as a block.
     Every token sees every other, and no parameter depends on their number, so every resolution is taken as it is.
@@ -94,10 +83,10 @@ class FourierOperator(TokenMixer):
         self.num_blocks = num_blocks
         self.shrinkage = shrinkage
         inner, hidden = width // num_blocks, width // num_blocks * expansion
-        self.w1 = nn.Parameter(_AFNO_STD * torch.randn(2, num_blocks, inner, hidden))
-        self.b1 = nn.Parameter(_AFNO_STD * torch.randn(2, num_blocks, hidden))
-        self.w2 = nn.Parameter(_AFNO_STD * torch.randn(2, num_blocks, hidden, inner))
-        self.b2 = nn.Parameter(_AFNO_STD * torch.randn(2, num_blocks, inner))
+        self.w1 = nn.Parameter(_STD * torch.randn(2, num_blocks, inner, hidden))
+        self.b1 = nn.Parameter(_STD * torch.randn(2, num_blocks, hidden))
+        self.w2 = nn.Parameter(_STD * torch.randn(2, num_blocks, hidden, inner))
+        self.b2 = nn.Parameter(_STD * torch.randn(2, num_blocks, inner))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]. Raises ValueError when N is not that of the grid it was built for."""
@@ -126,7 +115,7 @@ Scale = Literal["forward", "ortho", "backward"]
 
 
 class FourierMixing(TokenMixer):
-    """y = Re(F_tokens(F_channels(x))): every token sees every other, with fixed weights (https://arxiv.org/abs/2105.03824).
+    """FNet: Fourier mixing without parameters, y = Re(F_tokens(F_channels(x))) (arXiv 2105.03824, section 3.2).
 
     over: `sequence` transforms all tokens as one row, prefix tokens included, as the paper does with text; `grid`
     transforms rows and columns of the patches, and takes no prefix tokens.
@@ -172,11 +161,8 @@ def real_spectrum(signal: Tensor, scale: Scale) -> Tensor:
     return torch.cat([below, above], dim=-1)
 
 
-_GFNET_STD = 0.02  # of the initial filter, as https://github.com/raoyongming/GFNet
-
-
 class GlobalFilter(TokenMixer):
-    """x -> F^-1[K * F[x]] per channel: a circular convolution as large as the grid (section 3.2).
+    """GFNet: x -> F^-1[K * F[x]] per channel, a circular convolution as large as the grid (arXiv 2107.00645, 3.2).
 
     K, complex, has a weight for each of the H x (W // 2 + 1) frequencies and C channels, so parameters grow with the
     number of patches. At another resolution it is resampled: `resampled` keeps the filter's response at each frequency
@@ -190,7 +176,7 @@ class GlobalFilter(TokenMixer):
         super().__init__(width, num_heads, sequence)
         self.grid = grid_of(sequence, "GFNet")
         rows, columns = self.grid
-        self.complex_weight = nn.Parameter(_GFNET_STD * torch.randn(rows, num_columns(columns), width, 2))
+        self.complex_weight = nn.Parameter(_STD * torch.randn(rows, num_columns(columns), width, 2))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, C]. Raises ValueError when N is not that of the grid it was built for."""

@@ -1,11 +1,7 @@
-"""Which tokens merge, and what they become: bipartite soft matching (ToMe, arXiv 2210.09461, section 3).
+"""A Vision Transformer that merges similar tokens in every block (ToMe, arXiv 2210.09461, section 3).
 
 Shapes never depend on values: only sort, gather and scatter, so it runs on meta and inside CUDA graphs.
-B batch, N tokens before, M after, of which P prefix tokens that never merge; d channels of a head, C of a token.
-
-A Vision Transformer that merges similar tokens in every block (ToMe, arXiv 2210.09461).
-
-B batch, N tokens of the image, M tokens that are left, h heads, C channels, d = C / h.
+B batch, N tokens of the image, M tokens that are left, P prefix tokens that never merge; C channels, d of a head.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from luma_cli.isotropic.vit import IsotropicViT, MixerBlock, Sequence, TokenMixer, patch_grid, widened
+from luma_cli.isotropic.vit import IsotropicViT, MixerBlock, QkvMixer, Sequence, patch_grid, widened
 
 
 def match(keys: Tensor, num_merged: int, num_prefix: int) -> Tensor:
@@ -75,24 +71,19 @@ class Merged(NamedTuple):
     places: Tensor | None = None
 
 
-class ProportionalAttention(TokenMixer):
+class ProportionalAttention(QkvMixer):
     """softmax(Q K^T / sqrt(d) + log s) V: a key counts as often as the s patches behind it (equation 1).
 
     Every token sees every other; without merged tokens this is timm's attention, with its parameter names.
     Multiply-adds: 4 M C^2 + 2 M^2 C.
     """
 
-    def __init__(self, width: int, num_heads: int, sequence: Sequence) -> None:
-        super().__init__(width, num_heads, sequence)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
     def forward(self, tokens: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """[B, M, C] and sizes [B, M] -> [B, M, C] and the keys that matching compares, mean of all heads [B, M, d]."""
-        queries, keys, values = map(self.split_heads, self.qkv(tokens).chunk(3, dim=-1))
+        queries, keys, values = self.in_heads(tokens)
         log_sizes = None if sizes is None else sizes.log().to(queries.dtype)[:, None, None]
         mixed = scaled_dot_product_attention(queries, keys, values, attn_mask=log_sizes)
-        return self.proj(self.merge_heads(mixed)), keys.mean(1)
+        return self.out_of_heads(mixed), keys.mean(1)
 
 
 class MergingBlock(MixerBlock):

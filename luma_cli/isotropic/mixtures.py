@@ -1,34 +1,10 @@
-"""An FFN of which every token meets a few: router, dispatch, experts, and what training wants to know of the routing.
+"""Mixtures of experts in the place of a block's FFN: Switch, V-MoE and Soft MoE, with static shapes.
 
-B images, N tokens, C channels, E experts, k choices per token.
-
-Sending tokens to experts through buffers of fixed capacity, by indices alone: no shape depends on the data.
-
-A group is the tokens of one image, so what becomes of an image never depends on the others in the batch. Nothing here
-multiplies by one-hot matrices, whose cost would grow with the square of the tokens.
-B images, N tokens, E experts, k choices per token, S slots per expert and image (the capacity), C channels.
-
-Experts: equal FFNs whose weights are stacked, so that all of them are two batched matrix products.
-
-E experts, S rows per expert, C channels, H hidden channels.
-
-A router: one linear layer from tokens to logits of experts, always in float32 (arXiv 2101.03961, section 2.4).
-
-The Switch layer: every token goes to one expert (arXiv 2101.03961, section 2).
-
-The sparse layer of V-MoE: every token goes to its k best experts (arXiv 2106.05974, section 2).
-
-Losses as in the paper's appendix A, over all tokens of the batch.
-
-The Soft MoE layer: experts see weighted means of all tokens, so nothing is chosen or dropped (arXiv 2308.00951).
-
-B images, N tokens, C channels, E experts of p slots each, S = E p slots.
-
-timm's transformer block with experts in the place of its FFN; the two classes differ in what queries may use.
-
-timm's Vision Transformer with experts in some of its blocks; attention and all else is timm's.
-
-Mixtures of experts in the place of a block's FFN: Switch, V-MoE and Soft MoE, dispatched with static shapes.
+In Switch and V-MoE a router sends every token to its k best experts, through buffers of fixed capacity and by indices
+alone: no shape depends on the data, and nothing multiplies by one-hot matrices, whose cost would grow with the square
+of the tokens. The tokens of one image are a group of their own, so that what becomes of an image never depends on the
+others in the batch. Soft MoE chooses and drops nothing: its experts see weighted means of all tokens.
+B images, N tokens, C channels, E experts, k choices per token, S slots per expert and image.
 """
 
 from __future__ import annotations
@@ -36,9 +12,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from itertools import count
 from typing import Any, Literal
 
@@ -47,6 +22,10 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.functional import normalize
+
+from luma_cli.isotropic.vit import without_autocast
+
+NUM_EXPERTS = 8  # as the WTF benchmark's switch_8 and the authors' public V-MoE B/16; the papers have up to 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +98,12 @@ def combine(rows: Tensor, dispatch: Dispatch, gates: Tensor) -> Tensor:
     batch, num_tokens, num_choices = gates.shape
     weights = (gates * dispatch.kept).to(rows.dtype)
     results = rows.flatten(0, 1)
-    summed = weights[..., 0, None] * _read(results, dispatch.slots[..., 0])
-    for choice in range(1, num_choices):
-        summed = summed + weights[..., choice, None] * _read(results, dispatch.slots[..., choice])
-    return summed.reshape(batch, num_tokens, -1)
-
-
-def _read(results: Tensor, slots: Tensor) -> Tensor:
-    return results.index_select(0, slots.flatten()).reshape(*slots.shape, -1)
+    chosen = (
+        weights[..., choice, None]
+        * results.index_select(0, dispatch.slots[..., choice].flatten()).reshape(batch, num_tokens, -1)
+        for choice in range(num_choices)
+    )
+    return reduce(torch.add, chosen)
 
 
 class StackedLinear(nn.Module):
@@ -179,28 +156,21 @@ class Experts(nn.Module):
 
 def idle_params(module: nn.Module) -> int:
     """Parameters of `module` that one token does not meet: those of the experts that it is not sent to."""
-    found = (part for part in module.modules() if isinstance(part, Experts))
-    return sum(
-        sum(parameter.numel() for parameter in experts.parameters())
-        // experts.num_experts
-        * (experts.num_experts - experts.num_active)
-        for experts in found
-    )
+    idle = 0
+    for experts in (part for part in module.modules() if isinstance(part, Experts)):
+        per_expert = sum(parameter.numel() for parameter in experts.parameters()) // experts.num_experts
+        idle += per_expert * (experts.num_experts - experts.num_active)
+    return idle
 
 
 class Router(nn.Linear):
-    """Tokens [..., C] -> logits [..., E] in float32, whatever the model's or autocast's precision."""
+    """Tokens [..., C] -> logits [..., E], always in float32 (arXiv 2101.03961, section 2.4)."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[..., C] -> [..., E]."""
         bias = None if self.bias is None else self.bias.float()
-        with full_precision(tokens):
+        with without_autocast(tokens.device):
             return F.linear(tokens.float(), self.weight.float(), bias)
-
-
-def full_precision(tokens: Tensor) -> AbstractContextManager[object]:
-    """No autocast on the device of `tokens`; the meta device has none."""
-    return nullcontext() if tokens.is_meta else torch.autocast(tokens.device.type, enabled=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +201,10 @@ class RoutedMlp(nn.Module, ABC):
         in_features: int,
         hidden_features: int,
         *,
-        num_experts: int,
+        num_experts: int = NUM_EXPERTS,
         num_choices: int,
         capacity_factor: float,
-        balance_weight: float,
+        balance_weight: float = 0.01,  # of both papers: alpha in section 2.2 of Switch, and V-MoE's code
         router_bias: bool,
         act_layer: Callable[[], nn.Module] = nn.GELU,
         drop: float = 0.0,
@@ -295,16 +265,12 @@ def balance_loss(module: nn.Module) -> Tensor:
     return torch.stack(found).sum() if found else torch.zeros(())
 
 
-SWITCH_NUM_EXPERTS = 8  # as the WTF benchmark's switch_8 (arXiv 2308.09372)
-SWITCH_CAPACITY_FACTOR = 1.25  # the middle one of the paper's table 1
-SWITCH_BALANCE_WEIGHT = 0.01  # alpha, section 2.2
-
-
 class SwitchMlp(RoutedMlp):
-    """y = p_i(x) E_i(x) of the most probable expert i (equations 1 and 2).
+    """The Switch layer: y = p_i(x) E_i(x) of the most probable expert i (arXiv 2101.03961, section 2, equations 1, 2).
 
-    The router has a bias, which the paper's lacks and the WTF benchmark's has. `unit_gates`, kept in the state dict,
-    tells that the weights were trained with y = E_i(x) (the gate passes gradients alone), as the WTF benchmark's were.
+    capacity_factor: the middle one of the paper's table 1. The router has a bias, which the paper's lacks and the WTF
+    benchmark's has. `unit_gates`, kept in the state dict, tells that the weights were trained with y = E_i(x) (the gate
+    passes gradients alone), as the WTF benchmark's were.
     """
 
     unit_gates: Tensor
@@ -314,20 +280,11 @@ class SwitchMlp(RoutedMlp):
         in_features: int,
         hidden_features: int,
         *,
-        num_experts: int = SWITCH_NUM_EXPERTS,
-        capacity_factor: float = SWITCH_CAPACITY_FACTOR,
-        balance_weight: float = SWITCH_BALANCE_WEIGHT,
+        capacity_factor: float = 1.25,
         **options: Any,
     ) -> None:
         super().__init__(
-            in_features,
-            hidden_features,
-            num_experts=num_experts,
-            num_choices=1,
-            capacity_factor=capacity_factor,
-            balance_weight=balance_weight,
-            router_bias=True,
-            **options,
+            in_features, hidden_features, num_choices=1, capacity_factor=capacity_factor, router_bias=True, **options
         )
         self.register_buffer("unit_gates", torch.tensor(False))
 
@@ -349,16 +306,11 @@ def switch_loss(shares: Tensor, choices: Tensor) -> Tensor:
     return num_experts * (sent.mean(dim=(0, 1)) * shares.mean(dim=(0, 1))).sum()
 
 
-VMOE_NUM_EXPERTS = 8  # as in the authors' public B/16; most of the paper's have 32, and a query runs every expert once
-# Of github.com/google-research/vmoe: vmoe/configs/vmoe_paper/pretrain_imagenet21k.py
-NUM_CHOICES = 2
-VMOE_CAPACITY_FACTOR = 1.05
-VMOE_BALANCE_WEIGHT = 0.01
-
-
 class VMoeMlp(RoutedMlp):
-    """y = sum over the k greatest g_i(x) of g_i(x) E_i(x), g = softmax(W x + noise), not renormalised.
+    """The sparse layer of V-MoE: every token goes to its k best experts (arXiv 2106.05974, section 2).
 
+    y = sum over the k greatest g_i(x) of g_i(x) E_i(x), g = softmax(W x + noise), not renormalised.
+    num_choices, capacity_factor: of github.com/google-research/vmoe, vmoe/configs/vmoe_paper/pretrain_imagenet21k.py.
     Noise of deviation 1 / E is drawn in training alone. priority: tokens of greater g go first when an expert has not
     room for all (batch priority routing, section 4), here among the tokens of one image.
     """
@@ -368,20 +320,16 @@ class VMoeMlp(RoutedMlp):
         in_features: int,
         hidden_features: int,
         *,
-        num_experts: int = VMOE_NUM_EXPERTS,
-        num_choices: int = NUM_CHOICES,
-        capacity_factor: float = VMOE_CAPACITY_FACTOR,
-        balance_weight: float = VMOE_BALANCE_WEIGHT,
+        num_choices: int = 2,
+        capacity_factor: float = 1.05,
         priority: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(
             in_features,
             hidden_features,
-            num_experts=num_experts,
             num_choices=num_choices,
             capacity_factor=capacity_factor,
-            balance_weight=balance_weight,
             router_bias=False,
             **options,
         )
@@ -391,12 +339,11 @@ class VMoeMlp(RoutedMlp):
         """Logits [B, N, E] -> k choices per token, best first."""
         noisy = logits + torch.randn_like(logits) / self.num_experts if self.training else logits
         gates, choices = noisy.softmax(dim=-1).topk(self.num_choices, dim=-1)
-        loss = self.balance_weight * self._loss(logits, noisy, choices) if self.training else None
+        loss = None
+        if self.training:  # the two losses of the paper's appendix A, over all tokens of the batch
+            threshold = noisy.gather(-1, choices[..., -1:])
+            loss = self.balance_weight * ((importance_loss(logits) + load_loss(logits, threshold)) / 2)
         return Routing(choices, gates, gates[..., 0] if self.priority else None, loss)
-
-    def _loss(self, logits: Tensor, noisy: Tensor, choices: Tensor) -> Tensor:
-        threshold = noisy.gather(-1, choices[..., -1:])
-        return (importance_loss(logits) + load_loss(logits, threshold)) / 2
 
 
 def importance_loss(logits: Tensor) -> Tensor:
@@ -422,14 +369,12 @@ def _squared_variation(values: Tensor) -> Tensor:
     return values.var(correction=0) / values.mean().square()
 
 
-SOFT_NUM_EXPERTS = 8  # as the other kinds here; the paper's models have 128 with one slot each
-SLOTS_PER_EXPERT = 25  # 200 slots for the 197 tokens at 224 pixels: as many FFNs as in a dense block
-
-
 class SoftMlp(nn.Module):
-    """Y = C f(D^T X): D the softmax over tokens, C that over slots, of the logits X Phi (section 2.1).
+    """Soft MoE: experts see weighted means of all tokens (arXiv 2308.00951). E experts of p slots each, S = E p slots.
 
-    X and Phi are normalised first, Phi scaled by a learned number (section 2.3). The number of slots
+    Y = C f(D^T X): D the softmax over tokens, C that over slots, of the logits X Phi (section 2.1). The paper's models
+    have 128 experts with one slot; 8 x 25 = 200 slots for the 197 tokens at 224 pixels are as many FFNs as a dense
+    block has. X and Phi are normalised first, Phi scaled by a learned number (section 2.3). The number of slots
     is a property of the model: at every resolution the experts see equally many.
     """
 
@@ -438,8 +383,8 @@ class SoftMlp(nn.Module):
         in_features: int,
         hidden_features: int,
         *,
-        num_experts: int = SOFT_NUM_EXPERTS,
-        slots_per_expert: int = SLOTS_PER_EXPERT,
+        num_experts: int = NUM_EXPERTS,
+        slots_per_expert: int = 25,
         act_layer: Callable[[], nn.Module] = nn.GELU,
         drop: float = 0.0,
         **_unused: Any,  # what timm's Block says about its own Mlp
@@ -461,22 +406,16 @@ class SoftMlp(nn.Module):
         logits = self.logits(tokens)
         dispatch = logits.softmax(dim=1).to(tokens.dtype)
         slots = dispatch.mT @ tokens
-        results = self._experts(slots)
+        by_expert = slots.reshape(len(slots), self.num_experts, -1, slots.shape[2]).transpose(0, 1)  # [E, B, p, C]
+        results = self.experts(by_expert.flatten(1, 2)).reshape(by_expert.shape).transpose(0, 1).flatten(1, 2)
         mixed: Tensor = logits.softmax(dim=2).to(results.dtype) @ results
         return mixed
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Tokens [B, N, C] -> [B, N, S] in float32."""
         phi = self.scale.float() * normalize(self.phi.float(), dim=0)
-        with full_precision(tokens):
+        with without_autocast(tokens.device):
             return normalize(tokens.float(), dim=-1) @ phi
-
-    def _experts(self, slots: Tensor) -> Tensor:
-        """Slots [B, S, C], expert by expert -> the same shape."""
-        batch, _, width = slots.shape
-        rows = slots.reshape(batch, self.num_experts, -1, width).transpose(0, 1).reshape(self.num_experts, -1, width)
-        results: Tensor = self.experts(rows)
-        return results.reshape(self.num_experts, batch, -1, width).transpose(0, 1).reshape(slots.shape)
 
 
 class ExpertBlock(Block):
@@ -529,7 +468,7 @@ class ExpertViT(VisionTransformer):
         )
 
     def balance_loss(self) -> Tensor:
-        """What to add to the task's loss after a forward in training mode: see `routed.balance_loss`."""
+        """What to add to the task's loss after a forward in training mode."""
         return balance_loss(self)
 
 

@@ -1,24 +1,10 @@
-"""timm's Vision Transformer with another token mixer in its blocks.
+"""timm's Vision Transformer with another token mixer in its blocks, and what all mixers share.
 
 Everything but the mixer is timm's (patch and position embedding, class token, `forward_intermediates`, parameter
-groups), so that the mixer is all that differs between two of them. As in the WTF benchmark (arXiv 2308.09372), whose
-checkpoints `wtf.py` converts, the class token has no position and both branches of a block have a LayerScale, which
-`vit_*_patch16_224` lacks (`init_values=None` leaves it out here too).
-
-What every token mixer is: a module that exchanges information between tokens, in the place of attention.
-
+groups), so that the mixer is all that differs between two models. As in the WTF benchmark (arXiv 2308.09372), whose
+checkpoints `checkpoints.py` converts, the class token has no position and both branches of a block have a LayerScale,
+which `vit_*_patch16_224` lacks (`init_values=None` leaves it out here too).
 B batch, N tokens (P prefix tokens, then the h w patches row by row), C channels, H heads of d channels.
-
-A pre-norm transformer block whose token mixer and feed-forward part are given (arXiv 2010.11929, section 3.1).
-
-B batch, N tokens, C channels. The names of its parts are those of timm's `Block`.
-
-Where a mixer leaves half precision: transforms and inverses that float16 or bfloat16 would ruin or cannot run.
-
-Parameters bound to the number of tokens, brought from one sequence to another by linear interpolation.
-
-Values are interpolated, never rescaled, as the benchmark does (arXiv 2308.09372, its code's `set_image_res`): what sums
-over tokens grows with their number.
 """
 
 from __future__ import annotations
@@ -91,6 +77,24 @@ class TokenMixer(nn.Module):
         return value
 
 
+class QkvMixer(TokenMixer):
+    """A mixer of queries, keys and values, which one linear layer makes, with another layer on the result."""
+
+    def __init__(self, width: int, num_heads: int, sequence: Sequence, qkv_bias: bool = True) -> None:
+        super().__init__(width, num_heads, sequence)
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = nn.Linear(width, width)
+
+    def in_heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values [B, H, N, d] of tokens [B, N, C]."""
+        return tuple(map(self.split_heads, self.qkv(tokens).chunk(3, dim=-1)))
+
+    def out_of_heads(self, heads: Tensor) -> Tensor:
+        """[B, H, N, d] -> [B, N, C] through the last layer."""
+        result: Tensor = self.proj(self.merge_heads(heads))
+        return result
+
+
 MakeMixer = Callable[[int, int, Sequence], TokenMixer]
 # What timm's constructor says about attention and no mixer takes, as timm has it when nothing is said.
 _ATTENTION = {
@@ -104,8 +108,9 @@ _ATTENTION = {
 
 
 class MixerBlock(nn.Module):
-    """tokens + mixer(norm(tokens)), then tokens + mlp(norm(tokens)); LayerScale and stochastic depth as in timm.
+    """tokens + mixer(norm(tokens)), then tokens + mlp(norm(tokens)) (arXiv 2010.11929, section 3.1).
 
+    Names of parts, LayerScale and stochastic depth are those of timm's `Block`.
     Raises ValueError for a setting of timm's that is about attention's own layers.
     """
 
@@ -128,7 +133,12 @@ class MixerBlock(nn.Module):
         **attention: Any,
     ) -> None:
         super().__init__()
-        _refuse(attention)
+        usual = ((name, attention.get(name, default), default) for name, default in _ATTENTION.items())
+        asked = [f"{name}={value}" for name, value, default in usual if value != default]
+        if asked:
+            raise ValueError(
+                f"{', '.join(asked)} is about attention, in whose place a token mixer stands; leave it out"
+            )
         self.norm1 = norm_layer(dim)
         self.attn = mixer(dim, num_heads, sequence)
         self.ls1 = LayerScale(dim, init_values=init_values) if init_values else nn.Identity()
@@ -144,13 +154,6 @@ class MixerBlock(nn.Module):
         tokens = tokens + self.drop_path1(self.ls1(self.attn(self.norm1(tokens))))
         result: Tensor = tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))))
         return result
-
-
-def _refuse(attention: dict[str, Any]) -> None:
-    asked = [name for name, usual in _ATTENTION.items() if attention.get(name, usual) != usual]
-    if asked:
-        given = ", ".join(f"{name}={attention[name]}" for name in asked)
-        raise ValueError(f"{given} is about attention, in whose place a token mixer stands; leave it out")
 
 
 LAYER_SCALE = 1e-4  # the benchmark's config.py
@@ -206,7 +209,7 @@ def widened(tensor: Tensor) -> Tensor:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Within, autocast does not turn float32 products on `device` into half-precision ones."""
+    """Within, autocast does not turn float32 products on `device` into half-precision ones; meta has no autocast."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
@@ -215,7 +218,8 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 def over_grid(value: Tensor, sequence: Sequence, dim: int) -> Tensor:
     """`value` with one entry per token along `dim`, bilinear over the patch grid; entries of prefix tokens are kept.
 
-    The grid that it was stored for is taken to be square. One that cannot be comes back as it is.
+    Values are interpolated, never rescaled, as in the WTF benchmark's `set_image_res`: what sums over tokens grows with
+    their number. The grid that it was stored for is taken to be square. One that cannot be comes back as it is.
     """
     old_length = value.shape[dim] - sequence.num_prefix
     side = math.isqrt(max(old_length, 0))
