@@ -11,7 +11,7 @@ from joint_backbones import KINDS, shared
 from torch._dynamo.testing import CompileCounter
 
 from luma_cli.backbone.backbone import TokenSequence
-from luma_cli.catalogue.heads import HeadConfig, Sequence, plan_eomt
+from luma_cli.catalogue.heads import HeadConfig, JointBlocks, plan_eomt
 from luma_cli.errors import BuildError, UsageError
 from luma_cli.head import eomt
 from luma_cli.head.parts import Prediction
@@ -222,7 +222,7 @@ def test_other_heads_give_one_prediction():
 
 @pytest.mark.parametrize(("depth", "expected"), [(1, 1), (2, 2), (6, 3), (12, 3), (24, 4), (27, 5), (40, 5)])
 def test_joint_blocks_by_depth(depth, expected):
-    plan = plan_eomt(Sequence(64, 16, depth, has_final_norm=True), HeadConfig(name="eomt"))
+    plan = plan_eomt(JointBlocks(64, 16, depth, has_final_norm=True), HeadConfig(name="eomt"))
     assert plan.num_joint == expected
 
 
@@ -233,7 +233,7 @@ def test_more_joint_blocks_than_blocks_are_refused():
 
 @pytest.mark.parametrize(("stride", "blocks"), [(4, 1), (8, 1), (14, 1), (16, 2), (32, 3)])
 def test_doublings_follow_the_patch_side(stride, blocks):
-    plan = plan_eomt(Sequence(64, stride, 12, has_final_norm=True), HeadConfig(name="eomt"))
+    plan = plan_eomt(JointBlocks(64, stride, 12, has_final_norm=True), HeadConfig(name="eomt"))
     assert plan.num_scale_blocks == blocks
 
 

@@ -1,23 +1,23 @@
 """Multiply-adds and parameters of every head in closed form, for any K, C and FFN choice. Imports no torch.
 
-Every term is one layer of `luma.py`, `eomt.py`, `linear.py`; tests hold the sums equal to the meta count and to the
-parameters that exist. K queries, N patch and P prefix tokens, D channels of the tapped block, W of the head, C classes.
+Every term is one layer of `head/luma.py`, `eomt.py` or `linear.py`; tests hold the sums equal to the meta count and to
+the parameters that exist. K queries, N patch and P prefix tokens, D channels of the tapped block, W channels of the
+head, C classes.
 """
 
 from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Protocol
 
-from luma_cli.catalogue.costs import parse_blocks
+from luma_cli.catalogue.costs import BackboneFacts, parse_blocks
 from luma_cli.catalogue.heads import (
     FRESH_FFN_RATIO,
     MASK_STRIDE,
     EomtPlan,
     HeadConfig,
     HeadPlan,
-    Sequence,
+    JointBlocks,
     Step,
     Tap,
     needs_blocks,
@@ -31,112 +31,7 @@ _DEPTHWISE_TAPS = 9
 _DOUBLE_TAPS = 4
 
 
-class Facts(Protocol):
-    """What the closed form reads of a backbone at one resolution (`catalogue.costs.BackboneFacts`)."""
-
-    @property
-    def architecture(self) -> str:
-        """Name, for error messages."""
-
-    @property
-    def resolution(self) -> int:
-        """Side of the image in pixels."""
-
-    @property
-    def width(self) -> int:
-        """Channels of the tapped block."""
-
-    @property
-    def stride(self) -> int:
-        """Pixels per token along one side."""
-
-    @property
-    def num_tokens(self) -> int:
-        """Patch tokens of the tapped block's (square) map."""
-
-    @property
-    def num_heads(self) -> int:
-        """Heads of the tapped block's own attention, 0 without."""
-
-    @property
-    def ffn(self) -> str:
-        """`reused` when the tapped block has a token-wise FFN, `fresh` otherwise."""
-
-    @property
-    def query_ffn_macs(self) -> int:
-        """Multiply-adds of that FFN for one query."""
-
-    @property
-    def final_norm(self) -> bool:
-        """Whether the backbone applies a final norm to its patch map."""
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        """Class and register tokens of the tapped block."""
-
-    @property
-    def blocks(self) -> str:
-        """The blocks that queries can read, last first (`catalogue.costs`); empty where nobody has looked."""
-
-    @property
-    def no_joint(self) -> str:
-        """Why EoMT's queries cannot join its last blocks, empty when they can."""
-
-    @property
-    def joint_blocks(self) -> str:
-        """The blocks that they can join, last first, as runs `per token x per pair of tokens * blocks`."""
-
-
-_planned = cache(plan_head)  # a plan is asked for twice, and one at all sizes where only the map is read
-
-
-def plan_from_facts(facts: Facts, head: HeadConfig) -> HeadPlan:
-    """The plan that `build` follows for this backbone. Raises BuildError as `plan_head` does."""
-    tap = Tap(
-        width=facts.width,
-        stride=facts.stride,
-        num_heads=facts.num_heads,
-        has_ffn=facts.ffn == "reused",
-        has_final_norm=facts.final_norm,
-        name=facts.architecture,
-        blocks=parse_blocks(facts.blocks) if needs_blocks(head) else (),
-        num_prefix_tokens=facts.num_prefix_tokens,
-    )
-    if not knows_blocks(facts) and needs_blocks(head):
-        raise BuildError(
-            f"the facts of {facts.architecture} do not say its blocks; count it with segmenter_cost(build(...))"
-        )
-    return _planned(tap, head)
-
-
-def knows_blocks(facts: Facts) -> bool:
-    """Whether the facts say which blocks queries can read, be it none."""
-    return bool(facts.blocks)
-
-
-def eomt_plan_from_facts(facts: Facts, head: HeadConfig) -> EomtPlan:
-    """The EoMT plan that `build` follows for this backbone. Raises BuildError as `plan_eomt` does."""
-    if not knows_joint_blocks(facts):
-        raise BuildError(
-            f"the facts of {facts.architecture} do not say its blocks; count it with segmenter_cost(build(...))"
-        )
-    sequence = Sequence(
-        width=facts.width,
-        stride=facts.stride,
-        depth=len(_joint_blocks(facts)),
-        has_final_norm=facts.final_norm,
-        name=facts.architecture,
-        refusal=facts.no_joint,
-    )
-    return plan_eomt(sequence, head)
-
-
-def knows_joint_blocks(facts: Facts) -> bool:
-    """Whether the facts say which blocks queries can join, or why none."""
-    return bool(facts.joint_blocks or facts.no_joint)
-
-
-def head_macs(facts: Facts, head: HeadConfig) -> int:
+def head_macs(facts: BackboneFacts, head: HeadConfig) -> int:
     """Multiply-adds that the head adds to the backbone's own for one image; 0 for head `none`.
 
     LUMA's query pass through a reused FFN is among them, and what K more tokens cost EoMT's joint blocks.
@@ -148,7 +43,7 @@ def head_macs(facts: Facts, head: HeadConfig) -> int:
     return _eomt_macs(facts, head) if head.name == "eomt" else _luma_macs(facts, head)
 
 
-def head_params(facts: Facts, head: HeadConfig) -> int:
+def head_params(facts: BackboneFacts, head: HeadConfig) -> int:
     """Parameters of the head alone: those of a reused FFN and of a shared final norm belong to the backbone."""
     if head.name == "none":
         return 0
@@ -157,19 +52,64 @@ def head_params(facts: Facts, head: HeadConfig) -> int:
     return _eomt_params(facts, head) if head.name == "eomt" else _luma_params(facts, head)
 
 
-def _luma_macs(facts: Facts, head: HeadConfig) -> int:
-    plan = plan_from_facts(facts, head)
-    width, queries = plan.width, head.num_queries
-    return (
-        _project_macs(plan, facts.num_tokens)
-        + sum(_step_macs(step, after, facts, queries) for step, after in zip(plan.steps, plan.widths[1:], strict=True))
-        + _attention_macs(width, plan.tokens_width or width, queries, plan.num_tokens or facts.num_tokens)
-        + queries * _ffn_macs(plan.ffn, width, facts.query_ffn_macs)
-        + _mask_module_macs(plan.width, plan.num_scale_blocks, facts, head)
+_planned = cache(plan_head)  # a plan is asked for twice, and one at all sizes where only the map is read
+
+
+def plan_from_facts(facts: BackboneFacts, head: HeadConfig) -> HeadPlan:
+    """The plan that `build` follows for this backbone. Raises BuildError as `plan_head` does."""
+    if not knows_blocks(facts) and needs_blocks(head):
+        raise _unknown_blocks(facts)
+    tap = Tap(
+        width=facts.width,
+        stride=facts.stride,
+        num_heads=facts.num_heads,
+        has_ffn=facts.ffn == "reused",
+        has_final_norm=facts.final_norm,
+        name=facts.architecture,
+        blocks=parse_blocks(facts.blocks) if needs_blocks(head) else (),
+        num_prefix_tokens=facts.num_prefix_tokens,
+    )
+    return _planned(tap, head)
+
+
+def knows_blocks(facts: BackboneFacts) -> bool:
+    """Whether the facts say which blocks queries can read, be it none."""
+    return bool(facts.blocks)
+
+
+def eomt_plan_from_facts(facts: BackboneFacts, head: HeadConfig) -> EomtPlan:
+    """The EoMT plan that `build` follows for this backbone. Raises BuildError as `plan_eomt` does."""
+    if not knows_joint_blocks(facts):
+        raise _unknown_blocks(facts)
+    depth = len(_joint_blocks(facts))
+    offer = JointBlocks(facts.width, facts.stride, depth, facts.final_norm, facts.architecture, facts.no_joint)
+    return plan_eomt(offer, head)
+
+
+def knows_joint_blocks(facts: BackboneFacts) -> bool:
+    """Whether the facts say which blocks queries can join, or why none."""
+    return bool(facts.joint_blocks or facts.no_joint)
+
+
+def _unknown_blocks(facts: BackboneFacts) -> BuildError:
+    return BuildError(
+        f"the facts of {facts.architecture} do not say its blocks; count it with segmenter_cost(build(...))"
     )
 
 
-def _luma_params(facts: Facts, head: HeadConfig) -> int:
+def _luma_macs(facts: BackboneFacts, head: HeadConfig) -> int:
+    plan = plan_from_facts(facts, head)
+    width, queries = plan.width, head.num_queries
+    return (
+        (facts.num_tokens * plan.width_in * width if plan.projects else 0)
+        + sum(_step_macs(step, after, facts, queries) for step, after in zip(plan.steps, plan.widths[1:], strict=True))
+        + _attention_macs(width, plan.tokens_width or width, queries, plan.num_tokens or facts.num_tokens)
+        + queries * _ffn_macs(plan.ffn, width, facts.query_ffn_macs)
+        + _mask_module_macs(width, plan.num_scale_blocks, facts, head)
+    )
+
+
+def _luma_params(facts: BackboneFacts, head: HeadConfig) -> int:
     plan = plan_from_facts(facts, head)
     width = plan.width
     project = (plan.width_in + 1) * width if plan.projects else 0
@@ -180,7 +120,7 @@ def _luma_params(facts: Facts, head: HeadConfig) -> int:
     return project + queries + steps + last + norms + _mask_module_params(width, plan.num_scale_blocks, head)
 
 
-def _eomt_macs(facts: Facts, head: HeadConfig) -> int:
+def _eomt_macs(facts: BackboneFacts, head: HeadConfig) -> int:
     """The mask module, and what K more tokens cost the joint blocks."""
     plan = eomt_plan_from_facts(facts, head)
     before = facts.num_prefix_tokens + facts.num_tokens
@@ -190,13 +130,13 @@ def _eomt_macs(facts: Facts, head: HeadConfig) -> int:
     return joint + _mask_module_macs(plan.width, plan.num_scale_blocks, facts, head)
 
 
-def _eomt_params(facts: Facts, head: HeadConfig) -> int:
+def _eomt_params(facts: BackboneFacts, head: HeadConfig) -> int:
     plan = eomt_plan_from_facts(facts, head)
     norm = 0 if plan.shares_final_norm else _norm_params(plan.width)
     return head.num_queries * plan.width + norm + _mask_module_params(plan.width, plan.num_scale_blocks, head)
 
 
-def _joint_blocks(facts: Facts) -> list[tuple[int, int]]:
+def _joint_blocks(facts: BackboneFacts) -> list[tuple[int, int]]:
     """Multiply-adds per token and per pair of tokens of every block, last first."""
     blocks = []
     for run in facts.joint_blocks.split():
@@ -206,11 +146,7 @@ def _joint_blocks(facts: Facts) -> list[tuple[int, int]]:
     return blocks
 
 
-def _project_macs(plan: HeadPlan, num_tokens: int) -> int:
-    return num_tokens * plan.width_in * plan.width if plan.projects else 0
-
-
-def _step_macs(step: Step, next_width: int, facts: Facts, num_queries: int) -> int:
+def _step_macs(step: Step, next_width: int, facts: BackboneFacts, num_queries: int) -> int:
     """One block before the last: reading it, its FFN, and the projection to the next block's width where it differs."""
     read = _attention_macs(step.width, step.tokens_width, num_queries, step.num_tokens)
     own_ffn = parse_blocks(facts.blocks)[step.back].ffn_macs
@@ -244,7 +180,7 @@ def _ffn_params(ffn: str, width: int) -> int:
     return _norm_params(width) + 2 * hidden * width + hidden + width if ffn == "fresh" else 0
 
 
-def _mask_module_macs(width: int, num_scale_blocks: int, facts: Facts, head: HeadConfig) -> int:
+def _mask_module_macs(width: int, num_scale_blocks: int, facts: BackboneFacts, head: HeadConfig) -> int:
     """Class scores and mask embeddings, doublings of the map, masks as products with it, bilinear finish if need be."""
     num_tokens, queries = facts.num_tokens, head.num_queries
     finer: int = 4**num_scale_blocks  # pixels of the upscaled map per token

@@ -1,11 +1,9 @@
-"""The head's configuration: part of every model and of every stored row. Imports no torch.
+"""What a head is configured to be, and the plan of the head that one backbone gets. Imports no torch.
 
-What a head for one backbone will be made of, decided from plain numbers. Imports no torch.
-
-The torch module (`luma.py`) and the closed forms of its cost (`formula.py`) both follow this one plan.
-Source: arXiv 2607.00687 leaves width, heads and stride handling open; the choices are argued field by field below.
-
-What an EoMT head on one backbone will be made of, from plain numbers (arXiv 2503.19108). Imports no torch.
+`HeadConfig` is part of every model and of every stored row. `plan_head` and `plan_eomt` decide a head from plain
+numbers; the torch modules (`luma_cli/head`) and the closed forms of their cost (`head_cost.py`) both follow the plan.
+Sources: arXiv 2607.00687 (LUMA), which leaves width, heads and stride handling open: the choices are argued below;
+arXiv 2503.19108 (EoMT).
 """
 
 from __future__ import annotations
@@ -169,13 +167,11 @@ def plan_head(tap: Tap, config: HeadConfig) -> HeadPlan:
     reused = tap.has_ffn and config.ffn != "fresh"
     width = tap.width if reused else min(tap.width, config.width_cap)
     same = width == tap.width
-    heads = _heads(width, tap.num_heads if same else 0)
-    own = reads_block(config)
-    tokens_width, num_tokens = _read(tap, tap.blocks[0], config) if own else (0, 0)
+    tokens_width, num_tokens = _read(tap, tap.blocks[0], config) if reads_block(config) else (0, 0)
     return HeadPlan(
         width_in=tap.width,
         width=width,
-        num_heads=heads,
+        num_heads=_heads(width, tap.num_heads if same else 0),
         num_scale_blocks=num_scale_blocks(tap.stride),
         ffn="reused" if reused else "fresh",
         shares_final_norm=tap.has_final_norm and same,
@@ -253,7 +249,7 @@ def num_scale_blocks(stride: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class JointBlocks:
     """What a backbone offers to queries that join it: channels, pixels per patch, blocks, a final norm.
 
     refusal: why queries cannot join, as the end of a sentence about EoMT; empty when they can.
@@ -277,17 +273,17 @@ class EomtPlan:
     shares_final_norm: bool
 
 
-def plan_eomt(sequence: Sequence, config: HeadConfig) -> EomtPlan:
+def plan_eomt(offer: JointBlocks, config: HeadConfig) -> EomtPlan:
     """The EoMT head that `config` asks for. Raises BuildError where queries cannot join so many last blocks."""
-    if sequence.refusal:
-        raise BuildError(f"{sequence.name}: EoMT {sequence.refusal}; use --head luma")
-    if config.l2 > sequence.depth:
-        raise BuildError(f"{sequence.name} has {sequence.depth} blocks, got l2 {config.l2}; give at most the depth")
+    if offer.refusal:
+        raise BuildError(f"{offer.name}: EoMT {offer.refusal}; use --head luma")
+    if config.l2 > offer.depth:
+        raise BuildError(f"{offer.name} has {offer.depth} blocks, got l2 {config.l2}; give at most the depth")
     return EomtPlan(
-        width=sequence.width,
-        num_joint=config.l2 or default_joint_blocks(sequence.depth),
-        num_scale_blocks=num_eomt_scale_blocks(sequence.stride),
-        shares_final_norm=sequence.has_final_norm,
+        width=offer.width,
+        num_joint=config.l2 or default_joint_blocks(offer.depth),
+        num_scale_blocks=num_eomt_scale_blocks(offer.stride),
+        shares_final_norm=offer.has_final_norm,
     )
 
 

@@ -2,10 +2,7 @@
 
 B batch, K queries, P prefix tokens, N = h w patch tokens, T = P + K + N, D channels, J joint blocks, C classes.
 Queries see patches and patches see queries: unlike under LUMA, the features are not those of the backbone alone.
-
-How likely EoMT's queries are masked as training goes on (arXiv 2503.19108, section 3.3). Imports no torch.
-
-Joint blocks are freed one after the other, the earliest first, so that the trained model needs no masks.
+Joint blocks are freed of their masks one after the other, the earliest first, so that the trained model needs none.
 """
 
 from __future__ import annotations
@@ -30,12 +27,12 @@ from luma_cli.catalogue.heads import EomtPlan, HeadConfig
 from luma_cli.errors import UsageError
 from luma_cli.head.parts import NORM_EPS, MaskModule, Prediction
 
-POWER = 0.9  # of the polynomial decay, section 4.1
+_Kind = Literal["all", "drawn", "none"]  # which queries are masked in a joint block
 
 
 @dataclass(frozen=True, slots=True)
 class MaskAnnealing:
-    """Steps of the optimiser between which each joint block goes from always masked to never, earliest block first.
+    """Steps of the optimiser between which each joint block goes from always masked to never (section 3.3).
 
     >>> MaskAnnealing.in_equal_phases(600, 4).probabilities(250)
     (0.0, 0.535886731268146, 1.0, 1.0)
@@ -43,7 +40,7 @@ class MaskAnnealing:
 
     starts: tuple[float, ...]
     ends: tuple[float, ...]
-    power: float = POWER
+    power: float = 0.9  # of the polynomial decay, section 4.1
 
     def __post_init__(self) -> None:
         """Raise UsageError for a schedule that does not say an interval of steps per block."""
@@ -72,16 +69,6 @@ class MaskAnnealing:
         return 0.0 if step >= end else (1 - (step - start) / (end - start)) ** self.power
 
 
-def check_probabilities(probabilities: Sequence[float], num_joint: int) -> tuple[float, ...]:
-    """The probabilities, one per joint block. Raises UsageError for another number of them or a value out of [0, 1]."""
-    if len(probabilities) != num_joint or not all(0 <= value <= 1 for value in probabilities):
-        raise UsageError(f"mask probabilities {tuple(probabilities)}, expected {num_joint} from 0 to 1, one per block")
-    return tuple(probabilities)
-
-
-_Kind = Literal["all", "drawn", "none"]  # which queries are masked in a joint block
-
-
 class EomtHead(MaskModule):
     """Queries, and the mask module that predicts from them and the patches after (in training also before) each block.
 
@@ -103,9 +90,12 @@ class EomtHead(MaskModule):
         self.anneal((1.0,) * plan.num_joint)
 
     def anneal(self, probabilities: Sequence[float]) -> None:
-        """Set the probabilities that a query is masked, one per joint block. Raises UsageError."""
-        self.mask_probabilities = check_probabilities(probabilities, self.plan.num_joint)
-        self._kinds = tuple(_kind(probability) for probability in self.mask_probabilities)
+        """Set the probabilities that a query is masked, one per joint block from 0 to 1. Raises UsageError."""
+        given, expected = tuple(probabilities), self.plan.num_joint
+        if len(given) != expected or not all(0 <= value <= 1 for value in given):
+            raise UsageError(f"mask probabilities {given}, expected {expected} from 0 to 1, one per block")
+        self.mask_probabilities = given
+        self._kinds: tuple[_Kind, ...] = tuple("none" if p == 0 else "all" if p == 1 else "drawn" for p in given)
         self.mask_thresholds.copy_(torch.tensor(self.mask_probabilities))
 
     def read(self, backbone: Backbone, images: Tensor) -> TokenSequence:
@@ -131,8 +121,10 @@ class EomtHead(MaskModule):
         found = []
         for number, kind in enumerate(self._kinds):
             found.append(self._predict(joined, mask_size, backbone))
-            spared = self._spared(number, draws) if kind == "drawn" else None
-            mask = self._mask(found[-1].mask_logits, joined, num_prefix_tokens(backbone), kind, spared)
+            mask = None
+            if kind != "none":
+                spared = self._spared(number, draws) if kind == "drawn" else None
+                mask = self._mask(found[-1].mask_logits, joined.grid, num_prefix_tokens(backbone), spared)
             joined = run_joint_block(backbone, joined, number, mask)
         return (*found, self._predict(joined, mask_size, backbone))
 
@@ -149,23 +141,14 @@ class EomtHead(MaskModule):
         last = first + self.queries.num_embeddings
         return self.predict(tokens[:, first:last], tokens[:, last:], joined.grid, mask_size)
 
-    def _mask(
-        self,
-        mask_logits: Tensor,
-        joined: TokenSequence,
-        num_prefix: int,
-        kind: _Kind,
-        spared: Tensor | None,
-    ) -> Tensor | None:
-        """Boolean [B, 1, T, T]: a masked query sees the patches of its own mask, all else sees all. None: no mask.
+    @staticmethod
+    def _mask(mask_logits: Tensor, grid: tuple[int, int], num_prefix: int, spared: Tensor | None) -> Tensor:
+        """Boolean [B, 1, T, T]: a masked query sees the patches of its own mask, all else sees all.
 
-        spared: boolean [B, K, 1], queries that are not masked.
-
-        No row is ever empty, as queries and prefix tokens stay in sight of every query.
+        spared: boolean [B, K, 1], queries that are not masked; None for none. No row is ever empty, as every query sees
+        queries and prefix tokens.
         """
-        if kind == "none":
-            return None
-        resized = interpolate(mask_logits.detach(), joined.grid, mode="bilinear", align_corners=False)
+        resized = interpolate(mask_logits.detach(), grid, mode="bilinear", align_corners=False)
         allowed = resized.flatten(2) > 0
         if spared is not None:
             allowed = allowed | spared
@@ -174,9 +157,3 @@ class EomtHead(MaskModule):
         mask = allowed.new_ones(batch, 1, num_tokens, num_tokens)
         mask[:, 0, num_prefix : num_prefix + num_queries, -num_patches:] = allowed
         return mask
-
-
-def _kind(probability: float) -> _Kind:
-    if probability in (0, 1):
-        return "all" if probability else "none"
-    return "drawn"

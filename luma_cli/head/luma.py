@@ -7,26 +7,14 @@ C classes. There is no attention between queries and no path from queries to pat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.taps import Watch, read
 from luma_cli.catalogue.heads import FRESH_FFN_RATIO, HeadConfig, HeadPlan, Step
 from luma_cli.head.parts import NORM_EPS, CrossAttention, MaskModule, Prediction
-
-
-class TappedBlock(Protocol):
-    """What a head borrows from a backbone, by reference and without registering it."""
-
-    def query_ffn(self, queries: Tensor) -> Tensor:
-        """The tapped block's own residual FFN, [B, K, D] -> [B, K, D]."""
-
-    def earlier_query_ffn(self, queries: Tensor, back: int) -> Tensor:
-        """The same of the block that runs `back` blocks before the tapped one."""
-
-    def norm_tokens(self, tokens: Tensor) -> Tensor:
-        """The backbone's final norm, [B, N, D] -> [B, N, D]."""
 
 
 class Tapped(NamedTuple):
@@ -61,10 +49,10 @@ class BlockStep(nn.Module):
         self.ffn = FreshFfn(step.width) if step.ffn == "fresh" else None
         self.widen = nn.Linear(step.width, next_width) if step.width != next_width else nn.Identity()
 
-    def forward(self, queries: Tensor, tokens: Tensor, block: TappedBlock) -> Tensor:
+    def forward(self, queries: Tensor, tokens: Tensor, backbone: Backbone) -> Tensor:
         """Queries [K, W] or [B, K, W] and the block's tokens [B, N, D_i] -> [B, K, next W]."""
         queries = self.attention(queries, tokens)
-        queries = block.earlier_query_ffn(queries, self.back) if self.ffn is None else self.ffn(queries)
+        queries = backbone.earlier_query_ffn(queries, self.back) if self.ffn is None else self.ffn(queries)
         widened: Tensor = self.widen(queries)
         return widened
 
@@ -94,30 +82,24 @@ class LumaHead(MaskModule):
         )
         self._watches = tuple(watches)
 
-    def read(self, backbone: nn.Module, images: Tensor) -> Tensor | Tapped:
+    def read(self, backbone: Backbone, images: Tensor) -> Tensor | Tapped:
         """What the head takes of images [B, 3, H, W]: the map [B, D, h, w], and the tokens of blocks that it reads."""
         if self._watches:
             return Tapped(*read(backbone, images, self._watches))
         features: Tensor = backbone(images)
         return features
 
-    def forward(self, taken: Tensor | Tapped, mask_size: tuple[int, int], block: TappedBlock) -> Prediction:
+    def forward(self, taken: Tensor | Tapped, mask_size: tuple[int, int], backbone: Backbone) -> Prediction:
         """What `read` gave, and the side lengths of the masks -> a prediction."""
         features, blocks = taken if isinstance(taken, Tapped) else Tapped(taken, ())
         tokens = self.project(features.flatten(2).transpose(1, 2))
         queries = self.queries.weight
         for number, step in enumerate(self.earlier):
-            queries = step(queries, blocks[number], block)
-        queries = self._feed(self.attention(queries, blocks[-1] if self.plan.tokens_width else tokens), block)
-        queries, tokens = self._norm(queries, tokens, block)
-        return self.predict(queries, tokens, (features.shape[2], features.shape[3]), mask_size)
-
-    def _feed(self, queries: Tensor, block: TappedBlock) -> Tensor:
-        """The feed-forward step of the queries, [B, K, W]: the backbone's own FFN, or the fresh one."""
-        return block.query_ffn(queries) if self.ffn is None else self.ffn(queries)
-
-    def _norm(self, queries: Tensor, tokens: Tensor, block: TappedBlock) -> tuple[Tensor, Tensor]:
-        """Queries and tokens through the final norm that they share with the backbone, or through fresh ones."""
+            queries = step(queries, blocks[number], backbone)
+        queries = self.attention(queries, blocks[-1] if self.plan.tokens_width else tokens)
+        queries = backbone.query_ffn(queries) if self.ffn is None else self.ffn(queries)
         if self.norm_queries is None or self.norm_pixels is None:
-            return block.norm_tokens(queries), block.norm_tokens(tokens)
-        return self.norm_queries(queries), self.norm_pixels(tokens)
+            queries, tokens = backbone.norm_tokens(queries), backbone.norm_tokens(tokens)
+        else:
+            queries, tokens = self.norm_queries(queries), self.norm_pixels(tokens)
+        return self.predict(queries, tokens, (features.shape[2], features.shape[3]), mask_size)

@@ -1,14 +1,7 @@
-"""Class and mask predictions from queries and a patch map: the end of both mask heads (arXiv 2503.19108, section 3.1).
+"""What heads are made of: the cross-attention of queries, the upscaling of the map, and class and mask predictions.
 
-B batch, K queries, N = h w patches, W channels of the head, C classes.
-
-The one cross-attention through which queries read patch features (arXiv 2607.00687, the side stream).
-
-B batch, K queries, N patch tokens, D channels.
-
-From the tapped block's map to the resolution of the masks, by doublings as EoMT does (arXiv 2503.19108).
-
-B batch, D channels, h w map. Every map is NCHW in shape and channels-last in memory, so that the norms copy nothing.
+Sources: arXiv 2607.00687, the side stream (cross-attention); arXiv 2503.19108, section 3.1 (upscaling, predictions).
+B batch, K queries, N = h w patch tokens, D channels, C classes.
 """
 
 from __future__ import annotations
@@ -52,7 +45,10 @@ class CrossAttention(nn.Module):
 
 
 class ScaleBlock(nn.Module):
-    """Twice the resolution: transposed 2x2 convolution, GELU, depthwise 3x3 without bias, norm over channels."""
+    """Twice the resolution: transposed 2x2 convolution, GELU, depthwise 3x3 without bias, norm over channels.
+
+    Maps are NCHW in shape and channels-last in memory, so that the norm copies nothing.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -65,11 +61,6 @@ class ScaleBlock(nn.Module):
         pixels = self.smooth(gelu(self.enlarge(pixels)))
         normed: Tensor = self.norm(pixels.permute(0, 2, 3, 1))
         return normed.permute(0, 3, 1, 2)
-
-
-def upscale(width: int, num_blocks: int) -> nn.Sequential:
-    """`num_blocks` doublings of a map with `width` channels."""
-    return nn.Sequential(*(ScaleBlock(width) for _ in range(num_blocks)))
 
 
 class Prediction(NamedTuple):
@@ -85,8 +76,10 @@ class MaskModule(nn.Module):
     def __init__(self, width: int, num_classes: int, num_scale_blocks: int) -> None:
         super().__init__()
         self.classify = nn.Linear(width, num_classes + 1)
-        self.mask = _three_layers(width)
-        self.upscale = upscale(width, num_scale_blocks)
+        self.mask = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.upscale = nn.Sequential(*(ScaleBlock(width) for _ in range(num_scale_blocks)))
 
     def predict(self, queries: Tensor, patches: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Prediction:
         """Normed queries [B, K, W] and patches [B, N, W] on a grid (h, w) -> a prediction with masks of `size`.
@@ -100,10 +93,3 @@ class MaskModule(nn.Module):
         if masks.shape[2:] != size:
             masks = interpolate(masks, size, mode="bilinear", align_corners=False)
         return Prediction(self.classify(queries), masks)
-
-
-def _three_layers(width: int) -> nn.Sequential:
-    """The mask embedding of a query: three linear layers with GELU between."""
-    return nn.Sequential(
-        nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
-    )

@@ -1,8 +1,6 @@
 """A backbone with a head on it: the model that luma profiles and trains, and `build`, which makes one.
 
 B batch, H W pixels, D channels of the tapped block, K queries, C classes.
-
-The head that a configuration asks for, on a given backbone.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from luma_cli.backbone.create import create_backbone, wrap
 from luma_cli.backbone.query_ffn import QueryFfn
 from luma_cli.backbone.taps import Watch, own_heads
 from luma_cli.catalogue.costs import Block
-from luma_cli.catalogue.heads import MASK_STRIDE, HeadConfig, HeadName, HeadPlan, Sequence, Tap, plan_eomt, plan_head
+from luma_cli.catalogue.heads import MASK_STRIDE, HeadConfig, HeadName, HeadPlan, JointBlocks, Tap, plan_eomt, plan_head
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError
@@ -30,68 +28,6 @@ from luma_cli.head.parts import Prediction
 Head = LumaHead | EomtHead | LinearHead
 Taken = Tensor | Tapped | TokenSequence
 Output = Prediction | PixelLogits
-
-
-def create_head(backbone: Backbone, config: HeadConfig) -> Head | None:
-    """A head with fresh weights from torch's generator; None for `none`. Raises BuildError where it cannot be built."""
-    if config.name == "luma":
-        plan = plan_head(tap_of(backbone), config)
-        return LumaHead(plan, config, watches(backbone, plan, config))
-    if config.name == "eomt":
-        return EomtHead(plan_eomt(sequence_of(backbone), config), config)
-    return LinearHead(backbone.width, config) if config.name == "linear" else None
-
-
-def tap_of(backbone: Backbone) -> Tap:
-    """What `backbone` offers to LUMA, as plain numbers. An FFN that takes another width than the map's is none."""
-    fits = backbone.query_width == backbone.width
-    narrow = "" if fits else f"its FFN takes {backbone.query_width} channels, the map has {backbone.width}"
-    return Tap(
-        width=backbone.width,
-        stride=backbone.stride,
-        num_heads=backbone.num_heads,
-        has_ffn=bool(backbone.ffn_kind) and fits,
-        has_final_norm=backbone.has_final_norm,
-        name=backbone.spec.name,
-        ffn_reason=backbone.ffn_reason or narrow,
-        blocks=tuple(block_of(backbone, back) for back in range(len(backbone.sites.found))),
-        blocks_reason=backbone.sites.reason,
-        num_prefix_tokens=backbone.sites.num_prefix_tokens,
-    )
-
-
-def block_of(backbone: Backbone, back: int) -> Block:
-    """What the block that runs `back` blocks before the tapped one offers. An FFN that changes the width is none."""
-    site = backbone.sites.found[-1 - back]
-    ffn = backbone.earlier_ffn(back) if back else None
-    lends = isinstance(ffn, QueryFfn) and ffn.width == site.width
-    heads = own_heads(ffn, backbone.rule) if isinstance(ffn, QueryFfn) else 0
-    return Block(site.width, site.num_tokens, site.width_in, site.num_tokens_in, lends_ffn=lends, num_heads=heads)
-
-
-def watches(backbone: Backbone, plan: HeadPlan, config: HeadConfig) -> list[Watch]:
-    """Hooks on the blocks whose own tensors the head reads, in the order in which they run; none for the map alone."""
-    skipped = 0 if config.prefix else backbone.sites.num_prefix_tokens
-    last = [0] if plan.tokens_width else []
-    return [
-        Watch(backbone.block(back), backbone.sites.found[-1 - back], input=config.tap == "input", num_skipped=skipped)
-        for back in (*(step.back for step in plan.steps), *last)
-    ]
-
-
-def sequence_of(backbone: Backbone) -> Sequence:
-    """What `backbone` offers to queries that join its token sequence, as plain numbers."""
-    return Sequence(
-        width=backbone.width,
-        stride=backbone.stride,
-        depth=len(joint_blocks(backbone)),
-        has_final_norm=backbone.has_final_norm,
-        name=backbone.spec.name,
-        refusal=backbone.rule.joint_refusal,
-    )
-
-
-__all__ = ["Segmenter", "build", "mask_size", "own_spec", "tap_of"]
 
 
 class Segmenter(nn.Module):
@@ -171,7 +107,17 @@ def build(
     """
     config = HeadConfig(name=head) if isinstance(head, str) else head
     with torch.inference_mode(False):  # a model built inside inference mode could never be trained
-        backbone = _backbone(name, resolution, weights, device, seed, card)
+        if isinstance(name, nn.Module):
+            if weights != "random":
+                raise BuildError(
+                    f"weights={weights!r}, but one's own module keeps the weights that it has; leave weights out"
+                )
+            backbone = wrap(name, own_spec(name, card), resolution)
+        elif card is not None:
+            raise BuildError(f"card= describes one's own module, but {name!r} is a name; leave card out")
+        else:
+            spec = resolve(name) if isinstance(name, str) else name
+            backbone = create_backbone(spec, resolution, weights=weights, device=device, seed=seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             with torch.device("meta" if torch.device(device).type == "meta" else "cpu"):
@@ -179,27 +125,62 @@ def build(
         return segmenter.to(device=device, dtype=dtype).eval()
 
 
-def _backbone(
-    name: str | BackboneSpec | nn.Module,
-    resolution: int,
-    weights: str,
-    device: str | torch.device,
-    seed: int,
-    card: Mapping[str, Any] | None,
-) -> Backbone:
-    if isinstance(name, nn.Module):
-        if weights != "random":
-            raise BuildError(
-                f"weights={weights!r}, but one's own module keeps the weights that it has; leave weights out"
-            )
-        return wrap(name, own_spec(name, card), resolution)
-    if card is not None:
-        raise BuildError(f"card= describes one's own module, but {name!r} is a name; leave card out")
-    spec = resolve(name) if isinstance(name, str) else name
-    return create_backbone(spec, resolution, weights=weights, device=device, seed=seed)
-
-
 def own_spec(module: nn.Module, card: Mapping[str, Any] | None) -> BackboneSpec:
     """The spec of one's own module: named by its class, described by `card`."""
     name = type(module).__name__
     return BackboneSpec(name=name, timm_name=name, architecture=name, source="import", rule=dict(card or {}))
+
+
+def create_head(backbone: Backbone, config: HeadConfig) -> Head | None:
+    """A head with fresh weights from torch's generator; None for `none`. Raises BuildError where it cannot be built."""
+    if config.name == "luma":
+        plan = plan_head(tap_of(backbone), config)
+        return LumaHead(plan, config, _watches(backbone, plan, config))
+    if config.name == "eomt":
+        offer = JointBlocks(
+            width=backbone.width,
+            stride=backbone.stride,
+            depth=len(joint_blocks(backbone)),
+            has_final_norm=backbone.has_final_norm,
+            name=backbone.spec.name,
+            refusal=backbone.rule.joint_refusal,
+        )
+        return EomtHead(plan_eomt(offer, config), config)
+    return LinearHead(backbone.width, config) if config.name == "linear" else None
+
+
+def tap_of(backbone: Backbone) -> Tap:
+    """What `backbone` offers to LUMA, as plain numbers. An FFN that takes another width than the map's is none."""
+    fits = backbone.query_width == backbone.width
+    narrow = "" if fits else f"its FFN takes {backbone.query_width} channels, the map has {backbone.width}"
+    return Tap(
+        width=backbone.width,
+        stride=backbone.stride,
+        num_heads=backbone.num_heads,
+        has_ffn=bool(backbone.ffn_kind) and fits,
+        has_final_norm=backbone.has_final_norm,
+        name=backbone.spec.name,
+        ffn_reason=backbone.ffn_reason or narrow,
+        blocks=tuple(block_of(backbone, back) for back in range(len(backbone.sites.found))),
+        blocks_reason=backbone.sites.reason,
+        num_prefix_tokens=backbone.sites.num_prefix_tokens,
+    )
+
+
+def block_of(backbone: Backbone, back: int) -> Block:
+    """What the block that runs `back` blocks before the tapped one offers. An FFN that changes the width is none."""
+    site = backbone.sites.found[-1 - back]
+    ffn = backbone.earlier_ffn(back) if back else None
+    lends = isinstance(ffn, QueryFfn) and ffn.width == site.width
+    heads = own_heads(ffn, backbone.rule) if isinstance(ffn, QueryFfn) else 0
+    return Block(site.width, site.num_tokens, site.width_in, site.num_tokens_in, lends_ffn=lends, num_heads=heads)
+
+
+def _watches(backbone: Backbone, plan: HeadPlan, config: HeadConfig) -> list[Watch]:
+    """Hooks on the blocks whose own tensors the head reads, in the order in which they run; none for the map alone."""
+    skipped = 0 if config.prefix else backbone.sites.num_prefix_tokens
+    last = [0] if plan.tokens_width else []
+    return [
+        Watch(backbone.block(back), backbone.sites.found[-1 - back], input=config.tap == "input", num_skipped=skipped)
+        for back in (*(step.back for step in plan.steps), *last)
+    ]
