@@ -1,16 +1,11 @@
-"""A backbone with one tapped block: the feature map it gives, and the FFN and final norm that it lends to queries.
+"""A backbone as one thing: the feature map of its tapped block, the FFN and final norm that it lends to queries, and,
+for EoMT, the last blocks of a plain transformer run on tokens and queries together (arXiv 2503.19108, section 3.2).
 
-B batch, K queries, N tokens, D channels of the map, H W pixels.
-
-The last blocks of a plain transformer, run on its own tokens and on queries together (EoMT, arXiv 2503.19108, 3.2).
-
-The blocks run through their own forward, so that scales, gates, gammas and stochastic depth of a block are all its own.
-How a model class is entered is said by `joint` in its rule. B batch, P prefix tokens (class, registers), K queries,
-N = h w patch tokens, D channels, J joint blocks.
-
-Queries stand between prefix and patches: [prefix | queries | patches]. Self-attention does not know an order, and this
-one lets the rotations of patches be extended by K that turn nothing, while the block's own count of prefix tokens stays
-true for whoever runs the backbone without queries.
+Joint blocks run through their own forward, so that scales, gates, gammas and stochastic depth of a block are all its
+own; how a model class is entered is said by `joint` in its rule. Queries stand between prefix and patches:
+[prefix | queries | patches]. Self-attention does not know an order, and this one lets the rotations of patches be
+extended by K that turn nothing, while the block's own count of prefix tokens stays true without queries.
+B batch, P prefix tokens (class, registers), K queries, N = h w patch tokens, D channels of the map, H W pixels.
 """
 
 from __future__ import annotations
@@ -51,7 +46,6 @@ class Backbone(nn.Module):
     FFN changes width. num_heads: of the head's cross-attention. pruned: names of parameters that never run, removed;
     num_pruned: how many numbers they held. normalisation: what images are to be normalised with before they come here.
     sites: the blocks that queries may read besides the map.
-    ffn_kind: taxonomy name of the lent FFN, empty when there is none; ffn_reason: why there is none.
     """
 
     spec: BackboneSpec
@@ -121,17 +115,14 @@ class Backbone(nn.Module):
         if self.rule.features == "forward":
             return self.model(images)  # type: ignore[no-any-return]
         layout = "NLC" if self.rule.features == "tokens" else "NCHW"
+        indices = self.rule.indices if isinstance(self.rule.indices, int) else list(self.rule.indices)
         maps = self.model.forward_intermediates(  # type: ignore[operator]
-            images, indices=self._indices(), intermediates_only=True, output_fmt=layout
+            images, indices=indices, intermediates_only=True, output_fmt=layout
         )
         if layout == "NCHW":
             return maps[-1]  # type: ignore[no-any-return]
         grid = (images.shape[2] // self.rule.multiple, images.shape[3] // self.rule.multiple)
         return from_tokens(maps[-1], "nchw", grid)
-
-    def _indices(self) -> int | list[int]:
-        indices = self.rule.indices
-        return indices if isinstance(indices, int) else list(indices)
 
     def query_ffn(self, queries: Tensor) -> Tensor:
         """Queries [B,K,query_width] -> [B,K,D] through the tapped block's own residual FFN; queries never mix.
@@ -187,12 +178,12 @@ class TokenSequence(NamedTuple):
 
 def joint_blocks(backbone: Backbone) -> list[nn.Module]:
     """The blocks that queries can join, in order; none where they cannot join the sequence."""
-    return [] if backbone.rule.joint_refusal else list(_model(backbone).blocks)
+    return [] if backbone.rule.joint_refusal else list(_timm(backbone).blocks)
 
 
 def num_prefix_tokens(backbone: Backbone) -> int:
     """Class and register tokens before the patches; 0 where queries cannot join them."""
-    return 0 if backbone.rule.joint_refusal else int(_model(backbone).num_prefix_tokens)
+    return 0 if backbone.rule.joint_refusal else int(_timm(backbone).num_prefix_tokens)
 
 
 def tokens_before(backbone: Backbone, images: Tensor, num_joint: int) -> TokenSequence:
@@ -215,7 +206,12 @@ def add_queries(sequence: TokenSequence, queries: Tensor, num_prefix: int) -> To
     tokens = sequence.tokens
     asked = queries.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
     joined = torch.cat([tokens[:, :num_prefix], asked, tokens[:, num_prefix:]], dim=1)
-    return TokenSequence(joined, _still(sequence.rotations, len(queries)), sequence.grid)
+    before = sequence.rotations
+    if all(rotation is before[0] for rotation in before):  # most models turn alike in every block
+        rotations = (_lengthened(before[0], len(queries)),) * len(before)
+    else:
+        rotations = tuple(_lengthened(rotation, len(queries)) for rotation in before)
+    return TokenSequence(joined, rotations, sequence.grid)
 
 
 def run_joint_block(
@@ -231,7 +227,7 @@ def run_joint_block(
 
 def _embed(backbone: Backbone, images: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """Tokens before the first block, and a rotation for every block, as the model's own forward makes them."""
-    model = _model(backbone)
+    model = _timm(backbone)
     patches = model.patch_embed(images)
     if backbone.rule.joint == "tokens":
         return model.norm_pre(model.patch_drop(model._pos_embed(patches))), (None,) * len(model.blocks)
@@ -242,18 +238,12 @@ def _embed(backbone: Backbone, images: Tensor) -> tuple[Tensor, tuple[Tensor | N
 
 def _run(backbone: Backbone, index: int, tokens: Tensor, rotation: Tensor | None, mask: Tensor | None) -> Tensor:
     rope = {"rope": rotation} if backbone.rule.joint == "rope" else {}
-    after: Tensor = _model(backbone).blocks[index](tokens, attn_mask=mask, **rope)
+    after: Tensor = _timm(backbone).blocks[index](tokens, attn_mask=mask, **rope)
     return after
 
 
-def _still(rotations: tuple[Tensor | None, ...], count: int) -> tuple[Tensor | None, ...]:
-    """Rotations [..., N, 2 d] (sines, then cosines) with `count` in front that turn nothing; equal ones made once."""
-    if all(rotation is rotations[0] for rotation in rotations):
-        return (_lengthened(rotations[0], count),) * len(rotations)
-    return tuple(_lengthened(rotation, count) for rotation in rotations)
-
-
 def _lengthened(rotation: Tensor | None, count: int) -> Tensor | None:
+    """A rotation [..., N, 2 d] (sines, then cosines) with `count` in front that turn nothing."""
     if rotation is None:
         return None
     *leading, _, width = rotation.shape
@@ -261,5 +251,5 @@ def _lengthened(rotation: Tensor | None, count: int) -> Tensor | None:
     return torch.cat([torch.cat([sine, cosine], dim=-1), rotation], dim=-2)
 
 
-def _model(backbone: Backbone) -> Any:
+def _timm(backbone: Backbone) -> Any:
     return backbone.model

@@ -1,21 +1,28 @@
-"""The page that says, for every module of the installed timm, whether it attaches, which FFN it lends and the proof.
+"""Two tables about the installed timm: docs/coverage.md and profiles/params.csv.
 
-`python -m luma_cli.backbone.coverage` builds every architecture on meta, picks the smallest of each kind, runs the
-self-check on it and rewrites docs/coverage.md (about ten minutes on two cores).
+`python -m luma_cli.backbone.coverage` rewrites docs/coverage.md: it builds every architecture on meta, picks the
+smallest of each kind and runs the self-check on it (about ten minutes on two cores).
+`python -m luma_cli.backbone.coverage --params profiles/params.csv` counts the parameters of every architecture that its
+name alone builds (about three minutes).
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import timm
+import torch
 from rich.console import Console
 from rich.progress import track
 
+from luma_cli import files
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.create import create_backbone, tapped_block
 from luma_cli.backbone.selfcheck import check
@@ -53,7 +60,10 @@ The smallest model of every further combination of model class, block class and 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model: how it attaches. `pruned` counts parameters; `note` says why not, or why the FFN is fresh."""
+    """One model: how it attaches. `pruned` counts parameters; `note` says why not, or why the FFN is fresh.
+
+    map: empty where it does not attach.
+    """
 
     module: str
     model: str
@@ -69,11 +79,6 @@ class Row:
     norm: str
     pruned: int
     note: str
-
-    @property
-    def attaches(self) -> bool:
-        """Whether it gives a map."""
-        return bool(self.map)
 
 
 def row(module: str, architecture: str) -> Row:
@@ -155,7 +160,7 @@ def page(rows: Iterable[Row], others: Iterable[Row]) -> str:
     head = _HEAD.format(
         version=timm.__version__,
         resolution=SHAPE_RESOLUTION,
-        attached=sum(row.attaches for row in rows),
+        attached=sum(bool(row.map) for row in rows),
         total=len(rows),
         reused=sum(row.ffn == "reused" for row in rows),
     )
@@ -181,16 +186,43 @@ def read_page(text: str) -> tuple[str, list[dict[str, str]]]:
     ]
 
 
+def count_parameters(architecture: str) -> int | None:
+    """Parameters of the architecture without classifier, on meta; None when it cannot be built by its name alone.
+
+    >>> count_parameters("resnet18")
+    11176512
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.device("meta"):
+            model = timm.create_model(architecture, pretrained=False, num_classes=0)
+    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError):
+        return None
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def parameter_table(architectures: Iterable[str]) -> str:
+    """The parameters of those that can be built, as CSV, sorted by name."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["architecture", "params"])
+    counted = ((name, count_parameters(name)) for name in sorted(architectures))
+    writer.writerows(row for row in counted if row[1] is not None)
+    return out.getvalue()
+
+
 def main() -> None:
-    """Rewrite the page for the installed timm, or only the rows of the modules named."""
+    """Rewrite the page for the installed timm, or only the rows of the modules named; or the table of parameters."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("modules", nargs="*", help="timm modules to do again; all of them by default")
     parser.add_argument("--page", type=Path, default=_PAGE, help="file to write")
+    parser.add_argument("--params", type=Path, metavar="OUT.csv", help="write the parameters of all models instead")
     arguments = parser.parse_args()
+    if arguments.params:
+        files.write_text(arguments.params, parameter_table(timm.list_models()))
+        return
     path: Path = arguments.page
-    rows, others = ([], []) if not arguments.modules else _kept(path, arguments.modules)
-    modules = arguments.modules or timm_modules()
-    for module in track(modules, console=Console(stderr=True), description="modules"):
+    rows, others = _kept(path, arguments.modules) if arguments.modules else ([], [])
+    for module in track(arguments.modules or timm_modules(), console=Console(stderr=True), description="modules"):
         first, *further = kinds(module)
         rows.append(row(module, first))
         others += [row(module, architecture) for architecture in further]
@@ -199,19 +231,15 @@ def main() -> None:
 
 
 def _kept(path: Path, modules: list[str]) -> tuple[list[Row], list[Row]]:
-    """The rows of the page at `path`, without those of `modules`."""
-    first, second = path.read_text(encoding="utf-8").split(_SECOND)
-    parts = [read_page(text)[1] for text in (first, second)]
+    """The rows of both tables of the page at `path`, without those of `modules`."""
     integers = {"size", "stride", "pruned"}
-    rows, others = (
-        [
-            Row(**{key: int(value) if key in integers else value for key, value in cells.items()})  # type: ignore[arg-type]
-            for cells in part
-            if cells["module"] not in modules
-        ]
-        for part in parts
-    )
-    return rows, others
+
+    def rows(text: str) -> list[Row]:
+        cells = (each for each in read_page(text)[1] if each["module"] not in modules)
+        return [Row(**{key: int(v) if key in integers else v for key, v in each.items()}) for each in cells]  # type: ignore[arg-type]
+
+    first, second = path.read_text(encoding="utf-8").split(_SECOND)
+    return rows(first), rows(second)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ and no memory; for other devices a twin on meta gives them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -13,25 +14,18 @@ from torch import Tensor, nn
 
 from luma_cli.backbone import unused
 from luma_cli.backbone.backbone import Backbone
-from luma_cli.backbone.query_ffn import QueryFfn, part
+from luma_cli.backbone.query_ffn import part
 from luma_cli.backbone.taps import Trace, ffn_of, own_heads
 from luma_cli.backbone.timm_model import Recipe, build, class_name, first_line, normalisation_of, recipe_for
 from luma_cli.backbone.weights import load_weights
+from luma_cli.catalogue.heads import default_heads
 from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules, multiple_of
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, BuildError
 
 _META = torch.device("meta")
 _NEAR_TRIES = 8
-_FORWARD_ERRORS = (
-    RuntimeError,
-    AssertionError,
-    ValueError,
-    IndexError,
-    TypeError,
-    ZeroDivisionError,
-    AttributeError,
-)
+_FORWARD_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError, TypeError, ZeroDivisionError, AttributeError)
 
 
 def create_backbone(
@@ -61,7 +55,8 @@ def create_backbone(
         return _prune(twin, names)
     model, loaded = load_weights(recipe, resolution, weights, seed, names)
     backbone = attach(model, spec, resolution, recipe.module, recipe.architecture)
-    _copy_facts(twin, backbone)
+    for name in ("width", "grid", "stride", "query_width", "num_heads", "sites"):
+        setattr(backbone, name, getattr(twin, name))
     backbone.weights, backbone.normalisation = loaded, normalisation
     return _prune(backbone, names).to(device)
 
@@ -95,18 +90,12 @@ def _working_near(spec: BackboneSpec, recipe: Recipe, resolution: int) -> list[i
     found = []
     for direction in (-step, step):
         for size in (resolution + direction * count for count in range(1, _NEAR_TRIES + 1)):
-            if max(recipe.rule.minimum, step) <= size <= recipe.rule.maximum and _works(spec, recipe, size):
-                found.append(size)
-                break
+            if max(recipe.rule.minimum, step) <= size <= recipe.rule.maximum:
+                with suppress(BuildError):
+                    _try(spec, recipe, size)
+                    found.append(size)
+                    break
     return found
-
-
-def _works(spec: BackboneSpec, recipe: Recipe, resolution: int) -> bool:
-    try:
-        _try(spec, recipe, resolution)
-    except BuildError:
-        return False
-    return True
 
 
 def wrap(model: nn.Module, spec: BackboneSpec, resolution: int) -> Backbone:
@@ -117,23 +106,15 @@ def wrap(model: nn.Module, spec: BackboneSpec, resolution: int) -> Backbone:
     known = class_name(model) in load_rules().models
     rule = spec.rule if known else {"features": "forward", **spec.rule}
     backbone = attach(model, replace(spec, rule=rule), resolution, "", "")
-    names = inspect(backbone)
-    return _prune(backbone, names)
+    return _prune(backbone, inspect(backbone))
 
 
 def attach(model: nn.Module, spec: BackboneSpec, resolution: int, module: str, architecture: str) -> Backbone:
     """`model` with its tapped block found by rule; parameters and map are not looked at yet."""
-    rules = load_rules()
-    rule = rules.model_rule(module, class_name(model), architecture, spec.rule)
+    rule = load_rules().model_rule(module, class_name(model), architecture, spec.rule)
     model.eval()
-    return Backbone(model, spec, resolution, rule, find_ffn(model, rule))
-
-
-def find_ffn(model: nn.Module, rule: ModelRule) -> QueryFfn | str:
-    """The FFN of the tapped block, or the reason why there is none to lend."""
-    if not rule.tap:
-        return rule.reason or "no rule names its last block"
-    return ffn_of(tapped_block(model, rule), rule)
+    no_tap = rule.reason or "no rule names its last block"
+    return Backbone(model, spec, resolution, rule, ffn_of(tapped_block(model, rule), rule) if rule.tap else no_tap)
 
 
 def tapped_block(model: nn.Module, rule: ModelRule) -> nn.Module:
@@ -158,7 +139,9 @@ def inspect(backbone: Backbone) -> list[str]:
     backbone.sites = trace.sites(backbone.width, backbone.num_tokens)
     ffn = None if backbone.ffn_reason else backbone.ffn
     backbone.query_width = ffn.width if ffn else backbone.width
-    backbone.num_heads = _num_heads(backbone, ffn)
+    heads = own_heads(ffn, rule) if ffn else 0
+    divides = heads > 0 and backbone.width % heads == 0
+    backbone.num_heads = heads if divides else default_heads(backbone.width)
     keep: list[nn.Module | nn.Parameter] = ffn.parts() if ffn else []
     if backbone.final_norm is not None:
         keep.append(backbone.final_norm)
@@ -191,22 +174,7 @@ def _trace(backbone: Backbone) -> tuple[Tensor, set[int], set[int]]:
     try:
         return unused.trace(backbone, images)
     except _FORWARD_ERRORS as error:
-        line = first_line(error)
-        raise BuildError(f"{backbone.spec.name} cannot run at {side} pixels: {line}") from error
-
-
-def _num_heads(backbone: Backbone, ffn: QueryFfn | None) -> int:
-    """Heads of the block's own attention where they divide D, else the most that keep 64 channels each."""
-    width = backbone.width
-    heads = own_heads(ffn, backbone.rule) if ffn else 0
-    if heads > 0 and width % heads == 0:
-        return heads
-    return next(heads for heads in range(max(width // 64, 1), 0, -1) if width % heads == 0)
-
-
-def _copy_facts(source: Backbone, target: Backbone) -> None:
-    for name in ("width", "grid", "stride", "query_width", "num_heads", "sites"):
-        setattr(target, name, getattr(source, name))
+        raise BuildError(f"{backbone.spec.name} cannot run at {side} pixels: {first_line(error)}") from error
 
 
 def _prune(backbone: Backbone, names: list[str]) -> Backbone:

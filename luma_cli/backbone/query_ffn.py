@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from luma_cli.backbone.timm_model import channels_shape, from_tokens, to_tokens
+from luma_cli.backbone.timm_model import from_tokens, to_tokens
 from luma_cli.catalogue.rules import FfnRule
 from luma_cli.errors import BuildError
 
@@ -36,8 +36,8 @@ class QueryFfn:
 
     def names(self) -> tuple[str, ...]:
         """Dotted names, in the block, of every part that runs."""
-        gate = (self.rule.gate,) if self.rule.gate else ()
-        return (*self.rule.skip, *self.rule.branch, *self.rule.post, *gate)
+        names = (*self.rule.skip, *self.rule.branch, *self.rule.post)
+        return (*names, self.rule.gate) if self.rule.gate else names
 
     def parts(self) -> list[nn.Module | nn.Parameter]:
         """The modules and parameters that run, for keeping them when unused ones are pruned."""
@@ -85,20 +85,21 @@ class QueryFfn:
         gate = part(self.block, self.rule.gate)
         if not isinstance(gate, nn.Parameter):
             raise BuildError(f"{type(self.block).__name__}.{self.rule.gate} is not a parameter; correct `gate`")
-        row = gate[self.rule.gate_row].sigmoid()
-        return row.reshape(channels_shape(self.rule.layout, row.numel()))
+        return self._along_channels(gate[self.rule.gate_row].sigmoid())
+
+    def _along_channels(self, vector: Tensor) -> Tensor:
+        """A vector of channels in the shape that multiplies a map in the block's layout."""
+        return vector.reshape(-1, 1, 1) if self.rule.layout == "nchw" else vector.reshape(-1)
 
     def _chain(self, z: Tensor, names: Sequence[str], size: tuple[int, int]) -> Tensor:
         for name in names:
             found = part(self.block, name)
-            if isinstance(
-                found, nn.ModuleList
-            ):  # branches in parallel, summed (vision_transformer.ParallelThingsBlock)
+            if isinstance(found, nn.ModuleList):  # summed branches (vision_transformer.ParallelThingsBlock)
                 z = torch.stack([branch(z) for branch in found]).sum(dim=0)
             elif isinstance(found, nn.Module):
                 z = found(z, size) if name == self.rule.feat_size else found(z)
             elif found is not None:
-                z = z * found.reshape(channels_shape(self.rule.layout, found.numel()))
+                z = z * self._along_channels(found)
         return z
 
 

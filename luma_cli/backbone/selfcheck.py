@@ -66,8 +66,10 @@ def check(backbone: Backbone, *, seed: int = 0) -> Verdict:
     generator = torch.Generator().manual_seed(seed)
     twin = copy.deepcopy(backbone).float().eval()
     redraw_scales(twin.ffn, generator)
+    side = twin.resolution
+    image = torch.randn(1, 3, side, side, generator=generator).to(next(twin.parameters()).device)
     with torch.no_grad():
-        seen = observe(twin, _image(twin, generator))
+        seen = observe(twin, image)
         return judge(twin.ffn, seen, residual(twin.ffn, seen))
 
 
@@ -89,20 +91,10 @@ def redraw_scales(ffn: QueryFfn, generator: torch.Generator) -> None:
 
 def _fan_in(parameter: Tensor) -> int:
     """Inputs per output of a layer's weight: [out, in, ...], or [experts, in, out] in a stack of experts."""
-    if _is_scale(parameter):
-        return 1
-    return parameter.shape[1] if parameter.ndim == 3 else parameter.numel() // parameter.shape[0]
-
-
-def _is_scale(parameter: Tensor) -> bool:
     is_vector = parameter.numel() == max(parameter.shape, default=1)
-    return is_vector or (parameter.ndim == 2 and parameter.shape[0] <= 4)  # EfficientViM keeps four gates in one
-
-
-def _image(backbone: Backbone, generator: torch.Generator) -> Tensor:
-    side = backbone.resolution
-    image = torch.randn(1, 3, side, side, generator=generator)
-    return image.to(next(backbone.parameters()).device)
+    if is_vector or (parameter.ndim == 2 and parameter.shape[0] <= 4):  # EfficientViM keeps four gates in one
+        return 1  # a scale
+    return parameter.shape[1] if parameter.ndim == 3 else parameter.numel() // parameter.shape[0]
 
 
 def observe(backbone: Backbone, image: Tensor) -> Observed:
@@ -111,10 +103,14 @@ def observe(backbone: Backbone, image: Tensor) -> Observed:
     seen: dict[str, Tensor] = {}
     entry = next(m for name in ffn.rule.branch if isinstance(m := part(ffn.block, name), nn.Module))
     entry = next(iter(entry.children())) if isinstance(entry, nn.ModuleList) else entry
+
+    def keep_end(_: nn.Module, __: Any, output: Any) -> None:
+        seen["end"] = output if isinstance(output, Tensor) else output[ffn.rule.output_index]
+
     hooks = [
         entry.register_forward_pre_hook(lambda _, inputs: seen.__setitem__("entry", inputs[0])),
-        ffn.block.register_forward_pre_hook(lambda _, inputs: seen.__setitem__("start", _first(inputs))),
-        ffn.block.register_forward_hook(lambda _, __, output: seen.__setitem__("end", _first(output, ffn))),
+        ffn.block.register_forward_pre_hook(lambda _, inputs: seen.__setitem__("start", inputs[0])),
+        ffn.block.register_forward_hook(keep_end),
     ]
     try:
         features = backbone(image)
@@ -122,12 +118,6 @@ def observe(backbone: Backbone, image: Tensor) -> Observed:
         for hook in hooks:
             hook.remove()
     return Observed(seen["entry"].clone(), seen["start"], seen["end"], features)
-
-
-def _first(value: Any, ffn: QueryFfn | None = None) -> Tensor:
-    if isinstance(value, Tensor):
-        return value
-    return value[ffn.rule.output_index if ffn else 0]  # type: ignore[no-any-return]
 
 
 def residual(ffn: QueryFfn, seen: Observed) -> Tensor:
@@ -143,9 +133,9 @@ def judge(ffn: QueryFfn, seen: Observed, truth: Tensor) -> Verdict:
     """Compare the change that `ffn` makes to Z with `truth`, the change that the block made."""
     tokens = to_tokens(seen.entry, ffn.rule.layout)
     if ffn.rule.alone:
-        spatial = seen.entry.shape[1:3] if ffn.rule.layout == "nhwc" else seen.entry.shape[2:4]
-        size = (spatial[0], spatial[1]) if ffn.rule.layout != "tokens" else _square(tokens)
-        ours = to_tokens(ffn.on_grid(seen.entry, size), ffn.rule.layout) - tokens
+        side = round(tokens.shape[1] ** 0.5)
+        sizes = {"nhwc": tuple(seen.entry.shape[1:3]), "nchw": tuple(seen.entry.shape[2:4]), "tokens": (side, side)}
+        ours = to_tokens(ffn.on_grid(seen.entry, sizes[ffn.rule.layout]), ffn.rule.layout) - tokens
     else:
         ours = ffn(tokens) - tokens
     error = _relative(ours - truth, truth)
@@ -156,11 +146,6 @@ def judge(ffn: QueryFfn, seen: Observed, truth: Tensor) -> Verdict:
     if not error <= MAX_RELATIVE_ERROR:
         return Verdict("wrong", error, change, is_map, f"relative error {error:.1e}, at most {MAX_RELATIVE_ERROR:.0e}")
     return Verdict("spatial" if ffn.rule.alone else "exact", error, change, is_map, "")
-
-
-def _square(tokens: Tensor) -> tuple[int, int]:
-    side = round(tokens.shape[1] ** 0.5)
-    return (side, side)
 
 
 def _relative(part_: Tensor, whole: Tensor) -> float:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from luma_cli.backbone.timm_model import class_name, to_tokens
 from luma_cli.catalogue.rules import Layout, ModelRule, load_rules
 from luma_cli.errors import BuildError
 
-MOST_PREFIX_TOKENS = 64  # timm has at most 1 class and 16 register tokens; more means another grid
+_MAX_PREFIX_TOKENS = 64  # timm has at most 1 class and 16 register tokens; more means another grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,7 @@ def own_heads(ffn: QueryFfn, rule: ModelRule) -> int:
     return int(getattr(ffn.block.get_submodule(owner), last))
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(NamedTuple):
     """A tensor and its version when it was seen: a later version means that it was changed in place."""
 
     tensor: Tensor
@@ -114,9 +112,7 @@ class Trace:
             self._hooks.append(module.register_forward_hook(self._after))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
 
@@ -132,20 +128,21 @@ class Trace:
         order = list(self._given)
         if self._block is None or self._block not in order:
             return Sites(reason=str(self._ffn) if self._block is None else "its last block never ran")
-        order = order[: order.index(self._block) + 1]
         last = self._given[self._block]
         layout = self._layout(last, width)
         num_prefix = last.tensor.shape[1] - num_tokens if last and layout == "tokens" and last.tensor.ndim == 3 else 0
-        if not 0 <= num_prefix <= MOST_PREFIX_TOKENS:
+        if not 0 <= num_prefix <= _MAX_PREFIX_TOKENS:
             return Sites(reason="its last block keeps tokens that are not those of the map")
         found: list[Site] = []
-        for module in reversed(order):
+        for module in reversed(order[: order.index(self._block) + 1]):
             site = self._site(module, layout, num_prefix)
             if site is None:
-                what = class_name(module)
-                return Sites(tuple(found[::-1]), num_prefix, f"{what} before them keeps no tokens of a square grid")
+                reason = f"{class_name(module)} before them keeps no tokens of a square grid"
+                break
             found.append(site)
-        return Sites(tuple(found[::-1]), num_prefix, f"all blocks of the kind {class_name(self._block)}")
+        else:
+            reason = f"all blocks of the kind {class_name(self._block)}"
+        return Sites(tuple(reversed(found)), num_prefix, reason)
 
     def _layout(self, last: _Seen | None, width: int) -> Layout:
         """Layout of the block's tensor: by the FFN's rule, else by where the channels of the map stand."""
@@ -169,16 +166,15 @@ def _of_kind(model: nn.Module, block: nn.Module, rule: ModelRule) -> dict[nn.Mod
     """Blocks of `model` of the kind of `block`, with their names; a bare container is a kind of its own."""
     if type(block).__module__.startswith("torch.nn."):
         return {module: name for name, module in model.named_modules() if module is block}
-    lends = isinstance(ffn_of(block, rule), QueryFfn)
+
+    def lends(module: nn.Module) -> bool:
+        try:
+            return isinstance(ffn_of(module, rule), QueryFfn)
+        except BuildError:  # a block of the class that was built without the parts of its rule
+            return False
+
     same = {module: name for name, module in model.named_modules() if type(module) is type(block)}
-    return {module: name for module, name in same.items() if _lends(module, rule) == lends}
-
-
-def _lends(block: nn.Module, rule: ModelRule) -> bool:
-    try:
-        return isinstance(ffn_of(block, rule), QueryFfn)
-    except BuildError:  # a block of the class that was built without the parts of its rule
-        return False
+    return {module: name for module, name in same.items() if lends(module) == lends(block)}
 
 
 def _shape(seen: _Seen | None, layout: Layout, num_prefix: int) -> tuple[int, int] | None:
@@ -186,8 +182,7 @@ def _shape(seen: _Seen | None, layout: Layout, num_prefix: int) -> tuple[int, in
     if seen is None or seen.tensor.ndim != (3 if layout == "tokens" else 4) or seen.tensor.shape[0] != 1:
         return None
     if layout == "nchw":
-        width, grid = seen.tensor.shape[1], tuple(seen.tensor.shape[2:])
-        return (width, grid[0] * grid[1])
+        return (seen.tensor.shape[1], math.prod(seen.tensor.shape[2:]))
     num_tokens = math.prod(seen.tensor.shape[1:-1]) - num_prefix
     square = layout != "tokens" or (num_tokens > 0 and math.isqrt(num_tokens) ** 2 == num_tokens)
     return (seen.tensor.shape[-1], num_tokens) if square else None

@@ -1,11 +1,6 @@
-"""Build the timm model behind a name at a size, with random weights and without the network.
+"""The timm model behind a name, built at a size with random weights and without the network, and its normalisation.
 
-Building on the meta device without drawing weights: values that nobody will read cost a third of the time.
-
-The mean and standard deviation that a backbone's images are normalised with: those that its checkpoint states.
-
-A segmenter takes images that are normalised already; whoever reads images from files does it with these numbers.
-
+A segmenter takes images that are normalised already: whoever reads images from files does it with `Normalisation`.
 Layouts of a patch map: `tokens` [B,N,D], `nhwc` [B,H,W,D], `nchw` [B,D,H,W].
 """
 
@@ -30,20 +25,6 @@ from luma_cli.catalogue.spec import SOURCES, BackboneSpec
 from luma_cli.errors import BuildError, UnknownName, WeightsError
 from luma_cli.isotropic.entrypoints import register
 
-_FILLING = frozenset({"normal_", "uniform_", "clamp_", "erfinv_", "mul_", "add_", "div_", "fill_", "zero_", "copy_"})
-
-
-class NoInit(TorchFunctionMode):
-    """While active, in-place fillings of meta tensors do nothing: a tensor without data has no values to fill."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """`func`, or its first argument as it is."""
-        if getattr(func, "__name__", "") in _FILLING and args and isinstance(args[0], Tensor) and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
-
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -57,6 +38,11 @@ class Recipe:
     arguments: Mapping[str, Any]
     source: str = ""
 
+    @property
+    def tagged(self) -> str:
+        """Timm's name of the architecture with its tag, where it has one."""
+        return f"{self.architecture}.{self.tag}" if self.tag else self.architecture
+
 
 def recipe_for(spec: BackboneSpec) -> Recipe:
     """The recipe for `spec`, a timm name with or without tag, `local-dir:` or `hf-hub:` (from the cache alone).
@@ -64,7 +50,7 @@ def recipe_for(spec: BackboneSpec) -> Recipe:
     Raises UnknownName, WeightsError.
     """
     arguments: Mapping[str, Any] = {}
-    source = spec.timm_name if spec.timm_name.startswith(("local-dir:", "hf-hub:")) else ""
+    source = spec.timm_name if spec.timm_name.startswith(SOURCES) else ""
     if source:
         config = read_config(source)
         architecture, arguments, tag = config["architecture"], config.get("model_args") or {}, ""
@@ -110,8 +96,11 @@ def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) 
 
     Raises BuildError.
     """
-    own = {**recipe.arguments, **size_arguments(recipe, resolution), **recipe.rule.arguments}
-    arguments = {**own, "pretrained": False, "num_classes": 0}
+    rule = recipe.rule
+    size = {} if rule.size == "plain" else {"img_size": resolution}
+    if size and rule.patch14 and patch_size(recipe.architecture) == 14:
+        size["patch_size"] = 16
+    arguments = {**recipe.arguments, **size, **rule.arguments, "pretrained": False, "num_classes": 0}
     with torch.random.fork_rng(devices=[]), device, NoInit():
         torch.manual_seed(seed)
         try:
@@ -121,12 +110,19 @@ def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) 
     return model
 
 
-def size_arguments(recipe: Recipe, resolution: int) -> dict[str, Any]:
-    """Constructor arguments that say the size, by rule."""
-    if recipe.rule.size == "plain":
-        return {}
-    patch14 = recipe.rule.patch14 and patch_size(recipe.architecture) == 14
-    return {"img_size": resolution, **({"patch_size": 16} if patch14 else {})}
+_FILLING = frozenset({"normal_", "uniform_", "clamp_", "erfinv_", "mul_", "add_", "div_", "fill_", "zero_", "copy_"})
+
+
+class NoInit(TorchFunctionMode):
+    """While active, in-place fillings of meta tensors do nothing, as these have no values: a third of the time."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """`func`, or its first argument as it is."""
+        if getattr(func, "__name__", "") in _FILLING and args and isinstance(args[0], Tensor) and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def first_line(error: Exception) -> str:
@@ -139,10 +135,6 @@ def class_name(module: nn.Module) -> str:
     return f"{type(module).__module__.rpartition('.')[2]}.{type(module).__qualname__}"
 
 
-_CHANNELS = 3
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
 @dataclass(frozen=True, slots=True)
 class Normalisation:
     """`(image - mean) / std` per channel, in the order red, green, blue, of images with values from 0 to 1.
@@ -150,8 +142,8 @@ class Normalisation:
     source: where the numbers come from, e.g. `timm's config of vit_base_patch16_clip_224.openai`.
     """
 
-    mean: tuple[float, float, float] = _IMAGENET_MEAN
-    std: tuple[float, float, float] = _IMAGENET_STD
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     source: str = "ImageNet's, as nothing states others"
 
 
@@ -166,11 +158,10 @@ def normalisation_of(recipe: Recipe, weights: str) -> Normalisation:
         stated = read_config(source).get("pretrained_cfg")
         if isinstance(stated, Mapping) and {"mean", "std"} <= stated.keys():
             return _stated(stated, f"config.json of {source}")
-    name = f"{recipe.architecture}.{recipe.tag}" if recipe.tag else recipe.architecture
-    config = get_pretrained_cfg(name)
+    config = get_pretrained_cfg(recipe.tagged)
     if config is None:
         return Normalisation()
-    return _stated({"mean": config.mean, "std": config.std}, f"timm's config of {name}")
+    return _stated({"mean": config.mean, "std": config.std}, f"timm's config of {recipe.tagged}")
 
 
 def _stated(values: Mapping[str, Any], source: str) -> Normalisation:
@@ -182,9 +173,9 @@ def _stated(values: Mapping[str, Any], source: str) -> Normalisation:
 
 def _three(values: Any, source: str) -> tuple[float, float, float]:
     """Three finite numbers; timm writes one where the channels share it."""
-    numbers = [values] * _CHANNELS if isinstance(values, (int, float)) else values
-    if isinstance(numbers, (list, tuple)) and len(numbers) in (1, _CHANNELS):
-        numbers = list(numbers) * (_CHANNELS // len(numbers))
+    numbers = [values] * 3 if isinstance(values, (int, float)) else values
+    if isinstance(numbers, (list, tuple)) and len(numbers) in (1, 3):
+        numbers = list(numbers) * (3 // len(numbers))
         if all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
             return float(numbers[0]), float(numbers[1]), float(numbers[2])
     raise WeightsError(f"{source}: mean or std is {values!r}, expected three numbers; correct the file")
@@ -205,8 +196,3 @@ def from_tokens(tokens: Tensor, layout: Layout, size: tuple[int, int]) -> Tensor
     if layout == "nhwc":
         return tokens.reshape(batch, *size, width)
     return tokens.transpose(1, 2).reshape(batch, width, *size)
-
-
-def channels_shape(layout: Layout, width: int) -> tuple[int, ...]:
-    """Shape that lets a vector of `width` channels multiply a map in `layout`."""
-    return (width, 1, 1) if layout == "nchw" else (width,)

@@ -14,7 +14,27 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 
-def reached(output: Tensor) -> set[int]:
+def trace(module: nn.Module, images: Tensor) -> tuple[Tensor, set[int], set[int]]:
+    """One forward of `module`: its output, the ids of the parameters it depends on, the ids of the modules that ran.
+
+    Frozen parameters count like any others, whatever gradient mode the caller is in.
+    """
+    ran: set[int] = set()
+    hook = register_module_forward_pre_hook(lambda called, _: ran.add(id(called)))
+    frozen = [p for p in module.parameters() if not p.requires_grad and (p.is_floating_point() or p.is_complex())]
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            for parameter in frozen:  # the graph shows only what wants a gradient
+                parameter.requires_grad_(True)
+            output = module(images)
+        finally:
+            hook.remove()
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+    return output, _leaves(output), ran
+
+
+def _leaves(output: Tensor) -> set[int]:
     """Ids of the parameters that `output` depends on, by its autograd graph."""
     found: set[int] = set()
     seen: set[object] = set()
@@ -29,34 +49,6 @@ def reached(output: Tensor) -> set[int]:
             found.add(id(variable))
         stack.extend(child for child, _ in node.next_functions)
     return found
-
-
-def trace(module: nn.Module, images: Tensor) -> tuple[Tensor, set[int], set[int]]:
-    """One forward of `module`: its output, the ids of the parameters it depends on, the ids of the modules that ran.
-
-    Frozen parameters count like any others, whatever gradient mode the caller is in.
-    """
-    ran: set[int] = set()
-    hook = register_module_forward_pre_hook(lambda called, _: ran.add(id(called)))
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), _thawed(module):
-            output = module(images)
-    finally:
-        hook.remove()
-    return output, reached(output), ran
-
-
-@contextmanager
-def _thawed(module: nn.Module) -> Iterator[None]:
-    """Let every parameter of `module` want a gradient for a while, so that the graph shows what a frozen one does."""
-    frozen = [p for p in module.parameters() if not p.requires_grad and (p.is_floating_point() or p.is_complex())]
-    try:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
 
 
 def unused_names(
@@ -74,13 +66,14 @@ def unused_names(
 
 def _walk(module: nn.Module, prefix: str, used: set[int]) -> list[str]:
     names = []
-    for name, child in module.named_children():
+    children = dict(module.named_children())
+    for name, child in children.items():
         held = [*child.modules(), *child.parameters()]
         if any(id(entry) in used for entry in held) or isinstance(child, (nn.ModuleList, nn.ModuleDict)):
             names += _walk(child, f"{prefix}{name}.", used)
         elif any(True for _ in child.parameters()):
             names.append(prefix + name)
-    if not any(True for _ in module.children()):
+    if not children:  # a layer is left whole
         return names
     own = module.named_parameters(recurse=False)
     return names + [prefix + name for name, parameter in own if id(parameter) not in used]
@@ -104,16 +97,14 @@ def remove(model: nn.Module, names: Sequence[str]) -> None:
 @contextmanager
 def removed(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
     """`model` without the named modules and parameters for a while; afterwards it is as it was."""
-    parts: list[tuple[nn.Module, str, nn.Module | nn.Parameter]] = []
-    for name in names:
-        owner, _, last = name.rpartition(".")
-        parts.append((model.get_submodule(owner), last, getattr(model.get_submodule(owner), last)))
+    places = [(model.get_submodule(owner), last) for owner, _, last in (name.rpartition(".") for name in names)]
+    parts = [getattr(owner, last) for owner, last in places]
     remove(model, names)
     try:
         yield
     finally:
-        for owner_module, last, found in parts:
-            setattr(owner_module, last, found)
+        for (owner, last), part in zip(places, parts, strict=True):
+            setattr(owner, last, part)
 
 
 def parameters_of(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:

@@ -1,15 +1,10 @@
-"""Weights for a backbone: random ones from a seed, or a file that cannot run code, fitted by timm's own filters.
+"""Weights for a backbone: random ones from a seed, or a file that cannot run code, fitted to the model.
 
-Nothing but `pretrained` may download, and only what timm itself would.
-
-What was done to a checkpoint so that it fits, found by comparing the file's tensors with those that were loaded.
-
-Tables tied to the size of the image, which timm's checkpoint filters leave as they are: resampled to the new size.
-
-Absolute position embeddings are resampled as timm does for ViTs (bicubic, antialiased), relative ones as the model's
-own code does while it runs (linear, `vision_transformer_sam.get_rel_pos`) or as timm's other filters do (bias tables).
-
-Put a checkpoint's tensors into a model: converted by timm's filter, or refused by the first keys that do not fit.
+Nothing but `pretrained` may download, and only what timm itself would. A file is converted by timm's own checkpoint
+filter, and the tables that the filter leaves at another size are resampled; what does not fit then is refused by its
+first keys. Absolute position embeddings are resampled as timm does for ViTs (bicubic, antialiased), relative ones as
+the model's own code does while it runs (linear, `vision_transformer_sam.get_rel_pos`) or as timm's other filters do
+(bias tables).
 """
 
 from __future__ import annotations
@@ -20,7 +15,6 @@ import inspect
 import pickle
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -41,8 +35,243 @@ from luma_cli.catalogue.rules import ModelRule, load_rules
 from luma_cli.catalogue.spec import SOURCES, local_file
 from luma_cli.errors import WeightsError
 
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+# Where timm's own checkpoints, those of Hiera, MViT and the WTF benchmark (`model_state`), EVA (`module`) and I-JEPA
+# (`encoder`) hold them.
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "module", "encoder")
+_FILTER_ERRORS = (KeyError, RuntimeError, ValueError, IndexError, AttributeError, AssertionError, TypeError)
+_AFTER_THE_MAP = ("head", "fc", "classifier", "fc_norm", "pre_logits", "attn_pool")
 _MAX_PREFIX = 16  # class and register tokens that a position embedding may hold before its grid
-_NUM_SHAPES_NAMED = 4
+
+
+def load_weights(
+    recipe: Recipe, resolution: int, weights: str, seed: int, unused: list[str]
+) -> tuple[nn.Module, LoadedWeights]:
+    """The model of `recipe` on the CPU with the weights asked for; what is `unused` may be absent from a file.
+
+    weights: `random`, `pretrained`, a file, `local-dir:FOLDER` or `hf-hub:OWNER/REPO`. Raises WeightsError.
+    """
+    model = build(recipe, resolution, torch.device("cpu"), seed)
+    if weights == "random":
+        return model, LoadedWeights("random", seed)
+    path = find_file(recipe, weights)
+    ignored, changes = fit(model, read_state_dict(path), recipe, path, unused)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    source = weights if weights == "pretrained" else str(path)
+    return model, LoadedWeights(source, seed, digest, ignored, changes)
+
+
+def find_file(recipe: Recipe, weights: str) -> Path:
+    """The file on disk that `weights` names, downloaded only for `pretrained`. Raises WeightsError."""
+    if weights == "pretrained" and not recipe.source:
+        return _pretrained_file(recipe)
+    source = recipe.source if weights == "pretrained" else weights
+    if source.startswith(SOURCES):
+        folder = source_folder(source)
+        found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+        if not found:
+            raise WeightsError(f"{source}: neither {' nor '.join(WEIGHT_FILES)} in {folder}; put one there")
+        return found[0]
+    return local_file(source)
+
+
+def _pretrained_file(recipe: Recipe) -> Path:
+    name = recipe.tagged
+    config = get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise WeightsError(f"{name} has no public weights in timm; use --weights random or --weights FILE")
+    repo = config.hf_hub_id
+    if not repo:
+        raise WeightsError(f"{name}: download {config.url} yourself and use --weights FILE")
+    files = (config.hf_hub_filename,) if config.hf_hub_filename else WEIGHT_FILES
+    for file in files:
+        cached = try_to_load_from_cache(repo, file)
+        if isinstance(cached, str):
+            return Path(cached)
+    reason = "offline"
+    for file in files:
+        try:
+            return Path(hf_hub_download(repo, file))
+        except (OSError, ValueError) as error:  # the hub's errors are OSErrors or ValueErrors
+            reason = type(error).__name__
+    raise WeightsError(
+        f"{files[0]} of {repo} is neither in {constants.HF_HUB_CACHE} nor reachable ({reason}); "
+        f"run `hf download {repo}` where there is a network, or use --weights FILE"
+    )
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name in a `.safetensors` file or a pickle of nothing but tensors. Raises WeightsError."""
+    checkpoint = _read(path)
+    if isinstance(checkpoint, Mapping):
+        inner = next((checkpoint[key] for key in _WRAPPERS if isinstance(checkpoint.get(key), Mapping)), checkpoint)
+        tensors = {str(key): value for key, value in clean_state_dict(dict(inner)).items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+    raise WeightsError(f"{path} holds no named tensors; expected a state dict of a timm model")
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path} is not a safetensors file: {error}") from error
+    if path.suffix not in _PICKLES:
+        raise WeightsError(f"{path}: unknown kind of file; expected .safetensors, or {', '.join(_PICKLES)}")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # old pickle protocols: what matters is refused or loaded
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} was refused: it holds more than tensors and could run code; use .safetensors"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as PyTorch weights; expected a file of torch.save") from error
+
+
+def fit(
+    model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path, unused: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Load `state` into `model`, converted for its size; `unused` parts of the model may be absent from the file.
+
+    Returns the keys of the file that the map does not need, and what was changed (`conversions`). Raises WeightsError,
+    naming the first keys and shapes, when a parameter that runs is missing or has another shape, when it is quantised,
+    NaN or infinite, or when the file holds a tensor that would change the map and that the model has no place for.
+    """
+    rule = load_rules().model_rule(recipe.module, class_name(model), recipe.architecture, {})
+    file = dict(state)  # some of timm's filters change what they are given
+    try:
+        with warnings.catch_warnings(action="ignore"):  # timm's interpolation of bias tables calls itself slow
+            state = resampled(model, filtered(model, state, recipe.module, rule))
+    except _FILTER_ERRORS as error:
+        found = _problems(model, file, recipe, rule, unused) or [f"{type(error).__name__}: {error}"]
+        raise _refusal(path, recipe, found) from error
+    if found := _problems(model, state, recipe, rule, unused):
+        raise _refusal(path, recipe, found)
+    own = model.state_dict()
+    wanted = {key: value for key, value in state.items() if key in own and not _under(key, unused)}
+    model.load_state_dict(wanted, strict=False)
+    if found := _not_numbers(model, wanted):
+        raise _refusal(path, recipe, found)
+    interpolation = str(rule.filter_arguments.get("interpolation", "bicubic"))
+    return tuple(sorted(state.keys() - own.keys())), conversions(file, wanted, interpolation)
+
+
+def filtered(model: nn.Module, state: dict[str, Tensor], module: str, rule: ModelRule) -> dict[str, Tensor]:
+    """`state` as timm's checkpoint filter for the class of `model` converts it: renamed keys, resampled positions."""
+    if not rule.filter:
+        return state
+    place, _, name = rule.filter.rpartition(":")
+    function = getattr(importlib.import_module(place or f"timm.models.{module}"), name)
+    takes_model = len(inspect.signature(function).parameters) > 1
+    converted: dict[str, Tensor] = function(*((state, model) if takes_model else (state,)), **rule.filter_arguments)
+    return converted
+
+
+def _refusal(path: Path, recipe: Recipe, problems: Sequence[str]) -> WeightsError:
+    return WeightsError(
+        f"{path} does not fit {recipe.architecture}: {_some(problems, most=3, separator='; ')}; "
+        f"give weights of {recipe.architecture} or use --weights random"
+    )
+
+
+def _problems(
+    model: nn.Module, state: Mapping[str, Tensor], recipe: Recipe, rule: ModelRule, unused: Sequence[str]
+) -> list[str]:
+    own = model.state_dict()
+    found = []
+    for key, value in own.items():
+        if _under(key, unused):
+            continue
+        if key in state and state[key].shape != value.shape:
+            found.append(f"{key} is {list(state[key].shape)}, expected {list(value.shape)}")
+        elif key in state and value.is_floating_point() and not state[key].is_floating_point():
+            found.append(f"{key} is {str(state[key].dtype).removeprefix('torch.')}, expected floating-point numbers")
+        elif key not in state and value.is_floating_point():  # counters and index tables are rebuilt
+            found.append(f"{key} {list(value.shape)} is missing")
+    config = get_pretrained_cfg(recipe.architecture)
+    classifiers = (config.classifier if config else None) or ()
+    names = [classifiers] if isinstance(classifiers, str) else classifiers
+    needless = {*_AFTER_THE_MAP, *(name.partition(".")[0] for name in names), rule.norm}
+    for key, value in state.items():
+        if key not in own and _matters(model, key, value, needless, unused):
+            found.append(f"{key} {list(value.shape)} is not in the model")
+    return found
+
+
+def _not_numbers(model: nn.Module, loaded: Iterable[str]) -> list[str]:
+    """What is NaN or infinite after loading: a diverged run, or half precision that overflowed."""
+    own = model.state_dict()
+    tensors = ((key, own[key]) for key in loaded if own[key].is_floating_point() and not own[key].is_meta)
+    return [f"{key} holds NaN or infinite values" for key, value in tensors if not value.isfinite().all()]
+
+
+def _matters(model: nn.Module, key: str, value: Tensor, needless: set[str], unused: Sequence[str]) -> bool:
+    """Whether leaving this tensor of the file out would change the map.
+
+    It would inside a module that runs, such as a deeper block or a layer scale, and as one more prefix token [1,n,D].
+    It would not in a classifier, in a final norm that is not built, in a decoder, or as an index table.
+    """
+    parts = key.split(".")
+    children = dict(model.named_children())
+    if not value.is_floating_point() or parts[0] in needless or _under(key, unused):
+        return False
+    if parts[0] in children:
+        names = [f"{parts[0]}.{name}" for name, _ in children[parts[0]].named_parameters()]
+        return not names or any(not _under(name, unused) for name in names)
+    if len(parts) > 1 or value.ndim != 3 or len(value) != 1 or key == "mask_token":
+        return False
+    # tokens of the model's own width would stand beside its patches
+    own = dict(model.named_parameters())
+    widths = {parameter.shape[-1] for name, parameter in own.items() if "." not in name and parameter.ndim == 3}
+    embedding = own.get("patch_embed.proj.weight")
+    return value.shape[-1] in (widths if embedding is None else widths | {embedding.shape[0]})
+
+
+def _under(key: str, names: Iterable[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def resampled(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with its tables of another size brought to the size in `model`; what cannot be is left as it was."""
+    changed = dict(state)
+    for key, wanted in model.state_dict().items():
+        if key in state and state[key].shape != wanted.shape:
+            changed[key] = _table(model, key, state[key], wanted)
+    return changed
+
+
+def _table(model: nn.Module, key: str, value: Tensor, wanted: Tensor) -> Tensor:
+    owner, _, name = key.rpartition(".")
+    if value.ndim != wanted.ndim:
+        return value
+    if name == "pos_embed" and value.shape[-1] == wanted.shape[-1]:
+        return _positions(value, wanted)
+    if name in ("rel_pos_h", "rel_pos_w") and value.shape[1:] == wanted.shape[1:]:
+        return F.interpolate(value.T[None].float(), size=len(wanted), mode="linear")[0].T.to(value.dtype)
+    if name == "relative_position_bias_table" and value.shape[-1] == wanted.shape[-1] and _is_square(len(value)):
+        window: tuple[int, int] = model.get_submodule(owner).window_size  # type: ignore[assignment]
+        table: Tensor = resize_rel_pos_bias_table(value, window, tuple(wanted.shape))
+        return table
+    return value
+
+
+def _positions(value: Tensor, wanted: Tensor) -> Tensor:
+    """[1,N,D] without prefix tokens on a square grid, or [1,H,W,D]."""
+    resized = value
+    if value.ndim == 4:
+        resized = resample_abs_pos_embed_nhwc(value, list(wanted.shape[1:3]))
+    elif value.ndim == 3 and _is_square(value.shape[1]) and _is_square(wanted.shape[1]):
+        side = isqrt(wanted.shape[1])
+        resized = resample_abs_pos_embed(value, [side, side], num_prefix_tokens=0)
+    return resized
+
+
+def _is_square(number: int) -> bool:
+    return isqrt(number) ** 2 == number
 
 
 def conversions(file: Mapping[str, Tensor], loaded: Mapping[str, Tensor], interpolation: str) -> tuple[str, ...]:
@@ -53,36 +282,24 @@ def conversions(file: Mapping[str, Tensor], loaded: Mapping[str, Tensor], interp
     >>> conversions({"a": torch.zeros(1, 3)}, {"a": torch.zeros(1, 3)}, "bicubic")
     ()
     """
-    sources = _sources(file, loaded)
-    pairs = {key: (file[source], loaded[key]) for key, source in sources.items()}
-    resized = {key: pair for key, pair in pairs.items() if _resized(*pair)}
-    renamed = [f"{source} -> {key}" for key, source in sources.items() if source != key]
-    changed = [key for key, pair in pairs.items() if _other_values(*pair)]
-    used = set(sources.values())
-    left = dict.fromkeys(_part(key) for key, value in file.items() if key not in used and value.is_floating_point())
-    return (
-        *_sizes(resized, interpolation),
-        *_listed("keys renamed", renamed),
-        *_listed("values converted", changed),
-        *_listed("left out, as the map needs none of it", list(left)),
-    )
-
-
-def _sources(file: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> dict[str, str]:
-    """Loaded key -> key in the file: of the same name, else the same memory, else the same name behind a prefix."""
     places = {value.data_ptr(): key for key, value in file.items() if value.data_ptr()}
     tails = {key.partition(".")[2]: key for key in file}
-    found = {}
-    for key, value in loaded.items():
-        source = key if key in file else places.get(value.data_ptr()) or tails.get(key)
-        if source:
-            found[key] = source
-    return found
-
-
-def _part(key: str) -> str:
-    """The part of a model that a key belongs to: `head` of `head.fc.weight`."""
-    return key.partition(".")[0]
+    # loaded key -> key in the file: of the same name, else the same memory, else the same name behind a prefix
+    found = {
+        key: key if key in file else places.get(value.data_ptr()) or tails.get(key) for key, value in loaded.items()
+    }
+    sources = {key: source for key, source in found.items() if source}
+    pairs = {key: (file[source], loaded[key]) for key, source in sources.items()}
+    used = set(sources.values())
+    left = [key.partition(".")[0] for key, value in file.items() if key not in used and value.is_floating_point()]
+    names = {
+        "keys renamed": [f"{source} -> {key}" for key, source in sources.items() if source != key],
+        "values converted": [key for key, pair in pairs.items() if _other_values(*pair)],
+        "left out, as the map needs none of it": list(dict.fromkeys(left)),
+    }
+    resized = {key: pair for key, pair in pairs.items() if _resized(*pair)}
+    listed = (f"{what}: {_some(which)}" for what, which in names.items() if which)
+    return (*_sizes(resized, interpolation), *listed)
 
 
 def _resized(old: Tensor, new: Tensor) -> bool:
@@ -137,273 +354,6 @@ def _side(table: Tensor, other: Tensor) -> str:
     return str(len(table))
 
 
-def _listed(what: str, names: Sequence[str]) -> tuple[str, ...]:
-    return (f"{what}: {_some(names)}",) if names else ()
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NUM_SHAPES_NAMED} more" if len(names) > _NUM_SHAPES_NAMED else ""
-    return ", ".join(names[:_NUM_SHAPES_NAMED]) + more
-
-
-_TABLE = "relative_position_bias_table"
-
-
-def resampled(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with its tables of another size brought to the size in `model`; what cannot be is left as it was."""
-    changed = dict(state)
-    for key, wanted in model.state_dict().items():
-        if key in state and state[key].shape != wanted.shape:
-            changed[key] = _table(model, key, state[key], wanted)
-    return changed
-
-
-def _table(model: nn.Module, key: str, value: Tensor, wanted: Tensor) -> Tensor:
-    owner, _, name = key.rpartition(".")
-    if value.ndim != wanted.ndim:
-        return value
-    if name == "pos_embed":
-        return _positions(value, wanted)
-    if name in ("rel_pos_h", "rel_pos_w") and value.shape[1:] == wanted.shape[1:]:
-        return F.interpolate(value.T[None].float(), size=len(wanted), mode="linear")[0].T.to(value.dtype)
-    if name == _TABLE and value.shape[-1] == wanted.shape[-1] and _is_square(len(value)):
-        window: tuple[int, int] = model.get_submodule(owner).window_size  # type: ignore[assignment]
-        table: Tensor = resize_rel_pos_bias_table(value, window, tuple(wanted.shape))
-        return table
-    return value
-
-
-def _positions(value: Tensor, wanted: Tensor) -> Tensor:
-    """[1,N,D] without prefix tokens on a square grid, or [1,H,W,D]."""
-    if value.shape[-1] != wanted.shape[-1]:
-        return value
-    if value.ndim == 4:
-        grid: Tensor = resample_abs_pos_embed_nhwc(value, list(wanted.shape[1:3]))
-        return grid
-    if value.ndim == 3 and _is_square(value.shape[1]) and _is_square(wanted.shape[1]):
-        side = isqrt(wanted.shape[1])
-        tokens: Tensor = resample_abs_pos_embed(value, [side, side], num_prefix_tokens=0)
-        return tokens
-    return value
-
-
-def _is_square(number: int) -> bool:
-    return isqrt(number) ** 2 == number
-
-
-_FILTER_ERRORS = (KeyError, RuntimeError, ValueError, IndexError, AttributeError, AssertionError, TypeError)
-_AFTER_THE_MAP = ("head", "fc", "classifier", "fc_norm", "pre_logits", "attn_pool")
-_NUM_NAMED = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """How a file went into a model. ignored: its keys that the map does not need; conversions: what was changed."""
-
-    ignored: tuple[str, ...]
-    conversions: tuple[str, ...]
-
-
-def fit(model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path, unused: Sequence[str]) -> Fitted:
-    """Load `state` into `model`, converted for its size; `unused` parts of the model may be absent from the file.
-
-    Raises WeightsError, naming the first keys and shapes, when a parameter that runs is missing or has another shape,
-    when it is quantised, NaN or infinite, or when the file holds a tensor that would change the map and that the model
-    has no place for.
-    """
-    rule = load_rules().model_rule(recipe.module, class_name(model), recipe.architecture, {})
-    file = dict(state)  # some of timm's filters change what they are given
-    try:
-        with warnings.catch_warnings(action="ignore"):  # timm's interpolation of bias tables calls itself slow
-            state = resampled(model, filtered(model, state, recipe.module, rule))
-    except _FILTER_ERRORS as error:
-        found = _problems(model, file, recipe, rule, unused) or [f"{type(error).__name__}: {error}"]
-        raise _refusal(path, recipe, found) from error
-    if found := _problems(model, state, recipe, rule, unused):
-        raise _refusal(path, recipe, found)
-    own = model.state_dict()
-    wanted = {key: value for key, value in state.items() if key in own and not _under(key, unused)}
-    model.load_state_dict(wanted, strict=False)
-    if found := _not_numbers(model, wanted):
-        raise _refusal(path, recipe, found)
-    interpolation = str(rule.filter_arguments.get("interpolation", "bicubic"))
-    return Fitted(tuple(sorted(state.keys() - own.keys())), conversions(file, wanted, interpolation))
-
-
-def filtered(model: nn.Module, state: dict[str, Tensor], module: str, rule: ModelRule) -> dict[str, Tensor]:
-    """`state` as timm's checkpoint filter for the class of `model` converts it: renamed keys, resampled positions."""
-    if not rule.filter:
-        return state
-    place, _, name = rule.filter.rpartition(":")
-    function = getattr(importlib.import_module(place or f"timm.models.{module}"), name)
-    takes_model = len(inspect.signature(function).parameters) > 1
-    converted: dict[str, Tensor] = function(*((state, model) if takes_model else (state,)), **rule.filter_arguments)
-    return converted
-
-
-def _refusal(path: Path, recipe: Recipe, problems: Sequence[str]) -> WeightsError:
-    more = f" and {len(problems) - _NUM_NAMED} more" if len(problems) > _NUM_NAMED else ""
-    return WeightsError(
-        f"{path} does not fit {recipe.architecture}: {'; '.join(problems[:_NUM_NAMED])}{more}; "
-        f"give weights of {recipe.architecture} or use --weights random"
-    )
-
-
-def _problems(
-    model: nn.Module, state: Mapping[str, Tensor], recipe: Recipe, rule: ModelRule, unused: Sequence[str]
-) -> list[str]:
-    own = model.state_dict()
-    found = []
-    for key, value in own.items():
-        if _under(key, unused):
-            continue
-        if key in state and state[key].shape != value.shape:
-            found.append(f"{key} is {list(state[key].shape)}, expected {list(value.shape)}")
-        elif key in state and value.is_floating_point() and not state[key].is_floating_point():
-            found.append(f"{key} is {str(state[key].dtype).removeprefix('torch.')}, expected floating-point numbers")
-        elif key not in state and value.is_floating_point():  # counters and index tables are rebuilt
-            found.append(f"{key} {list(value.shape)} is missing")
-    needless = {*_AFTER_THE_MAP, *_classifiers(recipe), rule.norm}
-    for key, value in state.items():
-        if key not in own and _matters(model, key, value, needless, unused):
-            found.append(f"{key} {list(value.shape)} is not in the model")
-    return found
-
-
-def _not_numbers(model: nn.Module, loaded: Iterable[str]) -> list[str]:
-    """What is NaN or infinite after loading: a diverged run, or half precision that overflowed."""
-    own = model.state_dict()
-    tensors = ((key, own[key]) for key in loaded if own[key].is_floating_point() and not own[key].is_meta)
-    return [f"{key} holds NaN or infinite values" for key, value in tensors if not value.isfinite().all()]
-
-
-def _classifiers(recipe: Recipe) -> Iterable[str]:
-    """First names of the classifier's layers, as timm's config of the architecture has them."""
-    config = get_pretrained_cfg(recipe.architecture)
-    names = config.classifier if config else None
-    return [name.partition(".")[0] for name in ([names] if isinstance(names, str) else names or ())]
-
-
-def _matters(model: nn.Module, key: str, value: Tensor, needless: set[str], unused: Sequence[str]) -> bool:
-    """Whether leaving this tensor of the file out would change the map.
-
-    It would inside a module that runs, such as a deeper block or a layer scale, and as one more prefix token [1,n,D].
-    It would not in a classifier, in a final norm that is not built, in a decoder, or as an index table.
-    """
-    parts = key.split(".")
-    children = dict(model.named_children())
-    if not value.is_floating_point() or parts[0] in needless or _under(key, unused):
-        return False
-    if parts[0] in children:
-        own = [f"{parts[0]}.{name}" for name, _ in children[parts[0]].named_parameters()]
-        return not own or any(not _under(name, unused) for name in own)
-    return len(parts) == 1 and value.ndim == 3 and len(value) == 1 and key != "mask_token" and _is_width(model, value)
-
-
-def _is_width(model: nn.Module, value: Tensor) -> bool:
-    """Whether these are tokens of the model's own width: they would stand beside its patches."""
-    own = dict(model.named_parameters())
-    widths = {parameter.shape[-1] for name, parameter in own.items() if "." not in name and parameter.ndim == 3}
-    embedding = own.get("patch_embed.proj.weight")
-    return value.shape[-1] in (widths if embedding is None else widths | {embedding.shape[0]})
-
-
-def _under(key: str, names: Iterable[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-# Where timm's own checkpoints, those of Hiera, MViT and the WTF benchmark (`model_state`), EVA (`module`) and I-JEPA
-# (`encoder`) hold them.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "module", "encoder")
-
-
-def load_weights(
-    recipe: Recipe, resolution: int, weights: str, seed: int, unused: list[str]
-) -> tuple[nn.Module, LoadedWeights]:
-    """The model of `recipe` on the CPU with the weights asked for; what is `unused` may be absent from a file.
-
-    weights: `random`, `pretrained`, a file, `local-dir:FOLDER` or `hf-hub:OWNER/REPO`. Raises WeightsError.
-    """
-    model = build(recipe, resolution, torch.device("cpu"), seed)
-    if weights == "random":
-        return model, LoadedWeights("random", seed)
-    path = find_file(recipe, weights)
-    fitted = fit(model, read_state_dict(path), recipe, path, unused)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    source = weights if weights == "pretrained" else str(path)
-    return model, LoadedWeights(source, seed, digest, fitted.ignored, fitted.conversions)
-
-
-def find_file(recipe: Recipe, weights: str) -> Path:
-    """The file on disk that `weights` names, downloaded only for `pretrained`. Raises WeightsError."""
-    if weights == "pretrained" and not recipe.source:
-        return _pretrained_file(recipe)
-    source = recipe.source if weights == "pretrained" else weights
-    if source.startswith(SOURCES):
-        folder = source_folder(source)
-        found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
-        if not found:
-            raise WeightsError(f"{source}: neither {' nor '.join(WEIGHT_FILES)} in {folder}; put one there")
-        return found[0]
-    return local_file(source)
-
-
-def _pretrained_file(recipe: Recipe) -> Path:
-    name = f"{recipe.architecture}.{recipe.tag}" if recipe.tag else recipe.architecture
-    config = get_pretrained_cfg(name)
-    if config is None or not config.has_weights:
-        raise WeightsError(f"{name} has no public weights in timm; use --weights random or --weights FILE")
-    if not config.hf_hub_id:
-        raise WeightsError(f"{name}: download {config.url} yourself and use --weights FILE")
-    files = (config.hf_hub_filename,) if config.hf_hub_filename else WEIGHT_FILES
-    for file in files:
-        cached = try_to_load_from_cache(config.hf_hub_id, file)
-        if isinstance(cached, str):
-            return Path(cached)
-    return _download(config.hf_hub_id, files)
-
-
-def _download(repo: str, files: tuple[str, ...]) -> Path:
-    reason = "offline"
-    for file in files:
-        try:
-            return Path(hf_hub_download(repo, file))
-        except (OSError, ValueError) as error:  # the hub's errors are OSErrors or ValueErrors
-            reason = type(error).__name__
-    raise WeightsError(
-        f"{files[0]} of {repo} is neither in {constants.HF_HUB_CACHE} nor reachable ({reason}); "
-        f"run `hf download {repo}` where there is a network, or use --weights FILE"
-    )
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name in a `.safetensors` file or a pickle of nothing but tensors. Raises WeightsError."""
-    checkpoint = _read(path)
-    if isinstance(checkpoint, Mapping):
-        inner = next((checkpoint[key] for key in _WRAPPERS if isinstance(checkpoint.get(key), Mapping)), checkpoint)
-        tensors = {str(key): value for key, value in clean_state_dict(dict(inner)).items() if isinstance(value, Tensor)}
-        if tensors:
-            return tensors
-    raise WeightsError(f"{path} holds no named tensors; expected a state dict of a timm model")
-
-
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is not a safetensors file: {error}") from error
-    if path.suffix not in _PICKLES:
-        raise WeightsError(f"{path}: unknown kind of file; expected .safetensors, or {', '.join(_PICKLES)}")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # old pickle protocols: what matters is refused or loaded
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} was refused: it holds more than tensors and could run code; use .safetensors"
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as PyTorch weights; expected a file of torch.save") from error
+def _some(names: Sequence[str], most: int = 4, separator: str = ", ") -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
