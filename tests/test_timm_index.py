@@ -86,7 +86,9 @@ def test_another_timm_is_indexed_once() -> None:
     assert calls == [timm_index.cache_path(NEW)]
     assert first == second
     assert first.version == NEW
-    assert first.entries["made_up"] == timm_index.Entry("made_up", "made", "made.Up", {"a": "mit", "b": ""}, "a", 64)
+    assert first.entries["made_up"] == timm_index.IndexEntry(
+        "made_up", "made", "made.Up", {"a": "mit", "b": ""}, "a", 64
+    )
     assert first.replaced == {"old_name": "made_up.a"}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from luma_cli.catalogue.spec import Entry
+from luma_cli.catalogue.spec import IndexEntry
 
 PATCH_SIZE, INPUT_SIZE = 16, 224
 MODULE = "entrypoints"
@@ -51,7 +51,7 @@ def architecture(kind: str, size: str) -> str:
     return f"{kind}_{size}_patch{PATCH_SIZE}_{INPUT_SIZE}"
 
 
-def entries() -> dict[str, Entry]:
+def entries() -> dict[str, IndexEntry]:
     """Every own architecture, as the index has those of timm; none has public weights."""
     named = {architecture(kind, size): cls for kind, cls in KINDS.items() for size in SIZES}
-    return {name: Entry(name, MODULE, cls, input_size=INPUT_SIZE) for name, cls in named.items()}
+    return {name: IndexEntry(name, MODULE, cls, input_size=INPUT_SIZE) for name, cls in named.items()}

@@ -63,7 +63,7 @@ def local_file(weights: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """One architecture, of timm or our own.
 
     cls: the model class as `module.Class`, the key of the rule table.

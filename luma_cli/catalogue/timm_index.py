@@ -21,7 +21,7 @@ from typing import Any
 
 from luma_cli import files
 from luma_cli.catalogue import own
-from luma_cli.catalogue.spec import Entry
+from luma_cli.catalogue.spec import IndexEntry
 from luma_cli.errors import BadCard
 
 COLUMNS = ("architecture", "module", "class", "input_size", "default_tag", "tags", "replaced_by")
@@ -36,11 +36,11 @@ class TimmIndex:
     """What installed timm offers. `replaced`: deprecated name -> its successor. `stale`: why it is not of that timm."""
 
     version: str
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, IndexEntry]
     replaced: Mapping[str, str] = field(default_factory=dict)
     stale: str = ""
 
-    def get(self, architecture: str) -> Entry | None:
+    def get(self, architecture: str) -> IndexEntry | None:
         """The entry of `architecture`, None when timm has none."""
         return self.entries.get(architecture)
 
@@ -89,7 +89,7 @@ def _version_in(folder: str) -> str:
 
 def read_index(path: Path, stale: str = "") -> TimmIndex:
     """The index kept in the file at `path`. Raises BadCard when it is not one."""
-    entries: dict[str, Entry] = {}
+    entries: dict[str, IndexEntry] = {}
     replaced: dict[str, str] = {}
     with path.open(encoding="utf-8", newline="") as file:
         version = file.readline().removeprefix(_VERSION_PREFIX).strip()
@@ -98,7 +98,7 @@ def read_index(path: Path, stale: str = "") -> TimmIndex:
             raise BadCard(f"{path} is no index of timm; delete it or run python -m luma_cli.catalogue.timm_index")
         for name, module, cls, size, default_tag, tags, successor in table:
             if module:
-                entries[name] = Entry(name, module, cls, _tags(tags), default_tag, int(size or 0))
+                entries[name] = IndexEntry(name, module, cls, _tags(tags), default_tag, int(size or 0))
             else:
                 replaced[name] = successor
     return TimmIndex(version, entries, replaced, stale)

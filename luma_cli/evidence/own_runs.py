@@ -1,4 +1,4 @@
-"""One of the user's own runs with its score, and how it stands beside an answer. Imports no torch."""
+"""The user's own runs with their scores: beside an answer, and as rows of the table of results. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
-from luma_cli.store.runs import ScoredRun
+
+if TYPE_CHECKING:
+    from luma_cli.store.runs import ScoredRun
+
 
 HERE = "measured here"
 # What may set a run apart from the usual one of its dataset.

@@ -12,7 +12,6 @@ from pathlib import Path
 from luma_cli.evidence.evidence import COLUMNS, Evidence, load_reference, marked
 from luma_cli.evidence.own_runs import from_scored, own_rows
 from luma_cli.store import database as files
-from luma_cli.store.evidence import evidence_rows, id_of
 from luma_cli.store.runs import scored_runs
 
 _content = attrgetter(*(name for name in COLUMNS if name != "id"))
@@ -60,6 +59,8 @@ def evidence_hash(rows: Iterable[Evidence]) -> str:
 
 
 def _imported(connection: sqlite3.Connection) -> list[Evidence]:
+    from luma_cli.store.evidence import evidence_rows, id_of  # a recommendation without a database does without
+
     return [Evidence(id=id_of(row.pop("hash")), **row) for row in evidence_rows(connection)]
 
 
