@@ -138,9 +138,11 @@ def latest(
 
 def measurements(connection: sqlite3.Connection | None, device_name: str | None = None) -> list[Measurement]:
     """Measured segmenters, of one device or of all. Empty without a database."""
-    of_device = "" if device_name is None else " AND p.device_name = ?"
-    values = [] if device_name is None else [device_name]
-    return list(map(Measurement._make, fetch(connection, _MEASUREMENTS + of_device, values)))
+    if connection is None:
+        return []
+    of_device, values = ("", []) if device_name is None else (" AND p.device_name = ?", [device_name])
+    with translated(file_of(connection)):  # row by row: a list of 100,000 tuples in between costs 7%
+        return list(map(Measurement._make, connection.execute(_MEASUREMENTS + of_device, values)))
 
 
 def device_names(connection: sqlite3.Connection) -> list[str]:

@@ -114,13 +114,9 @@ def columns(record: Any, where: str = "") -> Row:
 
     Raises StoreError for a number that is not finite; its name follows `where`.
     """
-    row: Row = {}
-    kinds: Callable[..., object] = type(record)
-    for name, kind in _fields(kinds):
-        value = getattr(record, name)
-        if kind in _WRITERS:
-            row[name] = None if value is None else _WRITERS[kind](value, where + name)
-    return row
+    kind: Callable[..., object] = type(record)
+    values = ((name, getattr(record, name), write) for name, write in _plain(kind))
+    return {name: None if value is None else write(value, where + name) for name, value, write in values}
 
 
 def record_of(kind: Callable[..., Record], row: Mapping[str, Any], **rest: Any) -> Record:
@@ -133,6 +129,12 @@ def record_of(kind: Callable[..., Record], row: Mapping[str, Any], **rest: Any) 
 def _fields(kind: Callable[..., object]) -> tuple[tuple[str, str], ...]:
     """Name and type of each field; types are texts here, by the __future__ import in `records`."""
     return tuple((field.name, str(field.type).removesuffix(" | None")) for field in fields(cast(Any, kind)))
+
+
+@cache
+def _plain(kind: Callable[..., object]) -> tuple[tuple[str, Callable[[Any, str], Any]], ...]:
+    """Name and writer of the fields that are columns as they are."""
+    return tuple((name, _WRITERS[kind_]) for name, kind_ in _fields(kind) if kind_ in _WRITERS)
 
 
 def _unchanged(value: Any) -> Any:
