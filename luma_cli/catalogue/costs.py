@@ -124,7 +124,11 @@ class Block:
 
 
 def format_blocks(blocks: Iterable[Block]) -> str:
-    """The text of blocks, last first; `none` of no block."""
+    """The text of blocks, last first, as `width x tokens x FFN macs * blocks`; `none` of no block.
+
+    Equal neighbours form a run: `1024x256x8388608*1 512x1024x2097152*18` is a last stage of one block after one of
+    eighteen. A block whose input has another shape gives it behind `<`, as in `64x256x0<32x1024*1`.
+    """
     return " ".join(f"{shape}*{len(list(same))}" for shape, same in groupby(map(_shape, blocks))) or NONE
 
 

@@ -1,4 +1,9 @@
-"""Strict reading of content tables: unknown keys, missing keys and wrong types are errors with a suggestion."""
+"""Strict reading of content tables: unknown keys, missing keys and wrong types are errors with a suggestion.
+
+General fuzzy matching suggests the wrong name (`gcvit_base` for `vit_b`), because backbone names differ by short parts
+that mean everything. So each part (split at `_`, `.`, `-`, `/`) must find its own counterpart, and the first part, the
+family, counts double.
+"""
 
 from __future__ import annotations
 

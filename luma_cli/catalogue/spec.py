@@ -1,4 +1,4 @@
-"""One backbone as the user named it, resolved: the value that every later step takes."""
+"""One backbone as the user named it, resolved: the value that every later step takes. And what its weights may be."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ class BackboneSpec:
     rule: dict[str, Any] = field(default_factory=dict)
 
 
-WORDS = ("random", "pretrained")
+# What `--weights` may name besides a file.
+_WORDS = ("random", "pretrained")
 SOURCES = ("local-dir:", "hf-hub:")
 
 
 def names_a_file(weights: str) -> bool:
     """Whether `weights` is a path, neither a word nor a source."""
-    return weights not in WORDS and not weights.startswith(SOURCES)
+    return weights not in _WORDS and not weights.startswith(SOURCES)
 
 
 def local_file(weights: str) -> Path:

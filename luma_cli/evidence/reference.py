@@ -185,7 +185,11 @@ class Correction:
 
 
 def read_corrections(path: Path) -> list[Correction]:
-    """Every correction. Raises BadCard, naming file and line, for an unknown column or a missing reason."""
+    """Every correction: one line `id,column,old,new,reason` for one column of one row.
+
+    `old` is what cleaning gives before, so that a correction which no longer applies is noticed. Column `id` with an
+    empty `new` drops the row. Raises BadCard, naming file and line, for an unknown column or a missing reason.
+    """
     found = []
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)

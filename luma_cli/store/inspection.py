@@ -1,4 +1,4 @@
-"""Whether the database is sound, and what is in it."""
+"""Whether the database is sound, what is in it, and SQL of the user's own that cannot write anything anywhere."""
 
 from __future__ import annotations
 
