@@ -9,8 +9,7 @@ import pytest
 from advise_world import conditions, measured
 from speed_world import workload
 
-from luma_cli.catalogue.recipes import Recipe
-from luma_cli.speed.model import SpeedModel, TrainedRun, job_of, trained_runs
+from luma_cli.speed.model import SpeedModel, TrainedRun, num_images_seen, trained_runs
 from luma_cli.speed.quantity import Measured, Quantity
 from luma_cli.store.records import Environment, RunRecord
 
@@ -105,21 +104,16 @@ def test_trainings_on_a_processor_are_of_its_class() -> None:
 
 def test_nothing_on_the_device_leaves_the_work() -> None:
     model = SpeedModel.load([], None)
-    job = job_of(LOAD)
-    assert job is not None
-    assert model.training([job, None]) == [None, None]
-    assert job.num_images == 31 * 1263 * 16
+    assert model.quantities("gpu_hours", [LOAD, LOAD]) == [None, None]
     assert "luma" in model.why("gpu_hours")
 
 
-def test_jobs_follow_the_recipe() -> None:
-    steps = job_of(LOAD, Recipe(epochs=0, steps=50, batch=8))
-    epochs = job_of(LOAD, Recipe(epochs=2, steps=0, batch=10), num_train_images=105)
-    assert (steps and steps.num_images, epochs and epochs.num_images) == (400, 200)
-    assert job_of(replace(LOAD, num_classes=7)) is None
-    cityscapes = job_of(replace(LOAD, num_classes=19))
-    assert cityscapes is not None
-    assert cityscapes.num_images == 107 * 185 * 16
+def test_trainings_follow_the_usual_recipe_of_the_dataset() -> None:
+    assert num_images_seen(150) == 31 * 1263 * 16
+    assert num_images_seen(19) == 107 * 185 * 16
+    assert num_images_seen(7) is None
+    trained = SpeedModel.load(ROWS, None, runs=runs(record()))
+    assert trained.quantity("gpu_hours", replace(LOAD, num_classes=7)) is None
 
 
 @pytest.mark.parametrize(

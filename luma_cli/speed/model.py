@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from luma_cli.catalogue.costs import load_costs
-from luma_cli.catalogue.recipes import Recipe, load_recipe
+from luma_cli.catalogue.recipes import load_recipe
 from luma_cli.speed import times
 from luma_cli.speed.bench import Bench, bench_of, quantity_of
 from luma_cli.speed.quantity import Z80, Key, Measured, Origin, Quantity, Workload
 from luma_cli.speed.reference import Classifier, Lineup, class_of, lineup, load_table, shipped_name
 from luma_cli.speed.times import LARGE_SIDE, Evidence, TimeKind, milliseconds
-from luma_cli.speed.transfer import SHIPPED, Floats, LogNormal, posterior, stem_of
+from luma_cli.speed.transfer import SHIPPED, Floats, posterior, stem_of
 from luma_cli.units import BudgetKind
 
 if TYPE_CHECKING:
@@ -95,14 +95,6 @@ class TrainedRun:
     ms_per_image: float
     started_at: str = ""
     device: str = "cuda"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A training: what, and how many images it sees (steps x images per step)."""
-
-    workload: Workload
-    num_images: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,20 +207,18 @@ class SpeedModel:
         seen, spread = self._evidence(time_kind).points, times.spread_of(time_kind, found)
         return [free[at] for at in times.to_measure(found.reference.points(free), num, seen, spread)] if free else []
 
-    def training(self, jobs: Sequence[Job | None]) -> list[Quantity | None]:
-        """GPU-hours of trainings on this device (`job_of`); None where no run and no forward time tells."""
+    def _trainings(self, workloads: Sequence[Workload]) -> list[Quantity | None]:
+        """GPU-hours of the usual training of each; None where no run and no forward time tells."""
         here = [run for run in self.runs if run.device_name == self.device_name]
         latest = max(here, key=lambda run: run.started_at, default=None)
         usable = [run for run in here if latest is not None and run.dtype == latest.dtype]
         if usable and self.lineup is not None:
-            return _hours_from_runs(jobs, usable, self.lineup)
-        loads = [job.workload for job in jobs if job is not None]
-        rates = self.quantities("images_per_second", loads)
+            return _hours_from_runs(workloads, usable, self.lineup)
+        rates = self.quantities("images_per_second", workloads)
         if self.bench.rows and None in rates:
-            latencies = self.quantities("ms", loads)
+            latencies = self.quantities("ms", workloads)
             rates = [_rate(rate, latency) for rate, latency in zip(rates, latencies, strict=True)]
-        left = iter(rates)
-        return [None if job is None else _hours_from_forward(job, next(left)) for job in jobs]
+        return [_hours_from_forward(each, rate) for each, rate in zip(workloads, rates, strict=True)]
 
     @property
     def _dtype(self) -> str:
@@ -250,7 +240,7 @@ class SpeedModel:
         if kind == "joules":
             return self._energies(workloads, found)
         if kind == "gpu_hours":
-            return self.training([job_of(each) for each in workloads])
+            return self._trainings(workloads)
         return self._timed(kind, workloads, found)
 
     def _timed(self, kind: BudgetKind, workloads: Sequence[Workload], found: Lineup) -> list[Quantity | None]:
@@ -375,9 +365,7 @@ def predict_memory(bench: Bench, workloads: Sequence[Workload], dtype: str) -> l
             continue
         far = each.head != "none" and each.resolution >= LARGE_SIDE > largest
         note = f"extrapolated: nothing at {LARGE_SIDE} px or more was measured here" if far else ""
-        found.append(
-            Quantity("bytes", *next(numbers), "predicted", far or not seen, note if seen else unseen)
-        )  # fmt: skip
+        found.append(Quantity("bytes", *next(numbers), "predicted", far or not seen, note if seen else unseen))
     return found
 
 
@@ -433,21 +421,15 @@ def _memory_noise(measured: Floats) -> Floats:
     return np.asarray(np.maximum(_MEMORY_NOISE * measured, _LEAST_NOISE_BYTES))
 
 
-def job_of(workload: Workload, recipe: Recipe | None = None, num_train_images: int = 0) -> Job | None:
-    """The training with the recipe; with the usual one of the dataset by the number of classes when None.
-
-    None for another number of classes, whose dataset nobody knows.
-    """
-    if recipe is None:
-        if workload.num_classes not in _USUAL:
-            return None
-        name, num_train_images = _USUAL[workload.num_classes]
-        recipe = _usual_recipe(name)
+@cache
+def num_images_seen(num_classes: int) -> int | None:
+    """Images that a training sees by the usual recipe of the dataset with so many classes; None for another number."""
+    if num_classes not in _USUAL:
+        return None
+    name, num_train_images = _USUAL[num_classes]
+    recipe = load_recipe(name)
     steps = recipe.steps or max(1, round(recipe.epochs * (num_train_images // recipe.batch)))
-    return Job(workload, steps * recipe.batch)
-
-
-_usual_recipe = cache(load_recipe)
+    return steps * recipe.batch
 
 
 def trained_runs(records: Iterable[RunRecord]) -> list[TrainedRun]:
@@ -483,41 +465,43 @@ def _trained(run: RunRecord) -> TrainedRun:
     )
 
 
-def _hours_from_runs(jobs: Sequence[Job | None], runs: Sequence[TrainedRun], lineup: Lineup) -> list[Quantity | None]:
-    """The job's own model as it was trained here, where it was: its rate is measured; others by the model of times."""
+def _hours_from_runs(
+    workloads: Sequence[Workload], runs: Sequence[TrainedRun], lineup: Lineup
+) -> list[Quantity | None]:
+    """The very model as it was trained here, where it was: its rate is measured; others by the model of times."""
     wider = {name: max(getattr(lineup.spread, name), _RUN_MODEL_SD) for name in ("family", "stem", "size")}
     spread = replace(lineup.spread, scale=SHIPPED.scale, noise=_RUN_NOISE, **wider)
     seen = lineup.reference.points([run.workload for run in runs])
-    targets = lineup.reference.points([job.workload for job in jobs if job is not None])
-    said: LogNormal = posterior(targets, seen, np.log([run.ms_per_image for run in runs]), spread)
-    numbers = zip(said.mean.tolist(), said.variance.tolist(), strict=True)
+    targets = lineup.reference.points(workloads)
+    said = posterior(targets, seen, np.log([run.ms_per_image for run in runs]), spread)
     note = f"from {len(runs)} own training run{'s' if len(runs) > 1 else ''} on this device"
     measured = {run.workload.key: run for run in runs}
     found: list[Quantity | None] = []
-    for job in jobs:
-        if job is None:
-            found.append(None)
-            continue
-        predicted, mine = next(numbers), measured.get(job.workload.key)
+    for each, mean, variance in zip(workloads, said.mean, said.variance, strict=True):
+        mine = measured.get(each.key)
         if mine is None:
-            found.append(_gpu_hours(job, *predicted, "predicted", note))
+            found.append(_gpu_hours(each, mean, variance, "predicted", note))
         else:
             own = log(mine.ms_per_image), _RUN_NOISE**2
-            found.append(_gpu_hours(job, *own, "measured", "an own run of this very model"))
+            found.append(_gpu_hours(each, *own, "measured", "an own run of this very model"))
     return found
 
 
-def _hours_from_forward(job: Job, rate: Quantity | None) -> Quantity | None:
+def _hours_from_forward(workload: Workload, rate: Quantity | None) -> Quantity | None:
     if rate is None:
         return None
-    ratio = _RATIOS.get(job.workload.head, _RATIOS["luma"])
+    ratio = _RATIOS.get(workload.head, _RATIOS["luma"])
     sd = log(rate.high / rate.low) / (2 * Z80)
     note = f"forward time here x {ratio:g}, a step's ratio measured on a CPU; no own training run on this device"
-    return _gpu_hours(job, log(1000 * ratio / rate.value), sd**2 + _RATIO_SD**2, "predicted", note, rate.extrapolated)
+    variance = sd**2 + _RATIO_SD**2
+    return _gpu_hours(workload, log(1000 * ratio / rate.value), variance, "predicted", note, rate.extrapolated)
 
 
 def _gpu_hours(
-    job: Job, log_ms: float, variance: float, origin: Origin, note: str, extrapolated: bool = False
-) -> Quantity:
-    log_hours = log_ms + log(job.num_images / _MS_PER_HOUR)
+    workload: Workload, log_ms: float, variance: float, origin: Origin, note: str, extrapolated: bool = False
+) -> Quantity | None:
+    num_images = num_images_seen(workload.num_classes)
+    if num_images is None:
+        return None
+    log_hours = log_ms + log(num_images / _MS_PER_HOUR)
     return _quantity("gpu_hours", log_hours, variance, origin, extrapolated, note)

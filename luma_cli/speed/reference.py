@@ -23,7 +23,7 @@ import csv
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import exp, log
@@ -147,7 +147,7 @@ def _classifier(row: Sequence[str]) -> Classifier:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The shipped times of a class, as logs. own: whether they are the device's own, so that their level counts too.
+    """The shipped times of a class, as logs.
 
     rows: r classifiers. base: (r,) log ms. contrasts: (r, k) by how much each differs. law: coefficients over 1, s and
     s squared of log ms per multiply-add; s is `sizes`, (r,) log multiply-adds per pixel. residuals: (r,) of the law.
@@ -157,7 +157,6 @@ class Reference:
     """
 
     settings: tuple[Setting, ...]
-    own: bool
     rows: tuple[Classifier, ...]
     base: Floats
     contrasts: Floats
@@ -275,10 +274,8 @@ def reference_of(table: Table, settings: Sequence[Setting], own: bool, max_side:
     terms = np.stack([np.ones_like(size), size, size**2], axis=1)
     base = shape + (level if own else 0.0)
     law = np.linalg.lstsq(terms, base - np.log(macs), rcond=None)[0]
-    by_name, by_stem, by_family = _indices(rows)
     return Reference(
         settings=tuple(settings),
-        own=own,
         rows=rows,
         base=base,
         contrasts=contrasts,
@@ -289,9 +286,9 @@ def reference_of(table: Table, settings: Sequence[Setting], own: bool, max_side:
         sizes=size,
         intensities=np.log(macs / np.array([row.activations for row in rows])),
         disagreements=_DISAGREEMENT * (contrasts**2).mean(axis=1),
-        by_name=by_name,
-        by_stem=by_stem,
-        by_family=by_family,
+        by_name=_indices(row.architecture for row in rows),
+        by_stem=_indices(stem_of(row.architecture) for row in rows),
+        by_family=_indices(row.family for row in rows),
     )
 
 
@@ -317,13 +314,11 @@ def _mean(values: Floats) -> Floats:
     return mean
 
 
-def _indices(rows: Sequence[Classifier]) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, list[int]]]:
-    by_name, by_stem, by_family = defaultdict(list), defaultdict(list), defaultdict(list)
-    for number, row in enumerate(rows):
-        by_name[row.architecture].append(number)
-        by_stem[stem_of(row.architecture)].append(number)
-        by_family[row.family].append(number)
-    return dict(by_name), dict(by_stem), dict(by_family)
+def _indices(names: Iterable[str]) -> dict[str, list[int]]:
+    found = defaultdict(list)
+    for number, name in enumerate(names):
+        found[name].append(number)
+    return dict(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,26 +387,19 @@ def compact(raw: Sequence[Mapping[str, str]]) -> list[list[str]]:
     rates: dict[tuple[str, int], dict[Setting, float]] = {}
     facts: dict[tuple[str, int], tuple[str, str, str]] = {}
     for number, row in enumerate(raw, 2):
-        key, setting = (row["model"].split(".")[0], int(row["img_size"])), _setting_of(row)
+        key = row["model"].split(".")[0], int(row["img_size"])
+        mode, torch = row["mode"].split(" pt")
+        setting = Setting(row["hardware"], row["precision"], row["layout"], mode, torch)
         rate = float(row["infer_samples_per_sec"])
         if rate <= 0 or rates.setdefault(key, {}).setdefault(setting, rate) != rate:
             raise BadCard(f"line {number}: {rate} images/s for {row['model']}, expected one positive rate per size")
         facts.setdefault(key, (row["family"], row["infer_gmacs"], row["infer_macts"]))
     settings = sorted({setting for found in rates.values() for setting in found})
-    header = [*_FACTS, *(setting.label for setting in settings)]
-    return [
-        header,
-        *([name, str(side), *facts[name, side], *_rates(rates[name, side], settings)] for name, side in sorted(rates)),
-    ]
-
-
-def _rates(found: Mapping[Setting, float], settings: Sequence[Setting]) -> list[str]:
-    return [f"{found[each]:g}" if each in found else "" for each in settings]
-
-
-def _setting_of(row: Mapping[str, str]) -> Setting:
-    mode, torch = row["mode"].split(" pt")
-    return Setting(row["hardware"], row["precision"], row["layout"], mode, torch)
+    table = [[*_FACTS, *(setting.label for setting in settings)]]
+    for (name, side), found in sorted(rates.items(), key=lambda each: each[0]):
+        shown = [f"{found[each]:g}" if each in found else "" for each in settings]
+        table.append([name, str(side), *facts[name, side], *shown])
+    return table
 
 
 def main(arguments: Sequence[str]) -> int:
