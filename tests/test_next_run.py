@@ -93,8 +93,8 @@ def test_under_a_budget_runs_are_worth_what_they_save_in_regret() -> None:
 def test_a_settled_recommendation_is_said_to_be_settled() -> None:
     sure = TableModel({each.timm_name: (WORLD[each.name][1] + ("dinov3" in each.name), 0.01) for each in POOL})
     found = answer(setting("30gflops", model=sure), None, 3)
-    assert any("ranked by the front instead" in note for note in found.notes)
-    assert {run.purpose for run in found.batch} <= {"front"}
+    assert found.batch == ()
+    assert any("no run is expected to better what is recommended under 30gflops" in note for note in found.notes)
 
 
 def test_no_evidence_gives_a_modest_first_run_and_says_so() -> None:
@@ -105,8 +105,10 @@ def test_no_evidence_gives_a_modest_first_run_and_says_so() -> None:
 
 
 def test_proxies_are_a_pair_that_compares_with_itself() -> None:
-    found = answer(setting(), None, 1)
-    assert [run.candidate.name for run in found.proxies] == ["vit_s.dinov3", "vit_s.deit"]
+    found = answer(setting(), None, 2)
+    assert [run.candidate for run in found.proxies] == [run.candidate for run in found.batch]
+    assert found.proxies[0].candidate.name == "vit_s.dinov3"
+    assert found.proxies[1].why.endswith("against vit_s.dinov3 at 512 px")
     assert all("--head linear --epochs 4" in run.command for run in found.proxies)
     assert found.proxies[0].cost.value == pytest.approx(2.0 * 4 / 31)
 

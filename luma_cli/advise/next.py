@@ -1,8 +1,8 @@
 """`luma next`: what to train next, by what each run is expected to add for what it costs.
 
-Beside the batch stand a pair of short proxies and the run that most narrows the scaling exponents: of one series' grid
-of sizes and resolutions, usually a corner. How much a run tells of them is `scaling.experiment`'s answer, from the
-Fisher information of the law.
+Beside the batch stand short proxies of its first two runs, and the run that most narrows the scaling exponents: of one
+series' grid of sizes and resolutions, usually a corner. How much a run tells of them is `scaling.experiment`'s answer,
+from the Fisher information of the law.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ Run = tuple[str, int]
 # Of the usual schedule. Fine-tuned with a linear head for short, checkpoints rank much as they do with larger heads
 # (Kerssies, de Geus, Dubbelman: How to Benchmark Vision Foundation Models for Semantic Segmentation, arXiv 2404.12172).
 PROXY_SHARE = 1 / 8
-# How much dearer or cheaper the rival of a proxy may be.
-_PROXY_REACH = 1.5
 # A law needs that many sizes and resolutions (`luma scaling` refuses with fewer).
 _LEAST_GRID = 3
 
@@ -137,8 +135,12 @@ class _Planner:
         self.pool, self.within = predicted(self.question, known, setting.model), within
         self.recipe = usual_recipe(self.question.dataset, self.question.head)
         self.in_hours = any("gpu_hours" in each.costs for each in known)
-        self.asked_hours = hours
+        self.hours = hours
         self.limit = hours if hours is not None and self.in_hours else math.inf
+        # Under a budget gains are of the recommendation, else of the front.
+        self.purpose: Purpose = "budget" if self.question.budgets else "front"
+        self.unit = "mIoU points of regret" if self.question.budgets else "mIoU points x doublings"
+        self.asked = " and ".join(budget.text for budget in self.question.budgets)
         # What could be trained, by its place in the pool: within budget, not done, of a known training cost.
         self.costs = {
             at: cost
@@ -149,54 +151,48 @@ class _Planner:
 
     def plan(self, top: int) -> NextRuns:
         known = any(each.supported for each in self.pool)
-        purpose: Purpose = "budget" if self.question.budgets else "front"
-        batch = self._batch(purpose, top) if known else self._first()
-        is_settled = not batch and purpose == "budget"
-        if is_settled:
-            purpose = "front"
-            batch = self._batch(purpose, top)
+        batch = self._batch(top) if known else self._first()
+        pair = batch[:2] if len(batch) > 1 else ()
+        goal = f"regret saved under {self.asked}" if self.purpose == "budget" else "hypervolume gained"
+        price = "GPU-hour" if self.in_hours else "training PFLOP"
         return NextRuns(
             question=self.question,
-            ranked_by=self._ranked_by(purpose) if known else "no evidence: a first run by rule",
+            ranked_by=f"expected {goal} ({self.unit}) per {price}" if known else "no evidence: a first run by rule",
             batch=batch,
-            proxies=self._proxies(batch[0].candidate) if batch else (),
+            proxies=tuple(map(self._proxy, pair, reversed(pair))),
             exponents=self._exponents(),
-            hours=self.asked_hours if self.in_hours else None,
+            hours=self.hours if self.in_hours else None,
             scale_note=scale_note(self.setting.model, self.question.head),
-            notes=(*self._notes(known, batch, is_settled), *self.setting.notes),
+            notes=(*self._notes(known, batch), *self.setting.notes),
         )
 
-    def _batch(self, purpose: Purpose, top: int) -> tuple[NextRun, ...]:
+    def _batch(self, top: int) -> tuple[NextRun, ...]:
         draws = self.setting.model.draws([each.subject for each in self.pool])
-        if purpose == "budget":
-            bench = Bench(draws, within=self.within)
+        if self.purpose == "budget":
+            bench = Bench(draws, self.within)
         else:
             least = REFERENCE_MIOU.get(self.question.dataset, 0.0)
             bench = Bench(draws, places=self._places(), reference_cost=self._reference(), reference_miou=least)
         picks = bench.pick(list(self.costs), [cost.value for cost in self.costs.values()], self.limit, top)
         return tuple(
-            self._run(pick.index, purpose, self._why(purpose, pick), gain=pick.gain, gain_unit=_unit(purpose))
-            for pick in picks
+            self._run(pick.index, self.purpose, self._why(pick), gain=pick.gain, gain_unit=self.unit) for pick in picks
         )
 
     def _places(self) -> list[float]:
         return [place(each.priced, self.question.axis) for each in self.pool]
 
     def _reference(self) -> float:
-        """Where the front ends: at the budget on its axis, else at twice the dearest run that can be paid.
+        """Where the front ends: at twice the dearest run that can be paid.
 
         With an end far beyond them all the dearest candidate alone would gain from its distance.
         """
-        limits = [budget for budget in self.question.budgets if budget.kind == self.question.axis]
-        if limits:
-            return 1 / limits[0].limit if limits[0].is_floor else limits[0].limit
         places = self._places()
         return 2 * max((places[at] for at in self.payable), default=1.0)
 
-    def _why(self, purpose: Purpose, pick: Pick) -> str:
+    def _why(self, pick: Pick) -> str:
         prediction = self.pool[pick.index].prediction
-        if purpose == "budget":
-            said = f"expected to save {pick.gain:.2f} mIoU of regret under {_asked(self.question)}"
+        if self.purpose == "budget":
+            said = f"expected to save {pick.gain:.2f} mIoU of regret under {self.asked}"
             if pick.tells_of != pick.index:
                 said += f", by what it tells of {self.pool[pick.tells_of].priced.candidate.label}"
         else:
@@ -216,31 +212,12 @@ class _Planner:
         said = f"nothing is known about any candidate on {self.question.dataset}"
         return tuple(self._run(at, "first", f"{said}: a middle size, a pretraining found best") for at in order[:1])
 
-    def _proxies(self, first: Candidate) -> tuple[NextRun, ...]:
-        """A short run of the first pick with a linear head, and one of its rival, to be compared with each other.
-
-        The rival has the best expected mIoU of other weights at about the same cost and the same resolution.
-        """
-        places = self._places()
-        mine = next(at for at in self.costs if self.pool[at].priced.candidate == first)
-        near = [at for at in self.costs if 1 / _PROXY_REACH <= places[at] / places[mine] <= _PROXY_REACH]
-        rivals = [
-            (-self.pool[at].miou, each.key, at)
-            for at in near
-            if (each := self.pool[at].priced.candidate).timm_name != first.timm_name
-            and each.resolution == first.resolution
-        ]
-        other = min(rivals)[2] if rivals else None
-        pairs = [(mine, other), (other, mine)]
-        return tuple(self._proxy(at, against) for at, against in pairs if at is not None)
-
-    def _proxy(self, at: int, against: int | None) -> NextRun:
-        each, epochs = self.pool[at], max(1, round(PROXY_SHARE * self.recipe.epochs))
-        why = f"{epochs} of {self.recipe.epochs:g} epochs, linear head"
-        why += "" if against is None else f"; against {self.pool[against].priced.candidate.label}"
-        line = command(each.priced.candidate, self.question.dataset, self.recipe.name, "linear", epochs)
-        cost = self.costs[at].share(epochs / self.recipe.epochs)
-        return NextRun("proxy", each.priced.candidate, each.prediction, cost, why, line)
+    def _proxy(self, run: NextRun, against: NextRun) -> NextRun:
+        """A short run with a linear head, to be compared with that of another."""
+        epochs = max(1, round(PROXY_SHARE * self.recipe.epochs))
+        why = f"{epochs} of {self.recipe.epochs:g} epochs, linear head; against {against.candidate.label}"
+        line = command(run.candidate, self.question.dataset, self.recipe.name, "linear", epochs)
+        return NextRun("proxy", run.candidate, run.prediction, run.cost.share(epochs / self.recipe.epochs), why, line)
 
     def _exponents(self) -> NextRun | None:
         """Of a series' grid the corner that tells most about the exponents, within the hours."""
@@ -258,21 +235,19 @@ class _Planner:
         )
         return self._run(places[found.run_key], "exponents", why)
 
-    def _ranked_by(self, purpose: Purpose) -> str:
-        goal = f"regret saved under {_asked(self.question)}" if purpose == "budget" else "hypervolume gained"
-        return f"expected {goal} ({_unit(purpose)}) per {'GPU-hour' if self.in_hours else 'training PFLOP'}"
-
-    def _notes(self, known: bool, batch: Sequence[NextRun], is_settled: bool) -> list[str]:
+    def _notes(self, known: bool, batch: Sequence[NextRun]) -> list[str]:
         notes = []
-        if is_settled:
-            asked = f"what is recommended under {_asked(self.question)}"
-            notes.append(f"no run is expected to better {asked} by {LEAST_REGRET:g} mIoU; ranked by the front instead")
         if not self.in_hours:
-            limit = "" if self.asked_hours is None else f"; --budget-hours {self.asked_hours:g} is not applied"
+            limit = "" if self.hours is None else f"; --budget-hours {self.hours:g} is not applied"
             notes.append(f"no GPU-hours are known on this device: ranked by the multiply-adds of training{limit}")
         if self.limit < math.inf and batch:
             notes.append(f"a run that takes less than its share of the {self.limit:g} hours counts as that share")
-        if known and not batch:
+        if known and not batch and self.purpose == "budget":
+            asked = f"what is recommended under {self.asked}"
+            notes.append(
+                f"no run is expected to better {asked} by {LEAST_REGRET:g} mIoU; leave --budget out to lift the front"
+            )
+        elif known and not batch:
             notes.append("no run within the hours is expected to add anything")
         if known and not self.setting.trained:
             notes.append("no comparable run of your own yet: the first one also tells how LUMA's level compares")
@@ -281,15 +256,6 @@ class _Planner:
                 notes.append("regret: mIoU that what is recommended is expected to lack against the best within budget")
             notes.append(f"recipe {self.recipe.name}; proxies compare with each other alone, never with full runs")
         return notes
-
-
-def _unit(purpose: Purpose) -> str:
-    """What gains are counted in."""
-    return "mIoU points of regret" if purpose == "budget" else "mIoU points x doublings"
-
-
-def _asked(question: Question) -> str:
-    return " and ".join(budget.text for budget in question.budgets)
 
 
 def series_of(candidates: Sequence[Candidate], trained: Collection[Run], mious: Mapping[Run, float]) -> list[Candidate]:
