@@ -242,11 +242,9 @@ class _Planner:
             notes.append(f"no GPU-hours are known on this device: ranked by the multiply-adds of training{limit}")
         if self.limit < math.inf and batch:
             notes.append(f"a run that takes less than its share of the {self.limit:g} hours counts as that share")
-        if known and not batch and self.purpose == "budget":
-            asked = f"what is recommended under {self.asked}"
-            notes.append(
-                f"no run is expected to better {asked} by {LEAST_REGRET:g} mIoU; leave --budget out to lift the front"
-            )
+        if known and not batch and self.payable and self.purpose == "budget":
+            settled = f"no run is expected to better what is recommended under {self.asked} by {LEAST_REGRET:g} mIoU"
+            notes.append(f"{settled}; leave --budget out to lift the front")
         elif known and not batch:
             notes.append("no run within the hours is expected to add anything")
         if known and not self.setting.trained:
