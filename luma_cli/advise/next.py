@@ -1,6 +1,6 @@
 """`luma next`: what to train next, by what each run is expected to add for what it costs.
 
-Beside the batch stand short proxies of its first two runs, and the run that most narrows the scaling exponents: of one
+Beside the batch stand a pair of short proxies, and the run that most narrows the scaling exponents: of one
 series' grid of sizes and resolutions, usually a corner. How much a run tells of them is `scaling.experiment`'s answer,
 from the Fisher information of the law.
 """
@@ -31,6 +31,8 @@ Run = tuple[str, int]
 # Of the usual schedule. Fine-tuned with a linear head for short, checkpoints rank much as they do with larger heads
 # (Kerssies, de Geus, Dubbelman: How to Benchmark Vision Foundation Models for Semantic Segmentation, arXiv 2404.12172).
 PROXY_SHARE = 1 / 8
+# How much dearer or cheaper the rival of a proxy may be.
+_PROXY_REACH = 1.5
 # A law needs that many sizes and resolutions (`luma scaling` refuses with fewer).
 _LEAST_GRID = 3
 
@@ -152,14 +154,13 @@ class _Planner:
     def plan(self, top: int) -> NextRuns:
         known = any(each.supported for each in self.pool)
         batch = self._batch(top) if known else self._first()
-        pair = batch[:2] if len(batch) > 1 else ()
         goal = f"regret saved under {self.asked}" if self.purpose == "budget" else "hypervolume gained"
         price = "GPU-hour" if self.in_hours else "training PFLOP"
         return NextRuns(
             question=self.question,
             ranked_by=f"expected {goal} ({self.unit}) per {price}" if known else "no evidence: a first run by rule",
             batch=batch,
-            proxies=tuple(map(self._proxy, pair, reversed(pair))),
+            proxies=self._proxies(batch[0].candidate) if batch else (),
             exponents=self._exponents(),
             hours=self.hours if self.in_hours else None,
             scale_note=scale_note(self.setting.model, self.question.head),
@@ -212,12 +213,29 @@ class _Planner:
         said = f"nothing is known about any candidate on {self.question.dataset}"
         return tuple(self._run(at, "first", f"{said}: a middle size, a pretraining found best") for at in order[:1])
 
-    def _proxy(self, run: NextRun, against: NextRun) -> NextRun:
-        """A short run with a linear head, to be compared with that of another."""
+    def _proxies(self, first: Candidate) -> tuple[NextRun, ...]:
+        """A short run of the first pick with a linear head, and one of its rival, to be compared with each other.
+
+        The rival has the best expected mIoU of other weights at about the same cost and the same resolution.
+        """
+        places, found = self._places(), {at: self.pool[at].priced.candidate for at in self.costs}
+        mine = next(at for at, each in found.items() if each == first)
+        rivals = [
+            (-self.pool[at].miou, each.key, at)
+            for at, each in found.items()
+            if (each.timm_name != first.timm_name and each.resolution == first.resolution)
+            and 1 / _PROXY_REACH <= places[at] / places[mine] <= _PROXY_REACH
+        ]
+        pair = [mine, *(at for _, _, at in sorted(rivals)[:1])]
         epochs = max(1, round(PROXY_SHARE * self.recipe.epochs))
-        why = f"{epochs} of {self.recipe.epochs:g} epochs, linear head; against {against.candidate.label}"
-        line = command(run.candidate, self.question.dataset, self.recipe.name, "linear", epochs)
-        return NextRun("proxy", run.candidate, run.prediction, run.cost.share(epochs / self.recipe.epochs), why, line)
+        runs = []
+        for at, against in zip(pair, [*pair[1:], mine], strict=True):
+            why = f"{epochs} of {self.recipe.epochs:g} epochs, linear head"
+            why += "" if against == at else f"; against {found[against].label}"
+            line = command(found[at], self.question.dataset, self.recipe.name, "linear", epochs)
+            cost = self.costs[at].share(epochs / self.recipe.epochs)
+            runs.append(NextRun("proxy", found[at], self.pool[at].prediction, cost, why, line))
+        return tuple(runs)
 
     def _exponents(self) -> NextRun | None:
         """Of a series' grid the corner that tells most about the exponents, within the hours."""
