@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, UsageError
 from luma_cli.measure import sweep
@@ -337,3 +339,31 @@ def test_identity_is_plain_json() -> None:
     assert here.identity["num_threads"] == 3
     assert here.provenance["variables"] == {"OMP_NUM_THREADS": "3", "TIMM_X": "1"}
     assert json.loads(json.dumps(here.identity)) == here.identity
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "pinned"),
+    [
+        ("test_vit", {}, "702393c0b71edb6fc3485a7ad87e18e320f1f6f2563fa639555ebc0b3a3d9834"),
+        ("vit_b.dinov3", {}, "392312366719b936be7521b40f8361227b5ecdeee97f87b17051d2318801674a"),
+        (
+            "swin_t",
+            {
+                "head": HeadConfig(name="eomt"),
+                "dtype": "bfloat16",
+                "batch": 4,
+                "attention": "math",
+                "tag": "t",
+                "train_memory": True,
+            },
+            "18a228fdb32af438f035f878f026eeece557a8ee4992fe9b432f33bb429d56cb",
+        ),
+    ],
+)
+def test_fingerprints_stay_and_leave_out_the_resolved_backbone(name: str, fields: dict[str, Any], pinned: str) -> None:
+    identity = {"device": "cpu", "device_name": "made up", "num_threads": 1, "torch": "2", "timm": "1"}
+    (planned,) = sweep.plan([resolve(name)], [64], sweep.template(**fields))
+    assert planned.spec == resolve(name)
+    for configuration in (planned, replace(planned, spec=None)):
+        assert Profile(configuration, Environment(identity), "ok").fingerprint == pinned
+    assert "spec" not in planned.stored()
