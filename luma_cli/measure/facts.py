@@ -44,22 +44,17 @@ def answer(job: CountJob) -> BackboneFacts | Cost | Refusal:
     try:
         if job.head is None:
             return backbone_facts(create_backbone(job.spec, job.resolution, device="meta"))
-        return _cost_anew(job, job.head)
+        segmenter = segmenters.build(job.spec, job.resolution, head=job.head, device="meta")
+        counted = segmenter_cost(segmenter)
+        known = Count(counted.backbone_macs, counted.activations, unknown_ops=counted.unknown_ops)
+        facts = backbone_facts(segmenter.backbone, known)
+        return checked(counted, (head_macs(facts, job.head), head_params(facts, job.head)))
     except LumaError as error:
         return Refusal(type(error).__name__, str(error))
     except Exception as error:  # a backbone that fails in its own code must not hide the others
         text = str(error).strip().splitlines() or ["no message"]
         named = f"{job.spec.name} at {job.resolution}"
         return Refusal("MeasureError", f"{named} could not be counted: {type(error).__name__}: {text[0]}")
-
-
-def _cost_anew(job: CountJob, head: HeadConfig) -> Cost | Refusal:
-    """The counted cost of a segmenter that is built for it."""
-    segmenter = segmenters.build(job.spec, job.resolution, head=head, device="meta")
-    counted = segmenter_cost(segmenter)
-    known = Count(counted.backbone_macs, counted.activations, unknown_ops=counted.unknown_ops)
-    facts = backbone_facts(segmenter.backbone, known)
-    return checked(counted, (head_macs(facts, head), head_params(facts, head)))
 
 
 def checked(counted: Cost, formula: tuple[int, int]) -> Cost | Refusal:

@@ -210,9 +210,7 @@ def sampling(uuid: str, command: Sequence[str] = SAMPLER) -> Iterator[Samples]:
     """Samples of the GPU taken inside; the list is filled on leaving, and empty where NVML does not answer."""
     samples: Samples = []
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            [*command, uuid], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL, start_new_session=False
-        )
+        process = subprocess.Popen([*command, uuid], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL)
         try:
             yield samples
         finally:

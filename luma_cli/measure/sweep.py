@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import expand
@@ -24,7 +24,7 @@ from luma_cli.measure.cost import Facts, Found, Refusal, counted_facts
 from luma_cli.measure.runner import Options, Result, Trouble
 from luma_cli.measure.timing import Rule
 from luma_cli.store import database as files
-from luma_cli.store import profiles as kept_profiles
+from luma_cli.store.profiles import Store
 from luma_cli.store.records import TROUBLE, Configuration, Environment, Profile
 
 Isolation = Literal["config", "backbone", "none"]
@@ -84,16 +84,6 @@ class Event:
     eta_seconds: float | None = None
 
 
-class Store(Protocol):
-    """Where profiles are kept."""
-
-    def save(self, profile: Profile) -> Profile:
-        """Keep a finished attempt; what comes back is what was kept."""
-
-    def latest(self, fingerprints: list[str]) -> Mapping[str, Profile]:
-        """The latest attempt under each fingerprint that has one."""
-
-
 OnEvent = Callable[[Event], None]
 Run = Callable[..., Generator[tuple[int, Result | Trouble], None, None]]
 
@@ -136,7 +126,7 @@ def profile_specs(
     settings = replace(settings, device=_find_device(settings.device))
     planned = plan(specs, resolutions, replace(wanted, device=settings.device))
     with contextlib.closing(files.open_write(database)) as db:
-        return measure_all(planned, settings, store=kept_profiles.ProfileStore(db), on_event=on_event)
+        return measure_all(planned, settings, store=Store(db), on_event=on_event)
 
 
 def _find_device(name: str) -> str:
@@ -161,14 +151,9 @@ def plan(specs: Sequence[BackboneSpec], resolutions: Sequence[int], template: Co
     """
     check(template)
     kind = template.device.partition(":")[0]
-    named = [
-        replace(
-            template, backbone=s.name, timm_name=s.timm_name, family=s.family, pretraining=s.pretraining, spec=s,
-            device=kind,
-        )
-        for s in specs
-    ]  # fmt: skip
-    return [replace(c, resolution=resolution) for c in named for resolution in resolutions]
+    labels = ("timm_name", "family", "pretraining")
+    named = [{"spec": spec, "backbone": spec.name, **{name: getattr(spec, name) for name in labels}} for spec in specs]
+    return [replace(template, device=kind, resolution=side, **each) for each in named for side in resolutions]
 
 
 def check(configuration: Configuration) -> None:
