@@ -1,4 +1,4 @@
-"""Imports point one way, without cycles, and only the measuring half of luma imports torch."""
+"""Two wings that never import each other, on plain ground; imports go one way, without circles; torch in one wing."""
 
 from __future__ import annotations
 
@@ -7,31 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "luma_cli"
-# A layer may import the ones after it.
-LAYERS = (
-    "cli",
-    "report",
-    "findings",
-    "advise",
-    "scaling",
-    "accuracy",
-    "speed",
-    "evidence",
-    "train",
-    "export",
-    "evaluate",
-    "measure",
-    "head",
-    "backbone",
-    "isotropic",
-    "data",
-    "store",
-    "catalogue",
-    "content",
-    "units",
-    "errors",
-)
-TORCH = {"head", "backbone", "isotropic", "measure", "data", "train", "evaluate", "export"}
+ADVISING = ("findings", "advise", "scaling", "accuracy", "speed", "evidence")
+DOING = ("train", "export", "evaluate", "measure", "head", "backbone", "isotropic", "data")
+GROUND = ("store", "catalogue", "seeds", "to_json", "files", "units", "version", "errors")
+# A layer may import the ones after it, but one wing never the other.
+LAYERS = ("cli", "report", *ADVISING, *DOING, *GROUND)
+MOST_LAYERS = 12
 
 
 def module_name(path: Path) -> str:
@@ -58,20 +39,55 @@ def layer(name: str) -> str:
     return name.split(".")[1] if name.count(".") else ""
 
 
+def wing(name: str) -> str:
+    """Which wing a module is in, if any."""
+    return "advising" if layer(name) in ADVISING else "doing" if layer(name) in DOING else ""
+
+
+def inside() -> Iterator[tuple[str, str]]:
+    """Every import of one module of luma by another, wherever it stands in the file."""
+    known = files()
+    for name, path in known.items():
+        yield from sorted({(name, target) for target, _ in imports(path) if target in known and target != name})
+
+
+def test_every_folder_has_its_place() -> None:
+    assert {layer(name) for name in files()} - {"", "__main__"} == set(LAYERS)
+
+
 def test_layers_point_one_way() -> None:
-    wrong = []
-    for name, path in files().items():
-        if layer(name) not in LAYERS:
-            continue
-        for target, _ in imports(path):
-            if not target.startswith("luma_cli."):
-                continue
-            if layer(target) in LAYERS and LAYERS.index(layer(target)) < LAYERS.index(layer(name)):
-                wrong.append(f"{name} imports {target}")
+    wrong = [
+        f"{name} imports {target}"
+        for name, target in inside()
+        if layer(name) in LAYERS and layer(target) in LAYERS and LAYERS.index(layer(target)) < LAYERS.index(layer(name))
+    ]
     assert wrong == []
 
 
+def test_neither_wing_imports_the_other() -> None:
+    """What advises runs without torch, and what trains without the statistics: each is read without the other."""
+    crossing = [
+        f"{name} imports {target}" for name, target in inside() if {wing(name), wing(target)} == {"advising", "doing"}
+    ]
+    assert crossing == []
+
+
+def test_few_layers() -> None:
+    """The longest chain of folders, of which each imports the next."""
+    below: dict[str, set[str]] = {one: set() for one in LAYERS}
+    for name, target in inside():
+        if layer(name) in LAYERS and layer(target) in LAYERS and (PACKAGE / layer(target)).is_dir():
+            below[layer(name)].add(layer(target))
+    chains: dict[str, tuple[str, ...]] = {}
+    for one in reversed(LAYERS):
+        longest = max((chains[other] for other in below[one] if other in chains), key=len, default=())
+        chains[one] = (one, *longest)
+    longest = max(chains.values(), key=len)
+    assert len(longest) <= MOST_LAYERS, " -> ".join(longest)
+
+
 def test_no_cycles() -> None:
+    """At the top of files, where a circle breaks the import; an import for types or inside a function may look back."""
     known = files()
     graph = {name: {t for t, top in imports(path) if top and t in known and t != name} for name, path in known.items()}
     done: set[str] = set()
@@ -93,7 +109,7 @@ def test_only_the_measuring_half_imports_torch() -> None:
         name
         for name, path in files().items()
         for target, _ in imports(path)
-        if target.split(".")[0] in heavy and layer(name) not in TORCH and name != "luma_cli.catalogue.timm_index"
+        if target.split(".")[0] in heavy and layer(name) not in DOING and name != "luma_cli.catalogue.timm_index"
     }
     assert offenders == set()
 
@@ -107,7 +123,7 @@ def test_numbers_are_crunched_only_where_they_are_needed() -> None:
         for name, path in files().items()
         for target, top in imports(path)
         if top
-        and layer(name) not in TORCH
+        and layer(name) not in DOING
         and (target.split(".")[0] in late or (target.split(".")[0] == "numpy" and layer(name) in light))
     }
     assert offenders == set()

@@ -24,7 +24,7 @@ from luma_cli.measure.cost import Facts, Found, Refusal, counted_facts
 from luma_cli.measure.runner import Options, Result, Trouble
 from luma_cli.measure.timing import Rule
 from luma_cli.store import database as files
-from luma_cli.store.profiles import Store
+from luma_cli.store.profiles import ProfileStore
 from luma_cli.store.records import TROUBLE, Configuration, Environment, Profile
 
 Isolation = Literal["config", "backbone", "none"]
@@ -126,7 +126,7 @@ def profile_specs(
     settings = replace(settings, device=_find_device(settings.device))
     planned = plan(specs, resolutions, replace(wanted, device=settings.device))
     with contextlib.closing(files.open_write(database)) as db:
-        return measure_all(planned, settings, store=Store(db), on_event=on_event)
+        return measure_all(planned, settings, store=ProfileStore(db), on_event=on_event)
 
 
 def _find_device(name: str) -> str:
@@ -191,7 +191,7 @@ def measure_all(
     configurations: Sequence[Configuration],
     settings: Settings | None = None,
     *,
-    store: Store | None = None,
+    store: ProfileStore | None = None,
     on_event: OnEvent = lambda event: None,
     facts: Facts = counted_facts,
     here: Environment | None = None,
@@ -262,7 +262,7 @@ class _Sweep:
     """The state of one sweep: what is planned, what is known."""
 
     def __init__(
-        self, planned: list[Configuration], where: Environment, store: Store | None, on_event: OnEvent
+        self, planned: list[Configuration], where: Environment, store: ProfileStore | None, on_event: OnEvent
     ) -> None:
         self._planned = planned
         self._where = where
