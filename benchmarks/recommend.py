@@ -27,7 +27,7 @@ from luma_cli.store import database
 from luma_cli.store.database import transaction
 from luma_cli.store.records import Environment, EvaluationRecord, RunRecord
 from luma_cli.store.runs import save_evaluation, start_run
-from luma_cli.train.run_config import RunConfig
+from luma_cli.train.config import RunConfig
 
 DATA = "ade20k#1a2b3c4d"
 NUMBERS = "WITH RECURSIVE number(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM number WHERE i < ?)"

@@ -25,9 +25,9 @@ from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.segmenter import build
 from luma_cli.measure.timing import median, median_interval
+from luma_cli.train.config import RunConfig
 from luma_cli.train.prepare import made_up_batch, prepare
 from luma_cli.train.processes import Processes
-from luma_cli.train.run_config import RunConfig
 from luma_cli.train.step import Trainer
 
 TARGET = 1.2

@@ -10,7 +10,7 @@ from run_samples import small_model, state_of, train_step
 
 from luma_cli.train.checkpoint import load_checkpoint, save_checkpoint
 from luma_cli.train.checkpoints import latest_sound
-from luma_cli.train.random_state import restore_random_state
+from luma_cli.train.processes import restore_random_state
 from luma_cli.train.run_folder import resumed
 
 # Names that are found without the folder of the tests: the server does not look there.

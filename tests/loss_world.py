@@ -14,8 +14,8 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.parts import Prediction
 from luma_cli.seeds import LOSS, MATCHING
-from luma_cli.train.draws import uniform
-from luma_cli.train.mask_criterion import MaskCriterion
+from luma_cli.train.criterion import MaskCriterion
+from luma_cli.train.points import uniform
 
 FEW_POINTS = Recipe(num_points=200)
 SEED, STEP = 3, 7

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.segmenter import build
-from luma_cli.train.run_config import RunConfig
+from luma_cli.train.config import RunConfig
 
 
 def weights_file(folder: Path, data: str, num_classes: int, resolution: int = 32) -> Path:

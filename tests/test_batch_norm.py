@@ -13,7 +13,7 @@ from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadRecipe
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.train.batch_norm import BatchNormChoice, apply, batch_norms, choose, train_mode
-from luma_cli.train.gradient_checkpointing import enable
+from luma_cli.train.memory import enable
 
 SMALL = HeadConfig(num_queries=5, num_classes=3)
 FFN_WITH_BATCH_NORM = {"embed_dim": 32, "depth": (1, 1, 1)}

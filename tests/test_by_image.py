@@ -9,7 +9,7 @@ import pytest
 import torch
 from loss_world import STEP, criterion, label_maps, prediction
 
-from luma_cli.train.by_image import each, groups
+from luma_cli.train.points import each, groups
 
 CPU = torch.device("cpu")
 

@@ -20,12 +20,9 @@ from luma_cli.errors import CheckpointError
 from luma_cli.train import checkpoint as checkpoint_module
 from luma_cli.train import checkpoints
 from luma_cli.train.checkpoint import load_checkpoint, refuse_shared, save_checkpoint
-from luma_cli.train.checkpoints import Skipped, best, latest_sound, names
-from luma_cli.train.manifest import read_manifest
-from luma_cli.train.random_state import random_state, restore_random_state
-from luma_cli.train.run_folder import RunFolder, started
-from luma_cli.train.run_lock import RunWarning
-from luma_cli.train.versions import changed_versions, versions
+from luma_cli.train.checkpoints import Skipped, best, changed_versions, latest_sound, names, read_manifest, versions
+from luma_cli.train.processes import random_state, restore_random_state
+from luma_cli.train.run_folder import RunFolder, RunWarning, started
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ import pytest
 from run_samples import CONFIG, RUN_ID
 
 from luma_cli.train.checkpoints import best, latest_sound, names
-from luma_cli.train.run_folder import open_run, started
-from luma_cli.train.run_lock import holder
+from luma_cli.train.run_folder import holder, open_run, started
 
 TRIALS = 20
 

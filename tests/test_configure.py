@@ -8,8 +8,7 @@ import pytest
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BadCard, UsageError
-from luma_cli.train.configure import Given, default_weights, micro_batch, new_config, resumed_config
-from luma_cli.train.resume import check_same
+from luma_cli.train.config import Given, check_same, default_weights, micro_batch, new_config, resumed_config
 
 ASKED = Given(backbone="vit_b.dinov3", data="ade20k")
 

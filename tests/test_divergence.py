@@ -7,7 +7,7 @@ import math
 import pytest
 
 from luma_cli.errors import Diverged
-from luma_cli.train.divergence import Watch
+from luma_cli.train.step import Watch
 
 NAN, INF = math.nan, math.inf
 

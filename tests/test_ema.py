@@ -9,7 +9,7 @@ from torch import nn
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import CheckpointError
 from luma_cli.head.segmenter import build
-from luma_cli.train.ema import Ema
+from luma_cli.train.optimiser import Ema
 
 
 def one(value: float, dtype: torch.dtype = torch.float32) -> nn.Module:

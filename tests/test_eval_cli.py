@@ -20,7 +20,7 @@ from luma_cli.measure.facts import segmenter_cost
 from luma_cli.store.database import open_read
 from luma_cli.store.runs import evaluations
 from luma_cli.train.checkpoint import CheckpointState, save_checkpoint
-from luma_cli.train.run_config import RunConfig
+from luma_cli.train.config import RunConfig
 from luma_cli.train.run_folder import started
 
 RUN_ID = "20261121-153012-test_vit-ade20k-3fa2"

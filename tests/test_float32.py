@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from luma_cli.train.float32 import whole_float32
+from luma_cli.train.points import whole_float32
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from luma_cli.store.database import open_read
 from luma_cli.store.runs import evaluations
 from luma_cli.train import events
 from luma_cli.train.api import train_run
-from luma_cli.train.configure import Given
+from luma_cli.train.config import Given
 from luma_cli.train.outcome import Outcome
 from luma_cli.train.work import Settings
 

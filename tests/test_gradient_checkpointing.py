@@ -11,7 +11,7 @@ from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.isotropic.mixtures import balance_loss
-from luma_cli.train.gradient_checkpointing import enable, kept_bytes
+from luma_cli.train.memory import enable, kept_bytes
 
 SMALL = {"embed_dim": 32, "depth": 3, "num_heads": 2}
 

@@ -11,7 +11,7 @@ from torch import nn
 from luma_cli.backbone.create import create_backbone, wrap
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.head.segmenter import own_spec
-from luma_cli.train.layers import layers_of, scales
+from luma_cli.train.optimiser import layers_of, scales
 
 DECAY = 0.8
 

@@ -17,10 +17,8 @@ from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BuildError, DataError
 from luma_cli.head.linear import PixelLogits
 from luma_cli.head.parts import Prediction
-from luma_cli.train import by_image
-from luma_cli.train.criterion import LossParts, create_criterion
-from luma_cli.train.mask_criterion import MaskCriterion
-from luma_cli.train.pixel_criterion import PixelCriterion
+from luma_cli.train import points
+from luma_cli.train.criterion import LossParts, MaskCriterion, PixelCriterion, create_criterion
 
 
 def value(loss: MaskCriterion, found: list[Prediction], labels: Tensor, samples: list[int]) -> LossParts:
@@ -134,7 +132,7 @@ def test_images_done_together_as_on_a_gpu_give_the_same(monkeypatch, at_once):
     labels[3, :, 4:] = 255
     found, samples = prediction(5, 4, 6, 6), [11, 5, 8, 70, 3]
     expected = value(criterion(4, 6), [found], labels, samples)
-    monkeypatch.setattr(by_image, "_AT_ONCE_ON_CPU", at_once)
+    monkeypatch.setattr(points, "_AT_ONCE_ON_CPU", at_once)
     parts = value(criterion(4, 6), [found], labels, samples)
     for ours, one_by_one in zip(parts, expected, strict=True):
         torch.testing.assert_close(ours, one_by_one, rtol=1e-5, atol=1e-6)

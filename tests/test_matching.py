@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, grid_sample
 
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.parts import Prediction
-from luma_cli.train.matching import Matches, assign, costs, gather
+from luma_cli.train.mask_loss import Matches, assign, costs, gather
 
 
 def problem(points: int, scale: float = 3) -> tuple[Prediction, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from luma_cli.errors import RunError
 from luma_cli.head.segmenter import build
-from luma_cli.train.micro_batch import HOST_SHARE, by_prediction, by_trying, find, ladder
-from luma_cli.train.rehearsal import rehearsal
+from luma_cli.train.memory import HOST_SHARE, by_prediction, by_trying, find, ladder, rehearsal
 
 MIB = 2**20
 

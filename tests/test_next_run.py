@@ -24,7 +24,7 @@ from luma_cli.cli.app import app
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.report.front import print_next
-from luma_cli.train.configure import Given, new_config
+from luma_cli.train.config import Given, new_config
 from luma_cli.units import parse_budget
 
 # name -> GMACs, expected mIoU, sd

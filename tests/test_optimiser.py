@@ -13,8 +13,7 @@ from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BadRecipe
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.train.batch_norm import BatchNormChoice, train_mode
-from luma_cli.train.freezing import freeze_backbone
-from luma_cli.train.optimiser import create_optimizer, learning_rates, set_learning_rates
+from luma_cli.train.optimiser import create_optimizer, freeze_backbone, learning_rates, set_learning_rates
 
 SMALL = HeadConfig(num_queries=5, num_classes=3)
 RECIPE = Recipe(warmup_head_steps=10, warmup_backbone_steps=20)

@@ -26,7 +26,7 @@ from luma_cli.report.recommendation import print_recommendation
 from luma_cli.store.database import open_read, open_write
 from luma_cli.store.records import EvaluationRecord, RunRecord
 from luma_cli.store.runs import save_evaluation, scored_runs, start_run
-from luma_cli.train.run_config import RunConfig
+from luma_cli.train.config import RunConfig
 from luma_cli.units import parse_budget
 
 SMALL, BASE = candidate("vit_s.dinov3", 40), candidate("vit_b.dinov3", 120)

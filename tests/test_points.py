@@ -10,8 +10,7 @@ from torch.nn.functional import grid_sample
 
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.seeds import LOSS, MATCHING
-from luma_cli.train.draws import uniform
-from luma_cli.train.points import PointCounts, Points, choose, least, sample_each, sample_shared, spread
+from luma_cli.train.points import PointCounts, Points, choose, least, sample_each, sample_shared, spread, uniform
 
 SIDES = st.integers(1, 17)
 

@@ -17,8 +17,8 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import CheckpointError, RunError
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.train.checkpoint import refuse_shared, save_checkpoint
+from luma_cli.train.config import check_same, config_differences
 from luma_cli.train.restore import restore
-from luma_cli.train.resume import check_same, config_differences
 from luma_cli.train.run_folder import RunFolder, started
 
 

@@ -22,9 +22,18 @@ from run_samples import CONFIG, RUN_ID, record, saved
 from luma_cli.errors import CheckpointError, RunError
 from luma_cli.store import database
 from luma_cli.store.runs import start_run
-from luma_cli.train.find_run import find_run
-from luma_cli.train.run_folder import RunFolder, new_run_id, open_run, resumed, started
-from luma_cli.train.run_lock import Holder, RunWarning, holder, locked
+from luma_cli.train.run_folder import (
+    Holder,
+    RunFolder,
+    RunWarning,
+    holder,
+    locked,
+    new_run_id,
+    open_run,
+    resumed,
+    started,
+)
+from luma_cli.train.runs import find_run
 
 
 @pytest.fixture
@@ -122,7 +131,7 @@ def test_patience_has_an_end(folder):
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from luma_cli.train.run_lock import locked
+from luma_cli.train.run_folder import locked
 with locked(Path(sys.argv[1])):
     child = os.fork()
     if child == 0:
@@ -212,8 +221,8 @@ def test_a_folder_that_is_no_run_is_no_answer(tmp_path):
 
 def test_looking_for_runs_needs_no_torch(folder):
     code = (
-        "import sys; from luma_cli.train.find_run import find_run; from luma_cli.train.checkpoints import names\n"
-        "import luma_cli.train.standing, luma_cli.train.removal, luma_cli.train.resume, luma_cli.train.stop\n"
+        "import sys; from luma_cli.train.runs import find_run; from luma_cli.train.checkpoints import names\n"
+        "import luma_cli.train.runs, luma_cli.train.runs, luma_cli.train.config, luma_cli.train.launch\n"
         "import luma_cli.train.metrics_log, luma_cli.train.tensorboard, luma_cli.cli.runs, luma_cli.report.runs\n"
         "print(find_run(sys.argv[1]).run_id, [name for name in ('torch', 'timm', 'scipy') if name in sys.modules])"
     )

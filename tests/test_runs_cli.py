@@ -23,9 +23,8 @@ from luma_cli.report.table import Table, draw, sparkline
 from luma_cli.store import database
 from luma_cli.store.profiles import save
 from luma_cli.store.runs import MIOU, list_runs, save_evaluation, save_metrics, start_run
-from luma_cli.train.run_folder import RunFolder, started
-from luma_cli.train.run_lock import locked
-from luma_cli.train.standing import standings
+from luma_cli.train.run_folder import RunFolder, locked, started
+from luma_cli.train.runs import standings
 
 OTHER = "20261122-080000-vit_b-ade20k-0a0b"
 

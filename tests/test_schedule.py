@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.head.eomt import MaskAnnealing
-from luma_cli.train.schedule import factor, mask_annealing
+from luma_cli.train.optimiser import factor, mask_annealing
 
 
 def head_rate(t: int, total: int, a: int, power: float) -> float:

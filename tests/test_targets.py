@@ -11,7 +11,7 @@ from test_points import grid
 from torch.nn.functional import grid_sample
 
 from luma_cli.errors import DataError
-from luma_cli.train.targets import PackedLabels, present, segments
+from luma_cli.train.points import PackedLabels, present, segments
 
 SIDES = st.integers(1, 17)
 

@@ -21,10 +21,9 @@ from luma_cli.train import events, step
 from luma_cli.train.api import train_run
 from luma_cli.train.checkpoint import load_checkpoint
 from luma_cli.train.checkpoints import latest_sound
-from luma_cli.train.configure import Given, resumed_config
+from luma_cli.train.config import Given, continued, resumed_config
 from luma_cli.train.outcome import Outcome
 from luma_cli.train.restore import restore
-from luma_cli.train.resume import continued
 from luma_cli.train.run_folder import open_run
 from luma_cli.train.work import Settings
 

@@ -7,7 +7,7 @@ import torch
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.head.segmenter import build
-from luma_cli.train.untrained import freeze_unreached
+from luma_cli.train.optimiser import freeze_unreached
 
 
 @pytest.mark.parametrize(("name", "head"), [("test_vit", "luma"), ("test_vit", "eomt"), ("test_convnext", "linear")])

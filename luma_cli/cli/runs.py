@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from luma_cli.evaluate.evaluation import EvalSettings
     from luma_cli.report.runs import Kept
     from luma_cli.store.records import EvaluationRecord
-    from luma_cli.train.find_run import FoundRun
     from luma_cli.train.restore import Restored
+    from luma_cli.train.runs import FoundRun
 
 
 Run = Annotated[str, Argument(help="Id of a run, the start of one, `latest`, or the path of a run folder.")]
@@ -38,7 +38,7 @@ app = typer.Typer(
 def list_runs(database: Database = None, as_json: Json = False, as_csv: Csv = False) -> None:
     """List all runs, the newest last, with the best mIoU of each."""
     from luma_cli.report.runs import print_runs
-    from luma_cli.train.standing import standings
+    from luma_cli.train.runs import standings
 
     one_form(as_json, as_csv)
     print_runs(standings(database), sys.stdout, as_json=as_json, as_csv=as_csv)
@@ -54,7 +54,7 @@ def show(
     """Show one run: settings, curves, evaluations, cost of the same model."""
     from luma_cli.report.runs import print_sheet, sheet_json
     from luma_cli.report.table import print_json
-    from luma_cli.train.find_run import find_run
+    from luma_cli.train.runs import find_run
 
     kept = _kept(find_run(run, database), database)
     if as_json:
@@ -89,7 +89,7 @@ def rm(
     database: Database = None,
 ) -> None:
     """Remove runs with their curves and evaluations from the database."""
-    from luma_cli.train.removal import remove_run
+    from luma_cli.train.runs import remove_run
 
     found = _found(runs, database)
     if not yes:
@@ -103,7 +103,7 @@ def rm(
 
 def _found(runs: list[str], database: Path | None) -> list[FoundRun]:
     """The runs of these names, each once."""
-    from luma_cli.train.find_run import find_run
+    from luma_cli.train.runs import find_run
 
     return list({one.run_id: one for one in (find_run(run, database) for run in runs)}.values())
 
@@ -120,7 +120,7 @@ def _kept(found: FoundRun, database: Path | None) -> Kept:
     from luma_cli.store.profiles import select_rows
     from luma_cli.store.runs import curves, evaluations
     from luma_cli.train.checkpoints import names
-    from luma_cli.train.standing import standing
+    from luma_cli.train.runs import standing
 
     config = found.record.config if found.record else found.folder.config().to_json() if found.folder else {}
     checkpoints = names(found.folder) if found.folder else []

@@ -124,7 +124,7 @@ def train(
         from luma_cli.train.launch import run_torchrun
 
         raise typer.Exit(run_torchrun(sys.argv[1:], gpus))
-    from luma_cli.train.configure import Given
+    from luma_cli.train.config import Given
 
     spelled = _changes(epochs=epochs, steps=steps, batch=batch, ema_decay=ema, dtype=dtype and dtype.value)
     given = Given(

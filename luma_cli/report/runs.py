@@ -9,8 +9,8 @@ from typing import Any, TextIO
 
 from luma_cli.report.table import Table, columns, number, print_csv, print_json, print_table, sparkline
 from luma_cli.store.records import EvaluationRecord
-from luma_cli.train.resume import config_differences
-from luma_cli.train.standing import Standing
+from luma_cli.train.config import config_differences
+from luma_cli.train.runs import Standing
 
 SCHEMA = 1
 _COLUMNS = (

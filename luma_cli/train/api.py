@@ -19,14 +19,13 @@ from luma_cli.store.records import RunRecord, RunStatus
 from luma_cli.store.runs import forget_after, start_run
 from luma_cli.train import events, run_folder
 from luma_cli.train.book import Book, Records
-from luma_cli.train.configure import Given
-from luma_cli.train.device import find_device, peak_bytes
+from luma_cli.train.config import Given
+from luma_cli.train.launch import StopRequests
 from luma_cli.train.metrics_log import MetricLog
 from luma_cli.train.outcome import Outcome
-from luma_cli.train.processes import joined, started
+from luma_cli.train.processes import find_device, joined, peak_bytes, started
 from luma_cli.train.run_folder import RunFolder
 from luma_cli.train.session import Session
-from luma_cli.train.stop import StopRequests
 from luma_cli.train.validate import Validation
 from luma_cli.train.work import Settings, Work, make_ready, rhythm_of, workers_of
 

@@ -16,9 +16,9 @@ from luma_cli.store.records import EvaluationRecord, RunStatus
 from luma_cli.store.runs import MIOU, save_evaluation, update_run
 from luma_cli.train import events
 from luma_cli.train.checkpoint import CheckpointState, save_checkpoint
+from luma_cli.train.config import RunConfig
 from luma_cli.train.metrics_log import MetricLog
-from luma_cli.train.random_state import random_state
-from luma_cli.train.run_config import RunConfig
+from luma_cli.train.processes import random_state
 from luma_cli.train.run_folder import RunFolder
 from luma_cli.train.step import Trainer
 

@@ -31,13 +31,30 @@ from torch import Tensor
 from luma_cli.errors import CheckpointError
 from luma_cli.store.database import free_bytes
 from luma_cli.train import checkpoints
-from luma_cli.train.checkpoint_card import card
-from luma_cli.train.checkpoints import WRITING
-from luma_cli.train.manifest import damage, read_manifest, write_manifest
-from luma_cli.train.random_state import RandomState
-from luma_cli.train.run_config import RunConfig
+from luma_cli.train.checkpoints import WRITING, damage, read_manifest, versions, write_manifest
+from luma_cli.train.config import RunConfig
+from luma_cli.train.processes import RandomState
 from luma_cli.train.run_folder import BEST, CONFIG, LATEST, RunFolder, read_config
-from luma_cli.train.versions import versions
+from luma_cli.version import __version__
+
+
+def card(run_id: str, config: RunConfig, step: int, miou_percent: float | None, best: bool) -> str:
+    """Markdown."""
+    score = "not validated yet" if miou_percent is None else f"{miou_percent:.2f} mIoU"
+    title = f"{config.backbone} with head {config.head.name} on {config.data}"
+    return f"""# {title}
+
+Step {step:,} of run `{run_id}`, written by luma {__version__}. {"The best so far" if best else "Best so far"}: {score}.
+
+- backbone `{config.backbone}`, weights at the start: `{config.weights}`
+- head `{config.head.name}`, {config.head.num_queries} queries, {config.head.num_classes} classes
+- crop and evaluation window {config.resolution} x {config.resolution} pixels
+- recipe `{config.recipe.name}`{" with changes: " + ", ".join(config.recipe_changed) if config.recipe_changed else ""}
+
+`model.safetensors` holds the weights, `config.json` everything that decided them, `manifest.json` the SHA-256 of every
+file. From Python: `luma_cli.train.restore.restore("path/to/this/folder")`.
+"""
+
 
 MODEL, EMA, OPTIMIZER, RANDOM, STATE, CARD = (
     *("model.safetensors", "ema.safetensors", "optimizer.pt", "random.pt", "state.json", "README.md"),

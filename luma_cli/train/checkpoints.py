@@ -6,16 +6,126 @@ which is newer. So there is no moment at which a kill could leave a run without 
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import json
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from luma_cli.errors import CheckpointError
-from luma_cli.train.manifest import MANIFEST, Manifest, damage, read_manifest
 from luma_cli.train.run_folder import BEST, LATEST, RunFolder
+from luma_cli.version import __version__
+
+
+def versions() -> dict[str, str]:
+    """Versions of luma, torch and timm, without importing them."""
+    return {"luma": __version__, **{name: importlib.metadata.version(name) for name in ("torch", "timm")}}
+
+
+def changed_versions(saved: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """One line for each version that differs, both named.
+
+    >>> changed_versions({"torch": "2.14.0"}, {"torch": "2.15.0"})
+    ('torch was 2.14.0 and is 2.15.0',)
+    """
+    names = [name for name in now if saved.get(name) != now[name]]
+    return tuple(f"{name} was {saved.get(name, 'unknown')} and is {now[name]}" for name in names)
+
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """Length in bytes and hex SHA-256 of a file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a checkpoint is. serial: its place among those of its run, in the order of writing. best: the best so far.
+
+    versions: of luma, torch and timm that wrote it. files: by name.
+    """
+
+    run_id: str
+    step: int
+    serial: int
+    best: bool
+    versions: Mapping[str, str]
+    files: Mapping[str, FileFact]
+
+
+def write_manifest(folder: Path, run_id: str, step: int, serial: int, best: bool, versions: Mapping[str, str]) -> None:
+    """Hashes every file of `folder` and writes the manifest, on disk when this returns. Raises OSError."""
+    files = {path.name: _fact(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    manifest = Manifest(run_id, step, serial, best, dict(versions), files)
+    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
+        json.dump({"schema": SCHEMA, **asdict(manifest)}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a checkpoint. Raises CheckpointError when it is missing, damaged or of another schema."""
+    file = folder / MANIFEST
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder} has no {MANIFEST}: it was never finished, or part of it was removed"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    return _decode(file, values)
+
+
+def damage(folder: Path, manifest: Manifest) -> str:
+    """The first file of a checkpoint that is not what its manifest says, with the reason; empty for a sound one."""
+    for name, fact in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if (length := path.stat().st_size) != fact.bytes:
+            return f"{name} has {length} bytes, expected {fact.bytes}"
+        if _fact(path).sha256 != fact.sha256:
+            return f"{name} is not what was written: its SHA-256 differs"
+    return ""
+
+
+def _decode(file: Path, values: Any) -> Manifest:
+    known = values if isinstance(values, dict) else {}
+    if known.get("schema") != SCHEMA:
+        text = f"{file} has schema {known.get('schema')}, this luma knows {SCHEMA}"
+        raise CheckpointError(f"{text}; use the luma that wrote it, or `pip install -U luma-seg`")
+    try:
+        files = {_plain(name): FileFact(**fact) for name, fact in known["files"].items()}
+        rest = {name: known[name] for name in ("run_id", "step", "serial", "best", "versions")}
+        return Manifest(**rest, files=files)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file} is not a manifest of luma: {error}") from error
+
+
+def _plain(name: str) -> str:
+    if name != os.path.basename(name) or name in ("", ".", ".."):
+        raise ValueError(f"{name!r} is no file name")
+    return name
+
+
+def _fact(path: Path) -> FileFact:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileFact(path.stat().st_size, digest)
+
 
 _NAME = re.compile(r"step-(\d{6,})(?:-\d+)?")
 # What is being written, and what is being removed; nobody reads either.

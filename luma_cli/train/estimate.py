@@ -15,10 +15,9 @@ from luma_cli.errors import UsageError
 from luma_cli.evaluate.inference import predict_labels
 from luma_cli.measure import devices
 from luma_cli.measure.nvml import NvmlMissing, load_nvml
-from luma_cli.train.configure import Given
-from luma_cli.train.device import find_device, peak_bytes
+from luma_cli.train.config import Given
 from luma_cli.train.events import OnEvent
-from luma_cli.train.processes import joined, started
+from luma_cli.train.processes import find_device, joined, peak_bytes, started
 from luma_cli.train.work import Settings, Work, make_ready, rhythm_of, workers_of
 
 _WARM_UP_STEPS, _STEPS, _MOST_SECONDS = 2, 10, 60.0

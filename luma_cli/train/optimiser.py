@@ -6,16 +6,134 @@ to block. The FFN that the head borrows is the backbone's and stands in its grou
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from timm.models._manipulate import group_with_matcher
+from torch import Tensor, nn
 
+from luma_cli.backbone.backbone import Backbone
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.errors import BadRecipe
+from luma_cli.errors import BadRecipe, CheckpointError
+from luma_cli.head.eomt import MaskAnnealing
+from luma_cli.head.parts import Prediction
 from luma_cli.head.segmenter import Segmenter
-from luma_cli.train.layers import scales
-from luma_cli.train.schedule import Role, factor
+from luma_cli.isotropic.mixtures import balance_loss
+from luma_cli.measure.facts import meta_twin
+
+Role = Literal["head", "backbone"]
+
+
+def factor(role: Role, step: int, num_steps: int, recipe: Recipe) -> float:
+    """What the learning rate of a group with this role is multiplied with in optimiser step `step`, from 0.
+
+    >>> recipe = Recipe(warmup_head_steps=10, warmup_backbone_steps=20, poly_power=1.0)
+    >>> [factor("head", step, 110, recipe) for step in (0, 5, 10, 60)]
+    [0.0, 0.5, 1.0, 0.5]
+    >>> [factor("backbone", step, 110, recipe) for step in (9, 10, 20, 30, 70)]
+    [0.0, 0.0, 0.5, 1.0, 0.5]
+    """
+    if role == "head":
+        return _rise_and_fall(step, 0, recipe.warmup_head_steps, num_steps, recipe.poly_power)
+    rest = recipe.warmup_head_steps
+    return _rise_and_fall(step, rest, rest + recipe.warmup_backbone_steps, num_steps, recipe.poly_power)
+
+
+def _rise_and_fall(step: int, start: int, top: int, end: int, power: float) -> float:
+    """0 until `start`, a line up to 1 at `top`, then (1 - share of what is left) ** power down to 0 at `end`."""
+    if step < start:
+        return 0.0
+    if step < top:
+        return (step - start) / (top - start)
+    return 0.0 if step >= end else (1 - (step - top) / (end - top)) ** power
+
+
+def mask_annealing(recipe: Recipe, num_steps: int, num_joint: int) -> MaskAnnealing:
+    """When an EoMT head of `num_joint` joint blocks frees its queries: the recipe's shares of all steps, in steps."""
+    if not recipe.anneal_starts:
+        return MaskAnnealing.in_equal_phases(num_steps, num_joint)
+    return MaskAnnealing(
+        starts=tuple(share * num_steps for share in recipe.anneal_starts),
+        ends=tuple(share * num_steps for share in recipe.anneal_ends),
+    )
+
+
+DEEPEST = 24  # blocks of the deepest network that the decay per block was chosen for (a ViT-L)
+_NO_GROUP = "?"  # a name that no matcher knows
+
+
+@runtime_checkable
+class _Grouped(Protocol):
+    """timm's protocol of models that tell their layers."""
+
+    def group_matcher(self, coarse: bool = ...) -> Any:
+        """Patterns of parameter names, stem first, or a function of a name."""
+
+
+def scales(backbone: Backbone, layer_decay: float) -> dict[str, float]:
+    """Factor of the learning rate of every parameter of `backbone.model`, by name: decay ** (blocks after its own).
+
+    Networks of more than 24 blocks have the exponent divided by depth / 24, so that their first blocks still learn.
+    Warns where the backbone has no blocks to tell apart, and gives 1 to all.
+    """
+    layers = layers_of(backbone)
+    depth = 1 + max(layers.values(), default=0)
+    if depth == 1 and layer_decay != 1:
+        warnings.warn(
+            f"{backbone.spec.name}: layer_decay {layer_decay:g} has no effect, as its blocks cannot be told apart; "
+            "give the module a group_matcher, as timm's models have, or type --set layer_decay=1",
+            stacklevel=2,
+        )
+    stretch = min(1.0, DEEPEST / depth)
+    return {name: layer_decay ** ((depth - 1 - layer) * stretch) for name, layer in layers.items()}
+
+
+def layers_of(backbone: Backbone) -> dict[str, int]:
+    """The block, counted from 0, of every parameter of `backbone.model` by name."""
+    model = backbone.model
+    names = [name for name, _ in model.named_parameters()]
+    known = _matched(names, model) if isinstance(model, _Grouped) else _by_class(names, backbone)
+    return _filled(names, known)
+
+
+def _matched(names: Sequence[str], model: _Grouped) -> dict[str, int]:
+    """Block numbers by timm's own matcher: its group 0 is the stem, which joins the first block."""
+    named = ((name, None) for name in (*names, _NO_GROUP))
+    groups: dict[str, int] = group_with_matcher(named, model.group_matcher(coarse=False), reverse=True)
+    unmatched = groups[_NO_GROUP]
+    return {name: max(0, group - 1) for name, group in groups.items() if group != unmatched}
+
+
+def _by_class(names: Sequence[str], backbone: Backbone) -> dict[str, int]:
+    """Block numbers by the modules of the tapped block's class, in the order in which the model holds them."""
+    if not backbone.sites.found:
+        return {}
+    prefixes = [f"{name}." for name in blocks_by_class(backbone.model, backbone.block(0))]
+    return {name: number for name in names for number, prefix in enumerate(prefixes) if name.startswith(prefix)}
+
+
+def blocks_by_class(model: nn.Module, block: nn.Module) -> list[str]:
+    """Names of the modules of the class of `block` that are in no other one, in the order in which they are held."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        if type(module) is type(block) and not any(name.startswith(f"{outer}.") for outer in found):
+            found.append(name)
+    return found
+
+
+def _filled(names: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
+    """All names: one that is in no block joins the next one that the model holds, or after the last one the last."""
+    last = max(known.values(), default=0)
+    filled: dict[str, int] = {}
+    following = last
+    for name in reversed(names):
+        following = known.get(name, following)
+        filled[name] = following
+    return {name: filled[name] for name in names}
+
 
 _FUSED_ON = ("cpu", "cuda")
 
@@ -72,3 +190,105 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[Role, float]:
     for group in optimizer.param_groups:
         found[group["role"]] = max(found.get(group["role"], 0.0), group["lr"])
     return found
+
+
+def freeze_backbone(segmenter: Segmenter) -> int:
+    """Let no parameter of the backbone learn; how many numbers rest. `train_mode` then keeps it in eval mode."""
+    segmenter.backbone.requires_grad_(False)
+    segmenter.backbone.eval()
+    return sum(parameter.numel() for parameter in segmenter.backbone.parameters())
+
+
+_BATCH = 2
+
+
+def freeze_unreached(segmenter: Segmenter, resolution: int) -> tuple[str, ...]:
+    """Turn training off for parameters that get no gradient; gives their names.
+
+    Found by one backward pass of a copy on the meta device, which computes nothing; an EoMT head is in the state of
+    its first step there, all queries masked, which needs no draws.
+    """
+    copy = meta_twin(segmenter).train()
+    images = torch.zeros(_BATCH, 3, resolution, resolution, device="meta")
+    outputs = [part for output in copy.predictions(images) for part in _tensors(output)]
+    sums = [part.float().sum() for part in (*outputs, balance_loss(copy.backbone))]
+    torch.autograd.backward([each for each in sums if each.requires_grad])
+    trained = [(name, each) for name, each in copy.named_parameters() if each.requires_grad]
+    unreached = {name for name, parameter in trained if parameter.grad is None}
+    for name, parameter in segmenter.named_parameters():
+        if name in unreached:
+            parameter.requires_grad_(False)
+    return tuple(sorted(unreached))
+
+
+def _tensors(output: object) -> tuple[Tensor, ...]:
+    return tuple(output) if isinstance(output, (Prediction, tuple)) else (output,)  # type: ignore[return-value]
+
+
+class Ema:
+    """The average of every parameter that learns, in float32 or better, each once by its name.
+
+    Buffers and parameters that rest are those of the model itself, so that BatchNorm's statistics are the latest.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.num_updates = 0
+        self._averages = {name: _precise(parameter) for name, parameter in _learning(module)}
+
+    def update(self, module: nn.Module) -> None:
+        """Take one step towards the parameters of `module`; to be called after every step of the optimiser."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        self.num_updates += 1
+        averages = list(self._averages.values())
+        now = [parameter.detach().to(self._averages[name].dtype) for name, parameter in _learning(module)]
+        torch._foreach_lerp_(averages, now, 1 - decay)
+
+    @contextmanager
+    def swapped(self, module: nn.Module) -> Iterator[None]:
+        """`module` with the averages as its parameters for a while; afterwards with its own, bit for bit."""
+        own = {name: parameter.detach().clone() for name, parameter in _learning(module)}
+        try:
+            _copy(self._averages, module)
+            yield
+        finally:
+            _copy(own, module)
+
+    def weights(self, module: nn.Module) -> dict[str, Tensor]:
+        """The state dict of `module` with the averages in the place of what learns: a model that can be loaded."""
+        return {**module.state_dict(), **self._averages}
+
+    def state_dict(self) -> dict[str, Any]:
+        """`num_updates`, and `averages` by parameter name."""
+        return {"num_updates": self.num_updates, "averages": dict(self._averages)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, of which parameters that rest are left out. Raises CheckpointError for another model."""
+        given = state["averages"]
+        averages = {name: given[name] for name in self._averages if name in given}
+        shapes = {name: average.shape for name, average in self._averages.items()}
+        if {name: average.shape for name, average in averages.items()} != shapes:
+            raise CheckpointError(
+                "the checkpoint averages another model, or other parameters of it; resume with the backbone, head and "
+                "freeze_backbone that the run was started with"
+            )
+        self.num_updates = int(state["num_updates"])
+        for name, average in self._averages.items():
+            average.copy_(averages[name])
+
+
+def _learning(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters that learn, each once, by name."""
+    return ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
+
+
+def _precise(parameter: Tensor) -> Tensor:
+    """A copy in at least float32: steps of (1 - decay) would be lost in 16 bits."""
+    own = parameter.detach()
+    return (own.float() if own.dtype in (torch.float16, torch.bfloat16) else own).clone()
+
+
+def _copy(values: Mapping[str, Tensor], module: nn.Module) -> None:
+    with torch.no_grad():
+        for name, parameter in _learning(module):
+            parameter.copy_(values[name])

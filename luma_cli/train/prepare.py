@@ -13,22 +13,14 @@ from luma_cli.catalogue.recipes import check
 from luma_cli.data.loader import Batch
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.segmenter import Segmenter
-from luma_cli.train import batch_norm, gradient_checkpointing, micro_batch
+from luma_cli.train import batch_norm, memory
 from luma_cli.train.batch_norm import BatchNormChoice
+from luma_cli.train.config import RunConfig
 from luma_cli.train.criterion import create_criterion
-from luma_cli.train.device import autocast_dtype
-from luma_cli.train.divergence import Watch
-from luma_cli.train.ema import Ema
-from luma_cli.train.freezing import freeze_backbone
-from luma_cli.train.micro_batch import MicroBatch
-from luma_cli.train.optimiser import create_optimizer
-from luma_cli.train.processes import Processes
-from luma_cli.train.rehearsal import rehearsal
-from luma_cli.train.run_config import RunConfig
-from luma_cli.train.schedule import mask_annealing
-from luma_cli.train.step import Trainer
-from luma_cli.train.supervised import Supervised
-from luma_cli.train.untrained import freeze_unreached
+from luma_cli.train.memory import MicroBatch, rehearsal
+from luma_cli.train.optimiser import Ema, create_optimizer, freeze_backbone, freeze_unreached, mask_annealing
+from luma_cli.train.processes import Processes, autocast_dtype
+from luma_cli.train.step import Supervised, Trainer, Watch
 
 _NUM_SEGMENTS = 20  # of a made-up image; ADE20K has 8 on average and up to 33
 _AT_REST = BatchNormChoice("frozen", "rehearsal")
@@ -62,7 +54,7 @@ def prepare(
         freeze_backbone(segmenter)
     unreached = freeze_unreached(segmenter, config.resolution)
     segmenter.to(device)
-    forgotten = str(gradient_checkpointing.enable(segmenter)) if config.grad_checkpoint else "all kept"
+    forgotten = str(memory.enable(segmenter)) if config.grad_checkpoint else "all kept"
     autocast = autocast_dtype(recipe.dtype, device)
     share = -(-(step_images or recipe.batch) // processes.num)
     trainer = Trainer(
@@ -122,7 +114,7 @@ def find_micro_batch(trainer: Trainer, config: RunConfig, share: int) -> MicroBa
     least = 2 if config.recipe.batch_norm == "train" else 1
     with rehearsal(trainer.segmenter, trainer.optimizer):
         batch_norm.train_mode(trainer.segmenter, _AT_REST)
-        return micro_batch.find(attempt, share, trainer.device.type, least=least)
+        return memory.find(attempt, share, trainer.device.type, least=least)
 
 
 def made_up_batch(num_images: int, resolution: int, num_classes: int) -> Batch:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +14,11 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from luma_cli.catalogue.recipes import Dtype
 from luma_cli.errors import UsageError
+from luma_cli.evaluate.inference import autocast_dtype as evaluation_dtype
+from luma_cli.measure import devices
+from luma_cli.train.run_folder import RunWarning
 
 # A process that died closes its connections at once; this is for one that hangs. Long, as validation may be uneven.
 _PATIENCE = timedelta(minutes=10)
@@ -93,3 +98,65 @@ def joined(device: torch.device, processes: Processes) -> Iterator[Processes]:
         yield processes
     finally:
         dist.destroy_process_group()
+
+
+def find_device(name: str, processes: Processes) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` means for this process: of several each takes its own GPU.
+
+    Raises UsageError for CUDA without a GPU, and for more processes on this machine than GPUs.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {name} is unknown, expected auto, cpu or cuda")
+    present = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and not present):
+        return torch.device("cpu")
+    if not present:
+        raise UsageError("--device cuda, but torch sees no GPU here; try --device cpu, or see `luma doctor`")
+    if processes.local_rank >= present:
+        raise UsageError(
+            f"process {processes.local_rank + 1} of this machine needs a GPU of its own, but {present} are here; "
+            f"start torchrun with --nproc_per_node {present}, or give --device cpu"
+        )
+    device = torch.device("cuda", processes.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def autocast_dtype(dtype: Dtype, device: torch.device) -> torch.dtype | None:
+    """The number format of the passes, None for float32. Raises UsageError where the device does not train in it."""
+    if dtype == "fp16" and device.type == "cpu":
+        raise UsageError("--dtype fp16 trains on a GPU alone; on the CPU use bf16 or fp32")
+    found = evaluation_dtype(dtype, device)
+    return None if found == torch.float32 else found
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory so far: of torch's allocator on a GPU, of the whole process on a CPU."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else devices.lifetime_peak_bytes()
+
+
+RandomState = Mapping[str, Tensor]
+
+
+def random_state(device: torch.device | str) -> dict[str, Tensor]:
+    """States of this process's generators: of the CPU and, of a run on one, of its GPU. On the CPU."""
+    device = torch.device(device)
+    cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return {"cpu": torch.get_rng_state(), **cuda}
+
+
+def restore_random_state(states: Sequence[RandomState], rank: int, device: torch.device | str) -> bool:
+    """Sets the generators of process `rank` as they were saved; whether the states of that process were there.
+
+    Where they are not, since there were fewer processes or another kind of device, warns RunWarning and sets nothing.
+    """
+    device = torch.device(device)
+    needed = {"cpu", "cuda"} if device.type == "cuda" else {"cpu"}
+    if rank >= len(states) or not needed <= set(states[rank]):
+        text = f"the checkpoint has no random state for process {rank} on {device.type}"
+        warnings.warn(f"{text}: dropout will draw other numbers than without the break", RunWarning, stacklevel=2)
+        return False
+    torch.set_rng_state(states[rank]["cpu"].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[rank]["cuda"].cpu(), device)
+    return True

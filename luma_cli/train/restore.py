@@ -14,15 +14,34 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from luma_cli.backbone.timm_model import Normalisation
+from luma_cli.catalogue.names import resolve
 from luma_cli.errors import CheckpointError, RunError
-from luma_cli.head.segmenter import Segmenter
+from luma_cli.head.segmenter import Segmenter, build
+from luma_cli.measure import imports
 from luma_cli.train import checkpoints
 from luma_cli.train.checkpoint import EMA, MODEL, STATE
-from luma_cli.train.find_run import FoundRun, find_run
-from luma_cli.train.manifest import damage, read_manifest
-from luma_cli.train.model import build_model
-from luma_cli.train.run_config import RunConfig
+from luma_cli.train.checkpoints import damage, read_manifest
+from luma_cli.train.config import RunConfig
 from luma_cli.train.run_folder import CONFIG, read_config
+from luma_cli.train.runs import FoundRun, find_run
+
+
+def build_model(config: RunConfig, weights: str = "random") -> Segmenter:
+    """The segmenter of `config` on the CPU, in eval mode, with weights as in `--weights`.
+
+    Images are normalised as the run does it, once the configuration says how. Raises UnknownName, BadResolution,
+    WeightsError, BuildError.
+    """
+    for target in config.imports:
+        imports.load(imports.find(target))
+    spec = resolve(config.backbone, imported=bool(config.imports))
+    segmenter = build(spec, config.resolution, head=config.head, weights=weights, seed=config.seed)
+    if config.mean:
+        mean, std = config.mean, config.std
+        segmenter.backbone.normalisation = Normalisation((*mean,), (*std,), "the run's configuration")  # type: ignore[arg-type]
+    return segmenter
+
 
 Which = Literal["best", "latest"]
 

@@ -10,8 +10,8 @@ from luma_cli.data.loader import Batch, StepOrder, TrainingSet, batches
 from luma_cli.data.source import find_root
 from luma_cli.data.split import Split, open_split
 from luma_cli.errors import RunError
+from luma_cli.train.config import RunConfig
 from luma_cli.train.processes import Processes
-from luma_cli.train.run_config import RunConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,10 @@ from pathlib import Path
 from luma_cli.errors import RunError, UsageError
 from luma_cli.train import run_folder
 from luma_cli.train.checkpoint import CheckpointState, load_checkpoint
-from luma_cli.train.checkpoints import latest_sound
-from luma_cli.train.configure import Given, new_config, resumed_config
-from luma_cli.train.find_run import find_run
-from luma_cli.train.manifest import read_manifest
+from luma_cli.train.checkpoints import changed_versions, latest_sound, read_manifest, versions
+from luma_cli.train.config import Given, RunConfig, check_same, continued, new_config, resumed_config
 from luma_cli.train.processes import Processes
-from luma_cli.train.resume import check_same, continued
-from luma_cli.train.run_config import RunConfig
-from luma_cli.train.versions import changed_versions, versions
+from luma_cli.train.runs import find_run
 
 Note = Callable[[str], None]
 

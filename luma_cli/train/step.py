@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,107 @@ from torch.nn.parallel import DistributedDataParallel
 
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.data.loader import Batch
+from luma_cli.errors import Diverged
 from luma_cli.head.eomt import EomtHead, MaskAnnealing
-from luma_cli.head.segmenter import Segmenter
-from luma_cli.seeds import MODEL, seed_of
+from luma_cli.head.segmenter import Output, Segmenter
+from luma_cli.isotropic.mixtures import balance_loss
+from luma_cli.seeds import MASKS, MODEL, seed_of
 from luma_cli.train.criterion import Criterion, LossParts
-from luma_cli.train.divergence import Watch
-from luma_cli.train.ema import Ema
-from luma_cli.train.optimiser import set_learning_rates
+from luma_cli.train.optimiser import Ema, set_learning_rates
+from luma_cli.train.points import uniform
 from luma_cli.train.processes import Processes
-from luma_cli.train.supervised import mask_draws
+
+_WHITE = 255
+
+
+class Supervised(nn.Module):
+    """Normalises with the backbone's own mean and standard deviation, then predicts.
+
+    Besides the predictions it gives the balance loss of a mixture of experts, 0 for a dense backbone, so that wrappers
+    that watch the output (DDP) see all that is trained.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        normalisation = segmenter.backbone.normalisation
+        shape = (1, 3, 1, 1)
+        self.register_buffer("mean", _WHITE * torch.tensor(normalisation.mean).view(shape), persistent=False)
+        self.register_buffer("std", _WHITE * torch.tensor(normalisation.std).view(shape), persistent=False)
+
+    def forward(self, images: Tensor, draws: Tensor | None) -> tuple[tuple[Output, ...], Tensor]:
+        """Images uint8 [B, 3, R, R] and an EoMT head's draws [B, J, K] -> predictions, final one last; balance loss."""
+        normalised = (images - self.mean) / self.std
+        return self.segmenter.predictions(normalised, draws), balance_loss(self.segmenter.backbone)
+
+
+def mask_draws(
+    segmenter: Segmenter, device: torch.device, seed: int, step: int, samples: Sequence[int]
+) -> Tensor | None:
+    """Numbers [B, J, K] that free an EoMT head's queries in this step, by sample; None where none are needed."""
+    head = segmenter.head
+    if not isinstance(head, EomtHead) or all(value in (0.0, 1.0) for value in head.mask_probabilities):
+        return None
+    shape = (head.plan.num_joint, head.queries.num_embeddings)
+    return torch.stack([uniform(shape, device, MASKS, seed, step, sample) for sample in samples])
+
+
+_WINDOW = 50  # steps over which a loss is judged
+_FACTOR = 10.0  # a mean loss above this multiple of the first window's is an explosion: sound runs fall
+_PATIENCE = 5  # updates left out in a row
+_PATIENCE_FP16 = 24  # the loss scale halves at each, from 65536 to below 0.01 (normal in the first steps)
+
+
+@dataclass(slots=True)
+class Watch:
+    """Counts updates that were left out, and compares the loss with that of the first steps.
+
+    `state` and `resume` carry it over a stop, so that a resumed run stops where the whole one would.
+    """
+
+    half_precision: bool = False
+    skipped: int = 0
+    first: list[float] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)
+
+    def see(self, step: int, loss: float, gradient_norm: float) -> bool:
+        """Whether the update of this step may be made: loss and gradient are finite. Raises Diverged, with advice."""
+        if math.isfinite(loss) and math.isfinite(gradient_norm):
+            self.skipped = 0
+            self._compare(step, loss)
+            return True
+        self.skipped += 1
+        patience = _PATIENCE_FP16 if self.half_precision else _PATIENCE
+        if self.skipped >= patience:
+            what = "loss" if not math.isfinite(loss) else "gradient"
+            raise Diverged(f"the {what} was not finite {patience} times in a row, up to step {step}; {_advice()}")
+        return False
+
+    def state(self) -> dict[str, object]:
+        """Plain values for a checkpoint."""
+        return {"skipped": self.skipped, "first": list(self.first), "last": list(self.last)}
+
+    def resume(self, state: dict[str, object]) -> None:
+        """Go on from what `state` gave."""
+        self.skipped = int(str(state["skipped"]))
+        self.first, self.last = [[float(value) for value in state[name]] for name in ("first", "last")]  # type: ignore[attr-defined]
+
+    def _compare(self, step: int, loss: float) -> None:
+        if len(self.first) < _WINDOW:
+            self.first.append(loss)
+            return
+        self.last = [*self.last[-_WINDOW + 1 :], loss]
+        now, then = sum(self.last) / len(self.last), sum(self.first) / len(self.first)
+        if len(self.last) == _WINDOW and now > _FACTOR * then:
+            raise Diverged(f"the loss grew from {then:.3g} to {now:.3g} up to step {step}; {_advice()}")
+
+
+def _advice() -> str:
+    return "try --set lr=... at a third of its value, a longer warm-up, or --dtype fp32"
+
 
 _NUM_PARTS = len(LossParts._fields)
 

@@ -15,12 +15,10 @@ from luma_cli.measure import devices
 from luma_cli.measure.facts import segmenter_cost
 from luma_cli.train import events
 from luma_cli.train.checkpoint import CheckpointState
-from luma_cli.train.configure import Given, at_least
-from luma_cli.train.model import build_model
+from luma_cli.train.config import Given, RunConfig, at_least
 from luma_cli.train.prepare import Prepared, prepare
-from luma_cli.train.processes import Processes
-from luma_cli.train.random_state import restore_random_state
-from luma_cli.train.run_config import RunConfig
+from luma_cli.train.processes import Processes, restore_random_state
+from luma_cli.train.restore import build_model
 from luma_cli.train.run_data import RunData, open_data
 from luma_cli.train.session import Rhythm
 from luma_cli.train.start import Start, new_start, resumed_start

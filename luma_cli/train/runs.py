@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import shutil
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from luma_cli.errors import RunError
-from luma_cli.store.database import open_read
+from luma_cli.store.database import open_read, open_write
 from luma_cli.store.records import RunRecord
-from luma_cli.store.runs import list_runs
+from luma_cli.store.runs import best_miou, delete_run, list_runs
 from luma_cli.train import run_folder
 from luma_cli.train.checkpoints import is_checkpoint
-from luma_cli.train.run_folder import CHECKPOINTS, CONFIG, RunFolder
+from luma_cli.train.run_folder import CHECKPOINTS, CONFIG, Holder, RunFolder, holder, locked
 
 NEWEST = "latest"
 _SHOWN = 5
@@ -118,3 +119,80 @@ def _matching(text: str, ids: list[str]) -> str:
 def _listed(ids: list[str]) -> str:
     more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
     return ", ".join(ids[-_SHOWN:]) + more
+
+
+INTERRUPTED = "interrupted"
+# From these a run can go on.
+_RESUMABLE = frozenset({INTERRUPTED, "stopped", "failed", "diverged"})
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A run. record: None when the database does not know it. folder: None when it is not on this machine.
+
+    status: of the record, but `interrupted` for one that says running while no process holds its folder. holder: the
+    process that trains it. best_miou_percent: see the view `runs`.
+    """
+
+    run_id: str
+    record: RunRecord | None
+    folder: RunFolder | None
+    status: str
+    holder: Holder | None = None
+    best_miou_percent: float | None = None
+
+    @property
+    def resume(self) -> str:
+        """The command by which it goes on, empty when it cannot from here."""
+        return f"luma train --resume {self.run_id}" if self.folder and self.status in _RESUMABLE else ""
+
+
+def standings(database: str | Path | None = None) -> list[Standing]:
+    """All runs of the database, oldest first."""
+    connection = open_read(database)
+    if connection is None:
+        return []
+    with closing(connection):
+        records, best = list_runs(connection), best_miou(connection)
+    return [_standing(record.run_id, record, folder_of(record), best.get(record.run_id)) for record in records]
+
+
+def standing(found: FoundRun, database: str | Path | None = None) -> Standing:
+    """One run."""
+    connection = open_read(database)
+    best: dict[str, float] = {}
+    if connection is not None:
+        with closing(connection):
+            best = best_miou(connection)
+    return _standing(found.run_id, found.record, found.folder, best.get(found.run_id))
+
+
+def _standing(run_id: str, record: RunRecord | None, folder: RunFolder | None, best: float | None) -> Standing:
+    held = holder(folder.path) if folder else None
+    status: str = record.status if record else "not in the database"
+    if folder and held:
+        status = "running"
+    elif folder and status == "running":
+        status = INTERRUPTED
+    return Standing(run_id, record, folder, status, held, best)
+
+
+def remove_run(found: FoundRun, database: str | Path | None = None, *, files: bool = False) -> None:
+    """Removes the run from the database, and its folder with `files`: renamed first, so that no half of it is left.
+
+    Raises RunError when a process trains it, or the folder cannot be removed; then the database keeps it.
+    """
+    with locked(found.folder.path) if found.folder else nullcontext():
+        if files and found.folder:
+            _remove(found.folder.path.absolute())
+        if found.record is not None:
+            with closing(open_write(database)) as db:
+                delete_run(db, found.run_id)
+
+
+def _remove(path: Path) -> None:
+    try:
+        gone = path.rename(path.with_name(f".gone-{path.name}"))
+        shutil.rmtree(gone)
+    except OSError as error:
+        raise RunError(f"{path} cannot be removed: {error.strerror}; remove it by hand") from error

@@ -1,0 +1,275 @@
+"""Everything that decides what a run computes: kept in its folder, its checkpoints and the store. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from luma_cli.catalogue.datasets import load_card
+from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.names import resolve
+from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, recipe_names, with_changes
+from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.errors import LumaError, RunError, UsageError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """The effective configuration of a run.
+
+    backbone: as `resolve` takes it, with its tag; imports: modules that register it with timm. weights: as in
+    `--weights`. resolution: side of crop and evaluation window in pixels. data: name or file of the dataset card;
+    data_root: where it was found; data_fingerprint: of the training split's files. recipe: with every change made to
+    it; recipe_changed: names of the settings that differ from the recipe of that name. micro_batch: images per pass of
+    a process, at most. compile: mode of torch.compile or `none`. mean, std: of the channels, that images are normalised
+    with; empty until the weights are loaded, which say them.
+    """
+
+    backbone: str
+    resolution: int
+    head: HeadConfig
+    data: str
+    recipe: Recipe
+    weights: str = "pretrained"
+    seed: int = 0
+    data_root: str = ""
+    data_fingerprint: str = ""
+    imports: tuple[str, ...] = ()
+    recipe_changed: tuple[str, ...] = ()
+    micro_batch: int = 0
+    grad_checkpoint: bool = False
+    compile: str = "none"
+    skip_bad: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunConfig:
+        """The configuration that `to_json` gave these values of."""
+        known = {key: value for key, value in values.items() if key != "schema"}
+        known["head"] = HeadConfig(**known["head"])
+        known["recipe"] = Recipe(**_tuples(known["recipe"]))
+        return cls(**_tuples(known))
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+DEFAULT_RESOLUTION = 512
+_NO_CHANGE = frozenset({"dtype"})  # settings of the machine, which leave the recipe what it is
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the user said; None or empty where nothing was.
+
+    head: options of the head by field name, `name` among them. changes: `key=value` of the recipe. accumulate: passes
+    per step and process.
+    """
+
+    backbone: str | None = None
+    data: str | None = None
+    root: str | None = None
+    resolution: int | None = None
+    weights: str | None = None
+    recipe: str | None = None
+    changes: tuple[str, ...] = ()
+    head: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    accumulate: int | None = None
+    grad_checkpoint: bool | None = None
+    compile: str | None = None
+    skip_bad: int | None = None
+    imports: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a number out of range."""
+        at_least("--res", self.resolution, 1)
+        at_least("--seed", self.seed, 0)
+        at_least("--skip-bad", self.skip_bad, 0)
+
+
+def at_least(option: str, value: int | None, least: int) -> None:
+    """Refuse a smaller number, with UsageError; None is one that was not given."""
+    if value is not None and value < least:
+        raise UsageError(f"{option} is {value}, expected {least} or more")
+
+
+def new_config(given: Given, num_processes: int = 1) -> RunConfig:
+    """The configuration of a new run. Raises UsageError, UnknownName, BadCard, BadRecipe."""
+    if given.backbone is None:
+        raise UsageError("no backbone is named, expected e.g. luma train vit_b --data ade20k; see `luma list`")
+    if given.data is None:
+        raise UsageError("no dataset is named, expected --data ade20k, cityscapes or a FILE.toml")
+    spec = resolve(given.backbone, imported=bool(given.imports))
+    card = load_card(given.data)
+    head = HeadConfig(**{**given.head, "num_classes": card.table.num_classes})
+    if head.name == "none":
+        raise UsageError("--head none predicts nothing, so nothing can be trained; choose luma, eomt or linear")
+    recipe, changed = chosen_recipe(given, card.name, head.name)
+    return RunConfig(
+        backbone=spec.name,
+        resolution=given.resolution or DEFAULT_RESOLUTION,
+        head=head,
+        data=_absolute(given.data, ".toml"),
+        recipe=recipe,
+        weights=given.weights or default_weights(spec),
+        seed=given.seed or 0,
+        data_root=given.root or "",
+        imports=tuple(_absolute(target, ".py") for target in given.imports),
+        recipe_changed=changed,
+        micro_batch=micro_batch(recipe.batch, given.accumulate, num_processes),
+        grad_checkpoint=bool(given.grad_checkpoint),
+        compile=given.compile or "none",
+        skip_bad=given.skip_bad or 0,
+    )
+
+
+def resumed_config(given: Given, saved: RunConfig, num_processes: int = 1) -> RunConfig:
+    """`saved` with everything that was said again on top of it, to be compared with it. Raises UsageError."""
+    wanted: dict[str, Any] = {
+        name: getattr(given, name)
+        for name in ("weights", "seed", "grad_checkpoint", "compile", "skip_bad", "resolution")
+        if getattr(given, name) is not None
+    }
+    if given.data is not None:
+        wanted["data"] = _absolute(given.data, ".toml")
+    if given.backbone is not None:
+        wanted["backbone"] = resolve(given.backbone, imported=bool(given.imports or saved.imports)).name
+    if given.root is not None:
+        wanted["data_root"] = given.root
+    if given.imports:
+        wanted["imports"] = tuple(_absolute(target, ".py") for target in given.imports)
+    if given.accumulate is not None:
+        wanted["micro_batch"] = micro_batch(saved.recipe.batch, given.accumulate, num_processes)
+    if given.head:
+        wanted["head"] = replace(saved.head, **given.head)
+    if given.recipe or given.changes:
+        base = load_recipe(given.recipe) if given.recipe else saved.recipe
+        wanted["recipe"] = with_changes(base, given.changes)[0]
+    if given.accumulate is not None:
+        wanted["micro_batch"] = micro_batch(saved.recipe.batch, given.accumulate, num_processes)
+    return replace(saved, **wanted)
+
+
+def _absolute(target: str, suffix: str) -> str:
+    """A file by its whole path, so that the run is found from other folders as well; names as they are."""
+    return str(Path(target).expanduser().absolute()) if target.endswith(suffix) else target
+
+
+def chosen_recipe(given: Given, dataset: str, head: str) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe that was named, else the dataset's own for this head, with the changes; and what they changed."""
+    name = given.recipe or default_recipe(dataset, head, recipe_names())
+    recipe, changed = with_changes(load_recipe(name), given.changes)
+    return recipe, tuple(key for key in changed if key not in _NO_CHANGE)
+
+
+def default_weights(spec: BackboneSpec) -> str:
+    """The card's pretraining; random for timm's tiny test models alone, which are made for trying things out."""
+    return "random" if spec.architecture.startswith("test_") else "pretrained"
+
+
+def micro_batch(batch: int, accumulate: int | None, num_processes: int) -> int:
+    """Images per pass of a process for so many passes per step; 0, to be found out, where nothing was said.
+
+    Raises UsageError for more passes than images.
+    """
+    if accumulate is None:
+        return 0
+    images = -(-batch // num_processes)
+    if not 1 <= accumulate <= images:
+        shared = f"{batch} images, {num_processes} process(es)"
+        raise UsageError(f"--accumulate {accumulate}, expected 1 to {images}: {shared}")
+    return -(-images // accumulate)
+
+
+# How it is computed, not what: these may change, and then the last bits of the numbers may.
+_COMPUTED = ("micro_batch", "grad_checkpoint", "compile", "imports", "skip_bad")
+# Where it is and how it is called: these may change and nothing else does.
+_CALLED = ("data_root", "recipe_changed", "recipe.name", "recipe.source", "recipe.eval_every_epochs")
+_TAKEN_OVER = ("data_root", *_COMPUTED)
+_UNCOMPARED = frozenset({"schema", "recipe_changed", "recipe.source"})
+
+
+def check_same(saved: RunConfig, asked: RunConfig) -> tuple[str, ...]:
+    """Differences that make the resumed run not equal bit for bit, one line each; empty for none.
+
+    Raises RunError, naming both values, for a difference in what is learnt: backbone, weights, resolution, head, data,
+    recipe or seed.
+    """
+    differences = {name: pair for name, pair in _differences(saved, asked) if name not in _CALLED}
+    refused = [_told(name, pair) for name, pair in differences.items() if name not in _COMPUTED]
+    if refused:
+        text = f"this run cannot go on as asked: {'; '.join(refused)}"
+        raise RunError(f"{text}; leave out what differs, or start a new run without --resume")
+    return tuple(_told(name, pair) for name, pair in differences.items())
+
+
+def continued(saved: RunConfig, asked: RunConfig) -> RunConfig:
+    """`saved` with what may change between its sessions, as asked for now; `check_same` has refused all else."""
+    carried_out = {name: getattr(asked, name) for name in _TAKEN_OVER}
+    recipe = replace(saved.recipe, eval_every_epochs=asked.recipe.eval_every_epochs)
+    return replace(saved, recipe=recipe, **carried_out)
+
+
+def _told(name: str, pair: tuple[Any, Any]) -> str:
+    return f"{name} was {_short(pair[0])} and is {_short(pair[1])}"
+
+
+def _short(value: Any) -> str:
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return f"{text[:12]}...'" if len(text) > 64 and isinstance(value, str) else text
+
+
+def _differences(saved: RunConfig, asked: RunConfig) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Dotted name and both values of everything that differs."""
+    for one_field in fields(RunConfig):
+        one, other = getattr(saved, one_field.name), getattr(asked, one_field.name)
+        if one_field.name in ("head", "recipe"):
+            pairs = ((f"{one_field.name}.{inner.name}", inner.name) for inner in fields(one))
+            yield from (
+                (full, (getattr(one, name), getattr(other, name)))
+                for full, name in pairs
+                if getattr(one, name) != getattr(other, name)
+            )
+        elif one != other and not _same(one_field.name, one, other):
+            yield one_field.name, (one, other)
+
+
+def _same(name: str, one: Any, other: Any) -> bool:
+    """Whether two spellings mean the same."""
+    if name == "backbone":
+        return _timm_name(one) == _timm_name(other)
+    return name == "data_fingerprint" and not (one and other)
+
+
+def _timm_name(backbone: str) -> str:
+    try:
+        return resolve(backbone, imported=True).timm_name
+    except LumaError:
+        return backbone
+
+
+def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Dotted name -> value by run, of everything in which the configurations (as in config.json) are not all alike."""
+    flat = {run_id: dict(_flat(config)) for run_id, config in configs.items()}
+    names = list(dict.fromkeys(name for values in flat.values() for name in values if name not in _UNCOMPARED))
+    found = {name: {run_id: values.get(name) for run_id, values in flat.items()} for name in names}
+    return {name: values for name, values in found.items() if len({repr(value) for value in values.values()}) > 1}
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
