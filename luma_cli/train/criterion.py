@@ -61,11 +61,7 @@ class Criterion(Protocol):
 
 
 def create_criterion(head: HeadConfig, recipe: Recipe, seed: int) -> Criterion:
-    (
-        """The loss of `head` with the weights and numbers of points of `recipe`. Raises BuildError for head `none`.""",
-        PixelCriterion,
-    )
-
+    """The loss of `head` with the weights and numbers of points of `recipe`. Raises BuildError for head `none`."""
     if head.name == "none":
         raise BuildError("head 'none' predicts nothing that could be trained; choose luma, eomt or linear")
     return PixelCriterion() if head.name == "linear" else MaskCriterion(head, recipe, seed)
