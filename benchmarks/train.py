@@ -71,7 +71,7 @@ def _trainer(head: HeadName, options: argparse.Namespace) -> Trainer:
         f"vit_{options.size}", options.res, HeadConfig(name=head), "ade20k", recipe, "random", micro_batch=options.batch
     )
     segmenter = build(config.backbone, options.res, head=config.head)
-    return prepare(config, segmenter, NUM_STEPS, torch.device(options.device), Processes()).trainer
+    return prepare(config, segmenter, NUM_STEPS, torch.device(options.device), Processes())[0]
 
 
 def _seconds(trainer: Trainer, batch: object, device: str) -> float:

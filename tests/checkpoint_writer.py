@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from run_samples import small_model, state_of, train_step
 
-from luma_cli.train.checkpoint import load_checkpoint, save_checkpoint
+from luma_cli.train.checkpoint import load_checkpoint, restore_random_state, save_checkpoint
 from luma_cli.train.checkpoints import latest_sound
-from luma_cli.train.processes import restore_random_state
 from luma_cli.train.run_folder import resumed
 
 # Names that are found without the folder of the tests: the server does not look there.

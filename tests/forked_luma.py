@@ -20,7 +20,7 @@ class Forked:
 
     def __init__(self, arguments: Sequence[str], log: Path, variables: Mapping[str, str] | None = None):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["luma_cli.train.api", "luma_cli.cli.app", "timm"])
+        context.set_forkserver_preload(["luma_cli.train.run", "luma_cli.cli.app", "timm"])
         environment = {**os.environ, **(variables or {})}
         self.log = log
         self._process = context.Process(target=_luma, args=(environment, list(arguments), str(log)))

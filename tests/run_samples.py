@@ -15,9 +15,8 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.store.records import ClassScore, Environment, EvaluationRecord, ImageScore, RunRecord
 from luma_cli.store.runs import curves, list_runs
-from luma_cli.train.checkpoint import CheckpointState, save_checkpoint
+from luma_cli.train.checkpoint import CheckpointState, random_state, save_checkpoint
 from luma_cli.train.config import RunConfig
-from luma_cli.train.processes import random_state
 from luma_cli.train.run_folder import RunFolder
 
 RUN_ID = "20261121-153012-test_vit-ade20k-3fa2"

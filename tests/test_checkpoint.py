@@ -19,9 +19,14 @@ from torch import nn
 from luma_cli.errors import CheckpointError
 from luma_cli.train import checkpoint as checkpoint_module
 from luma_cli.train import checkpoints
-from luma_cli.train.checkpoint import load_checkpoint, refuse_shared, save_checkpoint
+from luma_cli.train.checkpoint import (
+    load_checkpoint,
+    random_state,
+    refuse_shared,
+    restore_random_state,
+    save_checkpoint,
+)
 from luma_cli.train.checkpoints import Skipped, best, changed_versions, latest_sound, names, read_manifest, versions
-from luma_cli.train.processes import random_state, restore_random_state
 from luma_cli.train.run_folder import RunFolder, RunWarning, started
 
 

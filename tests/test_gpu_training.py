@@ -12,11 +12,9 @@ from run_samples import curve
 
 from luma_cli.store.database import open_read
 from luma_cli.store.runs import evaluations
-from luma_cli.train import events
-from luma_cli.train.api import train_run
-from luma_cli.train.config import Given
-from luma_cli.train.outcome import Outcome
-from luma_cli.train.work import Settings
+from luma_cli.train import loop as events
+from luma_cli.train.config import Given, Settings
+from luma_cli.train.run import Outcome, train_run
 
 pytestmark = pytest.mark.gpu
 NUM_STEPS = 8

@@ -76,7 +76,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ran.append(list(command)[4:])
         return 0
 
-    monkeypatch.setattr("luma_cli.train.launch.handing_on", keep)
+    monkeypatch.setattr("luma_cli.train.processes.handing_on", keep)
     return ran
 
 
@@ -202,13 +202,13 @@ def test_the_next_steps_are_commands_of_luma(
 
 def test_no_training_starts_when_its_rehearsal_fails(made: list[Answers], monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[Sequence[str]] = []
-    monkeypatch.setattr("luma_cli.train.launch.handing_on", lambda command: ran.append(command) or 1)
+    monkeypatch.setattr("luma_cli.train.processes.handing_on", lambda command: ran.append(command) or 1)
     assert "Start" not in "".join(converse(*TO_THE_ANSWER, "train", "0", Move.quit))
     assert len(ran) == 1
 
 
 def test_a_stopped_command_stops_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("luma_cli.train.launch.handing_on", lambda command: 130)
+    monkeypatch.setattr("luma_cli.train.processes.handing_on", lambda command: 130)
     with pytest.raises(KeyboardInterrupt):
         running.run_luma(["profile", "vit_b"])
 

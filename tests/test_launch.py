@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from luma_cli.errors import UsageError
-from luma_cli.train.launch import torchrun_command, without_gpus
+from luma_cli.train.processes import torchrun_command, without_gpus
 
 
 def test_the_same_arguments_run_in_n_processes():
@@ -44,7 +44,7 @@ def test_gpus_that_are_not_there_are_refused(asked, present, words):
 
 OUTER = """
 import sys
-from luma_cli.train.launch import handing_on
+from luma_cli.train.processes import handing_on
 sys.exit(handing_on([sys.executable, "-c", sys.argv[1]]))
 """
 INNER = """

@@ -13,8 +13,7 @@ from luma_cli.errors import RunError, StoreError, UsageError
 from luma_cli.store import database
 from luma_cli.store.database import StoreWarning
 from luma_cli.store.runs import MIOU, curves, delete_run, forget_after, start_run
-from luma_cli.train.metrics_log import MOST_STEPS, MetricLog, every
-from luma_cli.train.tensorboard import TensorBoard
+from luma_cli.train.book import MOST_STEPS, MetricLog, TensorBoard, every
 
 
 class Clock:
@@ -101,7 +100,7 @@ def test_a_store_that_cannot_be_written_is_warned_of_once_and_nothing_is_lost(fi
         raise StoreError("the disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("luma_cli.train.metrics_log.save_metrics", fail)
+        patched.setattr("luma_cli.train.book.save_metrics", fail)
         clock.now = 1
         with pytest.warns(StoreWarning, match="the disk is full"):
             log.add(1, {"loss": 1.0})

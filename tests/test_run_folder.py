@@ -222,8 +222,7 @@ def test_a_folder_that_is_no_run_is_no_answer(tmp_path):
 def test_looking_for_runs_needs_no_torch(folder):
     code = (
         "import sys; from luma_cli.train.runs import find_run; from luma_cli.train.checkpoints import names\n"
-        "import luma_cli.train.runs, luma_cli.train.runs, luma_cli.train.config, luma_cli.train.launch\n"
-        "import luma_cli.train.metrics_log, luma_cli.train.tensorboard, luma_cli.cli.runs, luma_cli.report.runs\n"
+        "import luma_cli.train.config, luma_cli.train.processes, luma_cli.cli.runs, luma_cli.report.runs\n"
         "print(find_run(sys.argv[1]).run_id, [name for name in ('torch', 'timm', 'scipy') if name in sys.modules])"
     )
     started_at = time.monotonic()

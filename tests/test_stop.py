@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from luma_cli.train.launch import StopRequests
+from luma_cli.train.processes import StopRequests
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
@@ -62,7 +62,7 @@ def test_another_thread_gets_no_handlers_and_no_error():
 
 LOOP = """
 import sys, time
-from luma_cli.train.launch import StopRequests
+from luma_cli.train.processes import StopRequests
 with StopRequests() as stop:
     print("ready", flush=True)
     while not stop.requested:

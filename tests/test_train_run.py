@@ -17,15 +17,14 @@ from run_samples import curve, load_run
 from luma_cli.errors import BadRecipe, CheckpointError, DataError, Diverged, RunError, StoreError, UsageError
 from luma_cli.store.database import open_read
 from luma_cli.store.runs import evaluations
-from luma_cli.train import events, step
-from luma_cli.train.api import train_run
+from luma_cli.train import loop as events
+from luma_cli.train import step
 from luma_cli.train.checkpoint import load_checkpoint
 from luma_cli.train.checkpoints import latest_sound
-from luma_cli.train.config import Given, continued, resumed_config
-from luma_cli.train.outcome import Outcome
+from luma_cli.train.config import Given, Settings, continued, resumed_config
 from luma_cli.train.restore import restore
+from luma_cli.train.run import Outcome, train_run
 from luma_cli.train.run_folder import open_run
-from luma_cli.train.work import Settings
 
 NUM_STEPS = 6
 
@@ -340,7 +339,7 @@ def test_the_numbers_up_to_a_checkpoint_are_kept_before_it(tmp_path, monkeypatch
 
 
 def test_a_store_that_fails_too_does_not_hide_why_a_run_ended(tmp_path, monkeypatch):
-    from luma_cli.train import book, metrics_log
+    from luma_cli.train import book
 
     def full(*arguments, **options):
         raise StoreError("database or disk is full")
@@ -348,7 +347,7 @@ def test_a_store_that_fails_too_does_not_hide_why_a_run_ended(tmp_path, monkeypa
     def crash(event: events.Event) -> None:
         if isinstance(event, events.Stepped):
             monkeypatch.setattr(book, "open_write", full)
-            monkeypatch.setattr(metrics_log, "open_write", full)
+            monkeypatch.setattr(book, "open_write", full)
             raise Crash
 
     with pytest.raises(Crash):

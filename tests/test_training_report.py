@@ -8,7 +8,7 @@ import pytest
 
 from luma_cli.report.progress import TrainingProgress, duration, evaluation_line, step_line
 from luma_cli.store.records import EvaluationRecord
-from luma_cli.train.events import Evaluated, Noted, Saved, Started, Stepped
+from luma_cli.train.loop import Evaluated, Noted, Saved, Started, Stepped
 
 METRICS = {"loss": 12.34567, "loss_bce": 0.5, "loss_dice": 1.2, "loss_class": 2.0, "lr": 1e-4, "grad_norm": 3.0}
 

@@ -121,7 +121,7 @@ def train(
     A run can be stopped at any time, by Ctrl-C, SIGTERM or SIGUSR1, and goes on with `--resume` as if it had not been.
     """
     if gpus is not None:
-        from luma_cli.train.launch import run_torchrun
+        from luma_cli.train.processes import run_torchrun
 
         raise typer.Exit(run_torchrun(sys.argv[1:], gpus))
     from luma_cli.train.config import Given
@@ -145,8 +145,8 @@ def train(
     )
     from luma_cli.data.decode import keep_freed_memory
     from luma_cli.report.progress import TrainingProgress
-    from luma_cli.train.api import train_run
-    from luma_cli.train.work import Settings
+    from luma_cli.train.config import Settings
+    from luma_cli.train.run import train_run
 
     settings = Settings(
         device=device,

@@ -17,8 +17,8 @@ from luma_cli.units import gibibytes
 if TYPE_CHECKING:
     from luma_cli.measure.sweep import Event as SweepEvent
     from luma_cli.store.records import Profile
-    from luma_cli.train.events import Evaluated, Started, Stepped
-    from luma_cli.train.events import Event as TrainingEvent
+    from luma_cli.train.loop import Evaluated, Started, Stepped
+    from luma_cli.train.loop import Event as TrainingEvent
 
 _SECONDS_BETWEEN_DRAWINGS = 0.2
 _SMOOTHING = 0.1  # weight of the newest step in the rate
@@ -169,21 +169,21 @@ class TrainingProgress(_StatusLine):
 
     def __call__(self, event: TrainingEvent) -> None:
         """Show one event."""
-        from luma_cli.train import events
+        from luma_cli.train import loop
 
         match event:
-            case events.Started():
+            case loop.Started():
                 self._started(event)
-            case events.Stepped():
+            case loop.Stepped():
                 self._stepped(event)
-            case events.Evaluating() if self._live and self._due(self._clock(), event.done == event.total):
+            case loop.Evaluating() if self._live and self._due(self._clock(), event.done == event.total):
                 self._status(f"step {event.step}: validating {event.done}/{event.total}")
-            case events.Evaluated():
+            case loop.Evaluated():
                 self._last = None
                 self._print(evaluation_line(event))
-            case events.Saved():
+            case loop.Saved():
                 self._last = None  # writing is no training
-            case events.Noted():
+            case loop.Noted():
                 self._print(event.text)
 
     def _started(self, event: Started) -> None:

@@ -18,7 +18,8 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,37 +34,19 @@ from luma_cli.store.database import free_bytes
 from luma_cli.train import checkpoints
 from luma_cli.train.checkpoints import WRITING, damage, read_manifest, versions, write_manifest
 from luma_cli.train.config import RunConfig
-from luma_cli.train.processes import RandomState
-from luma_cli.train.run_folder import BEST, CONFIG, LATEST, RunFolder, read_config
+from luma_cli.train.run_folder import BEST, CONFIG, LATEST, RunFolder, RunWarning, read_config
 from luma_cli.version import __version__
 
-
-def card(run_id: str, config: RunConfig, step: int, miou_percent: float | None, best: bool) -> str:
-    """Markdown."""
-    score = "not validated yet" if miou_percent is None else f"{miou_percent:.2f} mIoU"
-    title = f"{config.backbone} with head {config.head.name} on {config.data}"
-    return f"""# {title}
-
-Step {step:,} of run `{run_id}`, written by luma {__version__}. {"The best so far" if best else "Best so far"}: {score}.
-
-- backbone `{config.backbone}`, weights at the start: `{config.weights}`
-- head `{config.head.name}`, {config.head.num_queries} queries, {config.head.num_classes} classes
-- crop and evaluation window {config.resolution} x {config.resolution} pixels
-- recipe `{config.recipe.name}`{" with changes: " + ", ".join(config.recipe_changed) if config.recipe_changed else ""}
-
-`model.safetensors` holds the weights, `config.json` everything that decided them, `manifest.json` the SHA-256 of every
-file. From Python: `luma_cli.train.restore.restore("path/to/this/folder")`.
-"""
-
-
-MODEL, EMA, OPTIMIZER, RANDOM, STATE, CARD = (
-    *("model.safetensors", "ema.safetensors", "optimizer.pt", "random.pt", "state.json", "README.md"),
-)
+MODEL, EMA, OPTIMIZER = "model.safetensors", "ema.safetensors", "optimizer.pt"
+RANDOM, STATE, CARD = "random.pt", "state.json", "README.md"
 SCHEMA = 1
 _UNREADABLE = (
     *(OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, RuntimeError),
     *(SafetensorError, pickle.UnpicklingError),
 )
+_PLAIN = ("run_id", "step", "epoch", "position", "best_miou_percent", "seconds", "extra")
+
+RandomState = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +95,10 @@ def save_checkpoint(folder: RunFolder, state: CheckpointState, *, keep: int = 2,
         for pointer in (LATEST, BEST) if best else (LATEST,):
             folder.point(pointer, name)
         checkpoints.prune(folder, keep)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise CheckpointError(_not_written(folder, state, error)) from error
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if isinstance(error, OSError | RuntimeError | SafetensorError):
+            raise CheckpointError(_not_written(folder, state, error)) from error
         raise
     return path
 
@@ -158,30 +140,69 @@ def refuse_shared(model: Mapping[str, Tensor]) -> None:
         seen[place] = name
 
 
+def random_state(device: torch.device | str) -> dict[str, Tensor]:
+    """States of this process's generators: of the CPU and, of a run on one, of its GPU. On the CPU.
+
+    For what a backbone draws by itself (dropout, stochastic depth): what luma draws is keyed and needs no state.
+    """
+    device = torch.device(device)
+    cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return {"cpu": torch.get_rng_state(), **cuda}
+
+
+def restore_random_state(states: Sequence[RandomState], rank: int, device: torch.device | str) -> bool:
+    """Sets the generators of process `rank` as they were saved; whether the states of that process were there.
+
+    Where they are not, since there were fewer processes or another kind of device, warns RunWarning and sets nothing.
+    """
+    device = torch.device(device)
+    needed = {"cpu", "cuda"} if device.type == "cuda" else {"cpu"}
+    if rank >= len(states) or not needed <= set(states[rank]):
+        text = f"the checkpoint has no random state for process {rank} on {device.type}"
+        warnings.warn(f"{text}: dropout will draw other numbers than without the break", RunWarning, stacklevel=2)
+        return False
+    torch.set_rng_state(states[rank]["cpu"].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[rank]["cuda"].cpu(), device)
+    return True
+
+
 def _write(folder: Path, state: CheckpointState, best: bool) -> None:
+    plain = {"schema": SCHEMA, **{name: getattr(state, name) for name in _PLAIN}}
     texts = {
         CONFIG: json.dumps(state.config.to_json(), indent=1, allow_nan=False) + "\n",
-        STATE: json.dumps(_plain(state), indent=1, allow_nan=False) + "\n",
-        CARD: card(state.run_id, state.config, state.step, state.best_miou_percent, best),
+        STATE: json.dumps(plain, indent=1, allow_nan=False) + "\n",
+        CARD: _card(state, best),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    save_file(_stored(state.model), folder / MODEL, {"format": "pt"})
-    if state.ema is not None:
-        save_file(_stored(state.ema), folder / EMA, {"format": "pt"})
+    for name, tensors in ((MODEL, state.model), (EMA, state.ema)):
+        if tensors is not None:
+            stored = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            save_file(stored, folder / name, {"format": "pt"})
     _pickle({"optimizer": dict(state.optimizer), "scaler": dict(state.scaler)}, folder / OPTIMIZER)
     _pickle([dict(one) for one in state.random], folder / RANDOM)
     for path in folder.iterdir():
         _sync(path)
 
 
-def _plain(state: CheckpointState) -> dict[str, Any]:
-    names = ("run_id", "step", "epoch", "position", "best_miou_percent", "seconds")
-    return {"schema": SCHEMA, **{name: getattr(state, name) for name in names}, "extra": dict(state.extra)}
+def _card(state: CheckpointState, best: bool) -> str:
+    config, miou = state.config, state.best_miou_percent
+    score = "not validated yet" if miou is None else f"{miou:.2f} mIoU"
+    best_text = "The best so far" if best else "Best so far"
+    changed = " with changes: " + ", ".join(config.recipe_changed) if config.recipe_changed else ""
+    return f"""# {config.backbone} with head {config.head.name} on {config.data}
 
+Step {state.step:,} of run `{state.run_id}`, written by luma {__version__}. {best_text}: {score}.
 
-def _stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+- backbone `{config.backbone}`, weights at the start: `{config.weights}`
+- head `{config.head.name}`, {config.head.num_queries} queries, {config.head.num_classes} classes
+- crop and evaluation window {config.resolution} x {config.resolution} pixels
+- recipe `{config.recipe.name}`{changed}
+
+`model.safetensors` holds the weights, `config.json` everything that decided them, `manifest.json` the SHA-256 of every
+file. From Python: `luma_cli.train.restore.restore("path/to/this/folder")`.
+"""
 
 
 def _pickle(values: Any, path: Path) -> None:
@@ -203,34 +224,25 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _not_written(folder: RunFolder, state: CheckpointState, error: Exception) -> str:
-    """One line: torch and safetensors report a full disk in words of their own."""
+def _not_written(folder: RunFolder, state: CheckpointState, error: BaseException) -> str:
+    """One line, with what the system said: torch and safetensors report a full disk in words of their own."""
+    reason, cause = next(iter(str(error).splitlines()), type(error).__name__), error
+    while cause is not None:  # torch raises an error of its own while it handles that of the system
+        if isinstance(cause, OSError) and cause.strerror:
+            reason = cause.strerror
+            break
+        cause = cause.__context__  # type: ignore[assignment]
     needed = sum(tensor.nbytes for tensor in _tensors([state.model, state.ema, state.optimizer]))
     space = f"about {needed:,} bytes needed, {free_bytes(folder.checkpoints / 'x'):,} free"
     before = folder.pointed(LATEST)
     kept = f"{before} is kept" if before else "there is none yet"
-    text = (
-        f"the checkpoint of step {state.step} could not be written to {folder.path} ({_reason(error)}; {space}); {kept}"
-    )
+    text = f"the checkpoint of step {state.step} could not be written to {folder.path} ({reason}; {space}); {kept}"
     return f"{text}: free some space and resume with --resume {folder.path}"
-
-
-def _reason(error: BaseException) -> str:
-    """What the system said: torch raises an error of its own while it handles that of the system."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__context__
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _tensors(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _tensors(inner)

@@ -1,9 +1,12 @@
-"""Everything that decides what a run computes: kept in its folder, its checkpoints and the store. No torch."""
+"""What a training is asked to do, and the configuration that follows from it. Imports no torch.
+
+`Given` is what the user said, `RunConfig` everything that decides what a run computes, `Settings` how it is done.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +18,26 @@ from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import LumaError, RunError, UsageError
 
 SCHEMA = 1
+DEFAULT_RESOLUTION = 512
+_NO_CHANGE = frozenset({"dtype"})  # a setting of the machine, which leaves the recipe what it is
+
+# How a run is computed, not what: these may change between sessions, and then the last bits of its numbers may.
+_COMPUTED = ("micro_batch", "grad_checkpoint", "compile", "imports", "skip_bad")
+# Where the data is and how things are called: these may change and nothing else does.
+_CALLED = ("data_root", "recipe_changed", "recipe.name", "recipe.source", "recipe.eval_every_epochs")
+_UNCOMPARED = frozenset({"schema", "recipe_changed", "recipe.source"})
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """The effective configuration of a run.
+    """The effective configuration of a run, kept in its folder, its checkpoints and the store.
 
     backbone: as `resolve` takes it, with its tag; imports: modules that register it with timm. weights: as in
     `--weights`. resolution: side of crop and evaluation window in pixels. data: name or file of the dataset card;
     data_root: where it was found; data_fingerprint: of the training split's files. recipe: with every change made to
     it; recipe_changed: names of the settings that differ from the recipe of that name. micro_batch: images per pass of
-    a process, at most. compile: mode of torch.compile or `none`. mean, std: of the channels, that images are normalised
-    with; empty until the weights are loaded, which say them.
+    a process, at most. compile: mode of torch.compile or `none`. mean, std: per channel, for normalising images; empty
+    until the weights are loaded, which know them.
     """
 
     backbone: str
@@ -64,10 +75,6 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
-DEFAULT_RESOLUTION = 512
-_NO_CHANGE = frozenset({"dtype"})  # settings of the machine, which leave the recipe what it is
-
-
 @dataclass(frozen=True, slots=True)
 class Given:
     """What the user said; None or empty where nothing was.
@@ -93,13 +100,36 @@ class Given:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a number out of range."""
-        at_least("--res", self.resolution, 1)
-        at_least("--seed", self.seed, 0)
-        at_least("--skip-bad", self.skip_bad, 0)
+        _at_least("--res", self.resolution, 1)
+        _at_least("--seed", self.seed, 0)
+        _at_least("--skip-bad", self.skip_bad, 0)
 
 
-def at_least(option: str, value: int | None, least: int) -> None:
-    """Refuse a smaller number, with UsageError; None is one that was not given."""
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run is carried out; nothing here changes what it computes.
+
+    num_workers: None for as many as the CPU has cores for. checkpoint_steps: None for an epoch, at most 1000. resume:
+    the run to go on with, empty for a new one.
+    """
+
+    device: str = "auto"
+    num_workers: int | None = None
+    out: Path | None = None
+    keep: int = 2
+    checkpoint_steps: int | None = None
+    tensorboard: bool = False
+    resume: str = ""
+    database: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a number out of range."""
+        _at_least("--workers", self.num_workers, 0)
+        _at_least("--keep", self.keep, 1)
+        _at_least("--checkpoint-steps", self.checkpoint_steps, 1)
+
+
+def _at_least(option: str, value: int | None, least: int) -> None:
     if value is not None and value < least:
         raise UsageError(f"{option} is {value}, expected {least} or more")
 
@@ -115,7 +145,8 @@ def new_config(given: Given, num_processes: int = 1) -> RunConfig:
     head = HeadConfig(**{**given.head, "num_classes": card.table.num_classes})
     if head.name == "none":
         raise UsageError("--head none predicts nothing, so nothing can be trained; choose luma, eomt or linear")
-    recipe, changed = chosen_recipe(given, card.name, head.name)
+    name = given.recipe or default_recipe(card.name, head.name, recipe_names())
+    recipe, changed = with_changes(load_recipe(name), given.changes)
     return RunConfig(
         backbone=spec.name,
         resolution=given.resolution or DEFAULT_RESOLUTION,
@@ -126,7 +157,7 @@ def new_config(given: Given, num_processes: int = 1) -> RunConfig:
         seed=given.seed or 0,
         data_root=given.root or "",
         imports=tuple(_absolute(target, ".py") for target in given.imports),
-        recipe_changed=changed,
+        recipe_changed=tuple(key for key in changed if key not in _NO_CHANGE),
         micro_batch=micro_batch(recipe.batch, given.accumulate, num_processes),
         grad_checkpoint=bool(given.grad_checkpoint),
         compile=given.compile or "none",
@@ -156,21 +187,12 @@ def resumed_config(given: Given, saved: RunConfig, num_processes: int = 1) -> Ru
     if given.recipe or given.changes:
         base = load_recipe(given.recipe) if given.recipe else saved.recipe
         wanted["recipe"] = with_changes(base, given.changes)[0]
-    if given.accumulate is not None:
-        wanted["micro_batch"] = micro_batch(saved.recipe.batch, given.accumulate, num_processes)
     return replace(saved, **wanted)
 
 
 def _absolute(target: str, suffix: str) -> str:
-    """A file by its whole path, so that the run is found from other folders as well; names as they are."""
+    """A file by its whole path, so that the run is found from other folders too; a name is left alone."""
     return str(Path(target).expanduser().absolute()) if target.endswith(suffix) else target
-
-
-def chosen_recipe(given: Given, dataset: str, head: str) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe that was named, else the dataset's own for this head, with the changes; and what they changed."""
-    name = given.recipe or default_recipe(dataset, head, recipe_names())
-    recipe, changed = with_changes(load_recipe(name), given.changes)
-    return recipe, tuple(key for key in changed if key not in _NO_CHANGE)
 
 
 def default_weights(spec: BackboneSpec) -> str:
@@ -192,64 +214,32 @@ def micro_batch(batch: int, accumulate: int | None, num_processes: int) -> int:
     return -(-images // accumulate)
 
 
-# How it is computed, not what: these may change, and then the last bits of the numbers may.
-_COMPUTED = ("micro_batch", "grad_checkpoint", "compile", "imports", "skip_bad")
-# Where it is and how it is called: these may change and nothing else does.
-_CALLED = ("data_root", "recipe_changed", "recipe.name", "recipe.source", "recipe.eval_every_epochs")
-_TAKEN_OVER = ("data_root", *_COMPUTED)
-_UNCOMPARED = frozenset({"schema", "recipe_changed", "recipe.source"})
-
-
 def check_same(saved: RunConfig, asked: RunConfig) -> tuple[str, ...]:
     """Differences that make the resumed run not equal bit for bit, one line each; empty for none.
 
     Raises RunError, naming both values, for a difference in what is learnt: backbone, weights, resolution, head, data,
     recipe or seed.
     """
-    differences = {name: pair for name, pair in _differences(saved, asked) if name not in _CALLED}
-    refused = [_told(name, pair) for name, pair in differences.items() if name not in _COMPUTED]
-    if refused:
+    one, other = (dict(_flat(asdict(config))) for config in (saved, asked))
+    different = [name for name in one if name not in _CALLED and not _same(name, one[name], other[name])]
+    told = {name: f"{name} was {_short(one[name])} and is {_short(other[name])}" for name in different}
+    if refused := [told[name] for name in different if name not in _COMPUTED]:
         text = f"this run cannot go on as asked: {'; '.join(refused)}"
         raise RunError(f"{text}; leave out what differs, or start a new run without --resume")
-    return tuple(_told(name, pair) for name, pair in differences.items())
+    return tuple(told.values())
 
 
 def continued(saved: RunConfig, asked: RunConfig) -> RunConfig:
     """`saved` with what may change between its sessions, as asked for now; `check_same` has refused all else."""
-    carried_out = {name: getattr(asked, name) for name in _TAKEN_OVER}
     recipe = replace(saved.recipe, eval_every_epochs=asked.recipe.eval_every_epochs)
-    return replace(saved, recipe=recipe, **carried_out)
-
-
-def _told(name: str, pair: tuple[Any, Any]) -> str:
-    return f"{name} was {_short(pair[0])} and is {_short(pair[1])}"
-
-
-def _short(value: Any) -> str:
-    text = repr(list(value) if isinstance(value, tuple) else value)
-    return f"{text[:12]}...'" if len(text) > 64 and isinstance(value, str) else text
-
-
-def _differences(saved: RunConfig, asked: RunConfig) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Dotted name and both values of everything that differs."""
-    for one_field in fields(RunConfig):
-        one, other = getattr(saved, one_field.name), getattr(asked, one_field.name)
-        if one_field.name in ("head", "recipe"):
-            pairs = ((f"{one_field.name}.{inner.name}", inner.name) for inner in fields(one))
-            yield from (
-                (full, (getattr(one, name), getattr(other, name)))
-                for full, name in pairs
-                if getattr(one, name) != getattr(other, name)
-            )
-        elif one != other and not _same(one_field.name, one, other):
-            yield one_field.name, (one, other)
+    return replace(saved, recipe=recipe, **{name: getattr(asked, name) for name in ("data_root", *_COMPUTED)})
 
 
 def _same(name: str, one: Any, other: Any) -> bool:
-    """Whether two spellings mean the same."""
-    if name == "backbone":
-        return _timm_name(one) == _timm_name(other)
-    return name == "data_fingerprint" and not (one and other)
+    """Whether two values mean the same: names of one backbone, or a fingerprint that is not known yet."""
+    if one == other or (name == "data_fingerprint" and not (one and other)):
+        return True
+    return name == "backbone" and _timm_name(one) == _timm_name(other)
 
 
 def _timm_name(backbone: str) -> str:
@@ -257,6 +247,11 @@ def _timm_name(backbone: str) -> str:
         return resolve(backbone, imported=True).timm_name
     except LumaError:
         return backbone
+
+
+def _short(value: Any) -> str:
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return f"{text[:12]}...'" if len(text) > 64 and isinstance(value, str) else text
 
 
 def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

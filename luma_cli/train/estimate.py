@@ -15,10 +15,10 @@ from luma_cli.errors import UsageError
 from luma_cli.evaluate.inference import predict_labels
 from luma_cli.measure import devices
 from luma_cli.measure.nvml import NvmlMissing, load_nvml
-from luma_cli.train.config import Given
-from luma_cli.train.events import OnEvent
-from luma_cli.train.processes import find_device, joined, peak_bytes, started
-from luma_cli.train.work import Settings, Work, make_ready, rhythm_of, workers_of
+from luma_cli.train.config import Given, Settings
+from luma_cli.train.loop import Noted, OnEvent
+from luma_cli.train.prepare import Run, find_device, make_ready, peak_bytes
+from luma_cli.train.processes import joined, started
 
 _WARM_UP_STEPS, _STEPS, _MOST_SECONDS = 2, 10, 60.0
 _VAL_IMAGES = 4
@@ -73,25 +73,24 @@ def estimate_run(given: Given, settings: Settings, on_event: OnEvent) -> Estimat
     processes = started()
     device = find_device(settings.device, processes)
     with joined(device, processes):
-        work = make_ready(given, settings, device, processes, on_event)
-        seconds, joules = _probe(work, workers_of(work.trainer, settings))
-        return _estimate(work, rhythm_of(work, settings).num_evaluations, seconds, joules, _validation_seconds(work))
+        run = make_ready(given, settings, device, processes, lambda text: on_event(Noted(text)))
+        seconds, joules = _probe(run)
+        return _estimate(run, seconds, joules, _validation_seconds(run))
 
 
-def _probe(work: Work, num_workers: int) -> tuple[list[float], float | None]:
+def _probe(run: Run) -> tuple[list[float], float | None]:
     """Seconds of each timed step, its data included, and joules per step of this process's GPU."""
-    last = min(work.num_steps, _WARM_UP_STEPS + _STEPS)
-    pin = work.trainer.device.type == "cuda"
-    meter = _meter(work.trainer.device)
+    last = min(run.num_steps, _WARM_UP_STEPS + _STEPS)
+    meter = _meter(run.trainer.device)
     seconds: list[float] = []
-    with closing(work.data.feed(0, last, num_workers, pin)) as feed:
+    with closing(run.batches(last)) as batches:
         begun = time.perf_counter()
         before = meter()
         for number in range(last):
             if number == min(_WARM_UP_STEPS, last - 1):
                 before = meter()
             start = time.perf_counter()
-            work.trainer.step(next(feed))
+            run.trainer.step(next(batches))
             seconds.append(time.perf_counter() - start)
             if time.perf_counter() - begun > _MOST_SECONDS:
                 break
@@ -118,39 +117,34 @@ def _meter(device: torch.device) -> Callable[[], int | None]:
     return read
 
 
-def _validation_seconds(work: Work) -> float:
+def _validation_seconds(run: Run) -> float:
     """Of one validation by all processes, from a few images of the split."""
-    split, trainer = work.data.val, work.trainer
+    split, trainer = run.val, run.trainer
     indices = range(0, len(split), max(1, len(split) // _VAL_IMAGES))[:_VAL_IMAGES]
+    dtype = trainer.autocast or torch.float32
     start = time.perf_counter()
     for index in indices:
-        predict_labels(
-            trainer.segmenter,
-            split.image(index),
-            work.config.resolution,
-            dtype=trainer.autocast or torch.float32,
-            batch=trainer.micro_batch,
-        )
+        image = split.image(index)
+        predict_labels(trainer.segmenter, image, run.config.resolution, dtype=dtype, batch=trainer.micro_batch)
     return (time.perf_counter() - start) / len(indices) * len(split) / trainer.processes.num
 
 
-def _estimate(
-    work: Work, num_validations: int, seconds: list[float], joules: float | None, validation_seconds: float
-) -> Estimate:
-    config, facts, trainer = work.config, work.prepared.facts, work.trainer
+def _estimate(run: Run, seconds: list[float], joules: float | None, validation_seconds: float) -> Estimate:
+    config, facts, trainer = run.config, run.facts, run.trainer
     step = statistics.median(seconds)
+    num_validations = -(-run.num_steps // run.evaluation_steps)
     return Estimate(
         backbone=config.backbone,
         head=config.head.name,
         resolution=config.resolution,
-        data=work.data.train.identity,
-        recipe=config.recipe.name + ("+" if config.recipe_changed else ""),
+        data=run.train.identity,
+        recipe=run.recipe_name,
         params=facts["params"],
         params_trained=facts["params_trained"],
-        macs_per_window=work.macs_per_window,
-        num_steps=work.num_steps,
+        macs_per_window=run.macs_per_window,
+        num_steps=run.num_steps,
         num_validations=num_validations,
-        batch=work.data.order.step_size,
+        batch=run.order.step_size,
         passes=facts["micro_batch"],
         batch_norm=facts["batch_norm"],
         dtype=facts["dtype"],
@@ -160,8 +154,8 @@ def _estimate(
         step_seconds=step,
         step_seconds_low=min(seconds),
         step_seconds_high=max(seconds),
-        train_seconds=step * work.num_steps,
+        train_seconds=step * run.num_steps,
         validation_seconds=validation_seconds * num_validations,
         memory_bytes=peak_bytes(trainer.device),
-        energy_kwh=None if joules is None else joules * work.num_steps * trainer.processes.num / _JOULES_PER_KWH,
+        energy_kwh=None if joules is None else joules * run.num_steps * trainer.processes.num / _JOULES_PER_KWH,
     )

@@ -1,32 +1,41 @@
-"""The processes that train one model together, as torchrun starts them; alone, one process without any of it."""
+"""The processes that train one model together: how they are launched, how they are asked to stop, what they exchange.
+
+torch is imported only where several processes exchange something, so that `--gpus` and the guided mode start without.
+"""
 
 from __future__ import annotations
 
 import os
-import warnings
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch import distributed as dist
-
-from luma_cli.catalogue.recipes import Dtype
 from luma_cli.errors import UsageError
-from luma_cli.evaluate.inference import autocast_dtype as evaluation_dtype
-from luma_cli.measure import devices
-from luma_cli.train.run_folder import RunWarning
+from luma_cli.measure.devices import visible
+from luma_cli.measure.nvml import NvmlMissing, load_nvml
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+# SIGUSR1 is what SLURM sends ahead of a preemption when told to: `sbatch --signal=USR1@120`.
+CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
+_HANDED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # torchrun's own, and the one that SLURM sends
 # A process that died closes its connections at once; this is for one that hangs. Long, as validation may be uneven.
 _PATIENCE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """One process among `num`: `rank` over all machines, `local_rank` on this one."""
+    """One process among `num`: `rank` over all machines, `local_rank` on this one. Alone, nothing is exchanged."""
 
     rank: int = 0
     num: int = 1
@@ -40,7 +49,7 @@ class Processes:
     def sum(self, values: Tensor) -> Tensor:
         """`values` summed over all processes, in place."""
         if self.num > 1:
-            dist.all_reduce(values)
+            _distributed().all_reduce(values)
         return values
 
     def from_first(self, value: Any) -> Any:
@@ -48,27 +57,33 @@ class Processes:
         if self.num == 1:
             return value
         carried = [value if self.is_first else None]
-        dist.broadcast_object_list(carried)
+        _distributed().broadcast_object_list(carried)
         return carried[0]
 
     def take_first(self, tensors: Iterable[Tensor]) -> None:
         """Give every process the first one's values of these tensors, in place."""
         if self.num > 1:
             for tensor in tensors:
-                dist.broadcast(tensor, 0)
+                _distributed().broadcast(tensor, 0)
 
     def from_all(self, value: Any) -> list[Any]:
         """What every process passed, by rank."""
         if self.num == 1:
             return [value]
         gathered: list[Any] = [None] * self.num
-        dist.all_gather_object(gathered, value)
+        _distributed().all_gather_object(gathered, value)
         return gathered
 
     def wait(self) -> None:
         """Until every process is here."""
         if self.num > 1:
-            dist.barrier()
+            _distributed().barrier()
+
+
+def _distributed() -> Any:
+    from torch import distributed
+
+    return distributed
 
 
 def started(variables: Mapping[str, str] = os.environ) -> Processes:
@@ -93,70 +108,114 @@ def joined(device: torch.device, processes: Processes) -> Iterator[Processes]:
     if processes.num == 1:
         yield processes
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    _distributed().init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield processes
     finally:
-        dist.destroy_process_group()
+        _distributed().destroy_process_group()
 
 
-def find_device(name: str, processes: Processes) -> torch.device:
-    """The device that `auto`, `cpu` or `cuda` means for this process: of several each takes its own GPU.
+class StopRequests:
+    """Within its `with` block SIGTERM, SIGUSR1 and Ctrl-C only leave a note; a Ctrl-C after any of them stops at once.
 
-    Raises UsageError for CUDA without a GPU, and for more processes on this machine than GPUs.
+    `requested` names the signal, empty for none; `exit_code` is 143 (SIGTERM, SIGUSR1), 130 (Ctrl-C) or 0. The handlers
+    that were there before come back at the end of the block. Outside the main thread, where Python allows no handlers,
+    nothing is ever requested.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {name} is unknown, expected auto, cpu or cuda")
-    present = torch.cuda.device_count()
-    if name == "cpu" or (name == "auto" and not present):
-        return torch.device("cpu")
-    if not present:
-        raise UsageError("--device cuda, but torch sees no GPU here; try --device cpu, or see `luma doctor`")
-    if processes.local_rank >= present:
-        raise UsageError(
-            f"process {processes.local_rank + 1} of this machine needs a GPU of its own, but {present} are here; "
-            f"start torchrun with --nproc_per_node {present}, or give --device cpu"
-        )
-    device = torch.device("cuda", processes.local_rank)
-    torch.cuda.set_device(device)
-    return device
+
+    def __init__(self) -> None:
+        self._signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> str:
+        """E.g. `SIGTERM`."""
+        return "" if self._signal is None else self._signal.name
+
+    @property
+    def exit_code(self) -> int:
+        """What the process is to exit with after it has saved."""
+        return 0 if self._signal is None else CODES[self._signal]
+
+    def __enter__(self) -> StopRequests:
+        """Installs the handlers."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {one: signal.signal(one, self._note) for one in CODES}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Brings the former handlers back."""
+        for one, handler in self._before.items():
+            signal.signal(one, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = signal.Signals(number)
 
 
-def autocast_dtype(dtype: Dtype, device: torch.device) -> torch.dtype | None:
-    """The number format of the passes, None for float32. Raises UsageError where the device does not train in it."""
-    if dtype == "fp16" and device.type == "cpu":
-        raise UsageError("--dtype fp16 trains on a GPU alone; on the CPU use bf16 or fp32")
-    found = evaluation_dtype(dtype, device)
-    return None if found == torch.float32 else found
+def run_torchrun(arguments: Sequence[str], num_gpus: int) -> int:
+    """Run `luma` with `arguments` under torchrun to its end; the exit code that one process would have had."""
+    try:
+        present = len(visible(load_nvml().uuids(), os.environ))
+    except NvmlMissing:
+        present = 0
+    command = torchrun_command(arguments, num_gpus, present)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return handing_on(command)
 
 
-def peak_bytes(device: torch.device) -> int:
-    """Peak memory so far: of torch's allocator on a GPU, of the whole process on a CPU."""
-    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else devices.lifetime_peak_bytes()
+def torchrun_command(arguments: Sequence[str], num_gpus: int, present: int) -> list[str]:
+    """The command that starts `luma` with `arguments`, less `--gpus N`, in `num_gpus` processes of this machine.
 
-
-RandomState = Mapping[str, Tensor]
-
-
-def random_state(device: torch.device | str) -> dict[str, Tensor]:
-    """States of this process's generators: of the CPU and, of a run on one, of its GPU. On the CPU."""
-    device = torch.device(device)
-    cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
-    return {"cpu": torch.get_rng_state(), **cuda}
-
-
-def restore_random_state(states: Sequence[RandomState], rank: int, device: torch.device | str) -> bool:
-    """Sets the generators of process `rank` as they were saved; whether the states of that process were there.
-
-    Where they are not, since there were fewer processes or another kind of device, warns RunWarning and sets nothing.
+    Raises UsageError for more GPUs than are present, and for none.
     """
-    device = torch.device(device)
-    needed = {"cpu", "cuda"} if device.type == "cuda" else {"cpu"}
-    if rank >= len(states) or not needed <= set(states[rank]):
-        text = f"the checkpoint has no random state for process {rank} on {device.type}"
-        warnings.warn(f"{text}: dropout will draw other numbers than without the break", RunWarning, stacklevel=2)
-        return False
-    torch.set_rng_state(states[rank]["cpu"].cpu())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[rank]["cuda"].cpu(), device)
-    return True
+    if num_gpus < 1:
+        raise UsageError(f"--gpus {num_gpus}, expected at least 1; leave it out for one process")
+    if num_gpus > present:
+        remedy = f"try --gpus {present}" if present else "leave --gpus out to train on the CPU"
+        raise UsageError(f"--gpus {num_gpus}, but {present} CUDA device(s) are here; {remedy}")
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_gpus}"]
+    return [*start, f"--signals-to-handle={_HANDED_ON}", "-m", "luma_cli", *without_gpus(arguments)]
+
+
+def without_gpus(arguments: Sequence[str]) -> list[str]:
+    """`arguments` without `--gpus N` or `--gpus=N`.
+
+    >>> without_gpus(["train", "vit_b", "--gpus", "2", "--seed", "1"])
+    ['train', 'vit_b', '--seed', '1']
+    """
+    kept, skip = [], False
+    for argument in arguments:
+        if skip or argument == "--gpus":
+            skip = not skip
+        elif not argument.startswith("--gpus="):
+            kept.append(argument)
+    return kept
+
+
+def handing_on(command: Sequence[str]) -> int:
+    """Run `command`, which gets the signals that are meant for us, each once; its exit code, or that of a stop.
+
+    torchrun ends with 1 after any signal, whether its processes have saved or not.
+    """
+    got: list[int] = []
+    # A session of its own: a Ctrl-C at the terminal would reach it twice, and the second one stops at once.
+    process = subprocess.Popen(command, start_new_session=True)
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        got.append(number)
+        process.send_signal(number)
+
+    before = {one: signal.signal(one, hand_on) for one in (*CODES, signal.SIGHUP)}
+    try:
+        code = process.wait()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    if code and got:
+        return CODES.get(signal.Signals(got[0]), 128 + got[0])
+    return code if code >= 0 else 128 - code

@@ -1,4 +1,7 @@
-"""One step of the optimiser: micro-batches, a loss over all of them and all processes, clipping, update."""
+"""One step of the optimiser: micro-batches, a loss over all of them and all processes, clipping, update.
+
+B images of a pass, R their side in pixels, J joint blocks of an EoMT head, K queries.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +28,15 @@ from luma_cli.train.points import uniform
 from luma_cli.train.processes import Processes
 
 _WHITE = 255
+_WINDOW = 50  # steps over which a loss is judged
+_FACTOR = 10.0  # a mean loss above this multiple of the first window's is an explosion: sound runs fall
+_PATIENCE = 5  # updates left out in a row
+_PATIENCE_FP16 = 24  # the loss scale halves at each, from 65536 to below 0.01 (normal in the first steps)
+_ADVICE = "try --set lr=... at a third of its value, a longer warm-up, or --dtype fp32"
 
 
 class Supervised(nn.Module):
-    """Normalises with the backbone's own mean and standard deviation, then predicts.
+    """The segmenter as training calls it: normalises 8-bit images, then gives every supervised prediction.
 
     Besides the predictions it gives the balance loss of a mixture of experts, 0 for a dense backbone, so that wrappers
     that watch the output (DDP) see all that is trained.
@@ -48,23 +57,6 @@ class Supervised(nn.Module):
         """Images uint8 [B, 3, R, R] and an EoMT head's draws [B, J, K] -> predictions, final one last; balance loss."""
         normalised = (images - self.mean) / self.std
         return self.segmenter.predictions(normalised, draws), balance_loss(self.segmenter.backbone)
-
-
-def mask_draws(
-    segmenter: Segmenter, device: torch.device, seed: int, step: int, samples: Sequence[int]
-) -> Tensor | None:
-    """Numbers [B, J, K] that free an EoMT head's queries in this step, by sample; None where none are needed."""
-    head = segmenter.head
-    if not isinstance(head, EomtHead) or all(value in (0.0, 1.0) for value in head.mask_probabilities):
-        return None
-    shape = (head.plan.num_joint, head.queries.num_embeddings)
-    return torch.stack([uniform(shape, device, MASKS, seed, step, sample) for sample in samples])
-
-
-_WINDOW = 50  # steps over which a loss is judged
-_FACTOR = 10.0  # a mean loss above this multiple of the first window's is an explosion: sound runs fall
-_PATIENCE = 5  # updates left out in a row
-_PATIENCE_FP16 = 24  # the loss scale halves at each, from 65536 to below 0.01 (normal in the first steps)
 
 
 @dataclass(slots=True)
@@ -89,7 +81,7 @@ class Watch:
         patience = _PATIENCE_FP16 if self.half_precision else _PATIENCE
         if self.skipped >= patience:
             what = "loss" if not math.isfinite(loss) else "gradient"
-            raise Diverged(f"the {what} was not finite {patience} times in a row, up to step {step}; {_advice()}")
+            raise Diverged(f"the {what} was not finite {patience} times in a row, up to step {step}; {_ADVICE}")
         return False
 
     def state(self) -> dict[str, object]:
@@ -108,26 +100,16 @@ class Watch:
         self.last = [*self.last[-_WINDOW + 1 :], loss]
         now, then = sum(self.last) / len(self.last), sum(self.first) / len(self.first)
         if len(self.last) == _WINDOW and now > _FACTOR * then:
-            raise Diverged(f"the loss grew from {then:.3g} to {now:.3g} up to step {step}; {_advice()}")
+            raise Diverged(f"the loss grew from {then:.3g} to {now:.3g} up to step {step}; {_ADVICE}")
 
 
-def _advice() -> str:
-    return "try --set lr=... at a third of its value, a longer warm-up, or --dtype fp32"
+class StepResult(NamedTuple):
+    """What a step computed over all processes; skipped: the update was left out, as something was not finite.
 
+    metrics: by the names of the store: loss, loss_bce, loss_dice, loss_class, lr, grad_norm.
+    """
 
-_NUM_PARTS = len(LossParts._fields)
-
-
-@dataclass(frozen=True, slots=True)
-class Stepped:
-    """What a step computed, over all processes. skipped: the update was left out, as something was not finite."""
-
-    loss: float
-    bce: float
-    dice: float
-    classes: float
-    lr: float
-    gradient_norm: float
+    metrics: dict[str, float]
     skipped: bool
 
 
@@ -155,7 +137,7 @@ class Trainer:
     ema: Ema | None = None
     annealing: MaskAnnealing | None = None
 
-    def step(self, batch: Batch, stop: Callable[[], bool] = lambda: False) -> Stepped | None:
+    def step(self, batch: Batch, stop: Callable[[], bool] = lambda: False) -> StepResult | None:
         """Train on this process's part of a batch; None, with nothing changed, when any process wants to stop.
 
         Raises Diverged when the run cannot come back.
@@ -164,7 +146,9 @@ class Trainer:
         totals = self._totals(labels, stop())
         if totals is None:
             return None
-        self._set(batch.step)
+        set_learning_rates(self.optimizer, self.recipe, batch.step, self.num_steps)
+        if self.annealing is not None and isinstance(self.segmenter.head, EomtHead):
+            self.segmenter.head.anneal(self.annealing.probabilities(batch.step))
         self.optimizer.zero_grad(set_to_none=True)
         sums = self._gradients(batch, labels, totals)
         norm = self._clip()
@@ -172,7 +156,8 @@ class Trainer:
         update = self.watch.see(batch.step, total, norm)
         self._update(update)
         lr = max(float(group["lr"]) for group in self.optimizer.param_groups)
-        return Stepped(total, bce, dice, classes, lr, norm, skipped=not update)
+        losses = {"loss": total, "loss_bce": bce, "loss_dice": dice, "loss_class": classes}
+        return StepResult({**losses, "lr": lr, "grad_norm": norm}, skipped=not update)
 
     def _totals(self, labels: Tensor, stop: bool) -> Tensor | None:
         """What the loss is divided by, per process; None when any process wants to stop, so that all agree."""
@@ -180,14 +165,9 @@ class Trainer:
         summed = self.processes.sum(torch.cat([own, own.new_tensor([float(stop)])]))
         return None if summed[-1] > 0 else summed[:-1] / self.processes.num
 
-    def _set(self, step: int) -> None:
-        set_learning_rates(self.optimizer, self.recipe, step, self.num_steps)
-        if self.annealing is not None and isinstance(self.segmenter.head, EomtHead):
-            self.segmenter.head.anneal(self.annealing.probabilities(step))
-
     def _gradients(self, batch: Batch, labels: Tensor, totals: Tensor) -> Tensor:
         """Adds up the gradients of all passes; gives the sums of total, BCE, Dice and class loss, float64 [4]."""
-        sums = torch.zeros(_NUM_PARTS, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(len(LossParts._fields), dtype=torch.float64, device=self.device)
         starts = range(0, len(batch.samples), self.micro_batch)
         for start in starts:
             part = slice(start, start + self.micro_batch)
@@ -202,13 +182,21 @@ class Trainer:
     ) -> LossParts:
         """Forward and backward of some images."""
         torch.manual_seed(seed_of(MODEL, self.seed, step, samples[0]))
-        draws = mask_draws(self.segmenter, self.device, self.seed, step, samples)
+        draws = self._mask_draws(step, samples)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             predictions, balance = self.model(images, draws)
         parts = self.criterion(predictions, labels, totals, step, samples)
         loss = parts.total + balance * (len(samples) / num_samples)
         (self.scaler.scale(loss) if self.scaler else loss).backward()
         return parts
+
+    def _mask_draws(self, step: int, samples: Sequence[int]) -> Tensor | None:
+        """Numbers [B, J, K] that free an EoMT head's queries in this step, by sample; None where none are needed."""
+        head = self.segmenter.head
+        if not isinstance(head, EomtHead) or all(value in (0.0, 1.0) for value in head.mask_probabilities):
+            return None
+        shape = (head.plan.num_joint, head.queries.num_embeddings)
+        return torch.stack([uniform(shape, self.device, MASKS, self.seed, step, sample) for sample in samples])
 
     def _synchronised(self, last: bool) -> AbstractContextManager[object]:
         """Gradients are averaged over the processes in the last pass of a step alone."""

@@ -212,7 +212,7 @@ def run_luma(arguments: Sequence[str]) -> int:
 
     Raises KeyboardInterrupt when it was stopped by Ctrl-C.
     """
-    from luma_cli.train.launch import handing_on
+    from luma_cli.train.processes import handing_on
 
     print(f"\n$ {spelled(arguments)}")
     code = handing_on([sys.executable, "-P", "-m", "luma_cli", *arguments])
