@@ -65,7 +65,7 @@ def apply(segmenter: Segmenter, choice: BatchNormChoice) -> None:
     """Make the layers what was chosen. New layers take over the parameters, so an optimiser made before keeps them."""
     if choice.choice != "sync":
         return
-    once = any(_counts_once(norm) for norm in batch_norms(segmenter.backbone))
+    once = any("forward" in vars(norm) for norm in batch_norms(segmenter.backbone))  # by count_once
     convert_sync_batchnorm(segmenter)  # type: ignore[no-untyped-call]
     if once:
         for norm in batch_norms(segmenter.backbone):
@@ -89,10 +89,6 @@ def count_once(norm: nn.Module) -> None:
                     buffer.copy_(value)
 
     norm.forward = counting_once
-
-
-def _counts_once(norm: nn.Module) -> bool:
-    return "forward" in vars(norm)
 
 
 def train_mode(segmenter: Segmenter, choice: BatchNormChoice) -> None:

@@ -1,7 +1,8 @@
-"""The checkpoints of a run: which there are, which are sound, which may go. No torch.
+"""The checkpoints of a run: which there are, which are sound, which may go. Imports no torch.
 
 A checkpoint is never replaced: one of the same step gets a name of its own, and the serial number in its manifest says
-which is newer. So there is no moment at which a kill could leave a run without the checkpoint that it had.
+which is newer. So there is no moment at which a kill could leave a run without the checkpoint that it had. The
+manifest, with length and SHA-256 of every file, is written last: a folder without one is not finished.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,24 +23,11 @@ from luma_cli.errors import CheckpointError
 from luma_cli.train.run_folder import BEST, LATEST, RunFolder
 from luma_cli.version import __version__
 
-
-def versions() -> dict[str, str]:
-    """Versions of luma, torch and timm, without importing them."""
-    return {"luma": __version__, **{name: importlib.metadata.version(name) for name in ("torch", "timm")}}
-
-
-def changed_versions(saved: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
-    """One line for each version that differs, both named.
-
-    >>> changed_versions({"torch": "2.14.0"}, {"torch": "2.15.0"})
-    ('torch was 2.14.0 and is 2.15.0',)
-    """
-    names = [name for name in now if saved.get(name) != now[name]]
-    return tuple(f"{name} was {saved.get(name, 'unknown')} and is {now[name]}" for name in names)
-
-
 MANIFEST = "manifest.json"
 SCHEMA = 1
+_NAME = re.compile(r"step-(\d{6,})(?:-\d+)?")
+# What is being written, and what is being removed; nobody reads either.
+WRITING, GONE = ".writing-", ".gone-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +53,38 @@ class Manifest:
     files: Mapping[str, FileFact]
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A checkpoint that cannot be used, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A checkpoint that was verified to the last byte, and newer ones that were not sound."""
+
+    path: Path
+    manifest: Manifest
+    skipped: tuple[Skipped, ...]
+
+
+def versions() -> dict[str, str]:
+    """Versions of luma, torch and timm, without importing them."""
+    return {"luma": __version__, **{name: importlib.metadata.version(name) for name in ("torch", "timm")}}
+
+
+def changed_versions(saved: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """One line for each version that differs, both named: the resumed run may then differ in the last bits.
+
+    >>> changed_versions({"torch": "2.14.0"}, {"torch": "2.15.0"})
+    ('torch was 2.14.0 and is 2.15.0',)
+    """
+    names = [name for name in now if saved.get(name) != now[name]]
+    return tuple(f"{name} was {saved.get(name, 'unknown')} and is {now[name]}" for name in names)
+
+
 def write_manifest(folder: Path, run_id: str, step: int, serial: int, best: bool, versions: Mapping[str, str]) -> None:
     """Hashes every file of `folder` and writes the manifest, on disk when this returns. Raises OSError."""
     files = {path.name: _fact(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
@@ -86,7 +106,18 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
-    return _decode(file, values)
+    known: dict[str, Any] = values if isinstance(values, dict) else {}
+    if (schema := known.pop("schema", None)) != SCHEMA:
+        text = f"{file} has schema {schema}, this luma knows {SCHEMA}"
+        raise CheckpointError(f"{text}; use the luma that wrote it, or `pip install -U luma-seg`")
+    try:
+        known["files"] = {name: FileFact(**fact) for name, fact in known["files"].items()}
+        for name in known["files"]:
+            if name != os.path.basename(name) or name in ("", ".", ".."):
+                raise ValueError(f"{name!r} is no file name")
+        return Manifest(**{name: known[name] for name in Manifest.__slots__})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file} is not a manifest of luma: {error}") from error
 
 
 def damage(folder: Path, manifest: Manifest) -> str:
@@ -102,51 +133,10 @@ def damage(folder: Path, manifest: Manifest) -> str:
     return ""
 
 
-def _decode(file: Path, values: Any) -> Manifest:
-    known = values if isinstance(values, dict) else {}
-    if known.get("schema") != SCHEMA:
-        text = f"{file} has schema {known.get('schema')}, this luma knows {SCHEMA}"
-        raise CheckpointError(f"{text}; use the luma that wrote it, or `pip install -U luma-seg`")
-    try:
-        files = {_plain(name): FileFact(**fact) for name, fact in known["files"].items()}
-        rest = {name: known[name] for name in ("run_id", "step", "serial", "best", "versions")}
-        return Manifest(**rest, files=files)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file} is not a manifest of luma: {error}") from error
-
-
-def _plain(name: str) -> str:
-    if name != os.path.basename(name) or name in ("", ".", ".."):
-        raise ValueError(f"{name!r} is no file name")
-    return name
-
-
 def _fact(path: Path) -> FileFact:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return FileFact(path.stat().st_size, digest)
-
-
-_NAME = re.compile(r"step-(\d{6,})(?:-\d+)?")
-# What is being written, and what is being removed; nobody reads either.
-WRITING, GONE = ".writing-", ".gone-"
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A checkpoint that cannot be used, and why."""
-
-    name: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sound:
-    """A checkpoint that was verified to the last byte, and newer ones that were not sound."""
-
-    path: Path
-    manifest: Manifest
-    skipped: tuple[Skipped, ...]
 
 
 def free_name(folder: Path, step: int) -> str:
@@ -158,7 +148,7 @@ def free_name(folder: Path, step: int) -> str:
 
 def next_serial(folder: RunFolder) -> int:
     """One more than that of any checkpoint there is."""
-    return 1 + max((manifest.serial for _, manifest in _readable(folder)), default=0)
+    return 1 + max((manifest.serial for _, manifest in _read(folder)[0]), default=0)
 
 
 def latest_sound(folder: RunFolder, *, strict: bool = False) -> Sound:
@@ -166,8 +156,8 @@ def latest_sound(folder: RunFolder, *, strict: bool = False) -> Sound:
 
     Raises CheckpointError when there is none, or with `strict` when one had to be skipped.
     """
-    skipped = list(_unreadable(folder))
-    for path, manifest in sorted(_readable(folder), key=lambda pair: -pair[1].serial):
+    readable, skipped = _read(folder)
+    for path, manifest in readable:
         if why := damage(path, manifest):
             skipped.append(Skipped(path.name, why))
             continue
@@ -182,13 +172,12 @@ def latest_sound(folder: RunFolder, *, strict: bool = False) -> Sound:
 
 def best(folder: RunFolder) -> Path:
     """The best checkpoint, or the latest sound one of a run that was never validated. Raises CheckpointError."""
-    marked = [(manifest.serial, path) for path, manifest in _readable(folder) if manifest.best]
-    if not marked:
-        return latest_sound(folder).path
-    path = max(marked)[1]
-    if why := damage(path, read_manifest(path)):
-        raise CheckpointError(f"the best checkpoint {path} is damaged: {why}; use the latest one instead")
-    return path
+    for path, manifest in _read(folder)[0]:
+        if manifest.best:
+            if why := damage(path, manifest):
+                raise CheckpointError(f"the best checkpoint {path} is damaged: {why}; use the latest one instead")
+            return path
+    return latest_sound(folder).path
 
 
 def names(folder: RunFolder) -> list[str]:
@@ -201,7 +190,7 @@ def prune(folder: RunFolder, keep: int) -> list[str]:
 
     Each is renamed first, so that none is ever found half removed. What cannot be read is left for a person to judge.
     """
-    ranked = sorted(_readable(folder), key=lambda pair: -pair[1].serial)
+    ranked = _read(folder)[0]
     marked = [path.name for path, manifest in ranked if manifest.best][:1]
     kept = {*(path.name for path, _ in ranked[:keep]), *marked, folder.pointed(LATEST), folder.pointed(BEST)}
     removed = [path for path, _ in ranked if path.name not in kept]
@@ -224,26 +213,19 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def _folders(folder: RunFolder) -> list[Path]:
+    """All checkpoints by step, and those of one step in the order of their names' numbers."""
     with suppress(FileNotFoundError):
-        found = [path for path in folder.checkpoints.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda path: (_step(path), len(path.name), path.name))
+        found = [(path, match) for path in folder.checkpoints.iterdir() if (match := _NAME.fullmatch(path.name))]
+        return [path for path, _ in sorted(found, key=lambda pair: (int(pair[1][1]), len(pair[0].name), pair[0].name))]
     return []
 
 
-def _step(path: Path) -> int:
-    match = _NAME.fullmatch(path.name)
-    return int(match[1]) if match else -1
-
-
-def _readable(folder: RunFolder) -> Iterator[tuple[Path, Manifest]]:
-    for path in _folders(folder):
-        with suppress(CheckpointError):
-            yield path, read_manifest(path)
-
-
-def _unreadable(folder: RunFolder) -> Iterator[Skipped]:
+def _read(folder: RunFolder) -> tuple[list[tuple[Path, Manifest]], list[Skipped]]:
+    """Checkpoints with their manifests, the newest first, and those without a readable one."""
+    readable, skipped = [], []
     for path in _folders(folder):
         try:
-            read_manifest(path)
+            readable.append((path, read_manifest(path)))
         except CheckpointError as error:
-            yield Skipped(path.name, str(error))
+            skipped.append(Skipped(path.name, str(error)))
+    return sorted(readable, key=lambda pair: -pair[1].serial), skipped

@@ -1,7 +1,9 @@
-"""BCE and Dice of matched masks at sampled points, three quarters of them where the masks are least certain.
+"""The loss of masks at random points: which query answers for which segment, then BCE and Dice of the matched masks.
 
+Matching is the assignment of least cost, at points that all queries and segments of an image share; nothing in it has a
+gradient. The loss takes three quarters of its points where the masks are least certain.
 EoMT, arXiv 2503.19108, section 4.1, as Mask2Former, arXiv 2112.01527, section 3.3.
-B images, K queries, M masks, P points, h w pixels of the logits.
+B images, K queries, C classes, S segments, P points, M matched masks, h w pixels of the logits.
 """
 
 from __future__ import annotations
@@ -25,6 +27,18 @@ _LARGEST_COST = 1e10
 _MOST_FACTORS = 64  # of a half or more each: far from the smallest float32, 2 ** -126
 
 Assignment = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class Targets(NamedTuple):
+    """Label maps of a batch as the loss reads them.
+
+    classes: those of each image's segments, ascending; samples: of the images; groups: images that are done together.
+    """
+
+    labels: PackedLabels
+    classes: Sequence[NDArray[np.int64]]
+    samples: Sequence[int]
+    groups: Sequence[range]
 
 
 class Matches(NamedTuple):
@@ -107,17 +121,6 @@ def gather(found: Sequence[Assignment], classes: Sequence[NDArray[np.int64]], de
     return Matches(columns[0], columns[1], columns[2], counts)
 
 
-class Task(NamedTuple):
-    """What the masks of one prediction are compared with, and where; `groups`: images that are done together."""
-
-    matches: Matches
-    labels: PackedLabels
-    points: Points
-    samples: Sequence[int]
-    groups: Sequence[range]
-    recipe: Recipe
-
-
 class MaskLoss(torch.autograd.Function):
     """Weighted BCE and Dice of the matched masks, summed over masks.
 
@@ -126,47 +129,43 @@ class MaskLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, mask_logits: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, mask_logits: Tensor, targets: Targets, matches: Matches, points: Points, recipe: Recipe
+    ) -> tuple[Tensor, Tensor]:
         """Mask logits [B, K, h, w] -> the weighted sum, and BCE and Dice as [2], which have no gradient."""
+        counts = PointCounts.of(recipe)
 
         def work(images: range) -> tuple[Tensor, Tensor] | None:
-            return _sampled(mask_logits, task, images, with_gradient=ctx.needs_input_grad[0])
+            own = matches.of(images)
+            if not len(own.queries):
+                return None
+            masks = mask_logits[own.images, own.queries].float()
+            drawn = points.loss(targets.samples[images.start : images.stop], own.counts, counts)
+            grid, logits = choose(masks, drawn, counts)
+            wanted = targets.labels.around(grid, own.images).masks(own.classes[:, None])
+            compared = Compared(logits, logits.sigmoid(), wanted)
+            sums = torch.stack((compared.bce().sum(), compared.dice().sum()))
+            return sums, spread(compared.slope(recipe), masks, grid) if ctx.needs_input_grad[0] else masks[:0]
 
-        found = [pair for pair in each(work, task.groups, mask_logits.device) if pair is not None]
+        found = [pair for pair in each(work, targets.groups, mask_logits.device) if pair is not None]
         zero = torch.zeros(2, device=mask_logits.device)
         sums = torch.stack([zero, *(pair[0] for pair in found)]).sum(0)
-        gradients = [pair[1] for pair in found]
-        ctx.save_for_backward(task.matches.images, task.matches.queries, *gradients)
+        ctx.save_for_backward(matches.images, matches.queries, *(pair[1] for pair in found))
         ctx.shape, ctx.dtype = mask_logits.shape, mask_logits.dtype
         ctx.mark_non_differentiable(sums)
-        return task.recipe.bce_weight * sums[0] + task.recipe.dice_weight * sums[1], sums
+        return recipe.bce_weight * sums[0] + recipe.dice_weight * sums[1], sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the matched masks where they belong, zero elsewhere."""
         images, queries, *gradients = ctx.saved_tensors
         found = torch.zeros(ctx.shape, dtype=ctx.dtype, device=upstream.device)
-        if not gradients:
-            return found, None
-        rows = (images * ctx.shape[1] + queries).split([len(gradient) for gradient in gradients])
-        for index, gradient in zip(rows, gradients, strict=True):
-            found.flatten(0, 1).index_copy_(0, index, (gradient * upstream).to(ctx.dtype))
-        return found, None
-
-
-def _sampled(mask_logits: Tensor, task: Task, images: range, *, with_gradient: bool) -> tuple[Tensor, Tensor] | None:
-    """BCE and Dice of the matched masks of some images [2], and the gradient of these masks [M, h, w]; None without."""
-    matches, counts = task.matches.of(images), PointCounts.of(task.recipe)
-    if not len(matches.queries):
-        return None
-    masks = mask_logits[matches.images, matches.queries].float()
-    drawn = task.points.loss([task.samples[image] for image in images], matches.counts, counts)
-    grid, logits = choose(masks, drawn, counts)
-    wanted = task.labels.around(grid, matches.images).masks(matches.classes[:, None])
-    compared = Compared(logits, logits.sigmoid(), wanted)
-    sums = torch.stack((compared.bce().sum(), compared.dice().sum()))
-    return sums, spread(compared.slope(task.recipe), masks, grid) if with_gradient else masks[:0]
+        if gradients:
+            rows = (images * ctx.shape[1] + queries).split([len(gradient) for gradient in gradients])
+            for index, gradient in zip(rows, gradients, strict=True):
+                found.flatten(0, 1).index_copy_(0, index, (gradient * upstream).to(ctx.dtype))
+        return found, None, None, None, None
 
 
 class Compared(NamedTuple):

@@ -1,4 +1,9 @@
-"""Steps that do not count: for finding out what a training needs, before it begins."""
+"""Memory of a training step: the most images that one pass can hold, and activations that are not kept.
+
+On a GPU real steps are tried, from the whole batch downwards. On the host running out of memory would take the process
+with it, so its need is taken to grow by as much per image as from one small step to one of twice the images.
+B batch, H W pixels.
+"""
 
 from __future__ import annotations
 
@@ -14,48 +19,19 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from luma_cli.backbone.backbone import Backbone, joint_blocks
+from luma_cli.backbone.backbone import joint_blocks
 from luma_cli.errors import RunError
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.segmenter import Segmenter
-from luma_cli.measure import devices
 from luma_cli.measure.accelerator import is_out_of_memory
 from luma_cli.train.batch_norm import batch_norms, count_once
 from luma_cli.train.optimiser import blocks_by_class
 
-
-@contextmanager
-def rehearsal(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Inside, whole training steps may be run; afterwards everything is as it was before.
-
-    Put back are parameters, buffers, gradients, modes, learning rates, the optimiser's state, which must be empty yet,
-    and torch's random generators. Copies wait in the host's memory. Raises RunError for an optimiser that has stepped.
-    """
-    if optimizer.state:
-        raise RunError("a rehearsal must come before the first step of the optimiser")
-    tensors = [*module.parameters(), *module.buffers()]
-    before = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
-    modes = [(part, part.training) for part in module.modules()]
-    rates = [group["lr"] for group in optimizer.param_groups]
-    gpus = {tensor.device for tensor in tensors if tensor.is_cuda}  # those of other processes are left alone
-    with torch.random.fork_rng(devices=list(gpus)):
-        try:
-            yield
-        finally:
-            optimizer.zero_grad(set_to_none=True)
-            optimizer.state.clear()
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
-            for part, training in modes:
-                part.training = training
-            with torch.no_grad():
-                for tensor, value in zip(tensors, before, strict=True):
-                    tensor.copy_(value)
-
-
 HOST_SHARE = 0.8  # of the RAM that can be had: steps differ, and others use the machine too
+WORTH = 0.9  # of the bytes kept without: more than this is as good as no checkpointing
 
 Attempt = Callable[[int], object]
+Way = Literal["timm", "blocks", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +48,6 @@ class MicroBatch:
         return f"{self.num_passes} x {self.num_images} images" + (f" (tried {trials})" if trials else "")
 
 
-class HostMemory(Protocol):
-    """What is asked of the host; the module `measure.host_memory` is one."""
-
-    def reset_peak(self) -> bool:
-        """Start a new peak."""
-
-    def peak_bytes(self) -> int:
-        """Highest resident memory since then."""
-
-    def resident_bytes(self) -> int:
-        """Resident memory now."""
-
-    def available_bytes(self) -> int:
-        """What can be had on top of that."""
-
-
 def find(attempt: Attempt, num_images: int, device_type: str, *, least: int = 1) -> MicroBatch:
     """The largest pass for a process whose share of a step's batch is `num_images`.
 
@@ -96,9 +56,8 @@ def find(attempt: Attempt, num_images: int, device_type: str, *, least: int = 1)
     images than these are not tried, for BatchNorms that learn statistics.
     Raises RunError where not even the least fits.
     """
-    if device_type == "cuda":
-        return by_trying(attempt, num_images, least=least)
-    return by_prediction(attempt, num_images, least=least)
+    search = by_trying if device_type == "cuda" else by_prediction
+    return search(attempt, num_images, least=least)
 
 
 def by_trying(attempt: Attempt, num_images: int, *, least: int = 1) -> MicroBatch:
@@ -112,18 +71,24 @@ def by_trying(attempt: Attempt, num_images: int, *, least: int = 1) -> MicroBatc
     raise _too_large(tried[-1][0])
 
 
-def by_prediction(attempt: Attempt, num_images: int, *, least: int = 1, memory: HostMemory = devices) -> MicroBatch:
+def by_prediction(attempt: Attempt, num_images: int, *, least: int = 1, memory: Any = host_memory) -> MicroBatch:
     """The largest size of the ladder whose memory, on a line through two measured ones, stays in what can be had.
 
-    Raises RunError where memory runs out at the least size.
+    memory: what is asked of the host, with the functions of `measure.host_memory`. Raises RunError where memory runs
+    out at the least size.
     """
     least = min(least, num_images)
     if not _fits(attempt, least):  # and makes the optimiser's state, which is none of an image's need
         raise _too_large(least)
     if num_images < 2 * least:
         return _of(num_images, least, [(least, "fits")])
+
+    def peak(size: int) -> float:
+        memory.reset_peak()
+        return float(memory.peak_bytes()) if _fits(attempt, size) else float("inf")
+
     limit = memory.resident_bytes() + HOST_SHARE * memory.available_bytes()
-    first, second = (_peak(attempt, size, memory) for size in (least, 2 * least))
+    first, second = peak(least), peak(2 * least)
     per_image = max(0.0, (second - first) / least)
     sizes = ladder(num_images, least)
     found = next((size for size in sizes if second + per_image * (size - 2 * least) <= limit), sizes[-1])
@@ -133,29 +98,17 @@ def by_prediction(attempt: Attempt, num_images: int, *, least: int = 1, memory: 
 
 def _fits(attempt: Attempt, num_images: int) -> bool:
     """Whether a step of so many images runs; what one that did not run left behind is given back."""
-    fits = True
     try:
         attempt(num_images)
+        return True
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        fits = False
-    if not fits:  # out of the except block: the error holds the frames, and they the tensors that must go first
-        release()
-    return fits
-
-
-def _peak(attempt: Attempt, num_images: int, memory: HostMemory) -> float:
-    """Highest resident bytes of a step of so many images; endless where memory ran out."""
-    memory.reset_peak()
-    return float(memory.peak_bytes()) if _fits(attempt, num_images) else float("inf")
-
-
-def release() -> None:
-    """Drop garbage, and what torch keeps of the GPU for later."""
+    # Outside the except block: the error holds the frames, and they the tensors that must go first.
     gc.collect()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
+    return False
 
 
 def _of(num_images: int, size: int, tried: list[tuple[int, str]]) -> MicroBatch:
@@ -179,9 +132,41 @@ def ladder(num_images: int, least: int = 1) -> list[int]:
     return sorted((size for size in sizes if size >= min(least, num_images)), reverse=True)
 
 
-WORTH = 0.9  # of the bytes kept without: more than this is as good as no checkpointing
+@contextmanager
+def rehearsal(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Inside, whole training steps may be run; afterwards everything is as it was before.
 
-Way = Literal["timm", "blocks", "none"]
+    Put back are parameters, buffers, gradients, modes, learning rates, the optimiser's state, which must be empty yet,
+    and torch's random generators. Copies wait in the host's memory. Raises RunError for an optimiser that has stepped.
+    """
+    if optimizer.state:
+        raise RunError("a rehearsal must come before the first step of the optimiser")
+    tensors = [*module.parameters(), *module.buffers()]
+    before = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
+    rates = [group["lr"] for group in optimizer.param_groups]
+    gpus = {tensor.device for tensor in tensors if tensor.is_cuda}  # those of other processes are left alone
+    with torch.random.fork_rng(devices=list(gpus)), _modes_kept(module):
+        try:
+            yield
+        finally:
+            optimizer.zero_grad(set_to_none=True)
+            optimizer.state.clear()
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            with torch.no_grad():
+                for tensor, value in zip(tensors, before, strict=True):
+                    tensor.copy_(value)
+
+
+@contextmanager
+def _modes_kept(module: nn.Module) -> Iterator[None]:
+    """Every part is in training or evaluation mode afterwards as it is now."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +191,10 @@ class _Checkpointed(Protocol):
 
 
 def enable(segmenter: Segmenter) -> Checkpointing:
-    """Let the backbone of `segmenter`, joint blocks included, forget activations; gradients stay as they were.
+    """Let the backbone of `segmenter`, joint blocks included, forget activations in the forward and make them again.
 
-    To be called before compilation and DistributedDataParallel. Warns, and changes nothing, where it cannot.
+    Gradients stay what they were, for about a third more time. To be called before compilation and
+    DistributedDataParallel. Warns, and changes nothing, where it cannot.
     """
     found = _enable(segmenter)
     if found.way == "none":
@@ -224,7 +210,11 @@ def enable(segmenter: Segmenter) -> Checkpointing:
 
 
 def _enable(segmenter: Segmenter) -> Checkpointing:
-    """The first way that is worth it, switched on."""
+    """The first way that saves memory as luma runs the backbone, switched on: timm's own, else every block wrapped.
+
+    timm's does nothing in a model whose `forward_intermediates` passes it by, nor in EoMT's joint blocks, which luma
+    runs itself; so which way works is measured.
+    """
     backbone = segmenter.backbone
     before = kept_bytes(segmenter)
     if not isinstance(segmenter.head, EomtHead) and _set_timm(backbone.model, True):
@@ -232,13 +222,16 @@ def _enable(segmenter: Segmenter) -> Checkpointing:
         if after <= WORTH * before:
             return Checkpointing("timm", before, after)
         _set_timm(backbone.model, False)
-    wrapped = _blocks(backbone)
-    for block in wrapped:
+    blocks = joint_blocks(backbone)
+    if not blocks and backbone.sites.found:
+        names = blocks_by_class(backbone.model, backbone.block(0))
+        blocks = [backbone.model.get_submodule(name) for name in names]
+    for block in blocks:
         _wrap(block)
     after = kept_bytes(segmenter)
-    if wrapped and after <= WORTH * before:
+    if blocks and after <= WORTH * before:
         return Checkpointing("blocks", before, after)
-    for block in wrapped:
+    for block in blocks:
         del block.forward
     return Checkpointing("none", before, before)
 
@@ -252,14 +245,6 @@ def _set_timm(model: nn.Module, on: bool) -> bool:
     except AssertionError:
         return False
     return True
-
-
-def _blocks(backbone: Backbone) -> list[nn.Module]:
-    """The blocks to be wrapped: those that queries can join, else all of the tapped block's class."""
-    joint = joint_blocks(backbone)
-    if joint or not backbone.sites.found:
-        return joint
-    return [backbone.model.get_submodule(name) for name in blocks_by_class(backbone.model, backbone.block(0))]
 
 
 def _wrap(block: nn.Module) -> None:
@@ -295,18 +280,8 @@ def kept_bytes(segmenter: Segmenter) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with _evaluating(segmenter), saved_tensors_hooks(keep, lambda tensor: tensor):
+    with _modes_kept(segmenter), saved_tensors_hooks(keep, lambda tensor: tensor):
+        segmenter.eval()
         run = segmenter if isinstance(segmenter.head, EomtHead) else segmenter.read
         run(torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype))
     return sum(kept.values())
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -1,7 +1,8 @@
-"""AdamW over a segmenter: parameter groups by role and learning rate, and the rates of a step.
+"""AdamW over a segmenter: what learns, in which groups, at which rates, and the moving average of it.
 
-EoMT's settings (arXiv 2503.19108, section 4.1): weight decay on every tensor, the backbone's rates falling from block
-to block. The FFN that the head borrows is the backbone's and stands in its groups alone.
+EoMT's settings (arXiv 2503.19108, section 4.1; https://github.com/tue-mps/eomt, training/lightning_module.py and
+two_stage_warmup_poly_schedule.py): weight decay on every tensor, the backbone's rates falling from block to block,
+warm-up of the head, then of the backbone, then polynomial decay. The FFN that the head borrows is the backbone's.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from luma_cli.isotropic.mixtures import balance_loss
 from luma_cli.measure.facts import meta_twin
 
 Role = Literal["head", "backbone"]
+DEEPEST = 24  # blocks of the deepest network that the decay per block was chosen for (a ViT-L)
+_NO_GROUP = "?"  # a name that no matcher knows
+_FUSED_ON = ("cpu", "cuda")
 
 
 def factor(role: Role, step: int, num_steps: int, recipe: Recipe) -> float:
@@ -36,19 +40,14 @@ def factor(role: Role, step: int, num_steps: int, recipe: Recipe) -> float:
     >>> [factor("backbone", step, 110, recipe) for step in (9, 10, 20, 30, 70)]
     [0.0, 0.0, 0.5, 1.0, 0.5]
     """
-    if role == "head":
-        return _rise_and_fall(step, 0, recipe.warmup_head_steps, num_steps, recipe.poly_power)
-    rest = recipe.warmup_head_steps
-    return _rise_and_fall(step, rest, rest + recipe.warmup_backbone_steps, num_steps, recipe.poly_power)
-
-
-def _rise_and_fall(step: int, start: int, top: int, end: int, power: float) -> float:
-    """0 until `start`, a line up to 1 at `top`, then (1 - share of what is left) ** power down to 0 at `end`."""
+    # The backbone rests while the new layers of the head find their first direction.
+    start = 0 if role == "head" else recipe.warmup_head_steps
+    top = recipe.warmup_head_steps + (0 if role == "head" else recipe.warmup_backbone_steps)
     if step < start:
         return 0.0
     if step < top:
         return (step - start) / (top - start)
-    return 0.0 if step >= end else (1 - (step - top) / (end - top)) ** power
+    return 0.0 if step >= num_steps else (1 - (step - top) / (num_steps - top)) ** recipe.poly_power
 
 
 def mask_annealing(recipe: Recipe, num_steps: int, num_joint: int) -> MaskAnnealing:
@@ -61,8 +60,39 @@ def mask_annealing(recipe: Recipe, num_steps: int, num_joint: int) -> MaskAnneal
     )
 
 
-DEEPEST = 24  # blocks of the deepest network that the decay per block was chosen for (a ViT-L)
-_NO_GROUP = "?"  # a name that no matcher knows
+def create_optimizer(segmenter: Segmenter, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW over every parameter of `segmenter` that learns: the head's group, then those of the backbone.
+
+    Every group says its `role`, its `lr_scale` (factor of the recipe's `lr`, before the schedule's) and its
+    `param_names`. Raises BadRecipe where nothing learns.
+    """
+    found: dict[tuple[Role, float], list[tuple[str, nn.Parameter]]] = {}
+    scale_of = scales(segmenter.backbone, recipe.layer_decay)
+    start = "backbone.model."
+    learning = [(name, each) for name, each in segmenter.named_parameters() if each.requires_grad]
+    for name, parameter in learning:
+        in_backbone = name.startswith(start)
+        key: tuple[Role, float] = ("backbone", scale_of[name.removeprefix(start)]) if in_backbone else ("head", 1.0)
+        found.setdefault(key, []).append((name, parameter))
+    if not found:
+        raise BadRecipe("nothing is left to learn: the head has no parameters and the backbone is frozen")
+    order = sorted(found, key=lambda key: (key[0] != "head", key[1]))
+    # One fused kernel per group where torch has it, else one per operation.
+    fused = all(each.is_floating_point() and each.device.type in _FUSED_ON for _, each in learning)
+    return torch.optim.AdamW(
+        [{"params": found[role, scale], "role": role, "lr_scale": scale} for role, scale in order],
+        lr=recipe.lr,
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.eps,
+        weight_decay=recipe.weight_decay,
+        **{"fused" if fused else "foreach": True},
+    )
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, num_steps: int) -> None:
+    """Give every group its learning rate of optimiser step `step`, from 0."""
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr * group["lr_scale"] * factor(group["role"], step, num_steps, recipe)
 
 
 @runtime_checkable
@@ -79,6 +109,8 @@ def scales(backbone: Backbone, layer_decay: float) -> dict[str, float]:
     Networks of more than 24 blocks have the exponent divided by depth / 24, so that their first blocks still learn.
     Warns where the backbone has no blocks to tell apart, and gives 1 to all.
     """
+    # Not timm's `param_groups_layer_decay`: it gives the stem a rate of its own, where EoMT's stem has that of the
+    # first block, it cannot stretch deep networks, and it needs a matcher, which some models do not have.
     layers = layers_of(backbone)
     depth = 1 + max(layers.values(), default=0)
     if depth == 1 and layer_decay != 1:
@@ -92,19 +124,26 @@ def scales(backbone: Backbone, layer_decay: float) -> dict[str, float]:
 
 
 def layers_of(backbone: Backbone) -> dict[str, int]:
-    """The block, counted from 0, of every parameter of `backbone.model` by name."""
+    """The block, counted from 0, of every parameter of `backbone.model` by name.
+
+    What comes before the blocks counts to the first, what comes after them to the last one. The blocks are those of
+    timm's `group_matcher`; a module without one is divided by the blocks of the tapped one's class.
+    """
     model = backbone.model
     names = [name for name, _ in model.named_parameters()]
     known = _matched(names, model) if isinstance(model, _Grouped) else _by_class(names, backbone)
-    return _filled(names, known)
+    filled: dict[str, int] = {}
+    following = max(known.values(), default=0)
+    for name in reversed(names):  # a parameter in no block joins the next one that the model holds
+        filled[name] = following = known.get(name, following)
+    return {name: filled[name] for name in names}
 
 
 def _matched(names: Sequence[str], model: _Grouped) -> dict[str, int]:
     """Block numbers by timm's own matcher: its group 0 is the stem, which joins the first block."""
     named = ((name, None) for name in (*names, _NO_GROUP))
     groups: dict[str, int] = group_with_matcher(named, model.group_matcher(coarse=False), reverse=True)
-    unmatched = groups[_NO_GROUP]
-    return {name: max(0, group - 1) for name, group in groups.items() if group != unmatched}
+    return {name: max(0, group - 1) for name, group in groups.items() if group != groups[_NO_GROUP]}
 
 
 def _by_class(names: Sequence[str], backbone: Backbone) -> dict[str, int]:
@@ -124,95 +163,29 @@ def blocks_by_class(model: nn.Module, block: nn.Module) -> list[str]:
     return found
 
 
-def _filled(names: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
-    """All names: one that is in no block joins the next one that the model holds, or after the last one the last."""
-    last = max(known.values(), default=0)
-    filled: dict[str, int] = {}
-    following = last
-    for name in reversed(names):
-        following = known.get(name, following)
-        filled[name] = following
-    return {name: filled[name] for name in names}
-
-
-_FUSED_ON = ("cpu", "cuda")
-
-
-def create_optimizer(segmenter: Segmenter, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW over every parameter of `segmenter` that learns.
-
-    Every group says its `role`, its `lr_scale` (factor of the recipe's `lr`, before the schedule's) and its
-    `param_names`. Raises BadRecipe where nothing learns.
-    """
-    groups = parameter_groups(segmenter, recipe)
-    if not groups:
-        raise BadRecipe("nothing is left to learn: the head has no parameters and the backbone is frozen")
-    parameters = [parameter for group in groups for _, parameter in group["params"]]
-    return torch.optim.AdamW(
-        groups,
-        lr=recipe.lr,
-        betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
-        **_kernels(parameters),
-    )
-
-
-def parameter_groups(segmenter: Segmenter, recipe: Recipe) -> list[dict[str, Any]]:
-    """One group per role and rate, head first, then the backbone's from its first block to its last."""
-    found: dict[tuple[Role, float], list[tuple[str, nn.Parameter]]] = {}
-    scale_of = scales(segmenter.backbone, recipe.layer_decay)
-    start = "backbone.model."
-    for name, parameter in segmenter.named_parameters():
-        if parameter.requires_grad:
-            inside = name.removeprefix(start) if name.startswith(start) else None
-            key: tuple[Role, float] = ("head", 1.0) if inside is None else ("backbone", scale_of[inside])
-            found.setdefault(key, []).append((name, parameter))
-    order = sorted(found, key=lambda key: (key[0] != "head", key[1]))
-    return [{"params": found[role, scale], "role": role, "lr_scale": scale} for role, scale in order]
-
-
-def _kernels(parameters: list[nn.Parameter]) -> dict[str, bool]:
-    """One fused kernel per group where torch has it, else one per operation."""
-    fused = all(parameter.is_floating_point() and parameter.device.type in _FUSED_ON for parameter in parameters)
-    return {"fused": True} if fused else {"foreach": True}
-
-
-def set_learning_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, num_steps: int) -> None:
-    """Give every group its learning rate of optimiser step `step`, from 0."""
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.lr * group["lr_scale"] * factor(group["role"], step, num_steps, recipe)
-
-
-def learning_rates(optimizer: torch.optim.Optimizer) -> dict[Role, float]:
-    """The greatest learning rate of each role, as a progress line shows it."""
-    found: dict[Role, float] = {}
-    for group in optimizer.param_groups:
-        found[group["role"]] = max(found.get(group["role"], 0.0), group["lr"])
-    return found
-
-
 def freeze_backbone(segmenter: Segmenter) -> int:
-    """Let no parameter of the backbone learn; how many numbers rest. `train_mode` then keeps it in eval mode."""
+    """Let no parameter of the backbone learn; how many numbers rest. `train_mode` then keeps it in eval mode.
+
+    What is left is a probe of its features. The FFN and the final norm that a head borrows rest with it.
+    """
     segmenter.backbone.requires_grad_(False)
     segmenter.backbone.eval()
     return sum(parameter.numel() for parameter in segmenter.backbone.parameters())
 
 
-_BATCH = 2
-
-
 def freeze_unreached(segmenter: Segmenter, resolution: int) -> tuple[str, ...]:
     """Turn training off for parameters that get no gradient; gives their names.
 
-    Found by one backward pass of a copy on the meta device, which computes nothing; an EoMT head is in the state of
-    its first step there, all queries masked, which needs no draws.
+    E.g. those of a second branch that the map does not come from (CoaT, CrossViT): processes that average gradients
+    would wait for theirs. Found by a backward pass of a copy on the meta device, which computes nothing; an EoMT head
+    is in the state of its first step there, all queries masked, which needs no draws.
     """
     copy = meta_twin(segmenter).train()
-    images = torch.zeros(_BATCH, 3, resolution, resolution, device="meta")
-    outputs = [part for output in copy.predictions(images) for part in _tensors(output)]
-    sums = [part.float().sum() for part in (*outputs, balance_loss(copy.backbone))]
-    torch.autograd.backward([each for each in sums if each.requires_grad])
+    images = torch.zeros(2, 3, resolution, resolution, device="meta")
+    outputs: list[Tensor] = [balance_loss(copy.backbone)]
+    for output in copy.predictions(images):
+        outputs += output if isinstance(output, Prediction | tuple) else (output,)
+    torch.autograd.backward([total for each in outputs if (total := each.float().sum()).requires_grad])
     trained = [(name, each) for name, each in copy.named_parameters() if each.requires_grad]
     unreached = {name for name, parameter in trained if parameter.grad is None}
     for name, parameter in segmenter.named_parameters():
@@ -221,20 +194,23 @@ def freeze_unreached(segmenter: Segmenter, resolution: int) -> tuple[str, ...]:
     return tuple(sorted(unreached))
 
 
-def _tensors(output: object) -> tuple[Tensor, ...]:
-    return tuple(output) if isinstance(output, (Prediction, tuple)) else (output,)  # type: ignore[return-value]
-
-
 class Ema:
-    """The average of every parameter that learns, in float32 or better, each once by its name.
+    """An exponential moving average of every parameter that learns, in float32 or better, each once by its name.
 
-    Buffers and parameters that rest are those of the model itself, so that BatchNorm's statistics are the latest.
+    The decay is min(decay, (1 + n) / (10 + n)) after n updates, so that the average does not carry the initial weights
+    along, as in https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage. Buffers and parameters
+    that rest are those of the model itself, so that BatchNorm's statistics are the latest.
     """
+
+    # Not torch's AveragedModel: it copies the whole model, takes its first update unaveraged, and averages in 16 bits
+    # where the model is in 16 bits, in which small steps are lost.
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.num_updates = 0
-        self._averages = {name: _precise(parameter) for name, parameter in _learning(module)}
+        own = {name: parameter.detach() for name, parameter in _learning(module)}
+        half = (torch.float16, torch.bfloat16)
+        self._averages = {name: (one.float() if one.dtype in half else one).clone() for name, one in own.items()}
 
     def update(self, module: nn.Module) -> None:
         """Take one step towards the parameters of `module`; to be called after every step of the optimiser."""
@@ -249,10 +225,10 @@ class Ema:
         """`module` with the averages as its parameters for a while; afterwards with its own, bit for bit."""
         own = {name: parameter.detach().clone() for name, parameter in _learning(module)}
         try:
-            _copy(self._averages, module)
+            _put(self._averages, module)
             yield
         finally:
-            _copy(own, module)
+            _put(own, module)
 
     def weights(self, module: nn.Module) -> dict[str, Tensor]:
         """The state dict of `module` with the averages in the place of what learns: a model that can be loaded."""
@@ -265,16 +241,14 @@ class Ema:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state, of which parameters that rest are left out. Raises CheckpointError for another model."""
         given = state["averages"]
-        averages = {name: given[name] for name in self._averages if name in given}
-        shapes = {name: average.shape for name, average in self._averages.items()}
-        if {name: average.shape for name, average in averages.items()} != shapes:
+        if any(name not in given or given[name].shape != own.shape for name, own in self._averages.items()):
             raise CheckpointError(
                 "the checkpoint averages another model, or other parameters of it; resume with the backbone, head and "
                 "freeze_backbone that the run was started with"
             )
         self.num_updates = int(state["num_updates"])
         for name, average in self._averages.items():
-            average.copy_(averages[name])
+            average.copy_(given[name])
 
 
 def _learning(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -282,13 +256,7 @@ def _learning(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
 
 
-def _precise(parameter: Tensor) -> Tensor:
-    """A copy in at least float32: steps of (1 - decay) would be lost in 16 bits."""
-    own = parameter.detach()
-    return (own.float() if own.dtype in (torch.float16, torch.bfloat16) else own).clone()
-
-
-def _copy(values: Mapping[str, Tensor], module: nn.Module) -> None:
+def _put(values: Mapping[str, Tensor], module: nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in _learning(module):
             parameter.copy_(values[name])

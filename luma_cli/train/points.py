@@ -1,5 +1,7 @@
-"""Mask logits at random points, and the points where they are least certain (PointRend, arXiv 1912.08193, section 3.2).
+"""Mask logits and segments at random points, and the points of least certainty (PointRend, arXiv 1912.08193, 3.2).
 
+Random numbers are named by a key, e.g. (MATCHING, seed, step, sample, prediction): a resumed run, another number of
+processes or another micro-batch draws the same ones, on devices of one kind.
 B images, K queries, M masks, h w pixels of the logits, P points. A grid holds points (x, y) of `grid_sample`'s range.
 """
 
@@ -22,17 +24,19 @@ from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import DataError
 from luma_cli.seeds import LOSS, MATCHING, seed_of
 
-
-def generator(device: torch.device | str, *key: int) -> torch.Generator:
-    """A generator on `device` that starts where `key` says."""
-    found = torch.Generator(device=device)
-    found.manual_seed(seed_of(*key))
-    return found
+# Images done together: one is best for a CPU's cache; a GPU wants few launches, and 8 need less than 1 GB.
+_AT_ONCE_ON_CPU, _AT_ONCE = 1, 8
+_NUM_VALUES = 256  # of a label
+_EVERY_BYTE = 0x01010101
+_BYTES = (0xFF, 0xFF00, 0xFF0000, -0x1000000)  # of an int32, lowest first
+_Found = TypeVar("_Found")
 
 
 def uniform(shape: tuple[int, ...], device: torch.device | str, *key: int) -> Tensor:
-    """Numbers from [0, 1), float32, of `shape`, drawn on `device`."""
-    return torch.rand(shape, generator=generator(device, *key), device=device)
+    """Numbers from [0, 1), float32, of `shape`, drawn on `device` from where `key` says."""
+    generator = torch.Generator(device=device)
+    generator.manual_seed(seed_of(*key))
+    return torch.rand(shape, generator=generator, device=device)
 
 
 @contextmanager
@@ -57,11 +61,6 @@ def whole_float32(device: torch.device) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-# Images done together: one is best for a CPU's cache; a GPU wants few launches, and 8 need less than 1 GB.
-_AT_ONCE_ON_CPU, _AT_ONCE = 1, 8
-_Found = TypeVar("_Found")
-
-
 def groups(batch: int, device: torch.device) -> list[range]:
     """The images 0 .. B - 1 in groups that are done together on `device`."""
     size = _AT_ONCE_ON_CPU if device.type == "cpu" else _AT_ONCE
@@ -74,7 +73,8 @@ def each(work: Callable[[range], _Found], images: Sequence[range], device: torch
     On a CPU as many groups at a time as torch has threads, each on one core: threads that share every small operation
     wait for each other, which on a busy machine took ten times as long.
     """
-    threads = min(torch.get_num_threads(), len(images)) if device.type == "cpu" else 1
+    before = torch.get_num_threads()
+    threads = min(before, len(images)) if device.type == "cpu" else 1
 
     def without_gradients(group: range) -> _Found:
         with torch.no_grad():  # a setting of the thread
@@ -82,16 +82,10 @@ def each(work: Callable[[range], _Found], images: Sequence[range], device: torch
 
     if threads == 1:
         return [without_gradients(group) for group in images]
-    with _one_core_per_operation(), ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(without_gradients, images))
-
-
-@contextmanager
-def _one_core_per_operation() -> Iterator[None]:
-    before = torch.get_num_threads()
     torch.set_num_threads(1)  # threads that start now take it over
     try:
-        yield
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(without_gradients, images))
     finally:
         torch.set_num_threads(before)
 
@@ -207,11 +201,6 @@ def least(values: Tensor, count: int) -> Tensor:
     if values.device.type == "cpu":
         return torch.from_numpy(np.argpartition(values.numpy(), count - 1, axis=1)[:, :count]).contiguous()
     return values.topk(count, dim=1, largest=False, sorted=False).indices
-
-
-_NUM_VALUES = 256
-_EVERY_BYTE = 0x01010101
-_BYTES = (0xFF, 0xFF00, 0xFF0000, -0x1000000)  # of an int32, lowest first
 
 
 def present(labels: Tensor) -> Tensor:

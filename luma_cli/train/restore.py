@@ -26,23 +26,6 @@ from luma_cli.train.config import RunConfig
 from luma_cli.train.run_folder import CONFIG, read_config
 from luma_cli.train.runs import FoundRun, find_run
 
-
-def build_model(config: RunConfig, weights: str = "random") -> Segmenter:
-    """The segmenter of `config` on the CPU, in eval mode, with weights as in `--weights`.
-
-    Images are normalised as the run does it, once the configuration says how. Raises UnknownName, BadResolution,
-    WeightsError, BuildError.
-    """
-    for target in config.imports:
-        imports.load(imports.find(target))
-    spec = resolve(config.backbone, imported=bool(config.imports))
-    segmenter = build(spec, config.resolution, head=config.head, weights=weights, seed=config.seed)
-    if config.mean:
-        mean, std = config.mean, config.std
-        segmenter.backbone.normalisation = Normalisation((*mean,), (*std,), "the run's configuration")  # type: ignore[arg-type]
-    return segmenter
-
-
 Which = Literal["best", "latest"]
 
 
@@ -59,6 +42,22 @@ class Restored:
     run_id: str
     sha256: str
     weights: Path
+
+
+def build_model(config: RunConfig, weights: str = "random") -> Segmenter:
+    """The segmenter of `config` on the CPU, in eval mode, with weights as in `--weights`.
+
+    Images are normalised as the run does it, once the configuration says how. Raises UnknownName, BadResolution,
+    WeightsError, BuildError.
+    """
+    for target in config.imports:
+        imports.load(imports.find(target))
+    spec = resolve(config.backbone, imported=bool(config.imports))
+    segmenter = build(spec, config.resolution, head=config.head, weights=weights, seed=config.seed)
+    if config.mean:
+        mean, std = config.mean, config.std
+        segmenter.backbone.normalisation = Normalisation((*mean,), (*std,), "the run's configuration")  # type: ignore[arg-type]
+    return segmenter
 
 
 def restore(
@@ -78,24 +77,18 @@ def restore(
     >>> restore("latest").segmenter  # doctest: +SKIP
     """
     found = find_run(run, database)
-    path = found.checkpoint or _chosen(found, which)
-    weights = _weights_file(path, ema)
+    weights = found.checkpoint or _chosen(found, which)
+    if not weights.is_file():
+        weights /= EMA if ema and (weights / EMA).is_file() else MODEL
     config = read_config(weights.parent / CONFIG)
     step, sha256 = _verified(weights)
     segmenter = build_model(config)
-    fill(segmenter, _tensors(weights), weights)
+    try:
+        tensors = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
+    _fill(segmenter, tensors, weights)
     return Restored(segmenter.to(device, dtype).eval(), config, step, found.run_id, sha256, weights)
-
-
-def fill(segmenter: torch.nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
-    """Loads `state` into `segmenter`. Raises CheckpointError unless every name and shape is the model's own."""
-    expected = {name: tuple(tensor.shape) for name, tensor in segmenter.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in sorted(expected.keys() | given.keys()):
-        if expected.get(name) != given.get(name):
-            pair = (given.get(name, "nothing"), expected.get(name, "no such name"))
-            raise CheckpointError(f"{source} is of another model: {name} has {pair[0]}, expected {pair[1]}")
-    segmenter.load_state_dict(dict(state), strict=True)
 
 
 def _chosen(found: FoundRun, which: Which) -> Path:
@@ -107,11 +100,15 @@ def _chosen(found: FoundRun, which: Which) -> Path:
     return checkpoints.best(found.folder) if which == "best" else checkpoints.latest_sound(found.folder).path
 
 
-def _weights_file(path: Path, ema: bool) -> Path:
-    if path.is_file():
-        return path
-    averaged = path / EMA
-    return averaged if ema and averaged.is_file() else path / MODEL
+def _fill(segmenter: Segmenter, state: Mapping[str, Tensor], source: Path) -> None:
+    """Loads `state` into `segmenter`. Raises CheckpointError unless every name and shape is the model's own."""
+    expected = {name: tuple(tensor.shape) for name, tensor in segmenter.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name in sorted(expected.keys() | given.keys()):
+        if expected.get(name) != given.get(name):
+            pair = (given.get(name, "nothing"), expected.get(name, "no such name"))
+            raise CheckpointError(f"{source} is of another model: {name} has {pair[0]}, expected {pair[1]}")
+    segmenter.load_state_dict(dict(state), strict=True)
 
 
 def _verified(weights: Path) -> tuple[int, str]:
@@ -125,19 +122,9 @@ def _verified(weights: Path) -> tuple[int, str]:
             return manifest.step, manifest.files[weights.name].sha256
     if not weights.is_file():
         raise CheckpointError(f"{weights} does not exist; expected the weights of a checkpoint")
-    with weights.open("rb") as file:
-        return _stated_step(folder), hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _stated_step(folder: Path) -> int:
     try:
-        return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["step"])
+        step = int(json.loads((folder / STATE).read_text(encoding="utf-8"))["step"])
     except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
-def _tensors(weights: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(weights)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
+        step = 0
+    with weights.open("rb") as file:
+        return step, hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The folder of a run: what it is, its checkpoints, which of them are the latest and the best. No torch.
+"""The folder of a run: what it is, which checkpoints are the latest and the best, who holds it. Imports no torch.
 
 run.json            id of the run, version of luma that started it
 config.json         RunConfig.to_json()
@@ -31,7 +31,10 @@ from luma_cli.errors import CheckpointError, LumaError, RunError
 from luma_cli.train.config import SCHEMA, RunConfig
 from luma_cli.version import __version__
 
-LOCK = "lock"
+ROOT = Path("runs")
+RUN, CONFIG, CHECKPOINTS, LATEST, BEST, LOCK = "run.json", "config.json", "checkpoints", "latest", "best", "lock"
+_OWN = frozenset({RUN, CONFIG, CHECKPOINTS, LATEST, BEST, LOCK})
+_STRANGE = re.compile(r"[^a-z0-9._]+")
 # `luma runs` looks at a lock by taking it for an instant, which must not turn a training away.
 _PATIENCE_SECONDS = 1.0
 _BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
@@ -39,114 +42,6 @@ _BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 
 class RunWarning(UserWarning):
     """Something about a run that works, but with less certainty than expected."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """The process that holds a run folder; pid 0 where that is unknown."""
-
-    pid: int = 0
-    host: str = "an unknown host"
-    since: str = ""
-
-    def __str__(self) -> str:
-        """E.g. `process 4711 on node7`."""
-        return f"process {self.pid or 'unknown'} on {self.host}"
-
-
-@contextmanager
-def locked(
-    folder: Path, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
-) -> Iterator[None]:
-    """Holds `folder`, made as needed, for the length of the block. Raises RunError when another process holds it.
-
-    Processes forked meanwhile (loader workers) let go of it, so that it is free at once when this one is killed. Warns
-    RunWarning on a file system that knows no locks.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _Lock(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
-    except OSError as error:
-        raise RunError(f"{folder} cannot be used: {error.strerror}; name another folder with --out") from error
-    try:
-        _acquire(lock.handle, folder, sleep, clock)
-        os.truncate(lock.handle, 0)
-        os.pwrite(lock.handle, json.dumps(asdict(_here())).encode(), 0)
-        yield
-    finally:
-        lock.close()
-
-
-def holder(folder: Path) -> Holder | None:
-    """Who holds `folder` now; None when nobody does."""
-    try:
-        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError:  # another user's
-        return Holder()
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return _written(folder)
-    else:
-        return None
-    finally:
-        os.close(handle)
-
-
-class _Lock:
-    """The open file of a lock, which a forked child closes: an inherited handle would keep the lock alive."""
-
-    def __init__(self, handle: int) -> None:
-        self.handle = handle
-        here = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _close(here()))
-
-    def close(self) -> None:
-        """Frees the lock; again is nothing."""
-        handle, self.handle = self.handle, -1
-        if handle >= 0:
-            os.close(handle)
-
-
-def _close(lock: _Lock | None) -> None:
-    if lock is not None:
-        lock.close()
-
-
-def _acquire(handle: int, folder: Path, sleep: Callable[[float], None], clock: Callable[[], float]) -> None:
-    give_up = clock() + _PATIENCE_SECONDS
-    while True:
-        try:
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _BUSY:
-                text = f"{folder}: this file system knows no locks ({error.strerror}); see to it that no other"
-                warnings.warn(f"{text} training uses the folder", RunWarning, stacklevel=4)
-                return None
-            if clock() >= give_up:
-                raise RunError(
-                    f"{folder} is in use by {_written(folder)}; wait for it, or name another folder with --out"
-                ) from error
-        sleep(_PATIENCE_SECONDS / 20)
-
-
-def _here() -> Holder:
-    return Holder(os.getpid(), socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds"))
-
-
-def _written(folder: Path) -> Holder:
-    """What the holder wrote; unknown when it has not done so yet."""
-    with suppress(OSError, ValueError, TypeError):
-        return Holder(**json.loads((folder / LOCK).read_text(encoding="utf-8")))
-    return Holder()
-
-
-ROOT = Path("runs")
-RUN, CONFIG, CHECKPOINTS, LATEST, BEST = "run.json", "config.json", "checkpoints", "latest", "best"
-_OWN = frozenset({RUN, CONFIG, CHECKPOINTS, LATEST, BEST, LOCK})
-_STRANGE = re.compile(r"[^a-z0-9._]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +82,11 @@ def new_run_id(backbone: str, data: str, now: datetime, token: str = "") -> str:
     return "-".join((now.strftime("%Y%m%d-%H%M%S"), *words))
 
 
+def _word(text: str) -> str:
+    """`text` as a part of a file name: the last part of a path or of a hub's name."""
+    return _STRANGE.sub("-", text.rstrip("/").rpartition("/")[2].rpartition(":")[2].lower()).strip("-.") or "unnamed"
+
+
 def check_free(path: Path) -> None:
     """Raise RunError where `started` would: before anything costly is done for a run."""
     if path.exists():
@@ -224,10 +124,10 @@ def open_run(path: Path) -> RunFolder:
     """The run folder at `path`. Raises RunError when it is none."""
     if not is_run(path):
         raise RunError(f"{path} is not a run folder, expected one with {RUN} in it; `luma runs list` shows all runs")
-    values = _read_json(path / RUN)
-    if not isinstance(values.get("run_id"), str) or not values["run_id"]:
+    run_id = _read_json(path / RUN).get("run_id")
+    if not isinstance(run_id, str) or not run_id:
         raise RunError(f"{path / RUN} names no run; restore it, or start a new run")
-    return RunFolder(path.absolute(), values["run_id"])
+    return RunFolder(path.absolute(), run_id)
 
 
 def is_run(path: Path) -> bool:
@@ -265,6 +165,96 @@ def _refuse_used(path: Path) -> None:
         raise RunError(f"{path} holds {strange[0]}, expected a new or empty folder; name another with --out")
 
 
-def _word(text: str) -> str:
-    """`text` as a part of a file name: the last part of a path or of a hub's name."""
-    return _STRANGE.sub("-", text.rstrip("/").rpartition("/")[2].rpartition(":")[2].lower()).strip("-.") or "unnamed"
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that holds a run folder; pid 0 where that is unknown."""
+
+    pid: int = 0
+    host: str = "an unknown host"
+    since: str = ""
+
+    def __str__(self) -> str:
+        """E.g. `process 4711 on node7`."""
+        return f"process {self.pid or 'unknown'} on {self.host}"
+
+
+@contextmanager
+def locked(
+    folder: Path, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
+) -> Iterator[None]:
+    """Holds `folder`, made as needed, for the length of the block. Raises RunError when another process holds it.
+
+    The operating system frees the lock however the process ends. Warns RunWarning on a file system without locks.
+    """
+    # Not `filelock`: its file does not say who holds it, and without a shared lock to look with, `luma runs` would have
+    # to take the lock of a training to see whether it is free.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _Lock(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    except OSError as error:
+        raise RunError(f"{folder} cannot be used: {error.strerror}; name another folder with --out") from error
+    try:
+        _acquire(lock.handle, folder, sleep, clock)
+        here = Holder(os.getpid(), socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds"))
+        os.truncate(lock.handle, 0)
+        os.pwrite(lock.handle, json.dumps(asdict(here)).encode(), 0)
+        yield
+    finally:
+        lock.close()
+
+
+def holder(folder: Path) -> Holder | None:
+    """Who holds `folder` now; None when nobody does."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError:  # another user's
+        return Holder()
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _written(folder)
+    else:
+        return None
+    finally:
+        os.close(handle)
+
+
+class _Lock:
+    """The open file of a lock, which a forked child closes: an inherited handle would keep the lock alive."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        close = weakref.WeakMethod(self.close)
+        os.register_at_fork(after_in_child=lambda: found() if (found := close()) else None)
+
+    def close(self) -> None:
+        """Frees the lock; again is nothing."""
+        handle, self.handle = self.handle, -1
+        if handle >= 0:
+            os.close(handle)
+
+
+def _acquire(handle: int, folder: Path, sleep: Callable[[float], None], clock: Callable[[], float]) -> None:
+    give_up = clock() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _BUSY:
+                text = f"{folder}: this file system knows no locks ({error.strerror}); see to it that no other"
+                warnings.warn(f"{text} training uses the folder", RunWarning, stacklevel=4)
+                return None
+            if clock() >= give_up:
+                raise RunError(
+                    f"{folder} is in use by {_written(folder)}; wait for it, or name another folder with --out"
+                ) from error
+        sleep(_PATIENCE_SECONDS / 20)
+
+
+def _written(folder: Path) -> Holder:
+    """What the holder wrote; unknown when it has not done so yet."""
+    with suppress(OSError, ValueError, TypeError):
+        return Holder(**json.loads((folder / LOCK).read_text(encoding="utf-8")))
+    return Holder()

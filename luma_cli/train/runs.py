@@ -1,4 +1,4 @@
-"""What RUN means on the command line: an id, the start of one, `latest`, or a path. No torch."""
+"""Runs by what the user calls them: finding one, telling how it stands, removing it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from luma_cli.train.checkpoints import is_checkpoint
 from luma_cli.train.run_folder import CHECKPOINTS, CONFIG, Holder, RunFolder, holder, locked
 
 NEWEST = "latest"
+INTERRUPTED = "interrupted"
 _SHOWN = 5
+_RESUMABLE = frozenset({INTERRUPTED, "stopped", "failed", "diverged"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,99 +33,6 @@ class FoundRun:
     folder: RunFolder | None = None
     record: RunRecord | None = None
     checkpoint: Path | None = None
-
-
-def find_run(text: str, database: str | Path | None = None, root: Path = run_folder.ROOT) -> FoundRun:
-    """The run or checkpoint that `text` names.
-
-    A path of a run folder, of a checkpoint or of a .safetensors file with its config.json beside it; else the id of a
-    run in the database or in `root`, the start of just one, or `latest` for the run that was started last.
-    Raises RunError, naming what there is, when it is none or several.
-    """
-    records = {record.run_id: record for record in _records(database)}
-    if (found := _by_path(Path(text).expanduser(), records)) is not None:
-        return found
-    folders = _folders(root)
-    ids = list(dict.fromkeys([*sorted(folders), *records]))
-    run_id = _newest(records, folders) if text == NEWEST else _matching(text, ids)
-    return FoundRun(run_id, folder_of(records.get(run_id)) or folders.get(run_id), records.get(run_id))
-
-
-def folder_of(record: RunRecord | None) -> RunFolder | None:
-    """The run folder of a record, None where it is not on this machine, cannot be read or has another run in it."""
-    folder = _readable(Path(record.folder)) if record and record.folder else None
-    return folder if folder and record and folder.run_id == record.run_id else None
-
-
-def _readable(path: Path) -> RunFolder | None:
-    """The run folder at `path`, None for another's or a damaged one: one of many must not hide the others."""
-    try:
-        return run_folder.open_run(path) if run_folder.is_run(path) else None
-    except (RunError, OSError):
-        return None
-
-
-def _records(database: str | Path | None) -> list[RunRecord]:
-    connection = open_read(database)
-    if connection is None:
-        return []
-    with closing(connection):
-        return list_runs(connection)
-
-
-def _by_path(path: Path, records: dict[str, RunRecord]) -> FoundRun | None:
-    if run_folder.is_run(path):
-        folder = run_folder.open_run(path)
-        return FoundRun(folder.run_id, folder, records.get(folder.run_id))
-    if is_checkpoint(path):
-        above = path.absolute().parent
-        home = above.parent if above.name == CHECKPOINTS and run_folder.is_run(above.parent) else None
-        owner = None if home is None else run_folder.open_run(home)
-        run_id = "" if owner is None else owner.run_id
-        return FoundRun(run_id, owner, records.get(run_id), path)
-    beside = path.parent if path.suffix == ".safetensors" else path
-    if path.exists() and (beside / CONFIG).is_file():
-        return FoundRun("", checkpoint=path)
-    return None
-
-
-def _folders(root: Path) -> dict[str, RunFolder]:
-    if not root.is_dir():
-        return {}
-    return {folder.run_id: folder for path in sorted(root.iterdir()) if (folder := _readable(path))}
-
-
-def _newest(records: dict[str, RunRecord], folders: dict[str, RunFolder]) -> str:
-    """The run started last. Records come oldest first; a run of which only the folder is known ranks by its id."""
-    known = list(records)[-1:]
-    others = sorted(set(folders) - set(records))[-1:]
-    if not known and not others:
-        raise RunError("there is no run yet; `luma train BACKBONE --data ...` starts one")
-    return max([*known, *others], key=lambda run_id: (run_id[:15], run_id in records))
-
-
-def _matching(text: str, ids: list[str]) -> str:
-    if text in ids:
-        return text
-    starting = [run_id for run_id in ids if text and run_id.startswith(text)]
-    if len(starting) == 1:
-        return starting[0]
-    if starting:
-        raise RunError(f"{text!r} is the start of {len(starting)} runs, expected of one: {_listed(starting)}")
-    if not ids:
-        raise RunError(f"no run {text!r}: there is none yet; `luma train BACKBONE --data ...` starts one")
-    near = get_close_matches(text, ids, n=_SHOWN, cutoff=0.5)
-    raise RunError(f"no run or checkpoint {text!r}; there is {_listed(near or ids)}; `luma runs list` shows all")
-
-
-def _listed(ids: list[str]) -> str:
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return ", ".join(ids[-_SHOWN:]) + more
-
-
-INTERRUPTED = "interrupted"
-# From these a run can go on.
-_RESUMABLE = frozenset({INTERRUPTED, "stopped", "failed", "diverged"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,34 +56,108 @@ class Standing:
         return f"luma train --resume {self.run_id}" if self.folder and self.status in _RESUMABLE else ""
 
 
-def standings(database: str | Path | None = None) -> list[Standing]:
-    """All runs of the database, oldest first."""
+def find_run(text: str, database: str | Path | None = None, root: Path = run_folder.ROOT) -> FoundRun:
+    """The run or checkpoint that `text` names.
+
+    A path of a run folder, of a checkpoint or of a .safetensors file with its config.json beside it; else the id of a
+    run in the database or in `root`, the start of just one, or `latest` for the run that was started last.
+    Raises RunError, naming what there is, when it is none or several.
+    """
+    records = {record.run_id: record for record in _stored(database)[0]}
+    if (found := _by_path(Path(text).expanduser(), records)) is not None:
+        return found
+    paths = sorted(root.iterdir()) if root.is_dir() else []
+    folders = {folder.run_id: folder for path in paths if (folder := _readable(path))}
+    ids = list(dict.fromkeys([*sorted(folders), *records]))
+    run_id = _newest(records, folders) if text == NEWEST else _matching(text, ids)
+    return FoundRun(run_id, folder_of(records.get(run_id)) or folders.get(run_id), records.get(run_id))
+
+
+def folder_of(record: RunRecord | None) -> RunFolder | None:
+    """The run folder of a record, None where it is not on this machine, cannot be read or has another run in it."""
+    folder = _readable(Path(record.folder)) if record and record.folder else None
+    return folder if folder and record and folder.run_id == record.run_id else None
+
+
+def _readable(path: Path) -> RunFolder | None:
+    """The run folder at `path`, None for another's or a damaged one: one of many must not hide the others."""
+    try:
+        return run_folder.open_run(path) if run_folder.is_run(path) else None
+    except (RunError, OSError):
+        return None
+
+
+def _stored(database: str | Path | None) -> tuple[list[RunRecord], dict[str, float]]:
+    """All runs of the database, oldest first, and the best mIoU in percent by run."""
     connection = open_read(database)
     if connection is None:
-        return []
+        return [], {}
     with closing(connection):
-        records, best = list_runs(connection), best_miou(connection)
-    return [_standing(record.run_id, record, folder_of(record), best.get(record.run_id)) for record in records]
+        return list_runs(connection), best_miou(connection)
+
+
+def _by_path(path: Path, records: dict[str, RunRecord]) -> FoundRun | None:
+    if run_folder.is_run(path):
+        folder = run_folder.open_run(path)
+        return FoundRun(folder.run_id, folder, records.get(folder.run_id))
+    if is_checkpoint(path):
+        above = path.absolute().parent
+        is_inside = above.name == CHECKPOINTS and run_folder.is_run(above.parent)
+        owner = run_folder.open_run(above.parent) if is_inside else None
+        run_id = owner.run_id if owner else ""
+        return FoundRun(run_id, owner, records.get(run_id), path)
+    beside = path.parent if path.suffix == ".safetensors" else path
+    if path.exists() and (beside / CONFIG).is_file():
+        return FoundRun("", checkpoint=path)
+    return None
+
+
+def _newest(records: dict[str, RunRecord], folders: dict[str, RunFolder]) -> str:
+    """The run started last. Records come oldest first; a run of which only the folder is known ranks by its id."""
+    known = [*list(records)[-1:], *sorted(set(folders) - set(records))[-1:]]
+    if not known:
+        raise RunError("there is no run yet; `luma train BACKBONE --data ...` starts one")
+    return max(known, key=lambda run_id: (run_id[:15], run_id in records))
+
+
+def _matching(text: str, ids: list[str]) -> str:
+    if text in ids:
+        return text
+    starting = [run_id for run_id in ids if text and run_id.startswith(text)]
+    if len(starting) == 1:
+        return starting[0]
+    if starting:
+        raise RunError(f"{text!r} is the start of {len(starting)} runs, expected of one: {_listed(starting)}")
+    if not ids:
+        raise RunError(f"no run {text!r}: there is none yet; `luma train BACKBONE --data ...` starts one")
+    near = get_close_matches(text, ids, n=_SHOWN, cutoff=0.5)
+    raise RunError(f"no run or checkpoint {text!r}; there is {_listed(near or ids)}; `luma runs list` shows all")
+
+
+def _listed(ids: list[str]) -> str:
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return ", ".join(ids[-_SHOWN:]) + more
+
+
+def standings(database: str | Path | None = None) -> list[Standing]:
+    """All runs of the database, oldest first."""
+    records, best = _stored(database)
+    return [_standing(record.run_id, record, folder_of(record), best) for record in records]
 
 
 def standing(found: FoundRun, database: str | Path | None = None) -> Standing:
     """One run."""
-    connection = open_read(database)
-    best: dict[str, float] = {}
-    if connection is not None:
-        with closing(connection):
-            best = best_miou(connection)
-    return _standing(found.run_id, found.record, found.folder, best.get(found.run_id))
+    return _standing(found.run_id, found.record, found.folder, _stored(database)[1])
 
 
-def _standing(run_id: str, record: RunRecord | None, folder: RunFolder | None, best: float | None) -> Standing:
+def _standing(run_id: str, record: RunRecord | None, folder: RunFolder | None, best: dict[str, float]) -> Standing:
     held = holder(folder.path) if folder else None
     status: str = record.status if record else "not in the database"
     if folder and held:
         status = "running"
     elif folder and status == "running":
         status = INTERRUPTED
-    return Standing(run_id, record, folder, status, held, best)
+    return Standing(run_id, record, folder, status, held, best.get(run_id))
 
 
 def remove_run(found: FoundRun, database: str | Path | None = None, *, files: bool = False) -> None:
@@ -184,15 +167,11 @@ def remove_run(found: FoundRun, database: str | Path | None = None, *, files: bo
     """
     with locked(found.folder.path) if found.folder else nullcontext():
         if files and found.folder:
-            _remove(found.folder.path.absolute())
+            path = found.folder.path.absolute()
+            try:
+                shutil.rmtree(path.rename(path.with_name(f".gone-{path.name}")))
+            except OSError as error:
+                raise RunError(f"{path} cannot be removed: {error.strerror}; remove it by hand") from error
         if found.record is not None:
             with closing(open_write(database)) as db:
                 delete_run(db, found.run_id)
-
-
-def _remove(path: Path) -> None:
-    try:
-        gone = path.rename(path.with_name(f".gone-{path.name}"))
-        shutil.rmtree(gone)
-    except OSError as error:
-        raise RunError(f"{path} cannot be removed: {error.strerror}; remove it by hand") from error
