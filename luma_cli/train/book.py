@@ -32,13 +32,12 @@ _SECONDS = 5.0
 
 @dataclass(slots=True)
 class Book:
-    """Keeps a run. folder and log: None in all processes but the first. begun: start of this session, by `clock`."""
+    """Keeps a run. folder and log: None in all processes but the first. begun: start of this session, monotonic."""
 
     run: Run
     settings: Settings
     folder: RunFolder | None = None
     log: MetricLog | None = None
-    clock: Callable[[], float] = time.monotonic
     begun: float = field(default_factory=time.monotonic)
 
     def step(self, metrics: Mapping[str, float]) -> None:
@@ -88,7 +87,7 @@ class Book:
 
     def _spent(self) -> float:
         """Seconds trained so far, over all sessions."""
-        return self.run.seconds + self.clock() - self.begun
+        return self.run.seconds + time.monotonic() - self.begun
 
     def _state(self, randoms: tuple[dict[str, Any], ...]) -> CheckpointState:
         run, trainer = self.run, self.run.trainer
@@ -210,8 +209,14 @@ class MetricLog:
             self._rows.append((step, name, float(value)))
             if self._sink is not None:
                 self._sink.add(step, name, float(value))
-        if self._clock() - self._written >= self._seconds:
-            self._try()
+        if self._clock() - self._written < self._seconds:
+            return
+        try:
+            self.flush()
+        except StoreError as error:
+            if not self._warned:
+                warnings.warn(f"the numbers of the run wait: {error}", StoreWarning, stacklevel=2)
+            self._warned = True
 
     def flush(self) -> None:
         """Writes what was taken: at a checkpoint, before it, and at the end. Raises StoreError."""
@@ -230,14 +235,6 @@ class MetricLog:
         finally:
             if self._sink is not None:
                 self._sink.close()
-
-    def _try(self) -> None:
-        try:
-            self.flush()
-        except StoreError as error:
-            if not self._warned:
-                warnings.warn(f"the numbers of the run wait: {error}", StoreWarning, stacklevel=3)
-            self._warned = True
 
 
 class TensorBoard:

@@ -151,22 +151,17 @@ def next_serial(folder: RunFolder) -> int:
     return 1 + max((manifest.serial for _, manifest in _read(folder)[0]), default=0)
 
 
-def latest_sound(folder: RunFolder, *, strict: bool = False) -> Sound:
+def latest_sound(folder: RunFolder) -> Sound:
     """The newest checkpoint whose every byte is as it was written, and those that were skipped for not being so.
 
-    Raises CheckpointError when there is none, or with `strict` when one had to be skipped.
+    Raises CheckpointError when there is none.
     """
     readable, skipped = _read(folder)
     for path, manifest in readable:
-        if why := damage(path, manifest):
-            skipped.append(Skipped(path.name, why))
-            continue
-        if skipped and strict:
-            break
-        return Sound(path, manifest, tuple(skipped))
+        if not (why := damage(path, manifest)):
+            return Sound(path, manifest, tuple(skipped))
+        skipped.append(Skipped(path.name, why))
     reasons = "; ".join(f"{one.name}: {one.why}" for one in skipped) or "none was written yet"
-    if strict and skipped:
-        raise CheckpointError(f"{folder.path} has a damaged checkpoint ({reasons}); resume from one that you name")
     raise CheckpointError(f"{folder.path} has no sound checkpoint ({reasons}); start a new run")
 
 
