@@ -124,7 +124,7 @@ def train(
         from luma_cli.train.processes import run_torchrun
 
         raise typer.Exit(run_torchrun(sys.argv[1:], gpus))
-    from luma_cli.train.config import Given
+    from luma_cli.train.config import Given, Settings
 
     spelled = _changes(epochs=epochs, steps=steps, batch=batch, ema_decay=ema, dtype=dtype and dtype.value)
     given = Given(
@@ -145,7 +145,6 @@ def train(
     )
     from luma_cli.data.decode import keep_freed_memory
     from luma_cli.report.progress import TrainingProgress
-    from luma_cli.train.config import Settings
     from luma_cli.train.run import train_run
 
     settings = Settings(

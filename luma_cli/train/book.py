@@ -69,6 +69,7 @@ class Book:
             skipped.add(names)
         if self.folder is None or self.log is None:
             return None
+        # Numbers first: a kill between the two would leave a gap that no resumed run fills.
         with suppress(StoreError):  # the rows wait, and are tried again below
             self.log.flush()
         path = save_checkpoint(self.folder, self._state(tuple(randoms)), keep=self.settings.keep, best=best)

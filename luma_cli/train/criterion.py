@@ -9,7 +9,7 @@ B images, R x R pixels of a label map, K queries, C classes, S segments, P point
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,28 +42,6 @@ class LossParts(NamedTuple):
     classes: Tensor
 
 
-class Criterion(Protocol):
-    """The loss of one head. It has no parameters and keeps nothing between calls."""
-
-    def totals(self, labels: Tensor) -> Tensor:
-        """What the loss of this batch is divided by: float64 [k], from label maps [B, R, R] alone.
-
-        Summed over micro-batches and ranks and divided by the number of ranks, it makes the sum of the losses of
-        micro-batches, averaged over ranks, the loss of the whole batch.
-        """
-
-    def __call__(
-        self, predictions: Sequence[Output], labels: Tensor, totals: Tensor, step: int, samples: Sequence[int]
-    ) -> LossParts:
-        """The loss of `predictions`, in float32 whatever their dtype.
-
-        labels: uint8 [B, R, R], classes and 255 for pixels that do not count, on the predictions' device.
-        step, samples: of the optimiser, and the B indices of the images in their dataset; random points depend on
-        them, not on ranks, micro-batches or the order of the images.
-        Raises DataError for a label that is no class.
-        """
-
-
 def create_criterion(head: HeadConfig, recipe: Recipe, seed: int) -> Criterion:
     """The loss of `head` with the weights and numbers of points of `recipe`. Raises BuildError for head `none`."""
     if head.name == "none":
@@ -72,7 +50,11 @@ def create_criterion(head: HeadConfig, recipe: Recipe, seed: int) -> Criterion:
 
 
 class MaskCriterion:
-    """Matching, BCE, Dice and classes of predictions with class and mask logits; see `Criterion`."""
+    """Matching, BCE, Dice and classes of predictions with class and mask logits.
+
+    It has no parameters and keeps nothing between calls. Random points depend on seed, step, sample and prediction, not
+    on ranks, micro-batches or the order of the images.
+    """
 
     def __init__(self, head: HeadConfig, recipe: Recipe, seed: int) -> None:
         self.recipe = recipe
@@ -81,7 +63,11 @@ class MaskCriterion:
         self.num_classes = head.num_classes
 
     def totals(self, labels: Tensor) -> Tensor:
-        """Float64 [2]: matched masks, and the class weights of all B K queries."""
+        """What the loss of a batch is divided by, float64 [2]: matched masks, class weights of all B K queries.
+
+        Summed over micro-batches and ranks and divided by the number of ranks, it makes the sum of the losses of
+        micro-batches, averaged over ranks, the loss of the whole batch.
+        """
         held = present(labels)[:, : self.num_classes].sum(1)
         found = held.clamp_max(self.num_queries).sum().double()
         return torch.stack((found, found + (len(labels) * self.num_queries - found) * self.recipe.no_object_weight))
@@ -89,7 +75,12 @@ class MaskCriterion:
     def __call__(
         self, predictions: Sequence[Output], labels: Tensor, totals: Tensor, step: int, samples: Sequence[int]
     ) -> LossParts:
-        """The total is NaN when any logit is not finite."""
+        """The loss of `predictions`, in float32 whatever their dtype; its total is NaN when any logit is not finite.
+
+        labels: uint8 [B, R, R], classes and 255 for pixels that do not count, on the predictions' device. step,
+        samples: of the optimiser, and the B indices of the images in their dataset.
+        Raises DataError for a label that is no class.
+        """
         known = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
         assert len(known) == len(predictions)
         with whole_float32(labels.device):
@@ -165,7 +156,7 @@ class PixelCriterion:
     def __call__(
         self, predictions: Sequence[Output], labels: Tensor, totals: Tensor, step: int, samples: Sequence[int]
     ) -> LossParts:
-        """See `Criterion`; nothing is drawn, so `step` and `samples` do not matter."""
+        """As `MaskCriterion`; nothing is drawn, so `step` and `samples` do not matter."""
         known = [prediction for prediction in predictions if isinstance(prediction, PixelLogits)]
         assert len(known) == len(predictions)
         with torch.autocast(labels.device.type, enabled=False):
@@ -199,3 +190,6 @@ class PixelLoss(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         """The gradient made on the way forward, times `upstream`."""
         return (torch.cat(ctx.saved_tensors) * upstream).to(ctx.dtype), None
+
+
+Criterion = MaskCriterion | PixelCriterion

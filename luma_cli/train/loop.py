@@ -116,6 +116,7 @@ class Loop:
                 best = self._validated() if due else False
                 if best is None:
                     break
+                # The validation comes first: a checkpoint says whether it is the best.
                 if due or (saved != run.step and (run.step % checkpoint_steps == 0 or _is_validated(run))):
                     saved = run.step if self._saved(best) else saved
                 if run.step >= run.num_steps:

@@ -155,7 +155,7 @@ def _resumed(given: Given, settings: Settings, processes: Processes, note: Note)
         path = sound.path
         for skipped in sound.skipped:
             note(f"left out checkpoint {skipped.name}: {skipped.why}")
-    path = Path(processes.from_first(str(path)))
+    path = Path(processes.from_first(str(path)))  # a folder shared by machines may not look alike on all of them yet
     state = load_checkpoint(path, verify=found.checkpoint is not None)
     config = resumed_config(given, state.config, processes.num)
     for change in (*check_same(state.config, config), *changed_versions(read_manifest(path).versions, versions())):
@@ -223,6 +223,7 @@ def prepare(
     check(recipe, num_steps, num_joint)
     if recipe.freeze_backbone:
         freeze_backbone(segmenter)
+    # Before the optimiser is made and before compilation, which both ask what learns.
     unreached = freeze_unreached(segmenter, config.resolution)
     segmenter.to(device)
     forgotten = str(memory.enable(segmenter)) if config.grad_checkpoint else "all kept"
@@ -249,12 +250,10 @@ def prepare(
     if not config.micro_batch:
         found = _most_images(trainer, config, share)
         trainer.micro_batch, tried = min(processes.from_all(found.num_images)), found.tried
+    # Only now is it known how many images a BatchNorm sees, and synchronised ones must be there before DDP wraps them.
+    images = trainer.micro_batch
     norms = batch_norm.choose(
-        segmenter,
-        recipe.batch_norm,
-        num_processes=processes.num,
-        images_per_pass=trainer.micro_batch,
-        device_type=device.type,
+        segmenter, recipe.batch_norm, num_processes=processes.num, images_per_pass=images, device_type=device.type
     )
     batch_norm.apply(segmenter, norms)
     batch_norm.train_mode(segmenter, norms)
