@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from luma_cli.isotropic.attention import (
+    DenseSynthesizer,
     FactorisedDenseSynthesizer,
     FactorisedRandomSynthesizer,
     HydraAttention,
     LinearAttention,
     LinformerAttention,
     PerformerAttention,
+    RandomSynthesizer,
 )
 from luma_cli.isotropic.vit import Sequence, TokenMixer
 from luma_cli.measure.count import count
@@ -24,6 +26,8 @@ FORMULAS: dict[type[TokenMixer], Formula] = {
     LinearAttention: lambda b, n, c, h: b * (4 * n * c**2 + 2 * n * c * (c // h) + n * c),
     PerformerAttention: lambda b, n, c, h: b * (4 * n * c**2 + 4 * n * c * 128 + n * h * 128),
     LinformerAttention: lambda b, n, c, h: b * (4 * n * c**2 + 4 * n * c * 256),
+    DenseSynthesizer: lambda b, n, c, h: b * (3 * n * c**2 + 2 * n**2 * c),
+    RandomSynthesizer: lambda b, n, c, h: b * (2 * n * c**2 + n**2 * c),
     FactorisedRandomSynthesizer: lambda b, n, c, h: b * (2 * n * c**2 + n**2 * c) + 8 * h * n**2,
     FactorisedDenseSynthesizer: lambda b, n, c, h: b * (2 * n * c**2 + n * c * h * (14 + 15) + n**2 * c),
 }

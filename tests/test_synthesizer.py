@@ -6,13 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from luma_cli.isotropic.attention import FactorisedDenseSynthesizer, FactorisedRandomSynthesizer, Synthesizer
+from luma_cli.isotropic.attention import (
+    DenseSynthesizer,
+    FactorisedDenseSynthesizer,
+    FactorisedRandomSynthesizer,
+    RandomSynthesizer,
+    Synthesizer,
+)
 from luma_cli.isotropic.vit import Sequence
 
 WIDTH, HEADS, SEQUENCE = 12, 3, Sequence((3, 3), 1)
 LENGTH = SEQUENCE.length
 TOKENS = torch.randn(2, LENGTH, WIDTH, generator=torch.Generator().manual_seed(0))
-ALL = (FactorisedRandomSynthesizer, FactorisedDenseSynthesizer)
+ALL = (DenseSynthesizer, RandomSynthesizer, FactorisedRandomSynthesizer, FactorisedDenseSynthesizer)
 
 
 def built(kind: type[Synthesizer], sequence: Sequence = SEQUENCE, **options: bool) -> Synthesizer:
@@ -28,6 +34,26 @@ def mixed_by(mixer: Synthesizer, scores: Tensor) -> Tensor:
     values = mixer.value(TOKENS)
     heads = [torch.softmax(scores[:, head], dim=-1) @ values[..., 4 * head : 4 * head + 4] for head in range(HEADS)]
     return mixer.proj(torch.cat(heads, dim=-1))
+
+
+def test_dense_scores_come_from_each_token_alone() -> None:
+    mixer = built(DenseSynthesizer)
+    scores = torch.zeros(2, HEADS, LENGTH, LENGTH)
+    for image in range(2):
+        for i in range(LENGTH):
+            hidden = torch.relu(mixer.hidden.weight @ TOKENS[image, i] + mixer.hidden.bias)
+            for head in range(HEADS):
+                part = hidden[4 * head : 4 * head + 4]
+                scores[image, head, i] = part @ mixer.weight[head] + mixer.bias[head, 0]
+    torch.testing.assert_close(mixer(TOKENS), mixed_by(mixer, scores))
+
+
+def test_random_scores_are_the_table_for_every_image() -> None:
+    mixer = built(RandomSynthesizer)
+    torch.testing.assert_close(mixer(TOKENS), mixed_by(mixer, mixer.table.expand(2, -1, -1, -1)))
+    fixed = RandomSynthesizer(WIDTH, HEADS, SEQUENCE, fixed=True)
+    assert "table" in dict(fixed.named_buffers())
+    assert "table" not in dict(fixed.named_parameters())
 
 
 def test_factorised_random_scores_have_rank_8() -> None:
@@ -79,6 +105,6 @@ def test_heads_are_resampled_one_by_one() -> None:
 
 
 def test_weights_are_softmaxed_in_float32() -> None:
-    mixer = built(FactorisedRandomSynthesizer).half()
-    mixer.seeing.data *= 1000  # exponentials of float16 scores overflow unless shifted and summed in float32
+    mixer = built(RandomSynthesizer).half()
+    mixer.table.data *= 1000  # exponentials of float16 scores overflow unless shifted and summed in float32
     assert mixer(TOKENS.half()).isfinite().all()

@@ -64,14 +64,11 @@ class QueryFfn:
         images = queries.reshape(-1, 1, width) if self.rule.alone else queries
         grid = (1, 1) if self.rule.alone else (num_queries, 1)
         with _running_statistics(self.batch_norms()), _untouched(self.block, self.rule.untouched):
-            result = self._sum(from_tokens(images, self.rule.layout, grid), grid)
+            result = self.on_grid(from_tokens(images, self.rule.layout, grid), grid)
         return to_tokens(result, self.rule.layout).reshape(batch, num_queries, -1)
 
-    def on_grid(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
+    def on_grid(self, z: Tensor, size: tuple[int, int]) -> Tensor:
         """The same sum on a whole grid in the block's own layout; H and W are `size`."""
-        return self._sum(grid, size)
-
-    def _sum(self, z: Tensor, size: tuple[int, int]) -> Tensor:
         branch = self._chain(z, self.rule.branch, size)
         if self.rule.residual == "inside":
             return self._chain(branch, self.rule.post, size)

@@ -1,4 +1,4 @@
-"""Token mixers in the place of softmax attention: linear, Hydra, Performer, Linformer, Nyström and two Synthesizers.
+"""Token mixers in the place of softmax attention: linear, Hydra, Performer, Linformer, Nyström and four Synthesizers.
 
 Each class names its paper. All take `(width, num_heads, sequence)` and map tokens [B, N, C] to tokens [B, N, C].
 B batch, N tokens, C channels, H heads of d = C / H channels.
@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import elu, normalize, scaled_dot_product_attention
+from torch.nn.functional import elu, normalize, relu, scaled_dot_product_attention
 
 from luma_cli.isotropic.vit import QkvMixer, Sequence, TokenMixer, along, over_grid, wide, widened, without_autocast
 
@@ -274,6 +274,49 @@ class Synthesizer(TokenMixer):
         weights = self.scores(tokens).softmax(dim=-1, dtype=torch.float32).to(values.dtype)
         mixed: Tensor = self.proj(self.merge_heads(weights @ values))
         return mixed
+
+
+class DenseSynthesizer(Synthesizer):
+    """scores_i = relu(x_i W_1 + b_1) W_2 + b_2: each token names from itself alone whom it sees (Dense Synthesizer).
+
+    3 N C^2 + 2 N^2 C multiply-adds. W_2 and b_2 belong to one number of tokens; resampled over the seen tokens' grid.
+    """
+
+    def __init__(self, width: int, num_heads: int, sequence: Sequence) -> None:
+        super().__init__(width, num_heads, sequence)
+        self.hidden = nn.Linear(width, width)
+        self.weight = nn.Parameter(0.02 * torch.randn(num_heads, width // num_heads, sequence.length))
+        self.bias = nn.Parameter(torch.zeros(num_heads, 1, sequence.length))
+
+    def scores(self, tokens: Tensor) -> Tensor:
+        """Logits [B, H, N, N]."""
+        return self.split_heads(relu(self.hidden(tokens))) @ self.weight + self.bias
+
+    def resampled(self, name: str, value: Tensor) -> Tensor:
+        """W_2 and b_2 bilinear over the grid; the rest as it is."""
+        return over_grid(value, self.sequence, 2) if name in ("weight", "bias") else value
+
+
+class RandomSynthesizer(Synthesizer):
+    """scores = R, drawn once, the same for every image (Random Synthesizer); learned, or as drawn where `fixed`.
+
+    2 N C^2 + N^2 C multiply-adds. R [H, N, N] belongs to one number of tokens; resampled over both grids.
+    """
+
+    table: Tensor
+
+    def __init__(self, width: int, num_heads: int, sequence: Sequence, fixed: bool = False) -> None:
+        super().__init__(width, num_heads, sequence)
+        table = torch.randn(num_heads, sequence.length, sequence.length)
+        self.register_buffer("table", table) if fixed else self.register_parameter("table", nn.Parameter(table))
+
+    def scores(self, tokens: Tensor) -> Tensor:
+        """Logits [1, H, N, N]."""
+        return self.table.unsqueeze(0)
+
+    def resampled(self, name: str, value: Tensor) -> Tensor:
+        """R bilinear over the grid of the seeing and of the seen tokens; the rest as it is."""
+        return over_grid(over_grid(value, self.sequence, 1), self.sequence, 2) if name == "table" else value
 
 
 class FactorisedRandomSynthesizer(Synthesizer):

@@ -119,7 +119,7 @@ def num_parameters(module: nn.Module) -> int:
 def num_active_parameters(module: nn.Module) -> int:
     """Parameters of `module` that one token meets: all of them but those of experts that it is not sent to.
 
-    Experts are known where they are luma's own (`isotropic/experts`); those of one's own module count as met.
+    Experts are known where they are luma's own (`isotropic/mixtures.py`); those of one's own module count as met.
     """
     return num_parameters(module) - idle_params(module)
 
