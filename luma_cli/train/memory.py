@@ -23,6 +23,7 @@ from luma_cli.backbone.backbone import joint_blocks
 from luma_cli.errors import RunError
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.segmenter import Segmenter
+from luma_cli.measure import devices
 from luma_cli.measure.accelerator import is_out_of_memory
 from luma_cli.train.batch_norm import batch_norms, count_once
 from luma_cli.train.optimiser import blocks_by_class
@@ -71,10 +72,10 @@ def by_trying(attempt: Attempt, num_images: int, *, least: int = 1) -> MicroBatc
     raise _too_large(tried[-1][0])
 
 
-def by_prediction(attempt: Attempt, num_images: int, *, least: int = 1, memory: Any = host_memory) -> MicroBatch:
+def by_prediction(attempt: Attempt, num_images: int, *, least: int = 1, memory: Any = devices) -> MicroBatch:
     """The largest size of the ladder whose memory, on a line through two measured ones, stays in what can be had.
 
-    memory: what is asked of the host, with the functions of `measure.host_memory`. Raises RunError where memory runs
+    memory: what is asked of the host, with the functions of `measure.devices`. Raises RunError where memory runs
     out at the least size.
     """
     least = min(least, num_images)
