@@ -3,7 +3,7 @@
 # make bench  the measured ratios, one run
 # make gpu    every GPU test and benchmark, writes profiles/measured/<gpu>.csv
 # make docs   the generated pages; make costs   the cost table
-# make learn  what the advisor learned from the shipped results; make audit   how good it is, docs/audit.md
+# make learn  what the advisor learned from the shipped results; make audit   how good it is, docs/reference/audit.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,7 +1,7 @@
 """LUMA against EoMT, ours and transformers': forward, training step, memory and multiply-adds, in one run.
 
     python benchmarks/heads.py                                  # ViT-S at 512: minutes on a CPU
-    python benchmarks/heads.py --sizes s b l --res 512 1024 --device cuda --write docs/heads_speed.md
+    python benchmarks/heads.py --sizes s b l --res 512 1024 --device cuda --write docs/understand/heads_speed.md
 
 All contestants of a size take turns, in an order that turns with every round; a ratio is taken within each round, and
 its median is given with a 95% interval. Targets: EoMT's forward takes no less time than LUMA's (the interval reaches

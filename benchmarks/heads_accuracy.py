@@ -1,6 +1,6 @@
 """LUMA beside EoMT, and LUMA reading a block's input beside its output, on a drawn dataset: several seeds each.
 
-    python benchmarks/heads_accuracy.py --write docs/heads_accuracy.md      # half an hour on 2 cores
+    python benchmarks/heads_accuracy.py --write docs/understand/heads_accuracy.md      # half an hour on 2 cores
     python benchmarks/heads_accuracy.py --data cityscapes --seeds 0 1 2 3 4
 
 Every run is `luma train test_vit --recipe smoke` with random weights at 128 px, one thread, `--jobs` at a time. It

@@ -1,4 +1,4 @@
-"""How well exponents come back from simulated runs: the table of docs/scaling.md.
+"""How well exponents come back from simulated runs: the table of docs/understand/scaling.md.
 
     python benchmarks/scaling.py [--simulations 200]
 

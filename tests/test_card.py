@@ -168,7 +168,7 @@ def test_drawn_colours_differ() -> None:
 
 
 def test_the_worked_example_of_the_docs(tmp_path: Path) -> None:
-    page = (Path(__file__).resolve().parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parent.parent / "docs" / "use" / "data.md").read_text(encoding="utf-8")
     example = next(text for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "image_suffixes" in text)
     card = read_card(card_file(tmp_path, example, "wheat.toml"))
     assert card.table.names == ("soil", "wheat", "weed")

@@ -1,4 +1,4 @@
-"""docs/coverage.md is about the installed timm, has every module, and says what the code finds today."""
+"""docs/reference/coverage.md is about the installed timm, has every module, and says what the code finds today."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tiny_backbones import spec
 from luma_cli.backbone.coverage import Row, read_page, row, timm_modules
 from luma_cli.backbone.create import create_backbone
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "coverage.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "coverage.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 VERSION, ROWS = read_page(TEXT)
 FIRST: dict[str, dict[str, str]] = {}

@@ -24,12 +24,14 @@ def test_help_page_is_current() -> None:
 def test_every_environment_variable_of_ours_is_documented() -> None:
     constants = set(re.findall(r"^(LUMA_[A-Z]+)\b.* = ", CODE, re.M))
     used = set(re.findall(r"\bLUMA_[A-Z]+\b", CODE)) - constants
-    documented = set(re.findall(r"`(LUMA_[A-Z]+)", (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")))
+    documented = set(
+        re.findall(r"`(LUMA_[A-Z]+)", (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8"))
+    )
     assert used == documented
 
 
 def test_links_in_the_readme_and_docs_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 

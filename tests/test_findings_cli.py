@@ -124,7 +124,7 @@ def test_every_claim_is_tested_on_what_ships_without_torch(tmp_path: Path) -> No
 
 
 def test_docs_say_what_is_printed() -> None:
-    text = (Path(__file__).resolve().parent.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parent.parent / "docs" / "understand" / "findings.md").read_text(encoding="utf-8")
     table = text.partition("| figure | value |")[2].partition("\n\n")[0].splitlines()[2:]
     said = dict(line.strip("| ").split(" | ") for line in table)
     found = findings(claims=["pretraining", "imagenet", "mixers", "heads"]).findings

@@ -31,7 +31,7 @@ NUM_STEPS = 20
 HEADS = {"luma": ["--queries", "8"], "eomt": ["--queries", "8"], "linear": []}
 METRICS = ("train/loss", "train/grad_norm")
 # Objects whose keys are data: names of metrics, settings, classes, runs.
-OPEN = frozenset({"curves", "counts", "devices"})
+OPEN = frozenset({"curves", "counts", "devices", "costs"})
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +201,21 @@ SCHEMAS = {
     "profile_cost_csv": "profile test_vit --res 64 --cost-only --csv",
     "cost_csv": "cost vit_b --res 512 --csv",
     "db_export": "db export --view score_costs --form json",
+    "list": "list --json",
+    "show": "show vit_b --json",
+    "cost": "cost vit_b --res 512 --json",
+    "recommend": "recommend --budget 200gflops --why --json",
+    "front": "front --json",
+    "next": "next --json",
+    "estimate": "estimate vit_b --json",
+    "scaling": "scaling --json",
+    "findings": "findings --rows --json",
+    "evidence_list": "evidence list --json",
+    "data_list": "data list --json",
 }
 
 
+@pytest.mark.usefixtures("fitted")
 def test_schemas(at_place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Key paths with types of JSON and column names of CSV, of commands whose values depend on the machine."""
     found: dict[str, Any] = {}

@@ -172,7 +172,7 @@ def test_half_precision_stays_near_float32(dtype):
 
 
 def test_landmarks_lose_softmax_attention_as_resolution_grows():
-    """The same smooth queries, keys and values of 16 heads on finer grids, as docs/mixers.md states."""
+    """The same smooth queries, keys and values of 16 heads on finer grids, as docs/understand/mixers.md states."""
     errors, of_the_mean = [], []
     for side in (14, 32, 64):
         fields = (draw(16, 32, 4, 4, seed=seed) for seed in range(3))

@@ -143,5 +143,5 @@ def test_annealing_must_match_the_joint_blocks() -> None:
 
 
 def test_every_setting_is_told_in_the_docs() -> None:
-    text = (folder().parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    text = (folder().parent.parent / "docs" / "reference" / "recipes.md").read_text(encoding="utf-8")
     assert [name for name in SETTINGS if f"`{name}`" not in text] == []

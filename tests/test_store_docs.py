@@ -1,4 +1,4 @@
-"""docs/store.md names what the schema has, and its statements run."""
+"""docs/reference/store.md names what the schema has, and its statements run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from luma_cli.store.profiles import VIEWS, columns_of, save
 from luma_cli.store.runs import save_evaluation, start_run
 
 ROOT = Path(__file__).parent.parent
-DOCS = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "reference" / "store.md").read_text(encoding="utf-8")
 
 
 def test_every_table_view_and_column_is_documented():

@@ -1,6 +1,6 @@
-"""Two tables about the installed timm: docs/coverage.md and profiles/params.csv.
+"""Two tables about the installed timm: docs/reference/coverage.md and profiles/params.csv.
 
-`python -m luma_cli.backbone.coverage` rewrites docs/coverage.md: it builds every architecture on meta, picks the
+`python -m luma_cli.backbone.coverage` rewrites docs/reference/coverage.md: it builds every architecture on meta, picks the
 smallest of each kind and runs the self-check on it (about ten minutes on two cores).
 `python -m luma_cli.backbone.coverage --params profiles/params.csv` counts the parameters of every architecture that its
 name alone builds (about three minutes).
@@ -35,7 +35,7 @@ from luma_cli.errors import BadResolution, LumaError
 SHAPE_RESOLUTION = 512
 CHECK_RESOLUTION = 256
 MAX_PROVED_PARAMETERS = 600_000_000  # eva02_enormous, the one with post-norm EVA blocks, would need 35 GB
-_PAGE = Path(__file__).resolve().parents[2] / "docs" / "coverage.md"
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "coverage.md"
 _HEAD = """# Coverage of timm {version}
 
 One row per module of timm: its smallest model, whether it attaches, the map it gives and the FFN it lends to queries.

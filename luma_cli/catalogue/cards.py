@@ -1,4 +1,4 @@
-"""Cards: one TOML file per backbone family in `models/`, the format is told in docs/cards.md.
+"""Cards: one TOML file per backbone family in `models/`, the format is told in docs/reference/cards.md.
 
 A user's own cards lie in the folder named by `$LUMA_MODELS` and may replace shipped ones of the same name.
 """

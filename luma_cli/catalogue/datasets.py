@@ -1,6 +1,6 @@
 """What a dataset is: its archives, folders, suffixes and classes, as a TOML file says it. No torch.
 
-The shipped ones are in `profiles/datasets/`; a dataset of the user's own is a file of the same form (docs/data.md).
+The shipped ones are in `profiles/datasets/`; a dataset of the user's own is a file of the same form (docs/use/data.md).
 
 The classes of a dataset: how values of a label file become class indices, and names and colours. No torch.
 
@@ -240,7 +240,9 @@ def load_card(name_or_file: str | Path) -> DatasetCard:
         return read_card(Path(text).expanduser().absolute())
     near = nearest(text, card_names(), 1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected {' or '.join(card_names())}"
-    raise UnknownName(f"no dataset {text!r}; {hint}; a dataset of your own is a file, e.g. {text}.toml (docs/data.md)")
+    raise UnknownName(
+        f"no dataset {text!r}; {hint}; a dataset of your own is a file, e.g. {text}.toml (docs/use/data.md)"
+    )
 
 
 def read_card(path: Path, shipped: bool = False) -> DatasetCard:
@@ -275,9 +277,11 @@ def _toml(path: Path) -> dict[str, Any]:
     try:
         return files.read_toml(path)
     except FileNotFoundError:
-        raise BadCard(f"{path}: no such file; expected the TOML file of a dataset (docs/data.md)") from None
+        raise BadCard(f"{path}: no such file; expected the TOML file of a dataset (docs/use/data.md)") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BadCard(f"{path}: cannot be read: {error}; expected the TOML file of a dataset (docs/data.md)") from error
+        raise BadCard(
+            f"{path}: cannot be read: {error}; expected the TOML file of a dataset (docs/use/data.md)"
+        ) from error
 
 
 def _splits(path: Path, tables: Mapping[str, Any]) -> dict[str, SplitCard]:

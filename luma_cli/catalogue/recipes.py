@@ -1,6 +1,6 @@
 """Recipes by name or file, and changes to them from the command line. Imports no torch.
 
-Shipped ones are the TOML files in `profiles/recipes/`; the format is told in docs/recipes.md.
+Shipped ones are the TOML files in `profiles/recipes/`; the format is told in docs/reference/recipes.md.
 
 How training images are changed at random: the ranges of EoMT's semantic recipe (arXiv 2503.19108). No torch.
 
@@ -283,7 +283,7 @@ def load_recipe(name_or_file: str) -> Recipe:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"{path}: {error}; docs/recipes.md tells the format") from error
+        raise BadRecipe(f"{path}: {error}; docs/reference/recipes.md tells the format") from error
     return _recipe(path.stem, str(path), values)
 
 
@@ -352,7 +352,9 @@ def different(recipe: Recipe, changed: Recipe) -> tuple[str, ...]:
 
 def _unknown_setting(name: str) -> str:
     near = nearest(name, SETTINGS, 1)
-    return f"unknown setting {name!r}; " + (f"did you mean {near[0]!r}?" if near else "docs/recipes.md lists them")
+    return f"unknown setting {name!r}; " + (
+        f"did you mean {near[0]!r}?" if near else "docs/reference/recipes.md lists them"
+    )
 
 
 def _value(name: str, text: str) -> Any:

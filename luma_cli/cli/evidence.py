@@ -91,7 +91,7 @@ def show(
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, Argument(help="CSV, or JSON lines; docs/evidence.md has the columns.")],
+    file: Annotated[Path, Argument(help="CSV, or JSON lines; docs/use/evidence.md has the columns.")],
     scale: Annotated[
         Literal["percent", "fraction"] | None,
         Option(help="What mIoU figures of at most 1 are; asked where it matters."),

@@ -469,7 +469,7 @@ def read_file(path: Path) -> TableFile:
     if missing := sorted(needed - columns - ({"miou"} if "miou_percent" in columns else set())):
         raise UsageError(
             f"{path}: no column {', '.join(missing)} in the heading {', '.join(table.columns)[:100]}; "
-            "docs/evidence.md lists the columns"
+            "docs/use/evidence.md lists the columns"
         )
     return table
 

@@ -20,7 +20,7 @@ from luma_cli.seeds import MODEL, seed_of
 INPUT = "images"
 NUM_INPUTS = 3
 # Part of an output's largest value. Measured with random weights on a CPU in onnxruntime, ViT-S, Swin-T and tiny models
-# under every head: at most 2e-6 (docs/predict.md).
+# under every head: at most 2e-6 (docs/use/predict.md).
 TOLERANCE = 1e-4
 Run = Callable[[Tensor], Sequence[Tensor]]
 

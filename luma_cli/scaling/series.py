@@ -8,7 +8,7 @@ table. Slopes of its ln C are taken between the next smaller and the next larger
 C is 2NT plus attention's share in T^2, so q grows with resolution and shrinks with width.
 
 How sure n would be after a design of runs is read off the Fisher information of the law, for seeds that scatter by
-`NOISE_MIOU`; docs/scaling.md has the same by simulation.
+`NOISE_MIOU`; docs/understand/scaling.md has the same by simulation.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SPELLING = "vit_b.dinov3@512"
 _NEIGHBOUR = 1.4
 # Scatter of one run between seeds, in mIoU points: what recommend.md's simulation takes.
 NOISE_MIOU = 0.2
-# Sides of a design: 9 runs decide well, 16 give the exponents within 0.05 (docs/scaling.md).
+# Sides of a design: 9 runs decide well, 16 give the exponents within 0.05 (docs/understand/scaling.md).
 DECIDE, MEASURE = 3, 4
 # Sizes beyond this are left out of a design where enough smaller ones exist: ViT-7B costs 20 times ViT-H+.
 MOST_PARAMS = 1.5e9

@@ -13,7 +13,7 @@ Memory at batch 1 is weights, a share of the activations, and what the device ta
 
 Energy is predicted time, times the power that measured rows drew. GPU-hours of a training come from the user's own runs
 on the device, else from forward time and a step's ratio to it, which was measured for LUMA and EoMT
-(docs/heads_speed.md: 3.2 to 3.7 and 4.6 to 6.1, float32 on a CPU).
+(docs/understand/heads_speed.md: 3.2 to 3.7 and 4.6 to 6.1, float32 on a CPU).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _MOST_ROWS = 500
 # Beyond this many candidates an even sample stands for all: what to measure is cubic in their number.
 _MOST_CANDIDATES = 600
 
-# A step's time over that of a forward pass: geometric means of the two sizes in docs/heads_speed.md; linear: between a
+# A step's time over that of a forward pass: geometric means of the two sizes in docs/understand/heads_speed.md; linear: between a
 # plain backward (3) and LUMA's.
 _RATIOS: Mapping[str, float] = {"luma": 3.4, "eomt": 5.3, "linear": 3.2, "none": 3.0}
 _RATIO_SD = 0.35
