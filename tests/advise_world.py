@@ -15,8 +15,9 @@ from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise.candidates import Candidate
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.evidence.own_runs import OwnRun
-from luma_cli.speed.quantity import Conditions, Measured, Quantity, Workload
+from luma_cli.speed.quantity import Quantity, Workload
+from luma_cli.store.profiles import Conditions, Measured
+from luma_cli.store.runs import OwnRun
 from luma_cli.units import BudgetKind
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from advise_world import finished_run
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.evidence.own_runs import OwnRun
+from luma_cli.store.runs import OwnRun
 
 # Two series of each of three sizes, whose parameters are known to be within 1.3 of each other.
 ARCHITECTURES = {

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from advise_world import finished_run
 
-from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.scaling.law import PLAIN, Point, split, tokens_of
 from luma_cli.scaling.series import ASSUMED
+from luma_cli.store.runs import OwnRun
 
 SIZES = {3: (22e6, 86e6, 303e6), 4: (22e6, 86e6, 303e6, 840e6), 5: (22e6, 86e6, 303e6, 840e6, 6.7e9)}
 SIDES = {3: (256, 512, 1024), 4: (224, 384, 640, 1024), 5: (224, 320, 448, 640, 1024)}

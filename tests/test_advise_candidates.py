@@ -19,9 +19,9 @@ from luma_cli.catalogue.head_cost import head_macs, head_params
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BadResolution, UsageError
-from luma_cli.speed.quantity import Measured, Quantity, from_measurements
+from luma_cli.speed.quantity import Quantity
 from luma_cli.store import database
-from luma_cli.store.profiles import measurements, save
+from luma_cli.store.profiles import Measured, measurements, save
 from luma_cli.store.records import Configuration, Environment, Metric, Profile
 from luma_cli.units import parse_budget
 
@@ -81,7 +81,7 @@ def kept(*profiles: Profile) -> list[Measured]:
     with closing(database.open_write()) as db:
         for each in profiles:
             save(db, each)
-        return from_measurements(measurements(db.conn))
+        return measurements(db.conn)
 
 
 def profile(status: str = "ok", notes: dict[str, Any] | None = None, **configuration: Any) -> Profile:

@@ -23,6 +23,7 @@ from luma_cli.advise.recommend import recommend
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.errors import BadResolution, NoAnswer, NothingMeasured, UsageError
 from luma_cli.speed.model import activations_of
+from luma_cli.speed.quantity import segmenter_of
 
 pytestmark = pytest.mark.skipif(not load_costs(), reason="the cost table has not been generated yet")
 
@@ -137,6 +138,6 @@ def test_memory_is_predicted_of_the_very_segmenter_that_is_measured() -> None:
     """A candidate has the activations of a measured row of the same segmenter, the maps of the head among them."""
     (found, *_) = [each for each in shipped.load("ade20k") if each.timm_name == "vit_base_patch16_dinov3.lvd1689m"]
     row = measured(found.timm_name, resolution=found.resolution, params=found.params)
-    assert activations_of(workload(found, "luma", 150)) == activations_of(row.workload)
+    assert activations_of(workload(found, "luma", 150)) == activations_of(segmenter_of(row))
     facts = load_costs()[found.architecture, found.resolution]
     assert (activations_of(workload(found, "luma", 150)) or 0) > facts.activations

@@ -14,11 +14,11 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import StoreError
 from luma_cli.evidence.evidence import Evidence, load_reference
 from luma_cli.evidence.imported import examine, keep, read_file
-from luma_cli.evidence.own_runs import HERE, OwnRun, own_rows
+from luma_cli.evidence.own_runs import HERE, own_rows
 from luma_cli.evidence.table import evidence_hash, load_evidence
 from luma_cli.store.database import open_write
 from luma_cli.store.evidence import COLUMNS, save_evidence
-from luma_cli.store.runs import save_evaluation, start_run
+from luma_cli.store.runs import OwnRun, save_evaluation, start_run
 
 RUN = OwnRun(
     run_id="run-1",

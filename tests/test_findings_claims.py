@@ -15,7 +15,6 @@ from luma_cli.accuracy.sightings import Effect, Prediction
 from luma_cli.accuracy.subjects import Subject
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.names import resolve
-from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.findings.finding import CONTRADICTED, SUPPORTED, UNDECIDED, Finding, own_scores, usable
 from luma_cli.findings.front import front, held, is_plain
 from luma_cli.findings.heads import heads
@@ -24,8 +23,9 @@ from luma_cli.findings.mixers import KINDS, WtfClassifier, at_equal_top1, load_c
 from luma_cli.findings.pretraining import pretraining
 from luma_cli.findings.split import split
 from luma_cli.scaling.law import Law
-from luma_cli.speed.quantity import Measured
 from luma_cli.speed.reference import Table
+from luma_cli.store.profiles import Measured
+from luma_cli.store.runs import OwnRun
 
 if TYPE_CHECKING:
     from luma_cli.accuracy.sightings import Draws

@@ -13,7 +13,6 @@ from store_samples import profile, select
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.speed.bench import bench_of
-from luma_cli.speed.quantity import from_measurements
 from luma_cli.store import database
 from luma_cli.store.database import migrate, migrations
 from luma_cli.store.inspection import check
@@ -108,7 +107,7 @@ def test_rows_of_two_heads_never_share_conditions(tmp_path):
     with closing(database.open_write(tmp_path / "luma.db")) as db:
         for head in HEADS:
             save(db, profile(head=head, batch=0))
-        rows = from_measurements(measurements(db.conn))
+        rows = measurements(db.conn)
     assert len({one.conditions for one in rows}) == len(HEADS)
     assert {one.conditions.label.split(", ")[5] for one in rows} >= {
         "head luma", "head luma 2 blocks", "head luma tap input", "head eomt", "head linear",

@@ -21,11 +21,10 @@ from luma_cli.advise.setting import judge, with_own
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import load_recipe
 from luma_cli.cli.app import run as command
-from luma_cli.evidence.own_runs import OwnRun, from_scored
 from luma_cli.report.recommendation import print_recommendation
 from luma_cli.store.database import open_read, open_write
 from luma_cli.store.records import EvaluationRecord, RunRecord
-from luma_cli.store.runs import save_evaluation, scored_runs, start_run
+from luma_cli.store.runs import OwnRun, save_evaluation, scored_runs, start_run
 from luma_cli.train.config import RunConfig
 from luma_cli.units import parse_budget
 
@@ -183,7 +182,7 @@ class TestStore:
     def test_a_run_counts_what_its_last_step_scored(self, tmp_path: Path) -> None:
         keep(tmp_path / "a.db", "run-1", {100: 80.0, 400: 76.3, 200: 70.0})
         with closing(open_read(tmp_path / "a.db")) as connection:  # type: ignore[type-var]
-            (found,) = from_scored(scored_runs(connection))
+            (found,) = scored_runs(connection)
         assert (found.miou_percent, found.step) == (76.3, 400)
         assert (found.macs, found.params) == (750_000_000, 600_000)
         assert found.usual_recipe
@@ -210,7 +209,7 @@ class TestStore:
         config["recipe"] = json.loads(json.dumps({**asdict(load_recipe("ade20k")), **changed}))
         keep(tmp_path / "a.db", "run-1", {400: 70.0}, config=config, recipe="ade20k")
         with closing(open_read(tmp_path / "a.db")) as connection:  # type: ignore[type-var]
-            assert [each.usual_recipe for each in from_scored(scored_runs(connection))] == [usual]
+            assert [each.usual_recipe for each in scored_runs(connection)] == [usual]
 
     def test_a_damaged_store_is_a_note_unless_a_budget_needs_it(self, tmp_path: Path) -> None:
         (tmp_path / "a.db").write_bytes(b"not a database" * 100)

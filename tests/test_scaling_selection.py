@@ -9,8 +9,8 @@ import scaling_world as world
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.scaling.series import choose
+from luma_cli.store.runs import OwnRun
 
 NAMES = ("vit_small_patch16_dinov3", "vit_base_patch16_dinov3", "vit_large_patch16_dinov3")
 CARDS = ("vit_s.dinov3", "vit_b.dinov3", "vit_l.dinov3")

@@ -10,7 +10,8 @@ from advise_world import conditions, measured
 
 from luma_cli.speed.bench import Bench, bench_of
 from luma_cli.speed.model import activations_of, predict_memory
-from luma_cli.speed.quantity import Measured, Quantity, Workload
+from luma_cli.speed.quantity import Quantity, Workload
+from luma_cli.store.profiles import Measured
 
 NAMES = ("vit_small_patch16_224", "vit_base_patch16_224", "convnext_base", "vit_large_patch16_224")
 BASE, SHARE = 0.8 * 2**30, 0.6

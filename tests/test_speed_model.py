@@ -18,8 +18,9 @@ from speed_world import LEVELS, table, workload
 from luma_cli.errors import UsageError
 from luma_cli.speed import reference
 from luma_cli.speed.model import SpeedModel
-from luma_cli.speed.quantity import Measured, Quantity
+from luma_cli.speed.quantity import Quantity
 from luma_cli.speed.reference import lineup_in
+from luma_cli.store.profiles import Measured
 
 NEW_GPU = conditions(device="cuda", device_name="New GPU", dtype="bfloat16")
 TIMES = (("conv_1", 256), ("conv_6", 384), ("vit_2", 256), ("vit_5", 384), ("mixer_4", 224))

@@ -10,7 +10,8 @@ from advise_world import conditions, measured
 from speed_world import workload
 
 from luma_cli.speed.model import SpeedModel, TrainedRun, num_images_seen, trained_runs
-from luma_cli.speed.quantity import Measured, Quantity
+from luma_cli.speed.quantity import Quantity
+from luma_cli.store.profiles import Measured
 from luma_cli.store.records import Environment, RunRecord
 
 GPU = conditions(device="cuda", device_name="New GPU", dtype="bfloat16")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from operator import attrgetter
 
 import pytest
 from store_samples import metric, profile, select
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.store import database
-from luma_cli.store.profiles import Measurement, measurements, save
+from luma_cli.store.profiles import Conditions, Measured, measurements, save
 from luma_cli.store.rows import canonical
 
 
@@ -20,53 +21,48 @@ def db():
         yield opened
 
 
-def expected(kept) -> Measurement:
+def expected(kept) -> Measured:
     """The same numbers by way of the Profile."""
     chosen, metrics = kept.configuration, kept.metrics
 
     def number(name: str) -> float | None:
         return metrics[name].median if name in metrics else None
 
-    def noisy(name: str) -> int | None:
-        return int(metrics[name].noisy) if name in metrics else None
-
-    return Measurement(
-        fingerprint=kept.fingerprint,
-        started_at=kept.started_at,
-        backbone=chosen.backbone,
+    device = chosen.device
+    noisy = {"latency": "latency_eager", "throughput": "throughput", "energy": "energy"}
+    return Measured(
+        name=chosen.backbone,
         timm_name=chosen.timm_name,
+        resolution=chosen.resolution,
+        conditions=Conditions(
+            device=device.split(":")[0],
+            device_name=kept.environment.identity["device_name"],
+            dtype=chosen.dtype,
+            attention=chosen.attention,
+            compile=chosen.compile,
+            channels_last=chosen.channels_last,
+            head=chosen.head.name,
+            num_queries=chosen.head.num_queries,
+            num_classes=chosen.head.num_classes,
+            l2=chosen.head.l2,
+            tap=chosen.head.tap,
+            ffn=chosen.head.ffn,
+            prefix=chosen.head.prefix,
+            environment=canonical(kept.environment.identity, "identity"),
+        ),
         family=chosen.family,
         pretraining=chosen.pretraining,
-        own_module=bool(chosen.backbone_hash),
-        resolution=chosen.resolution,
-        head=chosen.head.name,
-        queries=chosen.head.num_queries,
-        classes=chosen.head.num_classes,
-        l2=chosen.head.l2,
-        tap=chosen.head.tap,
-        ffn=chosen.head.ffn,
-        prefix=chosen.head.prefix,
-        device=chosen.device,
-        identity=canonical(kept.environment.identity, "identity"),
-        device_name=kept.environment.identity["device_name"],
-        dtype=chosen.dtype,
-        attention=chosen.attention,
-        compile=chosen.compile,
-        channels_last=chosen.channels_last,
-        batch_requested=chosen.batch,
-        macs=kept.facts.get("macs"),
-        macs_complete=kept.facts.get("flops_complete", True),
+        macs=kept.facts.get("macs") if kept.facts.get("flops_complete", True) else None,
         params=kept.facts.get("params"),
         latency_ms=number("latency_eager"),
-        latency_noisy=noisy("latency_eager"),
-        images_per_second=number("throughput"),
-        images_per_second_noisy=noisy("throughput"),
+        images_per_second=number("throughput") if chosen.batch == 0 else None,
+        memory_bytes=number("memory_device") or (number("memory_allocated") if device.startswith("cpu") else None),
         energy_joules=number("energy"),
-        energy_noisy=noisy("energy"),
-        memory_device_bytes=number("memory_device"),
-        memory_allocated_bytes=number("memory_allocated"),
-        throttled=bool(kept.notes.get("throttled")),
-        shared=bool(kept.notes.get("shared")),
+        noisy=tuple(name for name, metric in noisy.items() if metric in metrics and metrics[metric].noisy),
+        flags=tuple(name for name in ("throttled", "shared") if kept.notes.get(name)),
+        own_module=bool(chosen.backbone_hash),
+        started_at=kept.started_at,
+        fingerprint=kept.fingerprint,
     )
 
 
@@ -76,6 +72,8 @@ KEPT = [
     profile(resolution=384, notes={"throttled": True, "shared": False}, device_name="NVIDIA A100"),
     profile(resolution=640, notes={"shared": True}, backbone_hash="ab" * 32, device="cuda"),
     profile(resolution=768, facts={"macs": 5, "flops_complete": False}, metrics={"energy": metric("energy")}),
+    profile(resolution=800, metrics={"memory_allocated": metric("memory_allocated")}),
+    profile(resolution=832, metrics={"memory_allocated": metric("memory_allocated")}, device="cuda:1"),
     profile(resolution=1024, facts={}, metrics={}, head=HeadConfig(num_classes=19, num_queries=200)),
 ]
 
@@ -83,7 +81,9 @@ KEPT = [
 def test_each_number_is_the_profiles(db):
     for kept in KEPT:
         save(db, kept)
-    assert sorted(measurements(db.conn)) == sorted(map(expected, select(db.conn)))
+    by_fingerprint = attrgetter("fingerprint")
+    found = sorted(measurements(db.conn), key=by_fingerprint)
+    assert found == sorted(map(expected, select(db.conn)), key=by_fingerprint)
     assert len(measurements(db.conn)) == len(KEPT)
 
 

@@ -15,8 +15,8 @@ from luma_cli.evidence.evidence import HEAD_TITLES
 
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
-    from luma_cli.evidence.own_runs import OwnRun
-    from luma_cli.speed.quantity import Measured
+    from luma_cli.store.profiles import Measured
+    from luma_cli.store.runs import OwnRun
 
 
 # What is run first should take little: about a ViT-B at 512 px.

@@ -16,9 +16,9 @@ from luma_cli.advise.question import EXACT, TITLES, Priced, Question
 from luma_cli.catalogue.datasets import load_card
 from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, recipe_names
 from luma_cli.errors import NothingMeasured
-from luma_cli.speed.quantity import Conditions, Measured, Quantity, Workload, from_measurements
+from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.store import database as files
-from luma_cli.store.profiles import device_names, measurements
+from luma_cli.store.profiles import Conditions, Measured, device_names, measurements
 from luma_cli.units import BudgetKind, gflops
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def measured_rows(database: Path | None = None, device: str | None = None) -> li
         wanted = (device or "").lower()
         is_kind = wanted.partition(":")[0] in ("", "cpu", "cuda")
         named = [] if is_kind else [name for name in device_names(connection) if wanted in name.lower()]
-        return from_measurements(measurements(connection, named[0] if len(named) == 1 else None))
+        return measurements(connection, named[0] if len(named) == 1 else None)
 
 
 def check_known(question: Question, pool: Sequence[Priced], speed: SpeedModel) -> None:

@@ -35,6 +35,7 @@ from luma_cli.advise.question import TITLES, Priced, Question
 from luma_cli.advise.setting import Fit, Setting, load
 from luma_cli.errors import NoAnswer
 from luma_cli.evidence.own_runs import OwnRow
+from luma_cli.to_json import to_json
 from luma_cli.units import FLOORS, BudgetKind
 
 # Candidates off the envelope are shown beside it when this likely on the front, and at most so many.
@@ -92,7 +93,7 @@ class OwnDistance:
     def to_json(self, kind: BudgetKind) -> dict[str, Any]:
         """The run, its cost, and its distance."""
         return {
-            **self.row.to_json(),
+            **to_json(self.row),
             "cost": self.priced.costs[kind].to_json(),
             "miou_below_front": self.below,
             "front_at_its_cost": None if self.by is None else self.by.candidate.label,

@@ -20,13 +20,12 @@ from luma_cli.advise.fronts import TIE_MIOU
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.spec import Family
 from luma_cli.errors import UnknownName, UsageError
-from luma_cli.evidence.own_runs import OwnRun, from_scored
 from luma_cli.evidence.table import load_evidence
 from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.answer import scaling as fit_scaling
 from luma_cli.scaling.series import Model, Target, next_model, target
 from luma_cli.store import database as files
-from luma_cli.store.runs import scored_runs
+from luma_cli.store.runs import OwnRun, scored_runs
 
 # Classes of a dataset that is the user's own, for the head's share of the cost: well below 1% of it up to 150.
 _USUAL_CLASSES = 150
@@ -98,7 +97,7 @@ def _own_runs(database: Path | None) -> list[OwnRun]:
     if connection is None:
         return []
     with closing(connection):
-        return from_scored(scored_runs(connection))
+        return scored_runs(connection)
 
 
 @dataclass(frozen=True, slots=True)

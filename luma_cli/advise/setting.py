@@ -17,10 +17,10 @@ from luma_cli.advise.costs import load_speed, price
 from luma_cli.advise.question import EXACT, TITLES, Priced, Question, check_names, explain, hold
 from luma_cli.errors import StoreError
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
-from luma_cli.evidence.own_runs import OwnRow, OwnRun, differences, from_scored, own_rows
+from luma_cli.evidence.own_runs import OwnRow, differences, own_rows
 from luma_cli.evidence.table import load_evidence
 from luma_cli.store import database as files
-from luma_cli.store.runs import scored_runs
+from luma_cli.store.runs import OwnRun, scored_runs
 from luma_cli.units import BudgetKind, convention_caption
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def known(database: Path | None) -> tuple[list[Evidence], list[OwnRun], str]:
         if connection is None:
             return load_reference(), [], ""
         with closing(connection):
-            runs = from_scored(scored_runs(connection))
+            runs = scored_runs(connection)
         return load_evidence(database, own=False), runs, ""
     except StoreError as error:
         return load_reference(), [], f"own runs and imported results were not read: {error}"

@@ -10,7 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from luma_cli.evidence.evidence import COLUMNS, Evidence, load_reference, marked
-from luma_cli.evidence.own_runs import from_scored, own_rows
+from luma_cli.evidence.own_runs import own_rows
 from luma_cli.store import database as files
 from luma_cli.store.runs import scored_runs
 
@@ -34,7 +34,7 @@ def load_evidence(database: Path | None = None, *, own: bool = True) -> list[Evi
         return shipped
     with closing(connection):
         imported = _imported(connection)
-        mine = own_rows(from_scored(scored_runs(connection))) if own else []
+        mine = own_rows(scored_runs(connection)) if own else []
     return [*shipped, *marked(_unknown(imported, [*shipped, *mine]), shipped), *mine]
 
 

@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.evidence.own_runs import OwnRun, recipe_for
+from luma_cli.evidence.own_runs import recipe_for
+from luma_cli.store.runs import OwnRun
 
 Verdict = Literal["supported", "contradicted", "not enough evidence"]
 SUPPORTED: Verdict = "supported"

@@ -14,7 +14,7 @@ from luma_cli.advise.candidates import num_classes
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference, top1_percent
-from luma_cli.evidence.own_runs import OwnRun, from_scored
+from luma_cli.evidence.own_runs import evidence_of
 from luma_cli.evidence.table import load_evidence
 from luma_cli.findings.finding import Finding, usable
 from luma_cli.findings.front import front
@@ -24,11 +24,10 @@ from luma_cli.findings.mixers import mixers
 from luma_cli.findings.pretraining import pretraining
 from luma_cli.findings.profiles import of_device
 from luma_cli.findings.split import split
-from luma_cli.speed.quantity import Measured, from_measurements
 from luma_cli.speed.reference import load_table
 from luma_cli.store import database as files
-from luma_cli.store.profiles import measurements
-from luma_cli.store.runs import scored_runs
+from luma_cli.store.profiles import Measured, measurements
+from luma_cli.store.runs import OwnRun, scored_runs
 from luma_cli.to_json import to_json
 
 
@@ -51,7 +50,7 @@ class _World:
     @property
     def evidence(self) -> list[Evidence]:
         """Published rows, and own LUMA runs that may be compared with each other."""
-        own = [run.evidence for run in self.runs if usable(run, self.dataset) and run.head.name == "luma"]
+        own = [evidence_of(run) for run in self.runs if usable(run, self.dataset) and run.head.name == "luma"]
         return [*self.published, *own]
 
 
@@ -103,7 +102,7 @@ def _stored(dataset: str, device: str | None, database: Path | None) -> _World:
         connection = files.open_read(database)
         if connection is not None:
             with closing(connection):
-                runs, measured = from_scored(scored_runs(connection)), from_measurements(measurements(connection))
+                runs, measured = scored_runs(connection), measurements(connection)
             world = replace(world, runs=runs, measured=measured)
     except StoreError as error:
         return _World(dataset, device, load_reference(), notes=(f"your own results were not read: {error}",))

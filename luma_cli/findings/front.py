@@ -38,8 +38,8 @@ from luma_cli.findings.profiles import (
     profile_row,
 )
 from luma_cli.findings.statistics import Numbers, percentiles
-from luma_cli.speed.quantity import Conditions, Measured
 from luma_cli.speed.reference import Table
+from luma_cli.store.profiles import Conditions, Measured
 
 # The paper's architectures were all pretrained on ImageNet-21k labels.
 PRETRAINING = "supervised_in21k"

@@ -11,7 +11,6 @@ from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BuildError
 from luma_cli.evidence.evidence import DATASET_TITLES
-from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.findings.finding import (
     EvidenceRow,
     Figure,
@@ -25,6 +24,7 @@ from luma_cli.findings.finding import (
     own_scores,
 )
 from luma_cli.findings.statistics import FEWEST_VALUES, mean_interval
+from luma_cli.store.runs import OwnRun
 
 # Two seeds of one model differ by about 0.3 mIoU; half a point is more than that and less than anyone would pay for.
 MARGIN = 0.5

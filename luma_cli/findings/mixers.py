@@ -19,7 +19,6 @@ from statistics import fmean
 from luma_cli import files
 from luma_cli.errors import BadCard
 from luma_cli.evidence.evidence import DATASET_TITLES
-from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.findings.finding import (
     UNDECIDED,
     EvidenceRow,
@@ -42,7 +41,8 @@ from luma_cli.findings.profiles import (
     profile_row,
 )
 from luma_cli.findings.statistics import FEWEST_VALUES, mean_interval, ratio_interval
-from luma_cli.speed.quantity import Measured
+from luma_cli.store.profiles import Measured
+from luma_cli.store.runs import OwnRun
 
 KINDS = tuple(
     ["hydra", "linear", "performer", "linformer", "synthesizer", "synthesizer_fr", "nystrom", "fnet", "gfnet", "afno"]

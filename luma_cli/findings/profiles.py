@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from luma_cli.findings.finding import EvidenceRow
 from luma_cli.speed.bench import is_device
-from luma_cli.speed.quantity import Conditions, Measured
+from luma_cli.store.profiles import Conditions, Measured
 
 # Attention that writes the N x N weights to memory: what a GPU without FlashAttention does.
 _UNFUSED = ("math", "unfused")

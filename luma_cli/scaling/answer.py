@@ -13,7 +13,6 @@ from typing import Any
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import NoAnswer
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.scaling.bootstrap import Exponents, bootstrap
 from luma_cli.scaling.law import PAPER, PAPER_SOURCE, ComputeSplit, FittedLaw, contrasts, fit, missing
 from luma_cli.scaling.series import (
@@ -32,6 +31,7 @@ from luma_cli.scaling.series import (
     most_telling,
     parse_model,
 )
+from luma_cli.store.runs import OwnRun
 from luma_cli.to_json import to_json
 
 # Published results scatter for reasons that size and tokens do not explain; beyond 2% of the error (1 mIoU point at 50)

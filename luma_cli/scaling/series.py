@@ -27,7 +27,6 @@ from luma_cli.accuracy.subjects import subject_of_row
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BadResolution, BuildError, NoAnswer, UsageError
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
-from luma_cli.evidence.own_runs import OwnRun
 from luma_cli.scaling.law import (
     TOKEN_PIXELS,
     ComputeSplit,
@@ -39,6 +38,7 @@ from luma_cli.scaling.law import (
     missing,
     tokens_of,
 )
+from luma_cli.store.runs import OwnRun
 
 SPELLING = "vit_b.dinov3@512"
 # Neighbours are at least this factor apart in parameters or tokens: ViT-S and S+ differ in more than size.

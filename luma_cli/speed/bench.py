@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from math import exp
 
 from luma_cli.errors import UsageError
-from luma_cli.speed.quantity import Z80, Conditions, Measured, Quantity
+from luma_cli.speed.quantity import Z80, Quantity
+from luma_cli.store.profiles import Conditions, Measured
 from luma_cli.units import BudgetKind
 
 # Spread of a repeated measurement, log: of the median over a session, and of one that its own samples call noisy.

@@ -32,10 +32,11 @@ from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.recipes import load_recipe
 from luma_cli.speed import times
 from luma_cli.speed.bench import Bench, bench_of, quantity_of
-from luma_cli.speed.quantity import Z80, Key, Measured, Origin, Quantity, Workload
+from luma_cli.speed.quantity import Z80, Key, Origin, Quantity, Workload, segmenter_of
 from luma_cli.speed.reference import Classifier, Lineup, class_of, lineup, load_table, shipped_name
 from luma_cli.speed.times import LARGE_SIDE, Evidence, TimeKind, milliseconds
 from luma_cli.speed.transfer import SHIPPED, Floats, posterior, stem_of
+from luma_cli.store.profiles import Measured
 from luma_cli.units import BudgetKind
 
 if TYPE_CHECKING:
@@ -349,7 +350,7 @@ def predict_memory(bench: Bench, workloads: Sequence[Workload], dtype: str) -> l
     sizes = [_bytes_of(each, dtype) for each in workloads]
     known = np.array([size for size in sizes if size is not None], dtype=float).reshape(-1, 2)
     rows = [row for row in (*bench.rows, *bench.related) if row.memory_bytes and not row.own_module][:_MOST_ROWS]
-    seen = [(*size, row.memory_bytes or 0) for row in rows if (size := _bytes_of(row.workload, dtype)) is not None]
+    seen = [(*size, row.memory_bytes or 0) for row in rows if (size := _bytes_of(segmenter_of(row), dtype)) is not None]
     mean, covariance = _base_and_share(np.array(seen, dtype=float).reshape(-1, 3))
     weights, terms = known[:, 0], np.stack([np.ones(len(known)), known[:, 1]], axis=1)
     value = np.maximum(weights + terms @ mean, weights)

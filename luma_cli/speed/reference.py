@@ -34,8 +34,9 @@ import numpy as np
 
 from luma_cli import files
 from luma_cli.errors import BadCard
-from luma_cli.speed.quantity import Conditions, Workload
+from luma_cli.speed.quantity import Workload
 from luma_cli.speed.transfer import SHIPPED, Floats, Points, Spread, slopes_of, stem_of
+from luma_cli.store.profiles import Conditions
 
 _FACTS = ("architecture", "resolution", "family", "gmacs", "mega_activations")
 _USAGE = "usage: python -m luma_cli.speed.reference RAW.csv OUT.csv"

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from luma_cli.speed.bench import NOISY_SD, Bench
-from luma_cli.speed.quantity import Measured, Workload
+from luma_cli.speed.quantity import Workload, segmenter_of
 from luma_cli.speed.reference import LATENCY, Lineup
 from luma_cli.speed.transfer import (
     SHIPPED,
@@ -31,6 +31,7 @@ from luma_cli.speed.transfer import (
     log_evidence,
     posterior,
 )
+from luma_cli.store.profiles import Measured
 
 TimeKind = Literal["latency", "throughput"]
 # Sides from which segmenters with a head are extrapolated until one was measured there, and the deviation that adds:
@@ -65,7 +66,7 @@ def evidence(kind: TimeKind, bench: Bench, lineup: Lineup) -> Evidence:
     related = _evenly(others, _MOST_ROWS - len(here))
     rows = [*here, *related]
     environments = [row.conditions.environment if bench.is_older(row) else "" for row in rows]
-    points = lineup.reference.points([row.workload for row in rows], environments=environments)
+    points = lineup.reference.points([segmenter_of(row) for row in rows], environments=environments)
     variance = np.array([_own_variance(kind, row, bench) for row in rows])
     log_ms = np.log(np.array([milliseconds(kind, row) for row in rows], dtype=float))
     return Evidence(replace(points, variance=points.variance + variance), log_ms, len(here), len(related))

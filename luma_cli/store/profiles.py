@@ -7,7 +7,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from itertools import compress
+from typing import TYPE_CHECKING, Any
 
 from luma_cli.errors import UsageError
 from luma_cli.store import rows
@@ -40,63 +42,95 @@ SELECT attempt_id FROM (
     FROM attempt WHERE fingerprint IN (SELECT value FROM json_each(?))
 ) WHERE place = 1
 """
-_MEASUREMENTS = """
-SELECT p.fingerprint, p.started_at, p.backbone, p.timm_name, p.family, p.pretraining, p.backbone_hash <> '',
-    p.resolution_pixels, p.head, p.queries, p.classes, p.l2_requested, p.tap_requested, p.ffn_requested, p.prefix,
-    p.device, p.environment, p.device_name, p.dtype, p.attention,
-    p.compile, p.channels_last, p.batch_requested, p.macs, p.flops_complete IS NOT 0, p.params,
-    p.latency_eager_p50_ms, p.latency_eager_noisy, p.throughput_images_per_second, p.throughput_noisy,
-    p.energy_j_per_image, p.energy_noisy, p.memory_device_bytes, p.memory_allocated_bytes,
-    ifnull(p.throttled, 0), ifnull(p.shared, 0)
+# First the columns of Conditions, then those of Measured; a batch fixed by hand has no throughput at the plateau.
+_MEASURED = """
+SELECT p.device, p.device_name, p.dtype, p.attention, p.compile, p.channels_last, p.head, p.queries, p.classes,
+    p.l2_requested, p.tap_requested, p.ffn_requested, p.prefix, p.environment,
+    p.backbone, p.timm_name, p.resolution_pixels, p.family, p.pretraining,
+    iif(p.flops_complete IS NOT 0, p.macs, NULL), p.params, p.latency_eager_p50_ms,
+    iif(p.batch_requested = 0, p.throughput_images_per_second, NULL),
+    ifnull(p.memory_device_bytes, iif(p.device GLOB 'cpu*', p.memory_allocated_bytes, NULL)), p.energy_j_per_image,
+    p.backbone_hash <> '', p.started_at, p.fingerprint,
+    p.latency_eager_noisy, p.throughput_noisy, p.energy_noisy, p.throttled, p.shared
 FROM profiles p
 WHERE p.status = 'ok' AND p.head <> 'none' AND p.part = 'all'
 """
 
 
-class Measurement(NamedTuple):
-    """Numbers of one whole segmenter, from its latest attempt if that ended well.
+@dataclass(frozen=True, slots=True, order=True)
+class Conditions:
+    """What must be equal between two rows before their numbers are compared.
 
-    batch_requested: 0 where throughput is at the plateau batch. latency_ms: batch 1, eager, median. memory: bytes,
-    peak at batch 1. energy: J per image. identity: JSON of what must be equal for two rows to be compared, besides
-    the columns from `head` to `channels_last`. None means not measured; flags are 0 or 1, None without the number.
+    environment: the environment's identity as JSON text (device model, library versions, driver, power limit).
     """
 
-    fingerprint: str
-    started_at: str
-    backbone: str
-    timm_name: str
-    family: str
-    pretraining: str
-    own_module: int
-    resolution: int
-    head: str
-    queries: int
-    classes: int
-    l2: int
-    tap: str
-    ffn: str
-    prefix: int
     device: str
-    identity: str
     device_name: str
     dtype: str
     attention: str
     compile: str
     channels_last: str
-    batch_requested: int
-    macs: int | None
-    macs_complete: int
-    params: int | None
-    latency_ms: float | None
-    latency_noisy: int | None
-    images_per_second: float | None
-    images_per_second_noisy: int | None
-    energy_joules: float | None
-    energy_noisy: int | None
-    memory_device_bytes: float | None
-    memory_allocated_bytes: float | None
-    throttled: int
-    shared: int
+    head: str
+    num_queries: int
+    num_classes: int
+    l2: int
+    tap: str
+    ffn: str
+    prefix: bool
+    environment: str
+
+    @property
+    def label(self) -> str:
+        """One line for tables; of the head's options those that differ from the default."""
+        head = ["head", self.head]
+        head += [f"{self.l2} blocks"] if self.l2 > 1 else []
+        head += [f"tap {self.tap}"] if self.tap != "output" else []
+        head += [f"ffn {self.ffn}"] if self.ffn != "auto" else []
+        head += ["prefix tokens seen"] if self.prefix else []
+        return (
+            f"{self.device_name}, {self.dtype}, attention {self.attention}, compile {self.compile}, "
+            f"channels-last {self.channels_last}, {' '.join(head)}, {self.num_classes} classes"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One profile of backbone plus head, from its latest attempt if that ended well. None means not measured.
+
+    latency_ms: median at batch 1, eager. images_per_second: at the plateau batch, None for a batch fixed by hand.
+    memory_bytes: peak at batch 1 on the device; on a CPU, of the allocator. energy_joules: per image.
+    flags: why the numbers may be wrong (`throttled`, `shared` with another process); such rows decide nothing.
+    own_module: whether the backbone came from `--import`, so that a card of the same name means another one.
+    """
+
+    name: str
+    timm_name: str
+    resolution: int
+    conditions: Conditions
+    family: str = "unknown"
+    pretraining: str = ""
+    macs: int | None = None
+    params: int | None = None
+    latency_ms: float | None = None
+    images_per_second: float | None = None
+    memory_bytes: float | None = None
+    energy_joules: float | None = None
+    noisy: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    own_module: bool = False
+    started_at: str = ""
+    fingerprint: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """The timm name without its tag; hub and folder names are kept whole."""
+        return self.timm_name if ":" in self.timm_name else self.timm_name.split(".")[0]
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        """As `Workload.key`; a module of the user's own has only its own name."""
+        name = self.name if self.own_module else self.architecture
+        return name, self.resolution, self.conditions.head, self.conditions.num_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +170,27 @@ def latest(
     return {profile.fingerprint: profile for profile in load(connection, keys, samples=samples).values()}
 
 
-def measurements(connection: sqlite3.Connection | None, device_name: str | None = None) -> list[Measurement]:
+def measurements(connection: sqlite3.Connection | None, device_name: str | None = None) -> list[Measured]:
     """Measured segmenters, of one device or of all. Empty without a database."""
     if connection is None:
         return []
     of_device, values = ("", []) if device_name is None else (" AND p.device_name = ?", [device_name])
+    shared = cache(_conditions)  # 100,000 rows share a handful
     with translated(file_of(connection)):  # row by row: a list of 100,000 tuples in between costs 7%
-        return list(map(Measurement._make, connection.execute(_MEASUREMENTS + of_device, values)))
+        return [_measured(row, shared(row[:14])) for row in connection.execute(_MEASURED + of_device, values)]
+
+
+def _conditions(columns: tuple[Any, ...]) -> Conditions:
+    device, device_name = columns[:2]
+    chosen = (*columns[2:12], bool(columns[12]), columns[13])
+    return Conditions(device.split(":")[0], device_name or device, *chosen)
+
+
+def _measured(row: tuple[Any, ...], conditions: Conditions) -> Measured:
+    noisy = tuple(compress(("latency", "throughput", "energy"), row[28:31]))
+    flags = tuple(compress(("throttled", "shared"), row[31:]))
+    rest: tuple[Any, ...] = (*row[17:25], noisy, flags, bool(row[25]), *row[26:28])
+    return Measured(row[14], row[15], row[16], conditions, *rest)
 
 
 def device_names(connection: sqlite3.Connection) -> list[str]:
@@ -166,7 +214,7 @@ def select_rows(
     known = columns_of(connection, view)
     if unknown := sorted({*columns, *where} - set(known)):
         raise UsageError(f"no column {unknown[0]!r} in {view}, expected one of: {', '.join(known)}")
-    conditions, values = _conditions(where)
+    conditions, values = _where(where)
     return fetch(connection, f"SELECT {', '.join(columns)} FROM {view}{conditions}", values)
 
 
@@ -189,7 +237,7 @@ def load(connection: sqlite3.Connection | None, keys: Collection[int], *, sample
     return {row["attempt_id"]: rows.profile_of(row, metrics[row["attempt_id"]]) for row in attempts}
 
 
-def _conditions(where: Mapping[str, object]) -> tuple[str, list[object]]:
+def _where(where: Mapping[str, object]) -> tuple[str, list[object]]:
     conditions: list[str] = []
     values: list[object] = []
     for column, wanted in where.items():

@@ -11,9 +11,11 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
+from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.errors import RunError
 from luma_cli.store import rows
 from luma_cli.store.database import fetch, fetch_dicts, file_of, transaction, translated
@@ -43,10 +45,10 @@ _PARTS = {"classes": ("evaluation_class", "class_index", ClassScore),
 # Of several evaluations of a run under one protocol the one after most steps, and of these the latest: no step is
 # picked by the split that it is judged on. Whether boundaries were scored too does not touch the mIoU.
 _SCORED = """
-SELECT r.run_id, r.status, r.backbone, r.timm_name, r.pretraining, r.weights, r.resolution, r.head, r.dataset, r.recipe,
-    r.seed, json_extract(r.config, '$.head'), json_extract(r.config, '$.recipe'), json_extract(r.facts, '$.params'),
-    r.started_at, e.step, e.data, e.split, e.resolution, e.protocol, e.num_images, e.num_skipped, e.miou_percent,
-    e.windows_per_image, e.macs_per_image
+SELECT r.run_id, r.status, r.backbone, r.timm_name, r.pretraining, r.weights, r.resolution,
+    json_extract(r.config, '$.head') AS head, r.dataset, r.recipe, json_extract(r.config, '$.recipe') AS usual_recipe,
+    r.seed, e.step, e.data, e.split, e.protocol, e.num_images, e.num_skipped, e.miou_percent,
+    e.macs_per_image / nullif(e.windows_per_image, 0) AS macs, json_extract(r.facts, '$.params') AS params, r.started_at
 FROM evaluation e JOIN run r USING (run_id)
 WHERE e.miou_percent IS NOT NULL AND e.evaluation_id = (
     SELECT l.evaluation_id FROM evaluation l
@@ -60,11 +62,13 @@ ORDER BY r.started_unix_seconds, r.run_id, e.data, e.split, e.protocol
 MetricRow = tuple[int, str, float]
 
 
-class ScoredRun(NamedTuple):
-    """A run and one of its scores, the columns of `run` and `evaluation`: read many times faster than records.
+@dataclass(frozen=True, slots=True)
+class OwnRun:
+    """A run with the score of its last evaluated step.
 
-    head_settings, recipe_settings, protocol: JSON text. params: of the whole segmenter, None when the run does not say.
-    window: side in pixels.
+    dataset, data: identities of what it was trained and evaluated on, e.g. `ade20k`, `ade20k#1a2b3c4d`. recipe: with
+    `+` where a setting was changed. usual_recipe: whether it is the shipped one of that name in every setting. head: as
+    configured. macs: multiply-adds of the segmenter on one window, params: its parameters, None when not known.
     """
 
     run_id: str
@@ -74,24 +78,42 @@ class ScoredRun(NamedTuple):
     pretraining: str
     weights: str
     resolution: int
-    head: str
+    head: HeadConfig
     dataset: str
     recipe: str
+    usual_recipe: bool
     seed: int
-    head_settings: str
-    recipe_settings: str
-    params: int | None
-    started_at: str
     step: int
     data: str
     split: str
-    window: int
-    protocol: str
+    single_scale: bool
+    absent: str
     num_images: int
     num_skipped: int
     miou_percent: float
-    windows_per_image: float
-    macs_per_image: float | None
+    macs: int | None = None
+    params: int | None = None
+    started_at: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """The timm name without its tag; hub and folder names are kept whole."""
+        return self.timm_name if ":" in self.timm_name else self.timm_name.split(".")[0]
+
+    @property
+    def run_key(self) -> tuple[str, int]:
+        """What names the model that was trained: the checkpoint and the size."""
+        return self.timm_name, self.resolution
+
+    @property
+    def has_default_head(self) -> bool:
+        """Whether no option of its head was changed but the number of classes."""
+        return self.head == _default_head(self.head.name, self.head.num_classes)
+
+    @property
+    def base(self) -> str:
+        """Name of the dataset whose card it was evaluated with."""
+        return self.data.partition("#")[0]
 
 
 def start_run(db: Database, record: RunRecord, now: Callable[[], float] = time.time) -> None:
@@ -193,12 +215,47 @@ def curves(connection: sqlite3.Connection | None, run_id: str, name: str = "") -
     return found
 
 
-def scored_runs(connection: sqlite3.Connection | None) -> list[ScoredRun]:
+def scored_runs(connection: sqlite3.Connection | None) -> list[OwnRun]:
     """The score of every run after its last evaluated step, one for each data, split and protocol; oldest run first.
 
     Empty without a database.
     """
-    return list(map(ScoredRun._make, fetch(connection, _SCORED)))
+    # Thousands of runs share a few heads, recipes and protocols: each text is read once.
+    head, is_shipped, protocol = cache(_head), cache(_is_shipped), cache(_protocol)
+    found = []
+    for row in fetch_dicts(connection, _SCORED):
+        row.update(
+            head=head(row["head"]), usual_recipe=is_shipped(row["usual_recipe"]), **protocol(row.pop("protocol"))
+        )
+        row["macs"] = None if row["macs"] is None else round(row["macs"])
+        found.append(OwnRun(**row))
+    return found
+
+
+def _head(settings: str) -> HeadConfig:
+    return HeadConfig(**json.loads(settings))
+
+
+def _protocol(settings: str) -> Row:
+    protocol = json.loads(settings)
+    single_scale = not protocol.get("flip") and list(protocol.get("scales", [1.0])) == [1.0]
+    return {"single_scale": single_scale, "absent": protocol.get("absent", "skip")}
+
+
+def _is_shipped(settings: str) -> bool:
+    """Whether every setting is that of the shipped recipe of this name."""
+    from luma_cli.catalogue.recipes import load_recipe, recipe_names  # a store without scored runs needs none
+
+    recipe = json.loads(settings)
+    if recipe.get("name") not in recipe_names():
+        return False
+    shipped = json.loads(json.dumps(asdict(load_recipe(recipe["name"]))))
+    return all(shipped.get(name) == value for name, value in recipe.items() if name != "source")
+
+
+@cache
+def _default_head(name: HeadName, num_classes: int) -> HeadConfig:
+    return HeadConfig(name=name) if name == "none" else HeadConfig(name=name, num_classes=num_classes)
 
 
 def run_problems(connection: sqlite3.Connection) -> Iterator[str]:
