@@ -1,17 +1,8 @@
-"""Recipes by name or file, and changes to them from the command line. Imports no torch.
+"""Recipes of fine-tuning: every number that decides what is learnt, by name or from a file, with changes, checked.
 
-Shipped ones are the TOML files in `profiles/recipes/`; the format is told in docs/reference/recipes.md.
-
-How training images are changed at random: the ranges of EoMT's semantic recipe (arXiv 2503.19108). No torch.
-
-Source of the numbers: https://github.com/tue-mps/eomt, datasets/transforms.py.
-
-The recipe of a fine-tuning: every number that decides what is learnt, with where it comes from. Imports no torch.
-
-The defaults are EoMT's for ADE20K with DINOv2 (arXiv 2503.19108, section 4.1 and its released code), which LUMA is
-taken to share (arXiv 2607.00687 states no other).
-
-Whether a recipe makes sense, before anything expensive starts: every problem at once. Imports no torch.
+Shipped recipes are the TOML files in `profiles/recipes/`; docs/recipes.md describes the format. The defaults are EoMT's
+for ADE20K with DINOv2 (arXiv 2503.19108, section 4.1, and https://github.com/tue-mps/eomt). LUMA is assumed to share
+them: arXiv 2607.00687 gives no others. Imports no torch.
 """
 
 from __future__ import annotations
@@ -19,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -26,14 +18,17 @@ from luma_cli import files
 from luma_cli.catalogue.reading import nearest
 from luma_cli.errors import BadRecipe
 
+Dtype = Literal["auto", "bf16", "fp16", "fp32"]
+BatchNorm = Literal["auto", "sync", "train", "frozen"]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """Ranges and chances, in the order in which they are applied.
+    """Random changes of training images, in the order in which they are applied (EoMT's datasets/transforms.py).
 
     brightness, contrast, saturation: a factor from U(1 - x, 1 + x). hue: a shift from U(-x, x) of the colour circle.
-    Each with chance `colour_chance`. flip_chance: left to right. scale_min, scale_max: of the size at which the whole
-    image just fits into the crop.
+    Each with probability `colour_chance`. flip_chance: left to right. scale_min, scale_max: relative to the size at
+    which the whole image just fits into the crop.
     """
 
     brightness: float = 32 / 255
@@ -46,21 +41,16 @@ class Augmentation:
     scale_max: float = 2.0
 
 
-Dtype = Literal["auto", "bf16", "fp16", "fp32"]
-BatchNorm = Literal["auto", "sync", "train", "frozen"]
-_USUAL_AUGMENTATION = Augmentation()
-
-
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Augmentation):
     """Settings of a training. Steps are those of the optimiser; `lr` is that of the head and of the last block.
 
-    epochs or steps: one of them is 0 and the other says how long. batch: images per step, over all processes and
+    epochs or steps: one of them is 0 and the other is the length. batch: images per step, over all processes and
     micro-batches. layer_decay: factor of `lr` per block from the last, 1 for none; deep nets get it over 24 blocks.
-    warmup_head_steps, then warmup_backbone_steps: the backbone stays as it is during the first. clip_norm: of the whole
+    warmup_head_steps, then warmup_backbone_steps: the backbone is frozen during the first. clip_norm: of the whole
     gradient, 0 for none. anneal_starts, anneal_ends: of an EoMT head, shares of all steps per joint block; empty for
     equal phases. ema_decay: 0 for none. batch_norm: `auto` is sync over several GPUs, train from 8 images per process
-    and frozen below. dtype `auto`: bf16 where the GPU has it, else fp32. eval_every_epochs: 0 for at the end alone.
+    and frozen below. dtype `auto`: bf16 where the GPU has it, else fp32. eval_every_epochs: 0 for at the end only.
     """
 
     name: str = "ade20k"
@@ -92,161 +82,16 @@ class Recipe:
     dtype: Dtype = "auto"
     freeze_backbone: bool = False
     eval_every_epochs: float = 1.0
-    brightness: float = _USUAL_AUGMENTATION.brightness
-    contrast: float = _USUAL_AUGMENTATION.contrast
-    saturation: float = _USUAL_AUGMENTATION.saturation
-    hue: float = _USUAL_AUGMENTATION.hue
-    colour_chance: float = _USUAL_AUGMENTATION.colour_chance
-    flip_chance: float = _USUAL_AUGMENTATION.flip_chance
-    scale_min: float = _USUAL_AUGMENTATION.scale_min
-    scale_max: float = _USUAL_AUGMENTATION.scale_max
 
     def augmentation(self) -> Augmentation:
-        """The part that says how images are changed."""
+        """The settings that say how images are changed."""
         return Augmentation(**{field.name: getattr(self, field.name) for field in fields(Augmentation)})
 
 
 TYPES = get_type_hints(Recipe)
-NAMES = tuple(field.name for field in fields(Recipe))
-
-# The least and the greatest value that makes sense; None for no limit.
-_LIMITS: dict[str, tuple[float, float | None]] = {
-    "epochs": (0, None),
-    "steps": (0, None),
-    "batch": (1, None),
-    "weight_decay": (0, None),
-    "layer_decay": (1e-3, 1),
-    "warmup_head_steps": (0, None),
-    "warmup_backbone_steps": (0, None),
-    "poly_power": (0, None),
-    "clip_norm": (0, None),
-    "bce_weight": (0, None),
-    "dice_weight": (0, None),
-    "class_weight": (0, None),
-    "no_object_weight": (0, None),
-    "num_points": (1, None),
-    "oversample_ratio": (1, None),
-    "importance_ratio": (0, 1),
-    "eval_every_epochs": (0, None),
-    "brightness": (0, 1),
-    "contrast": (0, 1),
-    "saturation": (0, 1),
-    "hue": (0, 0.5),
-    "colour_chance": (0, 1),
-    "flip_chance": (0, 1),
-}
-_ABOVE_ZERO = ("lr", "eps", "scale_min", "scale_max")
-_BELOW_ONE = ("beta1", "beta2", "ema_decay")
-
-
-def check(recipe: Recipe, num_steps: int, num_joint: int = 0) -> None:
-    """Raise BadRecipe with every problem of a training of `num_steps` optimiser steps.
-
-    num_joint: joint blocks of an EoMT head; 0 for heads that have none, whose annealing is not looked at.
-    """
-    refuse(recipe.name, [*problems(recipe), *_run_problems(recipe, num_steps, num_joint)])
-
-
-def refuse(name: str, found: list[str]) -> None:
-    """Raise BadRecipe, in one line, where something was found."""
-    if found:
-        raise BadRecipe(f"recipe {name}: {'; '.join(found)}")
-
-
-def problems(recipe: Recipe) -> list[str]:
-    """What is wrong with a recipe, whatever it is used for: one short text each."""
-    wrong_types = [name for name in NAMES if not _fits(getattr(recipe, name), name)]
-    found = [f"{name} is {getattr(recipe, name)!r}, expected {expected(name)}" for name in wrong_types]
-    if wrong_types:
-        return found
-    return [*_length_problems(recipe), *_range_problems(recipe), *_annealing_problems(recipe)]
-
-
-def _fits(value: object, name: str) -> bool:
-    """Whether `value` has the type of the setting `name`; a whole number may stand for any number."""
-    kind = TYPES[name]
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is_number(entry) for entry in value)
-    return _is_number(value) if kind is float else type(value) is kind
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float)
-
-
-def expected(name: str) -> str:
-    """In words, what the setting `name` takes."""
-    kind = TYPES[name]
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    if get_origin(kind) is tuple:
-        return "a list of shares from 0 to 1, one per joint block"
-    return {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
-
-
-def _length_problems(recipe: Recipe) -> Iterator[str]:
-    if recipe.epochs and recipe.steps:
-        yield f"both epochs ({recipe.epochs:g}) and steps ({recipe.steps}) are set; set one of them to 0"
-    if not recipe.epochs and not recipe.steps:
-        yield "neither epochs nor steps is set; type --epochs 31 or --steps 40000"
-
-
-def _range_problems(recipe: Recipe) -> Iterator[str]:
-    for name, (least, most) in _LIMITS.items():
-        value = getattr(recipe, name)
-        if not (value >= least and (most is None or value <= most) and value < float("inf")):
-            yield f"{name} is {value:g}, expected {least:g} or more" + (f", at most {most:g}" if most else "")
-    for name in _ABOVE_ZERO:
-        if not 0 < getattr(recipe, name) < float("inf"):
-            yield f"{name} is {getattr(recipe, name):g}, expected more than 0"
-    for name in _BELOW_ONE:
-        if not 0 <= getattr(recipe, name) < 1:
-            yield f"{name} is {getattr(recipe, name):g}, expected 0 or more and less than 1"
-    if recipe.scale_min > recipe.scale_max:
-        yield f"scale_min {recipe.scale_min:g} is above scale_max {recipe.scale_max:g}"
-
-
-def _annealing_problems(recipe: Recipe) -> Iterator[str]:
-    starts, ends = recipe.anneal_starts, recipe.anneal_ends
-    if len(starts) != len(ends):
-        yield f"{len(starts)} anneal_starts but {len(ends)} anneal_ends, expected one of each per joint block"
-        return
-    for start, end in zip(starts, ends, strict=True):
-        if not 0 <= start <= end <= 1:
-            yield f"masks are annealed from {start:g} to {end:g}, expected shares with 0 <= start <= end <= 1"
-
-
-def _run_problems(recipe: Recipe, num_steps: int, num_joint: int) -> Iterator[str]:
-    warmup = recipe.warmup_head_steps + recipe.warmup_backbone_steps
-    if warmup >= num_steps:
-        head, backbone = _shorter_warmups(recipe, num_steps)
-        yield (
-            f"the warm-ups take {recipe.warmup_head_steps} + {recipe.warmup_backbone_steps} steps, but the training "
-            f"has {num_steps}; type --set warmup_head_steps={head} --set warmup_backbone_steps={backbone}, or add steps"
-        )
-    if num_joint and recipe.anneal_starts and len(recipe.anneal_starts) != num_joint:
-        yield (
-            f"{len(recipe.anneal_starts)} anneal_starts and anneal_ends, but the head has {num_joint} joint blocks; "
-            "give one of each per block, or leave both empty for equal phases"
-        )
-
-
-def _shorter_warmups(recipe: Recipe, num_steps: int) -> tuple[int, int]:
-    """Warm-ups in the recipe's proportion that take a tenth of the training."""
-    warmup = recipe.warmup_head_steps + recipe.warmup_backbone_steps
-    total = num_steps // 10
-    head = total * recipe.warmup_head_steps // warmup if warmup else 0
-    return head, total - head
-
-
-__all__ = ["check", "default_recipe", "load_recipe", "recipe_names", "with_changes"]
-
+SETTINGS = tuple(name for name in TYPES if name not in ("name", "source"))
 _SUFFIX = ".toml"
 _USUAL_RECIPE = "ade20k"  # of datasets without one of their own
-SETTINGS = tuple(name for name in NAMES if name not in ("name", "source"))
-_TRUTHS = {"true": True, "false": False}
 
 
 def folder() -> Path:
@@ -283,8 +128,14 @@ def load_recipe(name_or_file: str) -> Recipe:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"{path}: {error}; docs/reference/recipes.md tells the format") from error
-    return _recipe(path.stem, str(path), values)
+        raise BadRecipe(f"{path}: {error}; docs/recipes.md describes the format") from error
+    name, found = path.stem, [_unknown_setting(key) for key in values if key not in TYPES]
+    if values.get("name", name) != name:
+        found.append(f"name is {values['name']!r}, expected {name!r} as the file; leave it out")
+    known = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in TYPES}
+    recipe = _with(Recipe(), {**known, "name": name})
+    _refuse(str(path), [*found, *_problems(recipe)])
+    return recipe
 
 
 def _unknown(name: str) -> str:
@@ -295,31 +146,9 @@ def _unknown(name: str) -> str:
     return f"unknown recipe {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"give one of {known}, or a file")
 
 
-def _recipe(name: str, where: str, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with these values, its defaults where they say nothing: length apart, which a file may say either way.
-
-    Raises BadRecipe.
-    """
-    found = [_unknown_setting(key) for key in values if key not in NAMES]
-    known = {key: _tuples(value) for key, value in values.items() if key in NAMES}
-    if known.get("name", name) != name:
-        found.append(f"name is {known['name']!r}, expected {name!r}, the file's own; leave it out")
-    recipe = _with(Recipe(name=name, source=""), {**known, "name": name})
-    refuse(where, found + problems(recipe))
-    return recipe
-
-
-def _with(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with other values; who says epochs and not steps means no steps, and the other way round."""
-    unsaid = {"epochs": {"steps": 0}, "steps": {"epochs": 0}}
-    said = [name for name in unsaid if name in values]
-    said_so = {name: _number(name, value) for name, value in values.items()}
-    return replace(recipe, **{**(unsaid[said[0]] if len(said) == 1 else {}), **said_so})
-
-
-def _number(name: str, value: Any) -> Any:
-    """A whole number as a float where the setting is one, so that equal recipes are written alike."""
-    return float(value) if TYPES[name] is float and type(value) is int else value
+def _unknown_setting(name: str) -> str:
+    near = nearest(name, SETTINGS, 1)
+    return f"unknown setting {name!r}; " + (f"did you mean {near[0]!r}?" if near else "docs/recipes.md lists them")
 
 
 def with_changes(recipe: Recipe, changes: Sequence[str]) -> tuple[Recipe, tuple[str, ...]]:
@@ -335,40 +164,124 @@ def with_changes(recipe: Recipe, changes: Sequence[str]) -> tuple[Recipe, tuple[
     for change in changes:
         name, equals, text = (part.strip() for part in change.partition("="))
         if not equals:
-            found.append(f"{change!r} is no change; type --set {name or 'lr'}=VALUE")
+            found.append(f"{change!r} is not a change; type --set {name or 'lr'}=VALUE")
         elif name not in SETTINGS:
             found.append(_unknown_setting(name))
         else:
             values[name] = _value(name, text)
     changed = _with(recipe, values)
-    refuse(recipe.name, found + problems(changed))
-    return changed, different(recipe, changed)
-
-
-def different(recipe: Recipe, changed: Recipe) -> tuple[str, ...]:
-    """Names of the settings in which two recipes differ."""
-    return tuple(name for name in SETTINGS if getattr(recipe, name) != getattr(changed, name))
-
-
-def _unknown_setting(name: str) -> str:
-    near = nearest(name, SETTINGS, 1)
-    return f"unknown setting {name!r}; " + (
-        f"did you mean {near[0]!r}?" if near else "docs/reference/recipes.md lists them"
-    )
+    _refuse(recipe.name, [*found, *_problems(changed)])
+    return changed, tuple(name for name in SETTINGS if getattr(recipe, name) != getattr(changed, name))
 
 
 def _value(name: str, text: str) -> Any:
-    """`text` as the type of the setting `name`; what cannot be read so stays text, which the check then refuses."""
+    """`text` as the type of the setting; text that cannot be read stays text, which the check then refuses."""
     kind = TYPES[name]
     try:
         if get_origin(kind) is tuple:
             return tuple(float(part) for part in text.strip("[]() ").split(",") if part.strip())
         if get_origin(kind) is Literal:
             return text
-        return _TRUTHS[text.lower()] if kind is bool else kind(text)
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
         return text
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _with(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values; a new number of epochs replaces that of steps, and the other way round."""
+    said = [name for name in ("epochs", "steps") if name in values]
+    length: dict[str, Any] = {"epochs": 0, "steps": 0} if len(said) == 1 else {}
+    # A whole number becomes a float where the setting is one, so that equal recipes are written alike.
+    typed: dict[str, Any] = {
+        name: float(v) if TYPES[name] is float and type(v) is int else v for name, v in values.items()
+    }
+    return replace(recipe, **{**length, **typed})
+
+
+def check(recipe: Recipe, num_steps: int, num_joint: int = 0) -> None:
+    """Raise BadRecipe with every problem of a training of `num_steps` optimiser steps, before it starts.
+
+    num_joint: joint blocks of an EoMT head; 0 for heads that have none, whose annealing is not checked.
+    """
+    found = list(_problems(recipe))
+    warmup = recipe.warmup_head_steps + recipe.warmup_backbone_steps
+    if warmup >= num_steps:
+        total = num_steps // 10  # warm-ups in the recipe's proportion that take a tenth of the training
+        head = total * recipe.warmup_head_steps // warmup if warmup else 0
+        found.append(
+            f"the warm-ups take {recipe.warmup_head_steps} + {recipe.warmup_backbone_steps} steps, but the training "
+            f"has {num_steps}; type --set warmup_head_steps={head} --set warmup_backbone_steps={total - head}, "
+            "or add steps"
+        )
+    if num_joint and recipe.anneal_starts and len(recipe.anneal_starts) != num_joint:
+        found.append(
+            f"{len(recipe.anneal_starts)} anneal_starts and anneal_ends, but the head has {num_joint} joint blocks; "
+            "give one of each per block, or leave both empty for equal phases"
+        )
+    _refuse(recipe.name, found)
+
+
+def _refuse(name: str, found: Sequence[str]) -> None:
+    if found:
+        raise BadRecipe(f"recipe {name}: {'; '.join(found)}")
+
+
+# The least and the greatest value that makes sense.
+_LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("epochs", "steps", "eval_every_epochs", "warmup_head_steps", "warmup_backbone_steps"), (0, inf)),
+    **dict.fromkeys(("weight_decay", "poly_power", "clip_norm"), (0, inf)),
+    **dict.fromkeys(("bce_weight", "dice_weight", "class_weight", "no_object_weight"), (0, inf)),
+    **dict.fromkeys(("batch", "num_points", "oversample_ratio"), (1, inf)),
+    **dict.fromkeys(("importance_ratio", "colour_chance", "flip_chance"), (0, 1)),
+    **dict.fromkeys(("brightness", "contrast", "saturation"), (0, 1)),
+    "hue": (0, 0.5),
+    "layer_decay": (1e-3, 1),
+}
+_ABOVE_ZERO = ("lr", "eps", "scale_min", "scale_max")
+_BELOW_ONE = ("beta1", "beta2", "ema_decay")
+_EXPECTED = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+
+
+def _problems(recipe: Recipe) -> Iterator[str]:
+    """What is wrong with a recipe by itself; ranges are only looked at where every type is right."""
+    wrong = {name: said for name in TYPES if (said := _wrong_type(name, getattr(recipe, name)))}
+    if wrong:
+        yield from (f"{name} is {getattr(recipe, name)!r}, expected {said}" for name, said in wrong.items())
+        return
+    if recipe.epochs and recipe.steps:
+        yield f"both epochs ({recipe.epochs:g}) and steps ({recipe.steps}) are set; set one of them to 0"
+    if not recipe.epochs and not recipe.steps:
+        yield "neither epochs nor steps is set; type --epochs 31 or --steps 40000"
+    yield from _out_of_range(recipe)
+    starts, ends = recipe.anneal_starts, recipe.anneal_ends
+    if len(starts) != len(ends):
+        yield f"{len(starts)} anneal_starts but {len(ends)} anneal_ends, expected one of each per joint block"
+    for start, end in zip(starts, ends, strict=False):
+        if not 0 <= start <= end <= 1:
+            yield f"masks are annealed from {start:g} to {end:g}, expected shares with 0 <= start <= end <= 1"
+
+
+def _wrong_type(name: str, value: object) -> str:
+    """The type that the setting takes, in words; empty when `value` has it."""
+    kind, is_number = TYPES[name], type(value) in (int, float)  # True is no number
+    if get_origin(kind) is Literal:
+        return "" if value in get_args(kind) else f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is tuple:
+        fits = isinstance(value, tuple) and all(type(share) in (int, float) for share in value)
+        return "" if fits else "a list of shares from 0 to 1, one per joint block"
+    return "" if (is_number if kind is float else type(value) is kind) else _EXPECTED[kind]
+
+
+def _out_of_range(recipe: Recipe) -> Iterator[str]:
+    for name, (least, most) in _LIMITS.items():
+        if not (least <= getattr(recipe, name) <= most and getattr(recipe, name) < inf):
+            at_most = f", at most {most:g}" if most < inf else ""
+            yield f"{name} is {getattr(recipe, name):g}, expected {least:g} or more{at_most}"
+    for name in _ABOVE_ZERO:
+        if not 0 < getattr(recipe, name) < inf:
+            yield f"{name} is {getattr(recipe, name):g}, expected more than 0"
+    for name in _BELOW_ONE:
+        if not 0 <= getattr(recipe, name) < 1:
+            yield f"{name} is {getattr(recipe, name):g}, expected 0 or more and less than 1"
+    if recipe.scale_min > recipe.scale_max:
+        yield f"scale_min {recipe.scale_min:g} is above scale_max {recipe.scale_max:g}"
