@@ -1,7 +1,7 @@
 """The one SQLite file: where it is, how it is opened for reading and for writing.
 
-Reading uses the standard library alone. Writing goes through sqlite-utils, in WAL mode with full synchronisation: a
-process killed at any moment loses at most what it had not yet been told was kept.
+Reading uses the standard library only. Writing goes through sqlite-utils, in WAL mode with full synchronisation: a
+process killed at any moment loses at most a transaction that had not returned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import struct
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
@@ -52,10 +52,9 @@ def path(given: str | Path | None = None) -> Path:
 
 
 def open_read(given: str | Path | None = None) -> Connection | None:
-    """A read-only connection, or None when there is no database yet.
+    """A read-only connection, or None when there is no database yet. An older schema is migrated first.
 
-    A database of an older schema is migrated first. Raises StoreError for a file that is not ours, cut off, of a newer
-    schema, or cannot be read.
+    Raises StoreError for a file that is not ours, cut off, of a newer schema, or cannot be read.
     """
     file = path(given)
     with translated(file):
@@ -77,10 +76,9 @@ def open_write(given: str | Path | None = None, *, steps: list[Path] | None = No
     `steps` replaces the migrations that ship. Warns StoreWarning where the file system refuses write-ahead logging.
     Raises StoreError, file untouched, for one that is not ours, cut off, of a newer schema, or cannot be written.
     """
-    from sqlite_utils import Database
+    from sqlite_utils import Database  # reading does without
 
-    file = path(given)
-    steps = steps or migrations()
+    file, steps = path(given), steps or migrations()
     with translated(file):
         if not file.exists():
             _create(file, steps)
@@ -106,7 +104,7 @@ def open_existing(given: str | Path | None, remedy: str = "name the database wit
 
 
 def fetch(connection: Connection | None, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-    """All rows that one of our own queries gives; none without a database. Raises StoreError."""
+    """All rows of one of our own queries; none without a database. Raises StoreError."""
     if connection is None:
         return []
     with translated(file_of(connection)):
@@ -142,12 +140,9 @@ def _create(file: Path, steps: list[Path]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
         fresh = Path(folder) / file.name
-        connection = connect(fresh, "rwc")
-        try:
+        with closing(connect(fresh, "rwc")) as connection:
             migrate(connection, steps)
             connection.execute("PRAGMA journal_mode = WAL")
-        finally:
-            connection.close()
         publish(fresh, file)
 
 
@@ -178,7 +173,7 @@ def _configure(connection: Connection, file: Path) -> None:
 def _refuse_newer(connection: Connection, file: Path, known: int) -> None:
     if (schema := schema_of(connection)) > known:
         remedy = f"upgrade with `pip install -U luma-seg` or {ELSEWHERE}"
-        raise StoreError(f"{file} has schema {schema}, this luma knows {known}; it was left as it is: {remedy}")
+        raise StoreError(f"{file} has schema {schema}, this luma knows {known}; it was not changed: {remedy}")
 
 
 def _reader(file: Path, known: int) -> Connection:
@@ -198,18 +193,16 @@ def _reader(file: Path, known: int) -> Connection:
 
 
 def _reader_of_last_resort(file: Path, error: sqlite3.OperationalError) -> Connection:
-    """A read-only connection where the plain one fails with `error`, which is raised again if there is no way.
-
-    A writer that died with a rollback journal left half a transaction, which only a connection that may write undoes.
-    And in a folder that cannot be written a WAL database has no place for its shared memory; if no log with content is
-    there either, the file is complete and nobody can be writing to it.
-    """
+    """A read-only connection where the plain one fails with `error`, which is raised again if there is no way."""
     if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK:
+        # A writer that died with a rollback journal left half a transaction, which only a writer undoes.
         with closing(connect(file, "rw")) as writer:
             schema_of(writer)
         return connect(file, "ro")
     if pending(file) or os.access(file.parent, os.W_OK):
         raise error
+    # In a read-only folder a WAL database has no place for its shared memory. Without a log the file is complete, and
+    # nobody can be writing to it.
     return connect(file, "ro", immutable="1")
 
 
@@ -228,11 +221,6 @@ def translated(file: Path) -> Iterator[None]:
         raise StoreError(f"{file} cannot be used: {error.strerror or error}{space}; {ELSEWHERE}") from error
 
 
-def code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code of `error`, 0 where Python itself raised it."""
-    return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
-
-
 def _sqlite_message(error: sqlite3.Error, file: Path) -> str:
     match code(error):
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
@@ -243,23 +231,26 @@ def _sqlite_message(error: sqlite3.Error, file: Path) -> str:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return f"{file} is held by another process ({error}); wait for it to finish and try again"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return f"{file} is damaged ({error}); it was left as it is: restore a backup or {ELSEWHERE}"
+            return f"{file} is damaged ({error}); it was not changed: restore a backup or {ELSEWHERE}"
     return f"{file}: {error}; see `luma db check`"
 
 
+def code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code of `error`, 0 where Python itself raised it."""
+    return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+
+
 def free_bytes(file: Path) -> int:
-    """Bytes free on the file system that holds `file`, 0 when even that cannot be told."""
-    for folder in file.absolute().parents:
-        if folder.is_dir():
-            return shutil.disk_usage(folder).free
-    return 0
+    """Bytes free on the file system that holds `file`, 0 when that is not known."""
+    folder = next((folder for folder in file.absolute().parents if folder.is_dir()), None)
+    return shutil.disk_usage(folder).free if folder else 0
 
 
 def verify(file: Path) -> int:
-    """The schema number that the header of `file` states; newer pages may still lie in the write-ahead log.
+    """The schema number in the header of `file`; newer pages may still be in the write-ahead log.
 
-    Read without SQLite, so nothing is locked, created or written: a file that is not ours stays as it is to the last
-    byte. Raises StoreError unless it is a whole luma database, OSError when it cannot be read.
+    Read without SQLite, so that nothing is locked, created or written. Raises StoreError unless it is a whole luma
+    database, OSError when it cannot be read.
     """
     if file.is_dir():
         raise StoreError(f"{file} is a folder, expected a database file; {ELSEWHERE}")
@@ -275,7 +266,7 @@ def verify(file: Path) -> int:
     if application_id != APPLICATION_ID:
         raise StoreError(f"{file} is an SQLite database of another program; {ELSEWHERE}")
     expected = (65536 if page_bytes == 1 else page_bytes) * pages
-    # A log or journal beside it means that SQLite will first bring the main file to its true length.
+    # With a log or journal beside it SQLite first brings the main file to its true length.
     if not pending(file) and (length := file.stat().st_size) < expected:
         raise StoreError(f"{file} is cut off: {length} of {expected} bytes; restore a backup or {ELSEWHERE}")
     return int(schema)
@@ -283,7 +274,11 @@ def verify(file: Path) -> int:
 
 def pending(file: Path) -> bool:
     """Whether a write-ahead log or rollback journal with content lies beside `file`."""
-    return _size(log_of(file)) > 0 or _size(file.with_name(f"{file.name}-journal")) > 0
+    for beside in (log_of(file), file.with_name(f"{file.name}-journal")):
+        with suppress(FileNotFoundError):
+            if beside.stat().st_size:
+                return True
+    return False
 
 
 def log_of(file: Path) -> Path:
@@ -291,20 +286,11 @@ def log_of(file: Path) -> Path:
     return file.with_name(f"{file.name}-wal")
 
 
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
-    """The only place where luma begins to write: all of the block is kept, or none of it.
-
-    IMMEDIATE takes the write lock at once, where waiting for another writer is possible; a transaction that starts as a
-    reader and then writes fails with `database is locked` however long the timeout.
-    """
+    """The only place where luma begins to write: all of the block is kept, or none of it."""
+    # IMMEDIATE takes the write lock at once, and can wait for it. A transaction that starts as a reader and then writes
+    # fails with `database is locked` whatever the timeout.
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -316,10 +302,7 @@ def transaction(connection: Connection) -> Iterator[None]:
 
 
 def migrations(folder: Path | None = None) -> list[Path]:
-    """The SQL files in `folder` (default: the `db/` that ships) in order: the steps of the schema.
-
-    Raises StoreError unless they are numbered 1, 2, 3, ...
-    """
+    """The SQL files in `folder` (default: the shipped `db/`) in order. Raises StoreError unless numbered 1, 2, ..."""
     folder = folder or files.root() / "db"
     found = [file for file in sorted(folder.glob("*.sql")) if _STEP_NAME.fullmatch(file.name)]
     if [int(file.name[:3]) for file in found] != list(range(1, len(found) + 1)) or not found:
@@ -333,10 +316,8 @@ def schema_of(connection: Connection) -> int:
 
 
 def migrate(connection: Connection, steps: list[Path]) -> None:
-    """Applies the steps that are pending, each whole or not at all; PRAGMA user_version becomes their number.
-
-    sqlite-utils' own migrations keep their names in a table of the user's database, and need sqlite-utils for reading.
-    """
+    """Applies the steps that are pending, each whole or not at all; PRAGMA user_version becomes their number."""
+    # Not sqlite-utils' migrations: they need a table of names in the user's database, and sqlite-utils for reading.
     for number, file in enumerate(steps, start=1):
         if schema_of(connection) >= number:
             continue

@@ -20,7 +20,6 @@ TABLES = (
     *("run", "run_metric", "evaluation", "evaluation_class", "evaluation_image"),
     "evidence_row",
 )
-_OWNERS = ("attempt", "run")
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 # With an argument these still only read; every other pragma with an argument sets something.
 _PRAGMAS = frozenset(
@@ -98,27 +97,26 @@ def info(given: str | Path | None = None) -> Info:
 def problems(connection: sqlite3.Connection, known: Collection[str] = ()) -> list[str]:
     """What is wrong with a database of our schema, one line each: pages, schema, keys, orphans, hashes, columns.
 
-    Attempts whose hash is in `known` are passed over, which spares time where only the others are of interest.
+    Attempts whose hash is in `known` are not checked, which saves time in a merge.
     """
     try:
         damage = [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
     except sqlite3.DatabaseError as error:
-        damage = [str(error)]
-    if damage:
-        return damage
-    if altered := list(_schema(connection)):
-        return altered
-    strays = [f"{row[0]} {row[1]} points to no {row[2]}" for row in connection.execute("PRAGMA foreign_key_check")]
-    if strays:
-        return strays
-    return [
-        *_parents(connection),
-        *_orphans(connection),
-        *_attempts(connection, frozenset(known)),
-        *runs.run_problems(connection),
-        *runs.evaluation_problems(connection),
-        *evidence.evidence_problems(connection),
-    ]
+        return [str(error)]
+    strays = "PRAGMA foreign_key_check"
+    # Each finding would make the next ones misleading.
+    return (
+        damage
+        or list(_schema(connection))
+        or [f"{row[0]} {row[1]} points to no {row[2]}" for row in connection.execute(strays)]
+        or [
+            *_parents(connection),
+            *_attempts(connection, frozenset(known)),
+            *runs.run_problems(connection),
+            *runs.evaluation_problems(connection),
+            *evidence.evidence_problems(connection),
+        ]
+    )
 
 
 def _count(connection: sqlite3.Connection, table: str) -> int:
@@ -126,7 +124,7 @@ def _count(connection: sqlite3.Connection, table: str) -> int:
 
 
 def _schema(connection: sqlite3.Connection) -> Iterator[str]:
-    """Tables, indexes and views that are not as the migrations make them. Others' own tables are their own affair."""
+    """Tables, indexes and views that are not as the migrations make them. A user's own tables are ignored."""
     query = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
         database.migrate(fresh, database.migrations())
@@ -137,41 +135,38 @@ def _schema(connection: sqlite3.Connection) -> Iterator[str]:
     )
 
 
-def _orphans(connection: sqlite3.Connection) -> Iterator[str]:
-    for table, owners in (("configuration", ["attempt"]), ("environment", _OWNERS), ("provenance", _OWNERS)):
-        unowned = " AND ".join(f"{table}_id NOT IN (SELECT {table}_id FROM {owner})" for owner in owners)
-        query = f"SELECT {table}_id FROM {table} WHERE {unowned}"
-        yield from (f"{table} {key} belongs to no {' or '.join(owners)}" for (key,) in connection.execute(query))
-    query = "SELECT attempt_id FROM attempt WHERE attempt_id NOT IN (SELECT attempt_id FROM detail)"
-    yield from (f"attempt {key} has no detail" for (key,) in connection.execute(query))
-
-
 def _parents(connection: sqlite3.Connection) -> Iterator[str]:
-    for table, column in (("configuration", "json"), ("environment", "identity"), ("provenance", "json")):
+    """Rows of the tables that attempts and runs share that are not what their hash says, or belong to none."""
+    columns = {"configuration": "json", "environment": "identity", "provenance": "json"}
+    for table, column in columns.items():
+        owners = ("attempt",) if table == "configuration" else ("attempt", "run")
         for key, known, content in connection.execute(f"SELECT {table}_id, hash, {column} FROM {table}"):
             if not content.isascii() or rows.sha256(content) != known:
                 yield f"{table} {key} is not what its hash says"
+        unowned = " AND ".join(f"{table}_id NOT IN (SELECT {table}_id FROM {owner})" for owner in owners)
+        for (key,) in connection.execute(f"SELECT {table}_id FROM {table} WHERE {unowned}"):
+            yield f"{table} {key} belongs to no {' or '.join(owners)}"
 
 
 def _attempts(connection: sqlite3.Connection, known: frozenset[str]) -> Iterator[str]:
-    query = "SELECT attempt_id, hash FROM attempt JOIN detail USING (attempt_id) ORDER BY 1"
-    for key in [key for key, content in connection.execute(query) if content not in known]:
-        try:
-            yield from (f"attempt {key}: {fault}" for fault in _faults(connection, key))
-        except LumaError as error:
-            yield f"attempt {key}: {error}"
+    query = "SELECT attempt_id, hash, detail.attempt_id FROM attempt LEFT JOIN detail USING (attempt_id) ORDER BY 1"
+    for key, content, detail in connection.execute(query).fetchall():
+        if detail is None:
+            yield f"attempt {key} has no detail"
+        elif content not in known:
+            try:
+                yield from (f"attempt {key}: {fault}" for fault in _faults(connection, key))
+            except LumaError as error:
+                yield f"attempt {key}: {error}"
 
 
 def _faults(connection: sqlite3.Connection, key: int) -> Iterator[str]:
     """Columns of attempt `key` that differ from what saving its profile again would write."""
-    profile = load(connection, [key])[key]
     attempt = _stored(connection, "attempt", key)
     origin = Origin(attempt["plan"], attempt["device_index"], attempt["device_uuid"])
-    again = rows.profile_rows(profile, origin, attempt["started_unix_seconds"])
-    pairs = [("attempt", attempt, again.attempt)]
-    for table in ("configuration", "environment"):
-        pairs.append((table, _stored(connection, table, attempt[f"{table}_id"]), again.parents[table]))
-    for table, stored, expected in pairs:
+    again = rows.profile_rows(load(connection, [key])[key], origin, attempt["started_unix_seconds"])
+    for table, expected in (("attempt", again.attempt), *again.parents.items()):
+        stored = attempt if table == "attempt" else _stored(connection, table, attempt[f"{table}_id"])
         if wrong := [column for column, value in expected.items() if stored[column] != value]:
             yield f"{', '.join(wrong)} of its {table} is not what was saved"
 
