@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luma_cli.evidence.imported import Record, TableFile, Unclear, figure, in_percent, unclear
+from luma_cli.evidence.imported import Record, TableFile, figure, in_percent, unclear
 
 
 def table(*figures: str) -> TableFile:
@@ -19,15 +19,15 @@ def table(*figures: str) -> TableFile:
 @pytest.mark.parametrize(
     ("figures", "expected"),
     [
-        (("48.1", "51"), None),
-        (("0.9%", "51"), None),
-        (("", "nan", "-0.5", "0", "51"), None),
-        (("0.481", "0.5"), Unclear(2, 2, 0.481, "row 1 (line 2)")),
-        (("48.1", "0.5", "51"), Unclear(1, 3, 0.5, "row 2 (line 3)")),
+        (("48.1", "51"), ""),
+        (("0.9%", "51"), ""),
+        (("", "nan", "-0.5", "0", "51"), ""),
+        (("0.481", "0.5"), "all 2 mIoU figures are at most 1, the first 0.481 in row 1 (line 2)"),
+        (("48.1", "0.5", "51"), "1 of 3 mIoU figures are at most 1, the first 0.5 in row 2 (line 3)"),
     ],
 )
-def test_what_has_to_be_asked(figures: tuple[str, ...], expected: Unclear | None) -> None:
-    assert unclear(table(*figures)) == expected
+def test_what_has_to_be_asked(figures: tuple[str, ...], expected: str) -> None:
+    assert unclear(table(*figures)).partition(":")[0] == expected
 
 
 @pytest.mark.parametrize(

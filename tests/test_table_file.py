@@ -49,7 +49,7 @@ def test_line_breaks_in_quotes_and_what_a_terminal_would_obey(tmp_path: Path) ->
     text = 'dataset,backbone,source\nade20k,"vit\x1b[31m","a ""good""\n  paper"\nade20k,vit,x\n'
     first, second = read_table(written(tmp_path, text), KNOWN).records
     assert first.cells == {"dataset": "ade20k", "backbone": "vit[31m", "source": 'a "good" paper'}
-    assert (first.where, second.where) == ("row 1 (line 3)", "row 2 (line 4)")
+    assert (first.row, first.line, second.row, second.line) == (1, 3, 2, 4)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_line_breaks_in_quotes_and_what_a_terminal_would_obey(tmp_path: Path) ->
 )
 def test_a_bad_row_does_not_spoil_the_next(tmp_path: Path, line: str, fault: str) -> None:
     found = read_table(written(tmp_path, TEXT + line + "\n" + TEXT.splitlines()[1]), KNOWN).records
-    assert [record.fault for record in found] == ["", fault, ""]
+    assert [record.reason for record in found] == ["", fault, ""]
 
 
 def test_a_quote_that_is_never_closed(tmp_path: Path) -> None:
     found = read_table(written(tmp_path, TEXT + 'ade20k,"vit,48\nade20k,vit,49\n'), KNOWN).records
-    assert [record.fault for record in found] == ["", "is not valid CSV: unexpected end of data"]
+    assert [record.reason for record in found] == ["", "is not valid CSV: unexpected end of data"]
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,14 @@ def test_no_file_a_folder_and_a_huge_one(tmp_path: Path) -> None:
 )
 def test_json(tmp_path: Path, text: str) -> None:
     (found,) = read_table(written(tmp_path, text), KNOWN).records
-    assert (found.cells, found.fault) == (EXPECTED.cells, "")
+    assert (found.cells, found.reason) == (EXPECTED.cells, "")
 
 
 def test_bad_json_lines(tmp_path: Path) -> None:
     lines = ['{"backbone": null, "miou": 48}', "nonsense", "[1]", '{"backbone": {"a": 1}}', '{"miou": true}']
     found = read_table(written(tmp_path, "\n".join(lines)), KNOWN).records
     assert found[0].cells == {"backbone": "", "miou": "48"}
-    assert [record.fault.split(":")[0] for record in found[1:]] == [
+    assert [record.reason.split(":")[0] for record in found[1:]] == [
         "is not valid JSON",
         "is list in JSON, expected an object with the columns as keys",
         'backbone is {"a"',

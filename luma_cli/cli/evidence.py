@@ -14,7 +14,7 @@ from luma_cli.errors import NoAnswer, StoreError, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from luma_cli.evidence.evidence import Evidence, Selection
-    from luma_cli.evidence.imported import MiouScale, Unclear
+    from luma_cli.evidence.imported import MiouScale
 
 
 app = typer.Typer(
@@ -106,7 +106,7 @@ def import_file(
     from luma_cli.report.evidence import print_import
 
     table = read_file(file)
-    question = None if scale else unclear(table)
+    question = "" if scale else unclear(table)
     asked = _ask(question) if question and can_ask() else None
     found = examine(table, load_evidence(database), scale or asked)
     if not dry_run:
@@ -116,9 +116,9 @@ def import_file(
         raise NoAnswer(f"{file}: no row was accepted" if found.records else f"{file} has a heading and no row below it")
 
 
-def _ask(question: Unclear) -> MiouScale:
+def _ask(question: str) -> MiouScale:
     """What figures of at most 1 are, by the user."""
-    typer.echo(f"{question.text}.", err=True)
+    typer.echo(f"{question}.", err=True)
     while True:
         answer = typer.prompt("Are these figures `fraction` or `percent`?", err=True).strip().lower()
         if answer in ("fraction", "fractions", "f"):

@@ -1,4 +1,4 @@
-"""What importing a file of results would do: which rows come in, which are known, which are refused and why."""
+"""Importing a file of results: which rows come in, which are known, which are refused and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +17,9 @@ from luma_cli.catalogue.cards import candidates
 from luma_cli.catalogue.pretraining import objective_named
 from luma_cli.catalogue.reading import nearest
 from luma_cli.catalogue.spec import BackboneSpec, Family
-from luma_cli.catalogue.timm_index import TimmIndex, load_index
+from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import BadCard, UsageError
-from luma_cli.evidence import cleaning
-from luma_cli.evidence.cleaning import OTHER
+from luma_cli.evidence.cleaning import OTHER, supervised
 from luma_cli.evidence.evidence import (
     COLUMNS,
     DATASET_TITLES,
@@ -36,29 +35,43 @@ from luma_cli.evidence.reference import RAW_COLUMNS, cleaned_row
 from luma_cli.store import database as files
 from luma_cli.store.evidence import content_hash, id_of, remove_evidence, save_evidence
 
-# The shipped 985 rows take 0.4 MB.
-MOST_BYTES = 50_000_000
+MiouScale = Literal["percent", "fraction"]
+KNOWN = frozenset({*COLUMNS, *RAW_COLUMNS})
+NEEDED = ("dataset", "backbone")
+MOST_BYTES = 50_000_000  # the 985 shipped rows take 0.4 MB
+_CHARACTERS_OF_A_CELL = 2000
 _DELIMITERS = (",", ";", "\t", "|")
 _BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
-_CHARACTERS_OF_A_CELL = 2000
+_MIOU_COLUMNS = ("miou_percent", "miou")
+_EVALS = {
+    **dict.fromkeys(("", "not stated", "unknown"), ""),
+    **dict.fromkeys(("single-scale", "single scale", "single", "ss"), "single-scale"),
+    **dict.fromkeys(("ms+flip", "multi-scale", "multi scale", "multi", "ms", "tta"), "ms+flip"),
+}
+# Columns of ours with a fixed choice, and how a file may spell it.
+_CHOICES: Mapping[str, Mapping[str, str]] = {
+    "provenance": {
+        **{each.lower(): each for each in get_args(Provenance)},
+        **{"own": "own run", "luma": "published LUMA", "other": "other head"},
+    },
+    "trust": {each: each for each in get_args(Trust)},
+    "regime": {each: each for each in get_args(Regime)},
+}
+_WHOLE = ("seeds", "height", "width")
+_NUMBERS = ("params_m", "gflops", "gflops_published", *_WHOLE)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One row of a file: its number after the heading, the line that it ends on, its cells by column.
 
-    fault: why it cannot be read, empty when it can.
+    reason: why it cannot be taken in, empty when it can.
     """
 
     row: int
     line: int
     cells: Mapping[str, str]
-    fault: str = ""
-
-    @property
-    def where(self) -> str:
-        """e.g. `row 3 (line 4)`."""
-        return f"row {self.row} (line {self.line})"
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,18 @@ class TableFile:
     columns: tuple[str, ...]
     records: tuple[Record, ...]
     decimal_comma: bool = False
+
+
+def read_file(path: Path) -> TableFile:
+    """The file's records. Raises UsageError for one that is not a table of results."""
+    table = read_table(path, KNOWN)
+    needed = NEEDED if "miou_percent" in table.columns else (*NEEDED, "miou")
+    if missing := sorted(set(needed) - set(table.columns)):
+        raise UsageError(
+            f"{path}: no column {', '.join(missing)} in the heading {', '.join(table.columns)[:100]}; "
+            "docs/evidence.md lists the columns"
+        )
+    return table
 
 
 def read_table(path: Path, known: Collection[str]) -> TableFile:
@@ -116,14 +141,14 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def column(name: str) -> str:
+def _spelled(name: str) -> str:
     """A heading in our spelling: `mIoU` is `miou`, `Pretraining data` is `pretraining_data`."""
     return "_".join(name.lower().split())
 
 
 def _heading(text: str, delimiter: str) -> tuple[str, ...]:
     try:
-        return tuple(column(name) for name in next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), []))
+        return tuple(map(_spelled, next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])))
     except csv.Error:
         return ()
 
@@ -141,26 +166,24 @@ def _records(text: str, delimiter: str, columns: tuple[str, ...]) -> Iterator[Re
             row += 1
             yield Record(row, reader.line_num, {}, f"is not valid CSV: {error}")
             continue
-        if any(cell.strip() for cell in cells):
-            row += 1
-            yield _record(row, reader.line_num, cells, columns)
+        if not any(cell.strip() for cell in cells):
+            continue
+        row += 1
+        while len(cells) > len(columns) and not cells[-1].strip():  # spreadsheets add empty cells
+            cells.pop()
+        if len(cells) == len(columns):
+            yield _record(row, reader.line_num, dict(zip(columns, cells, strict=True)))
+        else:
+            yield Record(row, reader.line_num, {}, f"has {len(cells)} cells, the heading {len(columns)}")
 
 
-def _record(row: int, line: int, cells: list[str], columns: tuple[str, ...]) -> Record:
-    while len(cells) > len(columns) and not cells[-1].strip():  # spreadsheets add empty cells
-        cells = cells[:-1]
-    if len(cells) != len(columns):
-        return Record(row, line, {}, f"has {len(cells)} cells, the heading {len(columns)}")
-    return _checked(row, line, dict(zip(columns, cells, strict=True)))
-
-
-def _checked(row: int, line: int, cells: Mapping[str, str]) -> Record:
+def _record(row: int, line: int, cells: Mapping[str, str]) -> Record:
     """The record with blanks and line breaks as one blank; what a terminal would obey is left out."""
     plain = {name: "".join(filter(str.isprintable, " ".join(cell.split()))) for name, cell in cells.items()}
-    long = [name for name, cell in plain.items() if len(cell) > _CHARACTERS_OF_A_CELL]
-    if long:
-        said = f"{long[0]} has {len(plain[long[0]]):,} characters, expected at most {_CHARACTERS_OF_A_CELL:,}"
-        return Record(row, line, {}, said)
+    for name, cell in plain.items():
+        if len(cell) > _CHARACTERS_OF_A_CELL:
+            said = f"{name} has {len(cell):,} characters, expected at most {_CHARACTERS_OF_A_CELL:,}"
+            return Record(row, line, {}, said)
     return Record(row, line, plain)
 
 
@@ -193,30 +216,7 @@ def _json_record(row: int, line: int, value: Any) -> Record:
     nested = [name for name, cell in value.items() if isinstance(cell, dict | list | bool)]
     if nested:
         return Record(row, line, {}, f"{nested[0]} is {json.dumps(value[nested[0]])[:40]}, expected text or a number")
-    return _checked(row, line, {column(name): "" if cell is None else str(cell) for name, cell in value.items()})
-
-
-MiouScale = Literal["percent", "fraction"]
-_MIOU_COLUMNS = ("miou_percent", "miou")
-
-
-@dataclass(frozen=True, slots=True)
-class Unclear:
-    """Figures of at most 1, which may be fractions: how many of the file's figures, and the first with its row."""
-
-    small: int
-    figures: int
-    example: float
-    where: str
-
-    @property
-    def text(self) -> str:
-        """What was found, and what the two readings mean."""
-        mixed = f"{self.small} of {self.figures}" if self.small < self.figures else f"all {self.figures}"
-        return (
-            f"{mixed} mIoU figures are at most 1, the first {self.example:g} in {self.where}: a fraction is "
-            f"{100 * self.example:g} percent, a percentage stays {self.example:g} percent"
-        )
+    return _record(row, line, {_spelled(name): "" if cell is None else str(cell) for name, cell in value.items()})
 
 
 def figure(text: str, decimal_comma: bool = False) -> tuple[float, bool]:
@@ -243,14 +243,18 @@ def _number(name: str, cell: str, bare: str, decimal_comma: bool) -> float:
         raise ValueError(f"{name} is {cell[:40]!r}, expected a number") from error
 
 
-def unclear(table: TableFile) -> Unclear | None:
-    """What has to be asked before the file can be read; None when every figure can only be in percent."""
+def unclear(table: TableFile) -> str:
+    """What has to be asked before the file can be read: figures of at most 1 may be fractions. Empty when none is."""
     figures = [(value, record) for record in table.records if (value := _bare(record, table.decimal_comma))]
     small = [(value, record) for value, record in figures if value <= 1]
     if not small:
-        return None
-    value, record = small[0]
-    return Unclear(len(small), len(figures), value, record.where)
+        return ""
+    value, first = small[0]
+    how_many = f"{len(small)} of {len(figures)}" if len(small) < len(figures) else f"all {len(figures)}"
+    return (
+        f"{how_many} mIoU figures are at most 1, the first {value:g} in row {first.row} (line {first.line}): "
+        f"a fraction is {100 * value:g} percent, a percentage stays {value:g} percent"
+    )
 
 
 def in_percent(text: str, scale: MiouScale | None, decimal_comma: bool) -> float:
@@ -266,70 +270,42 @@ def in_percent(text: str, scale: MiouScale | None, decimal_comma: bool) -> float
     return value
 
 
-def miou_cell(record: Record) -> str:
-    """The cell with the mIoU."""
+def _miou_cell(record: Record) -> str:
     return next((record.cells[name] for name in _MIOU_COLUMNS if record.cells.get(name)), "")
 
 
 def _bare(record: Record, decimal_comma: bool) -> float | None:
     """The figure if it is above 0 and has no percent sign."""
     try:
-        value, signed = figure(miou_cell(record), decimal_comma)
+        value, signed = figure(_miou_cell(record), decimal_comma)
     except ValueError:
         return None
     return None if signed or value <= 0 else value
 
 
-KNOWN = frozenset({*COLUMNS, *RAW_COLUMNS})
-NEEDED = ("dataset", "backbone")
-_EVALS = {
-    **dict.fromkeys(("", "not stated", "unknown"), ""),
-    **dict.fromkeys(("single-scale", "single scale", "single", "ss"), "single-scale"),
-    **dict.fromkeys(("ms+flip", "multi-scale", "multi scale", "multi", "ms", "tta"), "ms+flip"),
-}
-_PROVENANCES: Mapping[str, Provenance] = {
-    **dict.fromkeys(("own run", "own"), "own run"),
-    **dict.fromkeys(("published luma", "luma"), "published LUMA"),
-    **dict.fromkeys(("other head", "other"), "other head"),
-}
-_TRUST = {each: each for each in get_args(Trust)}
-_REGIME = {each: each for each in get_args(Regime)}
-_NUMBERS = ("params_m", "gflops", "gflops_published", "seeds", "height", "width")
-_WHOLE = frozenset({"seeds", "height", "width"})
+def evidence_of(
+    record: Record, table: TableFile, cards: Mapping[str, BackboneSpec], scale: MiouScale | None = None
+) -> Evidence:
+    """The row, without an id. Raises ValueError that says why it is not taken in.
 
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a file is read: its name, for rows without a source; what figures of at most 1 are; timm's index; the cards.
-
-    cards: by spelling of each candidate, e.g. `vit_b.dinov3`.
+    cards: by spelling of each candidate, e.g. `vit_b.dinov3`. scale: of figures of at most 1.
     """
-
-    file: str
-    index: TimmIndex
-    cards: Mapping[str, BackboneSpec]
-    scale: MiouScale | None = None
-    decimal_comma: bool = False
-
-
-def evidence_of(record: Record, reading: Reading) -> Evidence:
-    """The row, without an id. Raises ValueError that says why it is not taken in."""
-    if record.fault:
-        raise ValueError(record.fault)
-    cells = {name: _spelled(name, cell, reading.decimal_comma) for name, cell in record.cells.items()}
+    if record.reason:
+        raise ValueError(record.reason)
+    cells, comma = dict(record.cells), table.decimal_comma
+    cells |= {name: _plain_number(name, cells[name], comma) for name in _NUMBERS if cells.get(name)}
     if missing := [name for name in NEEDED if not cells.get(name)]:
         raise ValueError(f"{missing[0]} is empty")
-    miou = in_percent(miou_cell(record), reading.scale, reading.decimal_comma)
+    miou = in_percent(_miou_cell(record), scale, comma)
+    if (evaluated := cells.get("eval", "")).lower() not in _EVALS:
+        raise ValueError(f"eval is {evaluated[:40]!r}, expected single-scale, ms+flip or nothing")
     cells |= {"dataset": cells["dataset"].lower(), "split": cells.get("split") or "val"}
-    cells |= {"eval": _eval(cells.get("eval", "")), "source": cells.get("source") or f"imported from {reading.file}"}
-    whole = set(COLUMNS) <= cells.keys()
-    return _ours(cells, miou) if whole else _theirs(cells, miou, reading)
+    cells |= {"eval": _EVALS[evaluated.lower()], "source": cells.get("source") or f"imported from {table.path.name}"}
+    return _ours(cells, miou) if set(COLUMNS) <= cells.keys() else _theirs(cells, miou, cards)
 
 
-def _spelled(name: str, cell: str, decimal_comma: bool) -> str:
+def _plain_number(name: str, cell: str, decimal_comma: bool) -> str:
     """The cell, a number in our spelling. Raises ValueError for a number column that is none."""
-    if name not in _NUMBERS or not cell:
-        return cell
     value = _number(name, cell, cell, decimal_comma)
     if not math.isfinite(value) or value <= 0:
         raise ValueError(f"{name} is {cell!r}, expected a number above 0")
@@ -338,38 +314,45 @@ def _spelled(name: str, cell: str, decimal_comma: bool) -> str:
     return str(int(value)) if name in _WHOLE else cell.replace(",", ".") if decimal_comma else cell
 
 
-def _eval(cell: str) -> str:
-    try:
-        return _EVALS[cell.lower()]
-    except KeyError as error:
-        raise ValueError(f"eval is {cell[:40]!r}, expected single-scale, ms+flip or nothing") from error
+def _chosen(name: str, cell: str, allowed: Mapping[str, str]) -> str:
+    if cell not in allowed:
+        raise ValueError(f"{name} is {cell[:40]!r}, expected one of {', '.join(dict.fromkeys(allowed.values()))}")
+    return allowed[cell]
 
 
 def _ours(cells: Mapping[str, str], miou: float) -> Evidence:
-    """A row with all of our columns, as `luma evidence export` writes it: taken as it stands."""
-    texts = {name: cells[name] for name in COLUMNS} | {"id": "", "miou_percent": repr(miou)}
-    for name, allowed in (("provenance", get_args(Provenance)), ("trust", _TRUST), ("regime", _REGIME)):
-        if texts[name] not in allowed:
-            raise ValueError(f"{name} is {texts[name][:40]!r}, expected one of {', '.join(allowed)}")
+    """A row with all of our columns, as `luma evidence export` writes it: taken as it is."""
+    for name, allowed in _CHOICES.items():
+        _chosen(name, cells[name], {each: each for each in allowed.values()})
     try:
-        row = of_row("the row", texts)
+        row = of_row("the row", {name: cells[name] for name in COLUMNS} | {"id": "", "miou_percent": repr(miou)})
     except BadCard as error:
         raise ValueError(str(error)) from error
-    if objective_named(row.pretraining) is None and row.pretraining not in ("", cleaning.OTHER):
-        return replace(row, pretraining=cleaning.OTHER, pretraining_raw=row.pretraining_raw or row.pretraining)
+    if objective_named(row.pretraining) is None and row.pretraining not in ("", OTHER):
+        return replace(row, pretraining=OTHER, pretraining_raw=row.pretraining_raw or row.pretraining)
     return row
 
 
-def _theirs(cells: Mapping[str, str], miou: float, reading: Reading) -> Evidence:
-    """A row with some columns, cleaned as the published table is."""
+def _theirs(cells: Mapping[str, str], miou: float, cards: Mapping[str, BackboneSpec]) -> Evidence:
+    """A row with some columns, cleaned as the published table is; what the file states itself in our columns counts."""
     raw = {name: cells.get(name, "") for name in RAW_COLUMNS}
     raw |= {"miou": repr(miou), "resolution": raw["resolution"].removesuffix(".0") or _size(cells)}
     raw |= {"pretraining": raw["pretraining"] or cells.get("pretraining_raw", "")}
     raw |= {"gflops": raw["gflops"] or cells.get("gflops_published", "")}
-    row = cleaned_row("", raw, reading.index)
-    row = replace(row, **_objective(row), **_stated(cells))
-    row = replace(row, **_of_card(row, reading))
-    return replace(row, family=_family(row, reading))
+    row = cleaned_row("", raw, load_index())
+    stated: dict[str, Any] = {
+        name: cells[name] for name in ("recipe", "extra_data", "remarks", "doubtful") if cells.get(name)
+    }
+    stated |= {
+        name: _chosen(name, cells[name].lower(), allowed) for name, allowed in _CHOICES.items() if cells.get(name)
+    }
+    if cells.get("seeds"):
+        stated["seeds"] = int(cells["seeds"])
+    row = replace(row, pretraining=_objective(row), **stated)
+    row = replace(row, **_of_card(row, cards))
+    of_architecture = (spec.family for spec in cards.values() if spec.architecture == row.architecture)
+    own = row.family.lower() if row.family.lower() in get_args(Family) else ""
+    return replace(row, family=next(of_architecture, own))
 
 
 def _size(cells: Mapping[str, str]) -> str:
@@ -377,65 +360,21 @@ def _size(cells: Mapping[str, str]) -> str:
     return f"{height}x{width}" if height and width else height or width
 
 
-def _objective(row: Evidence) -> dict[str, Any]:
-    """An objective that is printed by our own name is that one; nothing stated is nothing known."""
+def _objective(row: Evidence) -> str:
+    """The row's objective; printed by our own name it is that one, and nothing stated is nothing known."""
+    if row.pretraining != OTHER or not row.pretraining_raw:
+        return "" if row.pretraining == OTHER else row.pretraining
     named = objective_named(row.pretraining_raw.lower())
-    if row.pretraining == cleaning.OTHER and named is not None:
-        return {"pretraining": named.name}
-    if row.pretraining == cleaning.OTHER and row.pretraining_raw:
-        return {"pretraining": cleaning.supervised(row.pretraining_raw, row.pretraining_data, row.backbone)}
-    return {} if row.pretraining_raw or row.pretraining != cleaning.OTHER else {"pretraining": ""}
+    return named.name if named else supervised(row.pretraining_raw, row.pretraining_data, row.backbone)
 
 
-def _stated(cells: Mapping[str, str]) -> dict[str, Any]:
-    """Columns of ours that the file states itself."""
-    stated: dict[str, Any] = {
-        name: cells[name] for name in ("recipe", "extra_data", "remarks", "doubtful") if cells.get(name)
-    }
-    for name, allowed in (("provenance", _PROVENANCES), ("trust", _TRUST), ("regime", _REGIME)):
-        if cells.get(name):
-            stated[name] = _one_of(name, cells[name], allowed)
-    if cells.get("seeds"):
-        stated["seeds"] = int(cells["seeds"])
-    return stated
-
-
-def _one_of(name: str, cell: str, allowed: Mapping[str, str]) -> str:
-    try:
-        return allowed[cell.lower()]
-    except KeyError as error:
-        choices = ", ".join(dict.fromkeys(allowed.values()))
-        raise ValueError(f"{name} is {cell[:40]!r}, expected one of {choices}") from error
-
-
-def _of_card(row: Evidence, reading: Reading) -> dict[str, Any]:
+def _of_card(row: Evidence, cards: Mapping[str, BackboneSpec]) -> dict[str, Any]:
     """What a spelling of the cards means: `vit_b.dinov3`, or `vit_b` with the objective dinov3."""
-    if row.in_timm != "no":
-        return {}
-    spec = reading.cards.get(row.backbone) or reading.cards.get(f"{row.backbone}.{row.pretraining}")
-    if spec is None:
+    spec = cards.get(row.backbone) or cards.get(f"{row.backbone}.{row.pretraining}")
+    if row.in_timm != "no" or spec is None:
         return {}
     named = {"timm": spec.timm_name, "architecture": spec.architecture, "in_timm": "tag" if spec.tag else "arch"}
     return named if row.pretraining else {**named, "pretraining": spec.pretraining}
-
-
-def _family(row: Evidence, reading: Reading) -> str:
-    for spec in reading.cards.values():
-        if row.architecture and spec.architecture == row.architecture:
-            return spec.family
-    return row.family.lower() if row.family.lower() in get_args(Family) else ""
-
-
-_KEPT = {*COLUMNS, "miou", "resolution", "gflops"}
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A record that was not taken in. row: after the heading; line: of the file."""
-
-    row: int
-    line: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,7 +390,7 @@ class Imported:
     rows: tuple[Evidence, ...]
     new: tuple[Evidence, ...]
     merged: int
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[Record, ...]
     notes: tuple[str, ...]
     contradictions: tuple[Contradiction, ...]
 
@@ -461,42 +400,26 @@ class Imported:
         return len(self.rows) - len(self.new)
 
 
-def read_file(path: Path) -> TableFile:
-    """The file's records. Raises UsageError for one that is no table of results."""
-    table = read_table(path, KNOWN)
-    columns = set(table.columns)
-    needed = {*NEEDED, "miou"}
-    if missing := sorted(needed - columns - ({"miou"} if "miou_percent" in columns else set())):
-        raise UsageError(
-            f"{path}: no column {', '.join(missing)} in the heading {', '.join(table.columns)[:100]}; "
-            "docs/use/evidence.md lists the columns"
-        )
-    return table
-
-
 def examine(table: TableFile, known: Sequence[Evidence], scale: MiouScale | None = None) -> Imported:
     """What is in the file, beside the rows that are known. Nothing is written.
 
     Raises UsageError when figures may be percent or fractions and `scale` does not say.
     """
-    if scale is None and (question := unclear(table)) is not None:
-        raise UsageError(f"{table.path}: {question.text}; add --scale fraction or --scale percent")
-    reading = Reading(
-        table.path.name, load_index(), {spec.name: spec for spec in candidates()}, scale, table.decimal_comma
-    )
+    if scale is None and (question := unclear(table)):
+        raise UsageError(f"{table.path}: {question}; add --scale fraction or --scale percent")
+    cards = {spec.name: spec for spec in candidates()}
     rows: dict[Evidence, Evidence] = {}
     rejected, merged = [], 0
     for record in table.records:
         try:
-            row = evidence_of(record, reading)
+            row = evidence_of(record, table, cards, scale)
         except ValueError as error:
-            rejected.append(Rejected(record.row, record.line, str(error)))
+            rejected.append(replace(record, reason=str(error)))
             continue
         merged += row in rows
-        rows.setdefault(row, _named(row))
-    said = {statement(row) for row in known}
-    new = tuple(row for row in rows.values() if statement(row) not in said)
-    clashes = [each for each in contradictions([*rows.values(), *known]) if set(each.rows) & set(new)]
+        rows.setdefault(row, replace(row, id=id_of(content_hash(_values(row)))))
+    said = {_statement(row) for row in known}
+    new = tuple(row for row in rows.values() if _statement(row) not in said)
     return Imported(
         file=table.path,
         records=len(table.records),
@@ -505,26 +428,22 @@ def examine(table: TableFile, known: Sequence[Evidence], scale: MiouScale | None
         merged=merged,
         rejected=tuple(rejected),
         notes=(*_left_out(table), *_noticed(new)),
-        contradictions=tuple(clashes),
+        contradictions=tuple(each for each in contradictions([*rows.values(), *known]) if set(each.rows) & set(new)),
     )
 
 
-def statement(row: Evidence) -> tuple[object, ...]:
+def _statement(row: Evidence) -> tuple[object, ...]:
     """What makes two rows the same published figure, whatever is noted beside it."""
     model = (row.backbone, row.pretraining_raw, row.pretraining_data, row.height, row.width, row.schedule)
     return (*model, row.dataset, row.split, row.eval, row.head_raw or row.head, row.source, row.miou_percent)
 
 
-def _named(row: Evidence) -> Evidence:
-    return replace(row, id=id_of(content_hash(_values(row))))
-
-
-def _left_out(table: TableFile) -> list[str]:
-    left = [name for name in table.columns if name and name not in _KEPT]
-    foreign = [name for name in left if name not in RAW_COLUMNS]
-    notes = [f"columns that luma does not know, left out: {', '.join(foreign)}"] if foreign else []
-    known = [name for name in left if name in RAW_COLUMNS]
-    return notes + ([f"columns that the table of results does not keep: {', '.join(known)}"] if known else [])
+def _left_out(table: TableFile) -> Iterator[str]:
+    left = [name for name in table.columns if name and name not in {*COLUMNS, "miou", "resolution", "gflops"}]
+    if foreign := [name for name in left if name not in RAW_COLUMNS]:
+        yield f"columns that luma does not know, left out: {', '.join(foreign)}"
+    if known := [name for name in left if name in RAW_COLUMNS]:
+        yield f"columns that the table of results does not keep: {', '.join(known)}"
 
 
 def _noticed(rows: Sequence[Evidence]) -> Iterator[str]:
@@ -533,20 +452,16 @@ def _noticed(rows: Sequence[Evidence]) -> Iterator[str]:
         near = [name for name in DATASET_TITLES if name.startswith(dataset)] or nearest(dataset, DATASET_TITLES, 1)
         meant = f" (did you mean {near[0]}?)" if near else ""
         yield f"dataset {dataset!r}{meant} is none that luma has results for: kept under that name, {_rows(count)}"
-    objectives = Counter(row.pretraining_raw for row in rows if row.pretraining == OTHER)
-    if objectives:
+    if objectives := Counter(row.pretraining_raw for row in rows if row.pretraining == OTHER):
         named = ", ".join(f"{name!r} ({count})" for name, count in objectives.most_common(5))
         more = f" and {len(objectives) - 5} more" if len(objectives) > 5 else ""
         yield f"pretraining that luma does not know, kept as printed and counted as other: {named}{more}"
-    if count := sum(row.pretraining.startswith("supervised_") and _is_bare(row) for row in rows):
+    guessed = [row for row in rows if row.pretraining.startswith("supervised_") and not row.pretraining_data]
+    if count := sum(row.pretraining_raw.lower() == "supervised" for row in guessed):
         taken = "taken as ImageNet-1k unless the name says 21k or 22k"
         yield f"pretraining supervised without its data, {taken}: {_rows(count)}"
     if count := sum(not row.head for row in rows):
         yield f"{_rows(count)} without a head: comparable with rows of the same source only"
-
-
-def _is_bare(row: Evidence) -> bool:
-    return row.pretraining_raw.lower() == "supervised" and not row.pretraining_data
 
 
 def _rows(count: int) -> str:
@@ -555,13 +470,12 @@ def _rows(count: int) -> str:
 
 def keep(imported: Imported, database: Path | None = None) -> None:
     """Writes the new rows to the store, all of them or none. Raises StoreError."""
-    if not imported.new:
-        return
-    with closing(files.open_write(database)) as db:
-        save_evidence(db, [_values(row) for row in imported.new], imported.file.name)
+    if imported.new:
+        with closing(files.open_write(database)) as db:
+            save_evidence(db, [_values(row) for row in imported.new], imported.file.name)
 
 
-def remove(rows: Sequence[Evidence], database: Path | None = None) -> int:
+def remove(rows: Iterable[Evidence], database: Path | None = None) -> int:
     """Takes imported rows out of the store, all of them or none; returns how many there were. Raises StoreError."""
     with closing(files.open_write(database)) as db:
         return remove_evidence(db, [content_hash(_values(row)) for row in rows])
