@@ -165,7 +165,7 @@ def test_a_card_is_read_as_written(tmp_path: Path) -> None:
         ({'timm = "vit_base_patch16_224"\n': ""}, "timm is missing"),
         ({'["mine_base"]': '"mine_base"'}, "expected a list of texts"),
         ({'["mine_base"]': "[1]"}, "expected a list of texts"),
-        ({'mae = "mae"': "mae = 3"}, "tag 3 is no text"),
+        ({'mae = "mae"': "mae = 3"}, "tag 3 is not text"),
         ({'"b.mae"': '"b.clip"'}, "alias 'mae_mine' means 'b.clip'"),
         ({'"b.mae"': '"l"'}, "alias 'mae_mine' means 'l'"),
         ({"[aliases]": '[rule]\ntapp = "blocks.-1"\n\n[aliases]'}, r"\[rule\]: unknown key 'tapp'; did you mean 'tap'"),

@@ -1,4 +1,4 @@
-"""Cards: one TOML file per backbone family in `models/`, the format is told in docs/reference/cards.md.
+"""Cards: one TOML file per backbone family in `models/`; docs/cards.md describes the format.
 
 A user's own cards lie in the folder named by `$LUMA_MODELS` and may replace shipped ones of the same name.
 """
@@ -6,11 +6,11 @@ A user's own cards lie in the folder named by `$LUMA_MODELS` and may replace shi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from luma_cli import files
 from luma_cli.catalogue.pretraining import check_objective
@@ -22,29 +22,22 @@ from luma_cli.errors import BadCard
 NOT_CARDS = frozenset({"pretraining.toml", "timm_rules.toml"})
 NO_WEIGHTS = "none"
 _CARD_KEYS: dict[str, type] = {
-    "name": str,
-    "title": str,
-    "family": str,
-    "token_mixer": str,
-    "licence": str,
+    **dict.fromkeys(("name", "title", "family", "token_mixer", "licence", "note", "resizing"), str),
+    **dict.fromkeys(("aliases", "sizes", "rule"), dict),
     "sources": list,
-    "note": str,
-    "resizing": str,
-    "aliases": dict,
-    "sizes": dict,
-    "rule": dict,
     "registered": bool,
 }
 _SIZE_KEYS: dict[str, type] = {"timm": str, "aliases": list, "variants": list, "pretraining": dict}
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
 class CardSize:
     """One size of a card.
 
-    timm: base architecture, what the bare name means. variants: other timm architectures that differ from the size's
-    own only in window, image size, position embedding or pooling, so that their tags count as this size's.
-    pretraining: objective -> `architecture.tag` of timm, empty text where no public weights exist.
+    timm: base architecture, which the bare name means. variants: other timm architectures that differ from it only in
+    window, image size, position embedding or pooling, so that their tags count as this size's. pretraining: objective
+    -> `architecture.tag` of timm, empty text where no public weights exist.
     """
 
     name: str
@@ -69,9 +62,8 @@ class CardSize:
 class Card:
     """One backbone family as its file describes it.
 
-    aliases: short spelling -> `size.objective`. rule: overrides of the rule table. resizing: what becomes of weights at
-    another resolution. registered: the architectures come from the user's own module (`--import`), so timm's index does
-    not list them.
+    aliases: short spelling -> `size.objective`. rule: overrides of the rule table. resizing: how weights change at
+    another resolution. registered: the architectures come from the user's own module (`--import`), not from timm.
     """
 
     name: str
@@ -92,20 +84,17 @@ class Card:
         return f"{self.name}_{size}" + (f".{objective}" if objective else "")
 
 
-def own_folder() -> str:
-    """Folder of the user's own cards, empty when none is set."""
-    return os.environ.get("LUMA_MODELS", "")
+def _once_per_folder(read: Callable[[], Value]) -> Callable[[], Value]:
+    """`read`, called once for each value of `$LUMA_MODELS`."""
+    kept = cache(lambda _own: read())
+    return wraps(read)(lambda: kept(os.environ.get("LUMA_MODELS", "")))
 
 
+@_once_per_folder
 def load_cards() -> Mapping[str, Card]:
     """Every card by name: the shipped ones and those in `$LUMA_MODELS`. Raises BadCard on the first that is wrong."""
-    return _load(own_folder())
-
-
-@cache
-def _load(own: str) -> Mapping[str, Card]:
     cards = read_cards(files.root() / "models")
-    if own:
+    if own := os.environ.get("LUMA_MODELS"):
         added = read_cards(Path(own))
         for card in added.values():
             check_against(card, load_index())
@@ -129,55 +118,40 @@ def read_card(path: Path) -> Card:
         raise BadCard(f"{path}: name is {values['name']!r}, expected {path.stem!r}; name the card as its file")
     one_of(str(path), "family", values["family"], get_args(Family))
     if "rule" in values:
-        _check_rule(path, values["rule"])
-    sizes = {size: _size(path, size, table) for size, table in values.pop("sizes").items()}
+        from luma_cli.catalogue.rules import parse_model_rule  # 15 ms that cards without a rule do without
+
+        parse_model_rule(values["rule"], f"{path}: [rule]")
+    sizes = {size: _size(f"{path}: [sizes.{size}]", size, table) for size, table in values.pop("sizes").items()}
     if not sizes:
         raise BadCard(f"{path}: no size; add a table [sizes.b] with timm = ...")
     values["sources"] = tuple(values.get("sources", ()))
     card = Card(**{"title": values["name"], "licence": "", **values}, sizes=sizes)
-    _check_aliases(path, card)
+    for alias, target in card.aliases.items():
+        size, _, objective = str(target).partition(".")
+        if size not in sizes or (objective and objective not in sizes[size].pretraining):
+            raise BadCard(
+                f"{path}: alias {alias!r} means {target!r}, which this card lacks; write size or size.objective"
+            )
     return card
 
 
-def _check_rule(path: Path, rule: Mapping[str, Any]) -> None:
-    """Raises BadCard when the overrides name no key of the rule table."""
-    from luma_cli.catalogue.rules import parse_model_rule  # 15 ms that cards without a rule do without
-
-    parse_model_rule(rule, f"{path}: [rule]")
-
-
-def _size(path: Path, size: str, table: Any) -> CardSize:
-    where = f"{path}: [sizes.{size}]"
+def _size(where: str, size: str, table: Any) -> CardSize:
     values = require(where, table, _SIZE_KEYS, ("timm",))
     pretraining = {
         check_objective(where, objective): _timm_name(where, values["timm"], tag)
-        for objective, tag in values.get("pretraining", {}).items()
+        for objective, tag in values.pop("pretraining", {}).items()
     }
-    return CardSize(
-        name=size,
-        timm=values["timm"],
-        aliases=tuple(values.get("aliases", ())),
-        variants=tuple(values.get("variants", ())),
-        pretraining=pretraining,
-    )
+    rest: dict[str, Any] = {key: value if key == "timm" else tuple(value) for key, value in values.items()}
+    return CardSize(size, **rest, pretraining=pretraining)
 
 
 def _timm_name(where: str, architecture: str, tag: Any) -> str:
     """`architecture.tag` of a tag, which may bring its own architecture; empty for `none`."""
     if not isinstance(tag, str) or not tag:
-        raise BadCard(f"{where}: tag {tag!r} is no text; write a timm tag, architecture.tag or {NO_WEIGHTS!r}")
+        raise BadCard(f"{where}: tag {tag!r} is not text; write a timm tag, architecture.tag or {NO_WEIGHTS!r}")
     if tag == NO_WEIGHTS:
         return ""
     return tag if "." in tag else f"{architecture}.{tag}"
-
-
-def _check_aliases(path: Path, card: Card) -> None:
-    for alias, target in card.aliases.items():
-        size, _, objective = str(target).partition(".")
-        if size not in card.sizes or (objective and objective not in card.sizes[size].pretraining):
-            raise BadCard(
-                f"{path}: alias {alias!r} means {target!r}, which this card lacks; write size or size.objective"
-            )
 
 
 def spellings(card: Card) -> Iterator[tuple[str, str, str]]:
@@ -203,20 +177,17 @@ def check_spellings(cards: Iterable[Card]) -> None:
 
 def check_against(card: Card, index: TimmIndex) -> None:
     """Raises BadCard when the card names an architecture or tag that timm lacks, with the nearest that it has."""
-    if card.registered:
-        return
-    for size in card.sizes.values():
+    for size in () if card.registered else card.sizes.values():
         for timm_name in (size.timm, *size.variants, *filter(None, size.pretraining.values())):
-            if not index.has(timm_name):
-                raise BadCard(f"card {card.name}: {_absent(timm_name, index)}")
-
-
-def _absent(timm_name: str, index: TimmIndex) -> str:
-    architecture, _, tag = timm_name.partition(".")
-    entry = index.get(architecture)
-    near = nearest(architecture, index.entries, 1) if entry is None else nearest(tag, entry.tags, 1) or list(entry.tags)
-    what = f"architecture {architecture!r}" if entry is None else f"tag {tag!r} for {architecture}"
-    return f"timm {index.version} has no {what}" + (f"; did you mean {near[0]!r}?" if near else "")
+            if index.has(timm_name):
+                continue
+            architecture, _, tag = timm_name.partition(".")
+            if entry := index.get(architecture):
+                what, near = f"tag {tag!r} for {architecture}", nearest(tag, entry.tags, 1) or list(entry.tags)
+            else:
+                what, near = f"architecture {architecture!r}", nearest(architecture, index.entries, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise BadCard(f"card {card.name}: timm {index.version} has no {what}{hint}")
 
 
 def candidates() -> list[BackboneSpec]:
@@ -273,13 +244,9 @@ class Meaning:
     objective: str = ""
 
 
+@_once_per_folder
 def meanings() -> Mapping[str, Meaning]:
-    """Every card spelling without a dot, with what it means."""
-    return _meanings(own_folder())
-
-
-@cache
-def _meanings(_own: str) -> Mapping[str, Meaning]:
+    """Every card spelling without a dot, with its meaning."""
     return {
         spelling: Meaning(card, card.sizes[size], objective)
         for card in load_cards().values()
@@ -289,14 +256,14 @@ def _meanings(_own: str) -> Mapping[str, Meaning]:
 
 def owner(architecture: str) -> Meaning | None:
     """The card and size that a timm architecture belongs to, None when no card names it."""
-    return _owners(own_folder()).get(architecture)
+    return _owners().get(architecture)
 
 
-@cache
-def _owners(_own: str) -> Mapping[str, Meaning]:
-    """A base architecture counts before one listed for a pretraining, that before a variant."""
-    owners: dict[str, Meaning] = {}
+@_once_per_folder
+def _owners() -> Mapping[str, Meaning]:
+    """By architecture: a base architecture counts before one listed for a pretraining, that before a variant."""
     every = [Meaning(card, size) for card in load_cards().values() for size in card.sizes.values()]
+    owners: dict[str, Meaning] = {}
     for meaning in every:
         owners.setdefault(meaning.size.timm, meaning)
     for meaning in every:

@@ -1,6 +1,6 @@
-"""The shipped cost table, `profiles/costs.csv`: what counting found per architecture and resolution.
+"""The shipped cost table, `profiles/costs.csv`: per architecture and resolution, what the head's closed form needs.
 
-Everything that the head's closed form needs to give the whole segmenter's cost without torch.
+So the cost of a whole segmenter is known without torch.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ class BackboneFacts:
     resolution: side of the square input in pixels. macs: multiply-adds of the backbone alone. params, activations:
     counts. width, stride, num_tokens: channels, pixels and cells of the tapped feature map. query_ffn_macs:
     multiply-adds per query through the reused FFN, 0 when it is fresh. num_heads: of the head's cross-attention.
-    final_norm: whether the head reuses the backbone's. complete: whether every op was counted; unknown_ops: which were
-    not, separated by spaces. timm: version counted with.
-    active_params: parameters that one token meets, fewer than `params` in a mixture of experts; 0 in a table made
-    before they were counted. num_prefix_tokens: class and register tokens of the tapped block. blocks: the tapped block
-    and those of its kind before it, last first, as runs `channels x tokens x query FFN multiply-adds * blocks`, e.g.
-    `1024x256x8388608*2 512x1024x2097152*18`, or `none` (see `parse_blocks`); empty where nobody has looked.
-    no_joint: why EoMT's queries cannot join its last blocks, empty when they can. joint_blocks: those that they can
-    join, last first, as runs `multiply-adds per token x per pair of tokens * blocks`, e.g. `7077888x1536*12`.
+    final_norm: whether the head reuses the backbone's. complete: whether every op was counted; unknown_ops: the others,
+    separated by spaces. timm: version counted with. active_params: parameters that one token meets, fewer than `params`
+    in a mixture of experts; 0 in a table from before they were counted. num_prefix_tokens: class and register tokens of
+    the tapped block. blocks: the tapped block and those of its kind before it, last first (see `format_blocks`), empty
+    where nobody has looked. no_joint: why EoMT's queries cannot join the last blocks, empty when they can.
+    joint_blocks: those that they can join, last first, as runs `multiply-adds per token x per pair of tokens * blocks`,
+    e.g. `7077888x1536*12`.
     """
 
     architecture: str
@@ -83,24 +82,20 @@ def read_costs(path: Path) -> dict[tuple[str, int], BackboneFacts]:
     return table
 
 
-def _flag(text: str) -> Any:
-    return _spelled(text.lower(), {"true": True, "1": True, "false": False, "0": False})
+def _spelled(meanings: Mapping[str, Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        if text not in meanings:
+            raise ValueError(f"{text!r} is none of {', '.join(meanings)}")
+        return meanings[text]
 
-
-def _ffn(text: str) -> Any:
-    return _spelled(text, {"reused": "reused", "fresh": "fresh"})
-
-
-def _spelled(text: str, meanings: Mapping[str, Any]) -> Any:
-    if text not in meanings:
-        raise ValueError(f"{text!r} is none of {', '.join(meanings)}")
-    return meanings[text]
+    return read
 
 
 # Types are texts here, by the __future__ import. Other columns are texts.
-_BY_TYPE: Mapping[str, Callable[[str], Any]] = {"int": int, "bool": _flag}
-_READERS = {field.name: _BY_TYPE.get(str(field.type), str.strip) for field in fields(BackboneFacts)} | {"ffn": _ffn}
-
+_flag = _spelled({"true": True, "1": True, "false": False, "0": False})
+_BY_TYPE: Mapping[str, Callable[[str], Any]] = {"int": int, "bool": lambda text: _flag(text.lower())}
+_READERS = {field.name: _BY_TYPE.get(str(field.type), str.strip) for field in fields(BackboneFacts)}
+_READERS["ffn"] = _spelled({"reused": "reused", "fresh": "fresh"})
 
 NONE = "none"  # no block can be read, as opposed to no text: nobody has looked
 
@@ -111,7 +106,7 @@ class Block:
 
     width, num_tokens: channels and patch tokens of its output; width_in, num_tokens_in: of its input, 0 where that
     cannot be read. lends_ffn: whether queries can use its own FFN; ffn_macs: multiply-adds per query of that, 0 where
-    nobody counted. num_heads: of its own attention, 0 without or where nobody said.
+    not counted. num_heads: of its own attention, 0 without or where not known.
     """
 
     width: int

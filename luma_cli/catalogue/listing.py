@@ -1,7 +1,7 @@
-"""What `luma list` and `luma show` tell, as plain values: cards, timm's tags and the shipped cost table, without torch.
+"""The answers of `luma list` and `luma show` as plain values: cards, timm's tags and the cost table, without torch.
 
-Costs here are the backbone's own, without head, as counted; a backbone that the table lacks has none (None), and is
-never taken to fit under a bound.
+Costs are the backbone's own, without head, as counted. A backbone that the table lacks has none (None), and never fits
+under a bound.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ class ListRow:
     """One backbone of a list.
 
     pretraining: objectives with public weights; unreleased: those without. macs: multiply-adds of the backbone at the
-    list's resolution, params: its parameters, active_params: those that one token meets; None where the cost table has
-    no row.
+    list's resolution, params: its parameters, active_params: those that one token meets; None without a cost row.
     """
 
     spec: BackboneSpec
@@ -69,13 +68,15 @@ def list_backbones(
     pretraining: an objective, also by its alias; rows are then `size.objective`. max_macs: multiply-adds of the
     backbone on one `resolution` x `resolution` image. Raises UnknownName for a family or objective that does not exist.
     """
-    wanted, families = _objective(pretraining), _families(family)
-    rows = [_row(spec, resolution) for spec in _listed(patterns, wanted) if spec.family in families]
+    families = get_args(Family)
+    if family and family not in families:
+        raise UnknownName(f"no family {family!r}; choose one of {', '.join(families)}")
+    wanted = _objective(pretraining) if pretraining else ""
+    rows = [_row(spec, resolution) for spec in _listed(patterns, wanted) if family in ("", spec.family)]
     if max_macs is None:
         return Listing(tuple(rows), resolution)
-    known = [row for row in rows if row.macs is not None]
-    fitting = tuple(row for row in known if row.macs is not None and row.macs <= max_macs)
-    return Listing(fitting, resolution, len(rows) - len(known))
+    known = [(row.macs, row) for row in rows if row.macs is not None]
+    return Listing(tuple(row for macs, row in known if macs <= max_macs), resolution, len(rows) - len(known))
 
 
 def _listed(patterns: Sequence[str], wanted: str) -> Iterable[BackboneSpec]:
@@ -109,22 +110,11 @@ def _pretraining(spec: BackboneSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(dict.fromkeys(filter(None, objectives))), ()
 
 
-def _families(name: str) -> tuple[str, ...]:
-    """The one family named, all of them when none is."""
-    families = get_args(Family)
-    if name and name not in families:
-        raise UnknownName(f"no family {name!r}; choose one of {', '.join(families)}")
-    return (name,) if name else families
-
-
 def _objective(name: str) -> str:
-    if not name:
-        return ""
-    found = objective_named(name)
-    if found is None:
-        near = nearest(name, load_objectives(), 5) or list(load_objectives())
-        raise UnknownName(f"no pretraining {name!r}; did you mean {', '.join(near)}?")
-    return found.name
+    if found := objective_named(name):
+        return found.name
+    near = nearest(name, load_objectives(), 5) or list(load_objectives())
+    raise UnknownName(f"no pretraining {name!r}; did you mean {', '.join(near)}?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +131,7 @@ class TagRow:
 class PretrainingRow:
     """One objective of a card.
 
-    sizes: size -> the card's choice, a timm name, empty text where no public weights exist. others: size -> further
-    weights of the objective in timm.
+    sizes: size -> the card's choice, a timm name, empty text without public weights. others: size -> further weights.
     """
 
     objective: Objective
@@ -155,8 +144,7 @@ class Sheet:
     """All that is known about one backbone.
 
     card, size: None for a timm model without a card. rule: how its model class is built and tapped, None for a
-    backbone that timm's index lacks. tags: every set of weights in timm for this size. costs: rows of the shipped
-    cost table, by resolution.
+    backbone that timm's index lacks. tags: all weights in timm for this size. costs: by resolution.
     """
 
     spec: BackboneSpec
@@ -206,12 +194,11 @@ def _tag_rows(architectures: Iterable[str], size: CardSize | None) -> Iterable[T
 def _pretraining_rows(card: Card) -> Iterable[PretrainingRow]:
     tags = {size.name: list(_tag_rows(size.architectures, size)) for size in card.sizes.values()}
     for objective in load_objectives().values():
-        listed = [size for size in card.sizes.values() if objective.name in size.pretraining]
+        name = objective.name
+        sizes = {size.name: size.pretraining[name] for size in card.sizes.values() if name in size.pretraining}
         others = {
-            size.name: tuple(
-                tag.timm_name for tag in tags[size.name] if tag.objective == objective.name and not tag.listed
-            )
-            for size in listed
+            size: tuple(tag.timm_name for tag in tags[size] if tag.objective == name and not tag.listed)
+            for size in sizes
         }
-        if listed:
-            yield PretrainingRow(objective, {size.name: size.pretraining[objective.name] for size in listed}, others)
+        if sizes:
+            yield PretrainingRow(objective, sizes, others)

@@ -1,7 +1,6 @@
 """The rule table: how each timm model class is built at a size, tapped, and which FFN its tapped block has.
 
-Read from `models/timm_rules.toml`. Imports no torch: classes are named, never touched. A class or block without a rule
-still works, with a fresh FFN, and says so.
+Read from `models/timm_rules.toml`. Imports no torch. A class or block without a rule gets a fresh FFN.
 """
 
 from __future__ import annotations
@@ -30,19 +29,18 @@ class FfnRule:
     """The residual FFN of one block class: `post(skip(z) + branch(z))`, each a chain of the block's own parts.
 
     A part is a dotted name in the block: a module is called, a parameter multiplies, None (not built) is passed over.
-    kind: the taxonomy's name for it (`pre-norm`, `post-norm`, `metaformer`, ...).
-    layout: of the tensor that the FFN sees; output: of the block's output where it differs.
-    skip: parts on the skip path; skip_if: the part that must exist for them to apply.
+    kind: the taxonomy's name for it (`pre-norm`, `post-norm`, `metaformer`, ...). layout: of the tensor that the FFN
+    sees; output: of the block's output where it differs. skip: parts on the skip path; skip_if: the part that must
+    exist for them to apply.
     residual: `sum` skip(z) + branch(z); `inside` the branch contains its own skip; `input` the block's only residual
     starts at its input, before the token mixer (ConvNeXt), and the query's skip is the query itself; `gated` z +
     sigmoid(gate)[gate_row] * (branch(z) - z).
     nchw_if: `part is Class`, the layout is nchw in and out where that holds; only_if: conditions without which the
     block has no token-wise FFN. output_index: which of several outputs of the block is the patch map.
     alone: the FFN mixes positions (depth-wise convolution, GRN, GroupNorm), so each query is its own 1 x 1 image;
-    alone_if: conditions of which any one makes it so.
-    feat_size: the part that takes the grid's height and width as second argument.
-    untouched: attributes and buffers of the block (a router's auxiliary loss and counts) that queries must not move.
-    heads: dotted path, in the block, of its number of attention heads, where the class of the model says another.
+    alone_if: conditions of which any one makes it so. feat_size: the part that takes the grid's height and width as
+    second argument. untouched: attributes and buffers of the block (a router's auxiliary loss and counts) that queries
+    must not change. heads: dotted path, in the block, of its number of attention heads, before the model's.
     """
 
     kind: str
@@ -67,27 +65,24 @@ class FfnRule:
 
 @dataclass(frozen=True, slots=True)
 class ModelRule:
-    """How a model is built and tapped: what its timm module says, then its class, then the card, as far as each goes.
+    """How a model is built and tapped: what its timm module says, overridden by its class, then by the card.
 
-    size: `img_size` passes the size to the constructor, `plain` does not.
-    multiple: sides must be multiples of it, in pixels; 0 means the patch size in the architecture's name.
-    minimum, maximum: smallest and largest side, in pixels.
+    size: `img_size` passes the size to the constructor, `plain` does not. multiple: sides must be multiples of it, in
+    pixels; 0 means the patch size in the architecture's name. minimum, maximum: smallest and largest side, in pixels.
     aligned: whether the map divides the image evenly; without padding or with rescaled inputs it does not.
     patch14: build /14 patch embeddings as /16 (as EoMT does), so that 512 fits.
-    arguments: further arguments of the constructor.
-    filter, filter_arguments: the function of its timm module, or `package.module:function`, that converts checkpoints.
+    arguments: further arguments of the constructor. filter, filter_arguments: the function of its timm module, or
+    `package.module:function`, that converts checkpoints.
     features: `intermediates` asks the model for its last map, `tokens` for its last tokens on a square grid of
-    `multiple` pixels, `forward` takes the module's own BCHW output.
-    indices: what `forward_intermediates` is asked for; the last map of the answer is the feature map.
+    `multiple` pixels, `forward` takes the module's own BCHW output. indices: the argument of `forward_intermediates`;
+    the last map of the answer is the feature map.
     tap: dotted path of the last block on the patch grid, `-1` counts from the end; of several, the first that was
-    built; empty when there is no FFN.
+    built; empty when there is no FFN. reason: why there is no FFN to reuse. ffn: the card's rule of the block's FFN,
+    instead of that of the block's class. heads: dotted path, in the block, of its number of attention heads.
     norm: dotted path of the final norm on the patch map, empty when there is none; norm_layout: what it normalises.
-    heads: dotted path, in the block, of its number of attention heads.
-    reason: why there is no FFN to reuse.
     joint: how EoMT's queries join the token sequence of the last blocks: `tokens`, as in timm's VisionTransformer,
     whose `_pos_embed` gives tokens and whose blocks take a mask; `rope`, as in timm's Eva, with rotations beside them.
     no_joint: which assumption of EoMT the model breaks, where its token mixer does not say so already.
-    ffn: what a card says about the block's FFN, instead of the rule of the block's class.
     """
 
     family: Family = "unknown"

@@ -17,13 +17,12 @@ Source = Literal["timm", "hf-hub", "local-dir", "import"]
 class BackboneSpec:
     """A resolved backbone.
 
-    name: what tables show, e.g. `vit_b.dinov3` (the card's own spelling) or the timm name itself.
-    timm_name: what `timm.create_model` takes, e.g. `vit_base_patch16_dinov3.lvd1689m`, `hf-hub:owner/repo`.
-    architecture, tag: the two halves of `timm_name`; the tag is empty when none was asked for and none is implied.
-    card, size: the card that describes it and its size there; empty for a timm model without a card.
-    pretraining: objective of the tag, as named in the cards, e.g. `dinov3`; empty when unknown.
-    public_weights: whether weights for this pretraining can be had; without them it is never recommended.
-    rule: overrides of the rule table by the card, as in `models/timm_rules.toml`.
+    name: as tables show it, e.g. `vit_b.dinov3` (the card's own spelling) or the timm name itself.
+    timm_name: for `timm.create_model`, e.g. `vit_base_patch16_dinov3.lvd1689m`, `hf-hub:owner/repo`. architecture, tag:
+    its two halves; the tag is empty when none was asked for and none is implied. card, size: the card that describes it
+    and its size there; empty for a timm model without a card. pretraining: objective of the tag, e.g. `dinov3`; empty
+    when unknown. public_weights: whether weights for this pretraining can be had; without them it is never recommended.
+    rule: the card's overrides of the rule table, as in `models/timm_rules.toml`.
     """
 
     name: str
@@ -67,9 +66,8 @@ def local_file(weights: str) -> Path:
 class IndexEntry:
     """One architecture, of timm or our own.
 
-    cls: the model class as `module.Class`, the key of the rule table.
-    tags: tag -> licence, only those with weights to fetch.
-    default_tag: what timm takes for the bare name, empty when it has no weights. input_size: pixels of its default
+    cls: the model class as `module.Class`, the key of the rule table. tags: tag -> licence, only those with weights to
+    fetch. default_tag: timm's choice for the bare name, empty without weights. input_size: pixels of its default
     configuration, 0 when it has none.
     """
 
