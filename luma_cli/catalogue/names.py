@@ -1,8 +1,8 @@
 """From what a user types to a backbone: card spellings, timm names and tags, globs, sources, completion.
 
 Order of meaning: a card's spelling (`vit_b`, `vit_b.dinov3`, `dinov3_b`), timm's `architecture.tag`, timm's
-architecture, a card size with a timm tag (`vit_b.lvd142m`), `hf-hub:` and `local-dir:`. Whatever is left is unknown,
-and gets up to five near names, cards first. A wrong name is never quietly taken for a near one.
+architecture, a card size with a timm tag (`vit_b.lvd142m`), `hf-hub:` and `local-dir:`. Any other name is unknown and
+gets up to five near names, cards first; a wrong name is never taken for a near one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from luma_cli.catalogue.cards import Card, Meaning, card_names, describe, load_cards, meanings, owner, spec_of
+from luma_cli.catalogue.cards import Meaning, card_names, describe, load_cards, meanings, owner, spec_of
 from luma_cli.catalogue.pretraining import objective_named, objective_of
 from luma_cli.catalogue.reading import nearest
 from luma_cli.catalogue.spec import BackboneSpec
@@ -27,10 +27,9 @@ _PATCH = re.compile(r"([^/.]+)/(\d+)(\..+)?")  # ViT-B/16.mae
 
 
 def resolve(name: str, *, imported: bool = False) -> BackboneSpec:
-    """The backbone that `name` means.
+    """The backbone that `name` means. Raises UnknownName with up to five near names.
 
-    imported: names that neither cards nor timm know belong to the module given by `--import`, which registers them in
-    the process that builds. Raises UnknownName with up to five near names.
+    imported: unknown names belong to the module given by `--import`, which registers them in the process that builds.
 
     >>> resolve("vit_b.dinov3").timm_name
     'vit_base_patch16_dinov3.lvd1689m'
@@ -117,8 +116,8 @@ def _timm_spec(timm_name: str) -> BackboneSpec:
 def _objective(timm_name: str) -> str:
     """Objective of `architecture.tag`: as a card lists it, else by the patterns of the objectives."""
     meaning = owner(timm_name.partition(".")[0])
-    pretraining = meaning.size.pretraining if meaning else {}
-    return next((one for one, name in pretraining.items() if name == timm_name), "") or objective_of(timm_name)
+    listed = {name: objective for objective, name in meaning.size.pretraining.items()} if meaning else {}
+    return listed.get(timm_name) or objective_of(timm_name)
 
 
 def _from_card_and_tag(name: str) -> BackboneSpec | None:
@@ -170,12 +169,6 @@ def _from_hub(name: str, place: str) -> BackboneSpec:
 
 def _from_folder(name: str, folder: Path) -> BackboneSpec:
     """A local model folder; its architecture is the one that its `config.json` names."""
-    known = _from_timm(_architecture_in(name, folder)) or BackboneSpec(name, name, "")
-    return replace(known, name=name, timm_name=name, source="local-dir", public_weights=True)
-
-
-def _architecture_in(name: str, folder: Path) -> str:
-    """The architecture that a local model folder states. Raises UnknownName when it states none."""
     import json
 
     wanted = "expected a folder with the config.json and model.safetensors of a timm model"
@@ -183,9 +176,11 @@ def _architecture_in(name: str, folder: Path) -> str:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UnknownName(f"{name!r} cannot be read ({error}); {wanted}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+    architecture = config.get("architecture") if isinstance(config, dict) else None
+    if not isinstance(architecture, str):
         raise UnknownName(f"{name!r}: config.json names no architecture; {wanted}")
-    return str(config["architecture"])
+    known = _from_timm(architecture) or BackboneSpec(name, name, "")
+    return replace(known, name=name, timm_name=name, source="local-dir", public_weights=True)
 
 
 def _is_glob(pattern: str) -> bool:
@@ -233,8 +228,10 @@ def _unknown(name: str) -> str:
     stem, dot, suffix = name.partition(".")
     if not name:
         return "a backbone needs a name; try vit_b, convnext_b, swin_t or see `luma list`"
-    if stem in load_cards():
-        return f"{name!r} is a family; choose a size: {_listed(_sizes(load_cards()[stem]), _NUM_NEAR)}"
+    if card := load_cards().get(stem):
+        return (
+            f"{name!r} is a family; choose a size: {_listed([card.spelling(size) for size in card.sizes], _NUM_NEAR)}"
+        )
     if dot and stem in meanings():
         return _no_such_pretraining(stem, suffix, meanings()[stem])
     if dot and load_index().has(stem):
@@ -252,7 +249,9 @@ def near_names(name: str) -> list[str]:
     """At most five spellings near to `name`, cards first, then timm; one spelling for each thing meant."""
     cards: dict[tuple[str, str, str], str] = {}
     for spelling in nearest(name, _spellings(name), 4 * _NUM_NEAR):
-        cards.setdefault(_target(spelling), spelling)
+        stem, _, objective = spelling.partition(".")
+        meaning = meanings()[stem]
+        cards.setdefault((meaning.card.name, meaning.size.name, objective or meaning.objective), spelling)
     return [*cards.values(), *nearest(name, _timm_names(name), _NUM_NEAR)][:_NUM_NEAR]
 
 
@@ -260,12 +259,6 @@ def _listed(names: Sequence[str], limit: int = _NUM_LISTED) -> str:
     """The names with commas, and how many more there are beyond `limit`."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
-
-
-def _target(spelling: str) -> tuple[str, str, str]:
-    stem, _, objective = spelling.partition(".")
-    meaning = meanings()[stem]
-    return meaning.card.name, meaning.size.name, objective or meaning.objective
 
 
 def _spellings(name: str) -> Iterable[str]:
@@ -286,10 +279,6 @@ def _timm_names(name: str) -> Iterable[str]:
         return entries
     near = nearest(stem, entries, 4 * _NUM_NEAR)
     return [f"{architecture}.{tag}" for architecture in near for tag in entries[architecture].tags]
-
-
-def _sizes(card: Card) -> list[str]:
-    return [card.spelling(size) for size in card.sizes]
 
 
 def _no_such_pretraining(stem: str, suffix: str, meaning: Meaning) -> str:

@@ -1,12 +1,11 @@
 """Architectures that timm lacks and luma builds itself (`luma_cli/isotropic`): their names, without torch.
 
-Each is a ViT at patch 16 and 224 pixels in one of four sizes (DeiT's and ViT's own widths and depths).
+Each is a ViT at patch 16 and 224 pixels in one of four sizes, with the widths and depths of DeiT and ViT.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from luma_cli.catalogue.spec import IndexEntry
 
@@ -29,17 +28,14 @@ SIZES = {
     "base": OwnSize(768, 12, 12),
     "large": OwnSize(1024, 24, 16),
 }
-# What stands in the place of attention or of the FFN, and the class of the model; `luma_cli/isotropic/entrypoints.py`
-# builds it.
+# What replaces attention or the FFN, and the class of the model, built by `luma_cli/isotropic/entrypoints.py`.
 _MIXERS = (
     *("hydra", "linear", "performer", "linformer", "synthesizer", "synthesizer_fr", "nystrom"),
     *("fnet", "gfnet", "afno"),
 )
-MIXER_KINDS = MappingProxyType(
-    {**{f"{mixer}_vit": "vit.IsotropicViT" for mixer in _MIXERS}, "tome_vit": "merging.ToMeViT"}
-)
-EXPERT_KINDS = MappingProxyType(dict.fromkeys(("switch_vit", "vmoe_vit", "softmoe_vit"), "mixtures.ExpertViT"))
-KINDS = MappingProxyType({**MIXER_KINDS, **EXPERT_KINDS})
+MIXER_KINDS = {**{f"{mixer}_vit": "vit.IsotropicViT" for mixer in _MIXERS}, "tome_vit": "merging.ToMeViT"}
+EXPERT_KINDS = dict.fromkeys(("switch_vit", "vmoe_vit", "softmoe_vit"), "mixtures.ExpertViT")
+KINDS = {**MIXER_KINDS, **EXPERT_KINDS}
 
 
 def architecture(kind: str, size: str) -> str:
@@ -52,6 +48,6 @@ def architecture(kind: str, size: str) -> str:
 
 
 def entries() -> dict[str, IndexEntry]:
-    """Every own architecture, as the index has those of timm; none has public weights."""
+    """Every own architecture as an entry of the index; none has public weights."""
     named = {architecture(kind, size): cls for kind, cls in KINDS.items() for size in SIZES}
     return {name: IndexEntry(name, MODULE, cls, input_size=INPUT_SIZE) for name, cls in named.items()}

@@ -20,8 +20,8 @@ _KEYS = {"title": str, "data": str, "dense": bool, "source": str, "aliases": lis
 class Objective:
     """One way to pretrain.
 
-    dense: whether the objective itself acts on patches or pixels rather than on whole images.
-    aliases: shorter spellings, e.g. `in1k`. match: patterns of timm names (`architecture.tag`) pretrained this way.
+    dense: whether the objective acts on patches or pixels rather than on whole images. aliases: shorter spellings, e.g.
+    `in1k`. match: patterns of timm names (`architecture.tag`) pretrained this way.
     """
 
     name: str
@@ -41,7 +41,11 @@ def load_objectives() -> Mapping[str, Objective]:
 
 def read_objectives(path: Path) -> dict[str, Objective]:
     """The objectives in the file at `path`. Raises BadCard on an unknown key or a spelling used twice."""
-    objectives = {name: _objective(path, name, table) for name, table in files.read_toml(path).items()}
+    objectives = {}
+    for name, table in files.read_toml(path).items():
+        values = require(f"{path}: [{name}]", table, _KEYS, ("title", "data", "dense", "source"))
+        lists: dict[str, Any] = {key: tuple(values.pop(key, ())) for key in ("aliases", "match")}
+        objectives[name] = Objective(name, **values, **lists)
     seen = set(objectives)
     for objective in objectives.values():
         for alias in objective.aliases:
@@ -49,14 +53,6 @@ def read_objectives(path: Path) -> dict[str, Objective]:
                 raise BadCard(f"{path}: [{objective.name}] alias {alias!r} is used twice; give each objective its own")
             seen.add(alias)
     return objectives
-
-
-def _objective(path: Path, name: str, table: Any) -> Objective:
-    where = f"{path}: [{name}]"
-    values = require(where, table, _KEYS, ("title", "data", "dense", "source"))
-    values["aliases"] = tuple(values.get("aliases", ()))
-    values["match"] = tuple(values.get("match", ()))
-    return Objective(name=name, **values)
 
 
 def objective_named(spelling: str) -> Objective | None:

@@ -1,9 +1,4 @@
-"""Strict reading of content tables: unknown keys, missing keys and wrong types are errors with a suggestion.
-
-General fuzzy matching suggests the wrong name (`gcvit_base` for `vit_b`), because backbone names differ by short parts
-that mean everything. So each part (split at `_`, `.`, `-`, `/`) must find its own counterpart, and the first part, the
-family, counts double.
-"""
+"""Strict reading of content tables: unknown keys, missing keys and wrong types are errors with a suggestion."""
 
 from __future__ import annotations
 
@@ -23,18 +18,14 @@ def require(where: str, table: Any, keys: Mapping[str, type], required: Sequence
         raise BadCard(f"{where}: expected a table with {', '.join(required)}")
     for key, value in table.items():
         one_of(where, "key", key, keys)
-        if not _is(value, keys[key]):
-            raise BadCard(f"{where}: {key} is {value!r}, expected {_TYPE_NAMES[keys[key]]}")
+        kind = keys[key]
+        texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if not (texts if kind is list else isinstance(value, kind)):
+            raise BadCard(f"{where}: {key} is {value!r}, expected {_TYPE_NAMES[kind]}")
     for key in required:
         if key not in table:
             raise BadCard(f"{where}: {key} is missing; add {key} = ... ({_TYPE_NAMES[keys[key]]})")
     return dict(table)
-
-
-def _is(value: Any, kind: type) -> bool:
-    if kind is list:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return isinstance(value, kind)
 
 
 def one_of(where: str, what: str, value: str, known: Collection[str]) -> str:
@@ -46,6 +37,8 @@ def one_of(where: str, what: str, value: str, known: Collection[str]) -> str:
     raise BadCard(f"{where}: unknown {what} {value!r}; {hint}")
 
 
+# General fuzzy matching suggests the wrong name (`gcvit_base` for `vit_b`), because names of backbones differ by short
+# parts. So each part must find its own counterpart, and the first part, the family, counts double.
 _PARTS = re.compile(r"[_.\-/: ]+")
 _FAR = 0.4
 

@@ -128,7 +128,7 @@ class Rules:
     fresh: Mapping[str, str]
 
     def build_rule(self, module: str, architecture: str, override: Mapping[str, Any]) -> ModelRule:
-        """How an architecture of this timm module is built, known before its class is; `plain` without a rule."""
+        """How an architecture of this timm module is built, before its class is known; `plain` without a rule."""
         return parse_model_rule({**self._module(module, architecture), **override}, module)
 
     def model_rule(self, module: str, cls: str, architecture: str, override: Mapping[str, Any]) -> ModelRule:
@@ -193,32 +193,29 @@ def check_resolution(name: str, resolution: int, rule: ModelRule, architecture: 
 
 def parse_ffn_rule(values: Mapping[str, Any], where: str) -> FfnRule:
     """The FFN rule that a table of TOML states. Raises BadCard."""
-    _check_keys(values, FfnRule, where)
+    known = _known(values, FfnRule, where)
     if not {"kind", "branch"} <= set(values):
         raise BadCard(f"{where}: an FFN rule needs `kind` and `branch`, got {', '.join(sorted(values))}")
-    return FfnRule(**_tuples(values))
+    return FfnRule(**known)
 
 
 def parse_model_rule(values: Mapping[str, Any], where: str) -> ModelRule:
     """The model rule that a table of TOML states. Raises BadCard."""
-    _check_keys(values, ModelRule, where)
-    rule = _tuples(values)
-    if isinstance(rule.get("ffn"), Mapping):
-        rule["ffn"] = parse_ffn_rule(rule["ffn"], f"{where}.ffn")
-    return ModelRule(**rule)
+    known = _known(values, ModelRule, where)
+    if isinstance(known.get("ffn"), Mapping):
+        known["ffn"] = parse_ffn_rule(known["ffn"], f"{where}.ffn")
+    return ModelRule(**known)
 
 
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-
-
-def _check_keys(values: Mapping[str, Any], kind: type, where: str) -> None:
+def _known(values: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]:
+    """`values` with tuples for lists, each key a field of `kind`. Raises BadCard."""
     known = [entry.name for entry in fields(kind)]
     for key in values:
         if key not in known:
             near = get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
             raise BadCard(f"{where}: unknown key {key!r}; {hint}")
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 @cache

@@ -1,8 +1,7 @@
 """The index of installed timm: every architecture with its module, model class, tags and licences.
 
-It ships as `models/timm_index.csv`, written by `python -m luma_cli.catalogue.timm_index`. When another timm is
-installed, the index is generated once in a process of its own and kept in the cache folder; reading it never imports
-timm.
+It ships as `models/timm_index.csv`, written by `python -m luma_cli.catalogue.timm_index`. For another timm the index is
+generated once, in a process of its own, and kept in the cache folder. Reading it never imports timm.
 """
 
 from __future__ import annotations
@@ -62,29 +61,21 @@ def version_line(version: str) -> str:
 
 
 def installed_version() -> str:
-    """Version of installed timm without importing it, empty when there is none.
-
-    The name of its metadata folder says it; importlib.metadata, which costs 25 ms to import, is asked when no folder
-    on the path does (zip files, import hooks).
-    """
+    """Version of installed timm without importing it, empty when there is none."""
     for folder in sys.path:
-        found = _version_in(folder)
-        if found:
-            return found
-    from importlib import metadata
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:
+            continue
+        for name in names:
+            if name.startswith("timm-") and name.endswith(".dist-info"):
+                return name[5:-10]
+    from importlib import metadata  # 25 ms; for zip files and import hooks
 
     try:
         return metadata.version("timm")
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _version_in(folder: str) -> str:
-    try:
-        names = os.listdir(folder or ".")
-    except OSError:
-        return ""
-    return next((name[5:-10] for name in names if name.startswith("timm-") and name.endswith(".dist-info")), "")
 
 
 def read_index(path: Path, stale: str = "") -> TimmIndex:
@@ -98,14 +89,11 @@ def read_index(path: Path, stale: str = "") -> TimmIndex:
             raise BadCard(f"{path} is no index of timm; delete it or run python -m luma_cli.catalogue.timm_index")
         for name, module, cls, size, default_tag, tags, successor in table:
             if module:
-                entries[name] = IndexEntry(name, module, cls, _tags(tags), default_tag, int(size or 0))
+                licences = dict(pair.split("=", 1) for pair in tags.split())
+                entries[name] = IndexEntry(name, module, cls, licences, default_tag, int(size or 0))
             else:
                 replaced[name] = successor
     return TimmIndex(version, entries, replaced, stale)
-
-
-def _tags(text: str) -> dict[str, str]:
-    return dict(pair.split("=", 1) for pair in text.split())
 
 
 @cache
@@ -119,7 +107,7 @@ def load_index() -> TimmIndex:
 
 
 def is_current() -> bool:
-    """Whether `load_index` only reads; when not, it spends some 10 s on generating, which a command may announce."""
+    """Whether `load_index` only reads; otherwise it spends some 10 s on generating, which a command may announce."""
     version = installed_version()
     return not version or version in (_version_of(shipped_path()), _version_of(cache_path(version)))
 
@@ -138,7 +126,9 @@ def index_for(
     if _version_of(cached) == version:
         return read_index(cached)
     failed = cached.with_suffix(".failed")
-    trouble = _recent_failure(failed, time.time() if now_seconds is None else now_seconds)
+    now_seconds = time.time() if now_seconds is None else now_seconds
+    is_recent = failed.is_file() and now_seconds - failed.stat().st_mtime <= _FAILURE_SECONDS
+    trouble = failed.read_text(encoding="utf-8") if is_recent else ""
     if not trouble:
         trouble = (generate or _generate)(cached)
         if not trouble and _version_of(cached) == version:
@@ -149,13 +139,6 @@ def index_for(
     return read_index(shipped, stale=f"timm {version} is installed, the index is of {_version_of(shipped)}: {trouble}")
 
 
-def _recent_failure(failed: Path, now_seconds: float) -> str:
-    """What went wrong within the last day, empty when nothing did."""
-    if not failed.is_file() or now_seconds - failed.stat().st_mtime > _FAILURE_SECONDS:
-        return ""
-    return failed.read_text(encoding="utf-8")
-
-
 def cache_path(version: str) -> Path:
     """Where an index generated for timm `version` is kept."""
     import platformdirs
@@ -164,7 +147,7 @@ def cache_path(version: str) -> Path:
 
 
 def _generate(path: Path) -> str:
-    """Generate an index at `path` in a process of its own. Returns the last line of what went wrong, or nothing."""
+    """Writes an index at `path` in a process of its own; returns the last line of what went wrong, or nothing."""
     import subprocess
 
     # -P: files in the user's folder must not hide the standard library's or timm's.
@@ -183,16 +166,12 @@ def _version_of(path: Path) -> str:
     if not path.is_file():
         return ""
     with path.open(encoding="utf-8") as file:
-        first = file.readline()
-    return first.removeprefix(_VERSION_PREFIX).strip() if first.startswith(_VERSION_PREFIX) else ""
+        head, prefix, version = file.readline().partition(_VERSION_PREFIX)
+    return version.strip() if prefix and not head else ""
 
 
 class _InterceptedError(Exception):
     """Thrown by the stand-in builder as soon as the model class is known."""
-
-    def __init__(self, model_class: type) -> None:
-        super().__init__()
-        self.model_class = model_class
 
 
 def _stand_in(model_class: type, *_args: object, **_options: object) -> None:
@@ -200,17 +179,15 @@ def _stand_in(model_class: type, *_args: object, **_options: object) -> None:
 
 
 def _model_class(entry_point: Callable[..., Any]) -> str:
-    """The class that an entry point builds, as `module.Class` below `timm.models`: the key of the rule table.
-
-    The two that bypass timm's builder are built on meta.
-    """
+    """The class that an entry point builds, as `module.Class` below `timm.models`: the key of the rule table."""
     import torch
 
+    # Two entry points bypass timm's builder and are built on meta.
     try:
         with torch.device("meta"):
             found = type(entry_point(pretrained=False))
     except _InterceptedError as intercepted:
-        found = intercepted.model_class
+        found = intercepted.args[0]
     return f"{found.__module__.removeprefix('timm.models.')}.{found.__name__}"
 
 
@@ -240,10 +217,7 @@ def _row(architecture: str) -> dict[str, str]:
 
 
 def _rows() -> list[dict[str, str]]:
-    """One row per architecture and deprecated name of installed timm, sorted by name.
-
-    Leaves timm's builder replaced by one that names the class instead of building it, in this process alone.
-    """
+    """One row per architecture and deprecated name, sorted. Replaces timm's builder in this process for good."""
     import timm.models
     from timm.models import _registry
 
@@ -260,11 +234,7 @@ def _rows() -> list[dict[str, str]]:
 
 
 def main(arguments: list[str]) -> None:
-    """Write the index of installed timm to the file named in `arguments`, else to the shipped one.
-
-    The only place of the catalogue that imports timm, so it runs in a process of its own. It reads timm's registry and
-    never the network.
-    """
+    """Write the index of installed timm to the file named in `arguments`, else to the shipped one. Stays offline."""
     import timm
 
     text = io.StringIO()
