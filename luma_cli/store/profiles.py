@@ -156,8 +156,18 @@ def save(db: Database, profile: Profile, origin: Origin = UNKNOWN, now: Callable
     """
     kept = finite(profile)
     encoded = rows.profile_rows(kept, origin, now())
+    content, started = encoded.attempt["hash"], encoded.attempt["started_unix_seconds"]
     with translated(file_of(db.conn)), transaction(db.conn):
-        _insert(db, encoded)
+        if db.conn.execute("SELECT 1 FROM attempt WHERE hash = ?", [content]).fetchone():
+            # The only column that is not content: the earliest time known, so that every order of merging agrees.
+            query = "UPDATE attempt SET started_unix_seconds = min(started_unix_seconds, ?) WHERE hash = ?"
+            db.conn.execute(query, [started, content])
+            return kept
+        parents = {f"{table}_id": key_of(db, table, row) for table, row in encoded.parents.items()}
+        key = key_of(db, "attempt", {**encoded.attempt, **parents})
+        db.table("detail").insert({"attempt_id": key, **encoded.detail})
+        db.table("metric").insert_all({"attempt_id": key, **row} for row in encoded.metrics)
+        db.table("sample").insert_all({"attempt_id": key, "name": n, "samples": b} for n, b in encoded.samples.items())
     return kept
 
 
@@ -241,30 +251,11 @@ def _where(where: Mapping[str, object]) -> tuple[str, list[object]]:
     conditions: list[str] = []
     values: list[object] = []
     for column, wanted in where.items():
-        if isinstance(wanted, list | tuple | set | frozenset):
-            conditions.append(f"{column} IN ({', '.join('?' * len(wanted))})")
-            values.extend(wanted)
-        else:
-            conditions.append(f"{column} IS ?")
-            values.append(wanted)
-    texts = [rows.text(value) if isinstance(value, str) else value for value in values]
-    return (" WHERE " + " AND ".join(conditions) if conditions else ""), texts
-
-
-def _insert(db: Database, encoded: rows.ProfileRows) -> None:
-    connection = db.conn
-    if connection.execute("SELECT 1 FROM attempt WHERE hash = ?", [encoded.attempt["hash"]]).fetchone():
-        # The only column that is not content: the earliest time known, so that every order of merging agrees.
-        connection.execute(
-            "UPDATE attempt SET started_unix_seconds = min(started_unix_seconds, ?) WHERE hash = ?",
-            [encoded.attempt["started_unix_seconds"], encoded.attempt["hash"]],
-        )
-        return
-    parents = {f"{table}_id": key_of(db, table, row) for table, row in encoded.parents.items()}
-    key = key_of(db, "attempt", {**encoded.attempt, **parents})
-    db.table("detail").insert({"attempt_id": key, **encoded.detail})
-    db.table("metric").insert_all({"attempt_id": key, **row} for row in encoded.metrics)
-    db.table("sample").insert_all({"attempt_id": key, "name": n, "samples": b} for n, b in encoded.samples.items())
+        several = isinstance(wanted, list | tuple | set | frozenset)
+        each = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+        conditions.append(f"{column} IN ({', '.join('?' * len(each))})" if several else f"{column} IS ?")
+        values += [rows.text(value) if isinstance(value, str) else value for value in each]
+    return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
 
 
 def key_of(db: Database, table: str, row: Row) -> int:

@@ -1,7 +1,7 @@
 """Records as the rows that keep them, and back: one codec for profiles, runs, evaluations and imported results.
 
-JSON columns are ASCII, keys sorted, no blanks: equal content is equal text and has an equal hash on every machine.
-NaN and infinity never reach the database: SQLite would keep NaN as NULL, which reads as `not measured`.
+JSON columns are ASCII, keys sorted, no blanks: equal content has equal text and an equal hash on every machine. NaN and
+infinity never reach the database: SQLite would keep NaN as NULL, which reads as `not measured`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cache
-from sys import byteorder
 from typing import Any, TypeVar, cast
 
 from luma_cli.catalogue.heads import HeadConfig
@@ -27,14 +26,10 @@ Record = TypeVar("Record")
 # The unit of a metric of this name, as the views' column names promise.
 UNITS: Mapping[str, frozenset[str]] = {
     "throughput": frozenset({"images/s"}),
-    "latency_eager": frozenset({"ms"}),
-    "latency_cuda_graph": frozenset({"ms"}),
+    **dict.fromkeys(("latency_eager", "latency_cuda_graph"), frozenset({"ms"})),
     "energy": frozenset({"J", "J/image"}),
-    **{
-        f"memory_{kind}{batch}": frozenset({"bytes"})
-        for kind in ("allocated", "reserved", "device")
-        for batch in ("", "_plateau")
-    },
+    **dict.fromkeys(("memory_allocated", "memory_reserved", "memory_device"), frozenset({"bytes"})),
+    **{f"memory_{kind}_plateau": frozenset({"bytes"}) for kind in ("allocated", "reserved", "device")},
 }
 _INTEGER_FACTS = ("macs", "backbone_macs", "head_macs", "params", "backbone_params", "head_params", "l2")
 _TEXT_FACTS = ("ffn", "tap")
@@ -73,7 +68,7 @@ UNKNOWN = Origin()
 
 @dataclass(frozen=True, slots=True)
 class ProfileRows:
-    """The rows of one attempt, without the integer keys that only a database can give. parents: by table."""
+    """The rows of one attempt, without the integer keys that the database gives. parents: by table."""
 
     parents: Mapping[str, Row]
     attempt: Row
@@ -114,31 +109,25 @@ def columns(record: Any, where: str = "") -> Row:
 
     Raises StoreError for a number that is not finite; its name follows `where`.
     """
-    kind: Callable[..., object] = type(record)
-    values = ((name, getattr(record, name), write) for name, write in _plain(kind))
-    return {name: None if value is None else write(value, where + name) for name, value, write in values}
+    row: Row = {}
+    of: Callable[..., object] = type(record)
+    for name, kind in _fields(of):
+        if write := _WRITERS.get(kind):
+            value = getattr(record, name)
+            row[name] = None if value is None else write(value, where + name)
+    return row
 
 
 def record_of(kind: Callable[..., Record], row: Mapping[str, Any], **rest: Any) -> Record:
     """The dataclass `kind` from the columns of `row` that are its fields, JSON parsed, and from `rest`."""
-    readers = ((name, _READERS.get(kind_, _unchanged)) for name, kind_ in _fields(kind) if name not in rest)
-    return kind(**{name: read(row[name]) for name, read in readers if name in row}, **rest)
+    kept = {name: _READERS[of](row[name]) if of in _READERS else row[name] for name, of in _fields(kind) if name in row}
+    return kind(**{**kept, **rest})
 
 
 @cache
 def _fields(kind: Callable[..., object]) -> tuple[tuple[str, str], ...]:
     """Name and type of each field; types are texts here, by the __future__ import in `records`."""
     return tuple((field.name, str(field.type).removesuffix(" | None")) for field in fields(cast(Any, kind)))
-
-
-@cache
-def _plain(kind: Callable[..., object]) -> tuple[tuple[str, Callable[[Any, str], Any]], ...]:
-    """Name and writer of the fields that are columns as they are."""
-    return tuple((name, _WRITERS[kind_]) for name, kind_ in _fields(kind) if kind_ in _WRITERS)
-
-
-def _unchanged(value: Any) -> Any:
-    return value
 
 
 _WRITERS: Mapping[str, Callable[[Any, str], Any]] = {
@@ -154,7 +143,11 @@ def profile_rows(profile: Profile, origin: Origin, saved_unix_seconds: float) ->
     """Rows of `profile`, whose numbers must be finite. Raises StoreError for what JSON or the columns cannot hold."""
     parents = {"configuration": _configuration_row(profile.configuration), **parent_rows(profile.environment)}
     metrics = tuple(_metric_row(name, metric) for name, metric in sorted(profile.metrics.items()))
-    samples = {name: _pack(metric.samples) for name, metric in profile.metrics.items() if metric.samples}
+    samples = {
+        name: struct.pack(f"<{len(metric.samples)}d", *metric.samples)
+        for name, metric in profile.metrics.items()
+        if metric.samples
+    }
     detail = {"facts": canonical(profile.facts, "facts"), "notes": canonical(profile.notes, "notes")}
     attempt = _attempt_row(profile, origin, saved_unix_seconds, {row["name"]: row for row in metrics})
     content = [
@@ -165,6 +158,10 @@ def profile_rows(profile: Profile, origin: Origin, saved_unix_seconds: float) ->
     ]
     attempt["hash"] = sha256(canonical(content, "attempt"))
     return ProfileRows(parents, attempt, detail, metrics, samples)
+
+
+def _pack(samples: tuple[float, ...]) -> bytes:
+    return struct.pack(f"<{len(samples)}d", *samples)
 
 
 def parent_rows(environment: Environment) -> dict[str, Row]:
@@ -215,9 +212,9 @@ def _metric_row(name: str, metric: Metric) -> Row:
 
 
 def _whole(name: str, value: object) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise StoreError(f"fact {name} is {value!r}, expected a whole number")
+    if value is not None and type(value) is not int:
+        raise StoreError(f"fact {name} is {value!r}, expected a whole number")
+    return value
 
 
 def _flag(value: object) -> int | None:
@@ -234,7 +231,7 @@ def unix_seconds(started_at: str, otherwise: float) -> float:
 
 
 def profile_of(row: Row, metrics: Mapping[str, Metric]) -> Profile:
-    """The Profile of a row with the JSON of configuration, identity and provenance. Raises StoreError if not ours."""
+    """The Profile of a row with JSON of configuration, identity and provenance. Raises StoreError if not understood."""
     try:
         values = json.loads(row["configuration"])
         configuration = Configuration(**{**values, "head": HeadConfig(**values["head"])})
@@ -245,26 +242,11 @@ def profile_of(row: Row, metrics: Mapping[str, Metric]) -> Profile:
 
 def metric_of(row: Row, blob: bytes | None = None) -> Metric:
     """The Metric of a row, with its samples if their blob is given."""
-    return record_of(Metric, row, samples=_unpack(blob) if blob else ())
+    return record_of(Metric, row, samples=struct.unpack(f"<{len(blob) // 8}d", blob) if blob else ())
 
 
 def _environment_of(row: Row) -> Environment:
     return Environment(json.loads(row["identity"]), json.loads(row["provenance"]))
-
-
-def _pack(samples: Sequence[float]) -> bytes:
-    """Samples as little-endian float64."""
-    packed = array("d", samples)
-    if byteorder == "big":
-        packed.byteswap()
-    return packed.tobytes()
-
-
-def _unpack(blob: bytes) -> tuple[float, ...]:
-    packed = array("d", blob)
-    if byteorder == "big":
-        packed.byteswap()
-    return tuple(packed)
 
 
 def run_row(record: RunRecord, now: float, revision: int = 1) -> Row:
@@ -300,8 +282,8 @@ def run_of(row: Row) -> RunRecord:
 def finite(profile: Profile) -> Profile:
     """`profile` itself if every number in it is finite, else the profile that may be kept in its place.
 
-    A metric, fact or duration that is not finite is left out, the reason says which, and `ok` becomes `failed`. In
-    notes and provenance, which nobody ranks by, such a number becomes null and the notes list where (`not_finite`).
+    A metric, fact or duration that is not finite is left out, the reason names it, and `ok` becomes `failed`. In notes
+    and provenance, which nobody ranks by, such a number becomes null, and the notes list where (`not_finite`).
     """
     complaints = [f"{name}.{part}" for name, metric in sorted(profile.metrics.items()) for part in _faults(metric)]
     facts, bad_facts = cleaned(profile.facts, "facts")
@@ -317,19 +299,16 @@ def finite(profile: Profile) -> Profile:
         status="failed" if complaints and profile.status == "ok" else profile.status,
         reason="; ".join(filter(None, [profile.reason, *(f"{where} is not a finite number" for where in complaints)])),
         facts=facts,
-        metrics={name: metric for name, metric in profile.metrics.items() if not any(_faults(metric))},
+        metrics={name: metric for name, metric in profile.metrics.items() if not _faults(metric)},
         notes={**notes, "not_finite": remarks} if remarks else notes,
         seconds=profile.seconds if math.isfinite(profile.seconds) else 0.0,
     )
 
 
-def _faults(metric: Metric) -> Iterator[str]:
-    for part in ("median", "ci_low", "ci_high", "p90"):
-        value = getattr(metric, part)
-        if value is not None and not math.isfinite(value):
-            yield part
-    if not all(map(math.isfinite, metric.samples)):
-        yield "samples"
+def _faults(metric: Metric) -> list[str]:
+    parts = [(part, getattr(metric, part)) for part in ("median", "ci_low", "ci_high", "p90")]
+    faults = [part for part, value in parts if value is not None and not math.isfinite(value)]
+    return faults if all(map(math.isfinite, metric.samples)) else [*faults, "samples"]
 
 
 def cleaned(values: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:

@@ -117,16 +117,26 @@ class OwnRun:
 
 
 def start_run(db: Database, record: RunRecord, now: Callable[[], float] = time.time) -> None:
-    """Keeps `record` as a run of its id; one that is known is taken up again.
+    """Keeps `record` as a run of its id; a known run is taken up again.
 
-    Of a run that is known the start, the configuration and the environment stay; status, reason, step, folder and
-    number of processes are as in `record`, seconds the larger of both, and `facts` are added to those it has.
+    Then start, configuration and environment stay; status, reason, step, folder and number of processes are those of
+    `record`, seconds the larger of both, and `facts` are added to the known ones.
     """
+
+    def taken_up(row: Row) -> None:
+        new = rows.run_row(record, 0.0)
+        row.update({name: new[name] for name in ("status", "reason", "step", "folder", "num_processes", "num_steps")})
+        row["seconds"] = max(row["seconds"], new["seconds"])
+        row["facts"] = rows.facts_text({**json.loads(row["facts"]), **json.loads(new["facts"])})
+
     with translated(file_of(db.conn)), transaction(db.conn):
-        if _row(db.conn, record.run_id) is None:
-            _insert(db, record, now())
-        else:
-            _change(db, record.run_id, lambda row: _again(row, record), now())
+        if _row(db.conn, record.run_id) is not None:
+            _change(db, record.run_id, taken_up, now())
+            return
+        row, parents = rows.run_row(record, now()), rows.parent_rows(record.environment)
+        content = rows.run_hash({**row, **{f"{table}_hash": parent["hash"] for table, parent in parents.items()}})
+        keys = {f"{table}_id": key_of(db, table, parent) for table, parent in parents.items()}
+        db.table("run").insert({**row, "hash": content, **keys})
 
 
 def update_run(
@@ -140,14 +150,12 @@ def update_run(
     facts: Mapping[str, Any] | None = None,
     now: Callable[[], float] = time.time,
 ) -> None:
-    """Changes what is given; `facts` are added to those that the run has. Raises RunError for an unknown run."""
-    given = {"status": status, "reason": None if reason is None else rows.text(reason), "step": step}
-    changed: Row = {name: value for name, value in given.items() if value is not None}
-    if seconds is not None and math.isfinite(seconds):
-        changed["seconds"] = seconds + 0.0
+    """Changes what is given; `facts` are added to the known ones. Raises RunError for an unknown run."""
+    given: Row = {"status": status, "reason": None if reason is None else rows.text(reason), "step": step}
+    given["seconds"] = seconds + 0.0 if seconds is not None and math.isfinite(seconds) else None
 
     def change(row: Row) -> None:
-        row.update(changed)
+        row.update({name: value for name, value in given.items() if value is not None})
         if facts:
             row["facts"] = rows.facts_text({**json.loads(row["facts"]), **facts})
 
@@ -156,10 +164,10 @@ def update_run(
 
 
 def save_metrics(db: Database, run_id: str, metrics: Sequence[MetricRow], now: Callable[[], float] = time.time) -> None:
-    """Keeps (step, name, value) rows of a run; a number that is there for that step and name is replaced.
+    """Keeps (step, name, value) rows of a run; they replace known ones of that step and name.
 
-    A value that is not finite is kept as that, in words: `curves` gives it back as it was. Raises RunError for an
-    unknown run, StoreError, with nothing kept, when the file cannot be written.
+    A value that is not finite is kept in words, and `curves` gives it back as it was. Raises RunError for an unknown
+    run, StoreError, with nothing kept, when the file cannot be written.
     """
     if not metrics:
         return
@@ -173,7 +181,7 @@ def _value(value: float) -> tuple[float | None, str | None]:
 
 
 def forget_after(db: Database, run_id: str, step: int, now: Callable[[], float] = time.time) -> int:
-    """Removes the numbers of later steps than `step`, which is what resuming from there does; returns how many."""
+    """Removes the numbers of later steps than `step`, as resuming from there needs; returns how many."""
     with translated(file_of(db.conn)), transaction(db.conn):
         key = _change(db, run_id, lambda row: row.update(step=min(row["step"], step)), now())
         return int(db.conn.execute("DELETE FROM run_metric WHERE run_key = ? AND step > ?", [key, step]).rowcount)
@@ -216,10 +224,7 @@ def curves(connection: sqlite3.Connection | None, run_id: str, name: str = "") -
 
 
 def scored_runs(connection: sqlite3.Connection | None) -> list[OwnRun]:
-    """The score of every run after its last evaluated step, one for each data, split and protocol; oldest run first.
-
-    Empty without a database.
-    """
+    """The score of every run after its last evaluated step, one for each data, split and protocol; oldest run first."""
     # Thousands of runs share a few heads, recipes and protocols: each text is read once.
     head, is_shipped, protocol = cache(_head), cache(_is_shipped), cache(_protocol)
     found = []
@@ -269,20 +274,6 @@ def _row(connection: sqlite3.Connection, run_id: str) -> Row | None:
     return next(iter(fetch_dicts(connection, _LOAD + " WHERE r.run_id = ?", [rows.text(run_id)])), None)
 
 
-def _insert(db: Database, record: RunRecord, now: float) -> None:
-    row, parents = rows.run_row(record, now), rows.parent_rows(record.environment)
-    content = rows.run_hash({**row, **{f"{table}_hash": parent["hash"] for table, parent in parents.items()}})
-    keys = {f"{table}_id": key_of(db, table, parent) for table, parent in parents.items()}
-    db.table("run").insert({**row, "hash": content, **keys})
-
-
-def _again(row: Row, record: RunRecord) -> None:
-    new = rows.run_row(record, 0.0)
-    row.update({name: new[name] for name in ("status", "reason", "step", "folder", "num_processes", "num_steps")})
-    row["seconds"] = max(row["seconds"], new["seconds"])
-    row["facts"] = rows.facts_text({**json.loads(row["facts"]), **json.loads(new["facts"])})
-
-
 def _change(db: Database, run_id: str, change: Callable[[Row], None], now: float) -> int:
     """Applies `change` to the row of a run, raises its revision; returns its key. Inside a transaction."""
     row = _row(db.conn, run_id)
@@ -323,10 +314,9 @@ def evaluations(
     classes: bool = True,
     images: bool = False,
 ) -> list[EvaluationRecord]:
-    """Evaluations, oldest first: of a run, of data (an identity as in RunRecord.dataset) and of a split, or of all.
+    """Evaluations, oldest first, those of one second by step: of a run, of data (as in RunRecord.dataset), of a split.
 
-    Those of one second come in the order of their steps. Without `classes` or `images` they carry none, which spares
-    reading them.
+    Without `classes` or `images` they carry none, which spares reading them.
     """
     if connection is None:
         return []
