@@ -1,7 +1,7 @@
-"""How a column of the published table is read: resolution, objective, head, scope. Pure functions of text.
+"""Rules that read the columns of the published table: resolution, objective, head, scope. Pure functions of text.
 
-The raw table was transcribed from papers, READMEs and model cards; these rules turn its free text into our lists and
-keep what was printed in a raw column wherever anything is lost.
+The raw table was transcribed from papers, READMEs and model cards. These rules turn its free text into our lists; the
+words as printed stay in a raw column wherever anything is lost.
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ def objective(raw: str, data: str, backbone: str) -> str:
 
 
 def supervised(raw: str, data: str, backbone: str) -> str:
-    """The objective of `supervised` alone: labels of ImageNet-1k, of its 21k where these words or the name say so.
-
-    `other` where the data are something else, or the words are.
+    """The objective of the word `supervised`: labels of ImageNet-1k, or 21k where words or name say so; else `other`.
 
     >>> supervised("supervised", "", "swin_tiny"), supervised("supervised", "JFT", "efficientnet_b7")
     ('supervised_in1k', 'other')

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from luma_cli import files
@@ -62,10 +61,10 @@ class Evidence:
     """One measured mIoU with everything that decides what it may be compared with.
 
     id: stable, `ref-` and the row of the source table for shipped rows. height, width: training crop in pixels, None
-    when the source does not say. pretraining: objective from our list, `other` when not in it. timm: checkpoint or
-    architecture in timm, empty when timm has none. backbone_params_m is not kept: params_m with its scope is what was
-    printed. extra_data: further labelled or pseudo-labelled images before the training measured here. doubtful: why
-    the mIoU is not to be relied on, empty when nothing speaks against it. remarks: doubts about other columns.
+    when not stated. pretraining: objective from our list, else `other`. timm: checkpoint or architecture in timm, empty
+    when timm has none. params_m: as printed, with its scope. extra_data: further labelled or pseudo-labelled images
+    before the training measured here. doubtful: why the mIoU is unreliable, else empty. remarks: doubts about other
+    columns.
     """
 
     id: str
@@ -104,7 +103,8 @@ class Evidence:
 
     @property
     def scale(self) -> Scale:
-        """Frozen probes are comparable within one source only: their protocols differ more than their backbones."""
+        """The figures that this one may be compared with."""
+        # Frozen probes of two sources differ more by their protocols than by their backbones.
         recipe = self.recipe or (self.source if self.regime == "frozen" else "")
         return Scale(self.dataset, self.split, self.head, recipe, self.regime, self.eval)
 
@@ -196,9 +196,9 @@ def load_reference() -> list[Evidence]:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Filters that must all hold; empty ones do not count. Texts are compared without regard to case.
+    """Filters that must all hold; empty ones do not count, and case does not matter.
 
-    dataset, head, pretraining, provenance, regime: the whole word. backbone: part of the name, or of the timm name.
+    dataset, head, pretraining, provenance, regime: the whole word. backbone: part of the name or of the timm name.
     source: part of it. doubtful: only rows that are (True) or are not (False). imported: only such rows.
     """
 
@@ -213,7 +213,7 @@ class Selection:
     imported: bool = False
 
     def of(self, rows: Iterable[Evidence]) -> list[Evidence]:
-        """The rows for which every filter holds, in their order."""
+        """The rows that pass every filter, in their order."""
         return [row for row in rows if self._holds(row)]
 
     def _holds(self, row: Evidence) -> bool:
@@ -251,7 +251,8 @@ def contradictions(rows: Sequence[Evidence]) -> list[Contradiction]:
     groups: dict[object, list[Evidence]] = defaultdict(list)
     for row in rows:
         groups[_subject(row)].append(row)
-    return [Contradiction(tuple(group)) for group in groups.values() if _spread_points(group) > TOLERANCE_POINTS]
+    figures = ((group, [row.miou_percent for row in group]) for group in groups.values())
+    return [Contradiction(tuple(group)) for group, miou in figures if max(miou) - min(miou) > TOLERANCE_POINTS]
 
 
 def marked(rows: Sequence[Evidence], beside: Sequence[Evidence] = ()) -> list[Evidence]:
@@ -272,11 +273,6 @@ def _subject(row: Evidence) -> tuple[object, ...]:
     return (*model, row.height, row.width, row.scale, row.schedule, row.source)
 
 
-def _spread_points(group: Sequence[Evidence]) -> float:
-    figures = [row.miou_percent for row in group]
-    return max(figures) - min(figures)
-
-
 _TOP1_COLUMNS = ["timm", "img_size", "top1_percent"]
 
 
@@ -284,15 +280,13 @@ _TOP1_COLUMNS = ["timm", "img_size", "top1_percent"]
 def top1_percent() -> Mapping[str, float]:
     """ImageNet-1k top-1 in percent by timm name with its tag: a predictor to be tested, never evidence.
 
-    Only exact tags: other weights have another accuracy, and those without a classifier have none. At the smallest size
-    published, the size of training mostly: larger ones are test-time upscaling, which moves checkpoints of one
-    architecture apart by their schedule.
+    Only exact tags, at the smallest size published, mostly that of training: larger ones are test-time upscaling.
     Source: https://github.com/huggingface/pytorch-image-models, `results/results-imagenet.csv`.
 
     >>> round(top1_percent()["resnet50.a1_in1k"], 1)
     80.4
     """
-    return MappingProxyType(read_top1(files.root() / "profiles" / "reference" / "imagenet_top1.csv"))
+    return read_top1(files.root() / "profiles" / "reference" / "imagenet_top1.csv")
 
 
 def read_top1(path: Path) -> dict[str, float]:

@@ -78,19 +78,13 @@ def _duplicates(rows: Sequence[Mapping[str, str]], flags: Flags) -> dict[int, li
         for kind, detail in found
         if kind == "exact duplicate"
     }
-    merged = {}
-    for group in groups:
-        best = max(group, key=lambda index: (_is_primary(rows[index]), _filled(rows[index]), -index))
-        merged[best] = [index for index in group if index != best]
-    return merged
 
+    def worth(index: int) -> tuple[bool, int, int]:
+        row = rows[index]
+        return cleaning.trust(row["notes"], row["source"]) == "primary", sum(map(bool, row.values())), -index
 
-def _is_primary(row: Mapping[str, str]) -> bool:
-    return cleaning.trust(row["notes"], row["source"]) == "primary"
-
-
-def _filled(row: Mapping[str, str]) -> int:
-    return sum(bool(value) for value in row.values())
+    kept = {max(group, key=worth): group for group in groups}
+    return {best: [index for index in group if index != best] for best, group in kept.items()}
 
 
 def cleaned_row(

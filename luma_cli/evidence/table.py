@@ -21,8 +21,8 @@ _all = attrgetter(*COLUMNS)
 def load_evidence(database: Path | None = None, *, own: bool = True) -> list[Evidence]:
     """Every row: shipped ones in the order of their file, imported ones by id, own finished runs oldest first.
 
-    database: the store; $LUMA_DB or the data folder when None, and none need exist. Without `own` the user's runs are
-    left out. Imported rows that contradict others are marked doubtful; one that says what ships anyway is left out.
+    database: the store; $LUMA_DB or the data folder when None, and none need exist. own: add the user's runs.
+    Imported rows that contradict others are marked doubtful; those that repeat another row are left out.
     Raises StoreError when the database cannot be read.
 
     >>> len(load_evidence(own=False)) > 900

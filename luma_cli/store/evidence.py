@@ -39,26 +39,24 @@ def id_of(content: str) -> str:
 def save_evidence(
     db: Database, given: Sequence[Mapping[str, Any]], file: str, now: Callable[[], float] = time.time
 ) -> list[str]:
-    """Adds what the database lacks of `given`, all in one transaction; returns the hashes of what was added.
+    """Adds what the database lacks of `given`, all in one transaction; returns the hashes of the added rows.
 
     Raises StoreError, with nothing kept, for a number that is not finite.
     """
     names = (*COLUMNS, "hash", "file", "imported_unix_seconds")
     statement = f"INSERT INTO evidence_row ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     extra = {"file": rows.text(file), "imported_unix_seconds": now() + 0.0}
-    encoded = {row["hash"]: row | extra for row in map(_row, given)}
+    encoded: dict[str, Row] = {}
+    for one in given:
+        row: Row = {name: one[name] if name in _WHOLES else rows.text(one[name]) for name in COLUMNS}
+        row |= {name: rows.finite_number(one[name], f"imported row: {name}") for name in _REALS}
+        row |= {**extra, "hash": content_hash(row)}
+        encoded[row["hash"]] = row
     with translated(file_of(db.conn)), transaction(db.conn):
         known = {content for (content,) in db.conn.execute("SELECT hash FROM evidence_row")}
         added = [row for content, row in encoded.items() if content not in known]
         db.conn.executemany(statement, [[row[name] for name in names] for row in added])  # faster than insert_all
     return [row["hash"] for row in added]
-
-
-def _row(given: Mapping[str, Any]) -> Row:
-    """`given` as SQLite gives it back, with its hash."""
-    row: Row = {name: given[name] if name in _WHOLES else rows.text(given[name]) for name in COLUMNS}
-    row |= {name: rows.finite_number(given[name], f"imported row: {name}") for name in _REALS}
-    return {**row, "hash": content_hash(row)}
 
 
 def evidence_rows(connection: sqlite3.Connection | None) -> list[Row]:

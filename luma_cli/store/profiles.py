@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import compress
@@ -224,8 +224,14 @@ def select_rows(
     known = columns_of(connection, view)
     if unknown := sorted({*columns, *where} - set(known)):
         raise UsageError(f"no column {unknown[0]!r} in {view}, expected one of: {', '.join(known)}")
-    conditions, values = _where(where)
-    return fetch(connection, f"SELECT {', '.join(columns)} FROM {view}{conditions}", values)
+    conditions: list[str] = []
+    values: list[object] = []
+    for column, wanted in where.items():
+        each = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+        conditions.append(f"({' OR '.join([f'{column} IS ?'] * len(each)) or 0})")
+        values += [rows.text(value) if isinstance(value, str) else value for value in each]
+    condition = " AND ".join(conditions) or "1"
+    return fetch(connection, f"SELECT {', '.join(columns)} FROM {view} WHERE {condition}", values)
 
 
 def columns_of(connection: sqlite3.Connection, view: str) -> list[str]:
@@ -245,17 +251,6 @@ def load(connection: sqlite3.Connection | None, keys: Collection[int], *, sample
         metrics[key][name] = rows.metric_of(row, blobs.get((key, name)))
     attempts = fetch_dicts(connection, _LOAD, wanted)
     return {row["attempt_id"]: rows.profile_of(row, metrics[row["attempt_id"]]) for row in attempts}
-
-
-def _where(where: Mapping[str, object]) -> tuple[str, list[object]]:
-    conditions: list[str] = []
-    values: list[object] = []
-    for column, wanted in where.items():
-        several = isinstance(wanted, list | tuple | set | frozenset)
-        each = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
-        conditions.append(f"{column} IN ({', '.join('?' * len(each))})" if several else f"{column} IS ?")
-        values += [rows.text(value) if isinstance(value, str) else value for value in each]
-    return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
 
 
 def key_of(db: Database, table: str, row: Row) -> int:

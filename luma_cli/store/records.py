@@ -1,6 +1,6 @@
-"""What is kept of a measurement: its configuration, its environment, its numbers. Plain values, no torch.
+"""Records of measurements, runs and evaluations as plain values, without torch.
 
-Identity and provenance are two things. Identity (configuration, device model, library versions, driver, power limit)
+Identity and provenance are separate. Identity (configuration, device model, library versions, driver, power limit)
 decides what is already measured and what may be compared; provenance (GPU UUID, host, revision, time) is only stored.
 """
 
@@ -22,9 +22,9 @@ TROUBLE: frozenset[str] = frozenset({"crashed", "timeout", "failed"})
 class Configuration:
     """One point of a sweep: everything the user chose that can move a number.
 
-    batch: 0 means `auto`, the plateau batch is searched. resolution: side of the square input in pixels.
-    backbone_hash: SHA-256 of the file or module behind `--import`, empty otherwise.
-    spec: the backbone as it was resolved when the sweep was planned; for counting and building alone, never stored.
+    batch: 0 means `auto`, the plateau batch is searched. resolution: side of the square input in pixels. backbone_hash:
+    SHA-256 of the file or module behind `--import`, empty otherwise. spec: the backbone as resolved when the sweep was
+    planned; only for counting and building, never stored.
     """
 
     backbone: str
@@ -103,13 +103,12 @@ class Metric:
 class Profile:
     """One finished attempt at a configuration. Numbers that were not measured are None.
 
-    facts: what counting found, keys as in the JSON schema (macs, params, backbone_params, head_params, ffn, tap,
-    width, stride, flops_complete, ...) . metrics: by name, e.g. `throughput` (images/s at `batch`), `latency_eager`,
+    facts: found by counting, keys as in the JSON schema (macs, params, backbone_params, head_params, ffn, tap, width,
+    stride, flops_complete, ...). metrics: by name, e.g. `throughput` (images/s at `batch`), `latency_eager`,
     `latency_cuda_graph` (ms at batch 1), `memory_allocated`, `memory_reserved`, `memory_device` (bytes at batch 1),
-    `memory_*_plateau`, `energy` (J per image).
-    notes: everything else worth keeping (attention kernels that ran, redirected calls, compile seconds, batch ladder,
-    throttling, first call seconds, channels_last kept, memory intercept and slope, NVML trace summary, and `weights`
-    of a file: source, sha256, conversions, normalisation).
+    `memory_*_plateau`, `energy` (J per image). notes: everything else (attention kernels that ran, redirected calls,
+    compile seconds, batch ladder, throttling, first call seconds, channels_last kept, memory intercept and slope, NVML
+    trace summary, and `weights` of a file: source, sha256, conversions, normalisation).
     """
 
     configuration: Configuration

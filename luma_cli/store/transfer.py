@@ -1,4 +1,4 @@
-"""What the database holds on its way in and out: backup to a file, merge of another file, export as CSV or JSON."""
+"""The database on its way in and out: backup to a file, merge of another file, export as CSV or JSON."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _ORDERS = {
 }
 
 
-# What a merge adds, parents before what refers to them: table, its integer key, the column by which a row is the same
-# in two files, parents whose keys the table refers to, and children, whose rows belong to one of its rows.
+# What a merge adds, parents first: table, its integer key, the column by which a row is the same in two files, parents
+# whose keys the table refers to, and children, whose rows belong to one of its rows.
 _TABLES: tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("configuration", "configuration_id", "hash", (), ()),
     ("environment", "environment_id", "hash", (), ()),
@@ -68,7 +68,7 @@ _EARLIEST = (
 
 @dataclass(frozen=True, slots=True)
 class MergeResult:
-    """What a merge did: attempts added and attempts that were there already; what else came in."""
+    """Attempts that a merge added, attempts that were known already, and what else it added."""
 
     file: Path
     added: int
@@ -99,9 +99,9 @@ def backup(source: str | Path | None, target: str | Path, *, overwrite: bool = F
 def merge(db: Database, other: str | Path) -> MergeResult:
     """Adds what the database `other` has and ours lacks, all in one transaction; `other` is only read.
 
-    Rows are the same if their content is, so merging again adds nothing and any order of merges gives the same rows.
-    Of a run that both have, the later state is kept, curves and all.
-    Raises StoreError, with nothing added, when `other` is missing, damaged or says what its hashes deny.
+    Rows with equal content are the same row: merging again adds nothing, and any order of merges gives the same rows.
+    Of a run that both have, the later state is kept, with its curves. Raises StoreError, with nothing added, when
+    `other` is missing, damaged or contradicts its hashes.
     """
     file, ours = database.path(other), database.file_of(db.conn)
     if file.exists() and file.samefile(ours):
