@@ -30,7 +30,7 @@ def load_run(connection: sqlite3.Connection | None, run_id: str) -> RunRecord | 
 
 def curve(connection: sqlite3.Connection | None, run_id: str, name: str) -> list[tuple[int, float]]:
     """(step, value) of one metric of a run; empty for one that it does not have."""
-    return next(iter(curves(connection, run_id, name).values()), []) if name else []
+    return curves(connection, run_id).get(name, [])
 
 
 def record(run_id: str = RUN_ID, **changes: Any) -> RunRecord:

@@ -8,7 +8,7 @@ gets up to five near names, cards first; a wrong name is never taken for a near 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,7 +21,7 @@ from luma_cli.catalogue.timm_index import load_index
 from luma_cli.errors import UnknownName
 
 _HUB, _LOCAL = "hf-hub:", "local-dir:"
-# The hub account whose repositories are named `architecture.tag`; elsewhere a name says nothing about the content.
+# The hub account whose repositories are named `architecture.tag`.
 _TIMM_ACCOUNT = "timm/"
 _PATCH = re.compile(r"([^/.]+)/(\d+)(\..+)?")  # ViT-B/16.mae
 
@@ -162,6 +162,7 @@ def _from_hub(name: str, place: str) -> BackboneSpec:
         raise UnknownName(
             f"{name!r} names no repository; type hf-hub:OWNER/NAME, e.g. hf-hub:timm/convnext_base.fb_in22k"
         )
+    # Elsewhere on the hub a name says nothing about the content.
     told = place.removeprefix(_TIMM_ACCOUNT).partition("@")[0] if place.startswith(_TIMM_ACCOUNT) else ""
     known = _from_timm(told) or BackboneSpec(name, name, "")
     return replace(known, name=name, timm_name=name, source="hf-hub", public_weights=True)
@@ -248,11 +249,13 @@ def _near_hint(name: str) -> str:
 def near_names(name: str) -> list[str]:
     """At most five spellings near to `name`, cards first, then timm; one spelling for each thing meant."""
     cards: dict[tuple[str, str, str], str] = {}
-    for spelling in nearest(name, _spellings(name), 4 * _NUM_NEAR):
+    sizes = {spelling: each.size.pretraining for spelling, each in meanings().items() if not each.objective}
+    for spelling in nearest(name, _spellings(name, meanings(), sizes, 2 * _NUM_NEAR), 4 * _NUM_NEAR):
         stem, _, objective = spelling.partition(".")
         meaning = meanings()[stem]
         cards.setdefault((meaning.card.name, meaning.size.name, objective or meaning.objective), spelling)
-    return [*cards.values(), *nearest(name, _timm_names(name), _NUM_NEAR)][:_NUM_NEAR]
+    tags = {architecture: entry.tags for architecture, entry in load_index().entries.items()}
+    return [*cards.values(), *nearest(name, _spellings(name, tags, tags, 4 * _NUM_NEAR), _NUM_NEAR)][:_NUM_NEAR]
 
 
 def _listed(names: Sequence[str], limit: int = _NUM_LISTED) -> str:
@@ -261,24 +264,10 @@ def _listed(names: Sequence[str], limit: int = _NUM_LISTED) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _spellings(name: str) -> Iterable[str]:
-    """The card names worth comparing: all sizes or, for a name with a dot, the objectives of those near to its stem."""
+def _spellings(name: str, stems: Iterable[str], suffixes: Mapping[str, Iterable[str]], limit: int) -> Iterable[str]:
+    """The names worth comparing: all stems or, for a name with a dot, those near to its stem with their suffixes."""
     stem, dot, _ = name.partition(".")
-    if not dot:
-        return meanings()
-    sizes = {spelling: meaning.size for spelling, meaning in meanings().items() if not meaning.objective}
-    near = nearest(stem, sizes, 2 * _NUM_NEAR)
-    return [f"{spelling}.{objective}" for spelling in near for objective in sizes[spelling].pretraining]
-
-
-def _timm_names(name: str) -> Iterable[str]:
-    """The timm names worth comparing: all architectures or, with a dot, the tags of those near to the stem."""
-    entries = load_index().entries
-    stem, dot, _ = name.partition(".")
-    if not dot:
-        return entries
-    near = nearest(stem, entries, 4 * _NUM_NEAR)
-    return [f"{architecture}.{tag}" for architecture in near for tag in entries[architecture].tags]
+    return [f"{near}.{one}" for near in nearest(stem, suffixes, limit) for one in suffixes[near]] if dot else stems
 
 
 def _no_such_pretraining(stem: str, suffix: str, meaning: Meaning) -> str:

@@ -213,12 +213,12 @@ def best_miou(connection: sqlite3.Connection | None) -> dict[str, float]:
     return dict(fetch(connection, "SELECT run_id, best_miou_percent FROM runs WHERE best_miou_percent IS NOT NULL"))
 
 
-def curves(connection: sqlite3.Connection | None, run_id: str, name: str = "") -> dict[str, list[tuple[int, float]]]:
-    """(step, value) by metric, of all metrics of a run or of the one called `name`."""
+def curves(connection: sqlite3.Connection | None, run_id: str) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of a run by metric."""
     found: dict[str, list[tuple[int, float]]] = {}
     query = """SELECT m.name, m.step, m.value, m.not_finite FROM run_metric m JOIN run r USING (run_key)
-        WHERE r.run_id = ?1 AND ?2 IN ('', m.name) ORDER BY m.name, m.step"""
-    for metric, step, value, words in fetch(connection, query, [rows.text(run_id), rows.text(name)]):
+        WHERE r.run_id = ? ORDER BY m.name, m.step"""
+    for metric, step, value, words in fetch(connection, query, [rows.text(run_id)]):
         found.setdefault(metric, []).append((step, float(words) if words else value))
     return found
 
@@ -306,25 +306,17 @@ def save_evaluation(db: Database, record: EvaluationRecord, now: Callable[[], fl
 
 
 def evaluations(
-    connection: sqlite3.Connection | None,
-    run_id: str | None = None,
-    *,
-    data: str | None = None,
-    split: str | None = None,
-    classes: bool = True,
-    images: bool = False,
+    connection: sqlite3.Connection | None, run_id: str | None = None, *, images: bool = False
 ) -> list[EvaluationRecord]:
-    """Evaluations, oldest first, those of one second by step: of a run, of data (as in RunRecord.dataset), of a split.
+    """Evaluations of a run or of all, oldest first, those of one second by step.
 
-    Without `classes` or `images` they carry none, which spares reading them.
+    Without `images` they carry none, which spares reading them.
     """
     if connection is None:
         return []
-    given = {"run_id": run_id, "data": data, "split": split}
-    where = " AND ".join(f"{name} = ?" for name, value in given.items() if value is not None) or "1"
-    values = [rows.text(value) for value in given.values() if value is not None]
+    where, values = ("1", []) if run_id is None else ("run_id = ?", [rows.text(run_id)])
     query = f"SELECT * FROM evaluation WHERE {where} ORDER BY evaluated_unix_seconds, step, hash"
-    parts = [name for name, wanted in (("classes", classes), ("images", images)) if wanted]
+    parts = _PARTS if images else ("classes",)
     return [_evaluation_of(connection, row, parts) for row in fetch_dicts(connection, query, values)]
 
 
