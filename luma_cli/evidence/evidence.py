@@ -146,11 +146,7 @@ def reference_path() -> Path:
 
 
 def read_evidence(path: Path) -> list[Evidence]:
-    """Every row of a cleaned table. Raises BadCard, naming file and line, for a column or number that does not parse.
-
-    >>> len(read_evidence(reference_path())) > 900
-    True
-    """
+    """Every row of a cleaned table. Raises BadCard, naming file and line, for what does not parse."""
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         if tuple(header := next(reader, [])) != COLUMNS:

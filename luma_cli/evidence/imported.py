@@ -220,9 +220,7 @@ def _json_record(row: int, line: int, value: Any) -> Record:
 
 
 def figure(text: str, decimal_comma: bool = False) -> tuple[float, bool]:
-    """The number of a cell and whether it has a percent sign.
-
-    Raises ValueError that says what is wrong with it.
+    """The number of a cell and whether it has a percent sign. Raises ValueError that says what is wrong with it.
 
     >>> figure("48.1"), figure("48,1 %", decimal_comma=True)
     ((48.1, False), (48.1, True))
@@ -258,10 +256,7 @@ def unclear(table: TableFile) -> str:
 
 
 def in_percent(text: str, scale: MiouScale | None, decimal_comma: bool) -> float:
-    """MIoU in percent. With `scale` fraction, figures of at most 1 without a percent sign are fractions.
-
-    Raises ValueError for what is no mIoU.
-    """
+    """MIoU in percent, figures of at most 1 without a percent sign read by `scale`. Raises ValueError."""
     value, signed = figure(text, decimal_comma)
     if scale == "fraction" and not signed and value <= 1:
         value = round(100 * value, 10)
@@ -336,7 +331,8 @@ def _ours(cells: Mapping[str, str], miou: float) -> Evidence:
 def _theirs(cells: Mapping[str, str], miou: float, cards: Mapping[str, BackboneSpec]) -> Evidence:
     """A row with some columns, cleaned as the published table is; what the file states itself in our columns counts."""
     raw = {name: cells.get(name, "") for name in RAW_COLUMNS}
-    raw |= {"miou": repr(miou), "resolution": raw["resolution"].removesuffix(".0") or _size(cells)}
+    size = "x".join(filter(None, (cells.get("height"), cells.get("width"))))
+    raw |= {"miou": repr(miou), "resolution": raw["resolution"].removesuffix(".0") or size}
     raw |= {"pretraining": raw["pretraining"] or cells.get("pretraining_raw", "")}
     raw |= {"gflops": raw["gflops"] or cells.get("gflops_published", "")}
     row = cleaned_row("", raw, load_index())
@@ -353,11 +349,6 @@ def _theirs(cells: Mapping[str, str], miou: float, cards: Mapping[str, BackboneS
     of_architecture = (spec.family for spec in cards.values() if spec.architecture == row.architecture)
     own = row.family.lower() if row.family.lower() in get_args(Family) else ""
     return replace(row, family=next(of_architecture, own))
-
-
-def _size(cells: Mapping[str, str]) -> str:
-    height, width = cells.get("height", ""), cells.get("width", "")
-    return f"{height}x{width}" if height and width else height or width
 
 
 def _objective(row: Evidence) -> str:

@@ -54,11 +54,10 @@ def recipe_for(dataset: str, head: str) -> str:
 
 
 def differences(run: OwnRun, dataset: str, head: str = "") -> Iterator[tuple[Aspect, str]]:
-    """What sets the run apart from the usual one of the dataset: the aspect, and how to say it.
+    """What sets the run apart from the usual one of the dataset: the aspect, and its words. Callers choose the aspects.
 
-    The usual run: official data, split val, finished, the head (of this name where one is given) as it is by default,
-    the shipped recipe unchanged, the weights of the card, the usual single-scale protocol. Which aspects matter is for
-    each caller to say.
+    The usual run: official data, split val, finished, default head (of this name where one is given), the shipped
+    recipe, the card's weights, single scale.
     """
     if run.dataset.partition("#")[0] != run.base:
         yield "data", f"trained on {run.dataset}"

@@ -179,10 +179,10 @@ class Correction:
 
 
 def read_corrections(path: Path) -> list[Correction]:
-    """Every correction: one line `id,column,old,new,reason` for one column of one row.
+    """Every correction, a line each; column `id` with an empty `new` drops the row.
 
-    `old` is what cleaning gives before, so that a correction which no longer applies is noticed. Column `id` with an
-    empty `new` drops the row. Raises BadCard, naming file and line, for an unknown column or a missing reason.
+    `old` is the text before, so that a correction which no longer applies is noticed. Raises BadCard, naming file and
+    line, for an unknown column or a missing reason.
     """
     found = []
     with path.open(encoding="utf-8", newline="") as file:
