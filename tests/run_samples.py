@@ -14,6 +14,7 @@ from torch import nn
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.store.records import ClassScore, Environment, EvaluationRecord, ImageScore, RunRecord
+from luma_cli.store.rows import text
 from luma_cli.store.runs import curves, list_runs
 from luma_cli.train.checkpoint import CheckpointState, random_state, save_checkpoint
 from luma_cli.train.config import RunConfig
@@ -30,7 +31,7 @@ def load_run(connection: sqlite3.Connection | None, run_id: str) -> RunRecord | 
 
 def curve(connection: sqlite3.Connection | None, run_id: str, name: str) -> list[tuple[int, float]]:
     """(step, value) of one metric of a run; empty for one that it does not have."""
-    return curves(connection, run_id).get(name, [])
+    return curves(connection, run_id).get(text(name), [])
 
 
 def record(run_id: str = RUN_ID, **changes: Any) -> RunRecord:
