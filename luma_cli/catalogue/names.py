@@ -116,8 +116,8 @@ def _timm_spec(timm_name: str) -> BackboneSpec:
 def _objective(timm_name: str) -> str:
     """Objective of `architecture.tag`: as a card lists it, else by the patterns of the objectives."""
     meaning = owner(timm_name.partition(".")[0])
-    listed = {name: objective for objective, name in meaning.size.pretraining.items()} if meaning else {}
-    return listed.get(timm_name) or objective_of(timm_name)
+    listed = meaning.size.pretraining if meaning else {}
+    return next((one for one, name in listed.items() if name == timm_name), "") or objective_of(timm_name)
 
 
 def _from_card_and_tag(name: str) -> BackboneSpec | None:
