@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from luma_cli.speed.quantity import Workload
-from luma_cli.speed.reference import Classifier, Setting, Table
+from luma_cli.speed.reference import Classifier, HardwareSetting, ThroughputTable
 
 SETTINGS = (
-    Setting("GPU A", "amp", "nchw", "eager", "2.4"),
-    Setting("GPU B", "amp", "nchw", "eager", "2.4"),
-    Setting("GPU C", "amp", "nhwc", "eager", "2.9"),
-    Setting("GPU A", "bf16", "nchw", "dynamo", "2.9"),
+    HardwareSetting("GPU A", "amp", "nchw", "eager", "2.4"),
+    HardwareSetting("GPU B", "amp", "nchw", "eager", "2.4"),
+    HardwareSetting("GPU C", "amp", "nhwc", "eager", "2.9"),
+    HardwareSetting("GPU A", "bf16", "nchw", "dynamo", "2.9"),
 )
 # Milliseconds per GMAC of each setting, and the factor of each family there.
 LEVELS = (0.10, 0.05, 0.02, 0.04)
 FACTORS = {"conv": (1.0, 1.1, 1.3, 0.7), "vit": (1.0, 0.9, 0.8, 0.9), "mixer": (1.5, 1.5, 1.5, 1.2)}
 
 
-def table() -> Table:
+def table() -> ThroughputTable:
     """72 classifiers; the last family was not measured on GPU B."""
     rows = [_row(family, size, side) for family in FACTORS for size in range(8) for side in (224, 256, 384)]
-    return Table(SETTINGS, tuple(rows))
+    return ThroughputTable(SETTINGS, tuple(rows))
 
 
 def _row(family: str, size: int, side: int) -> Classifier:

@@ -61,7 +61,7 @@ class TestBuild:
         assert [each.macs is None for each in build(SPECS[:1], COSTS, "ade20k", [512, 640])] == [False, True]
 
     def test_a_size_without_costs_names_those_with(self) -> None:
-        with pytest.raises(BadResolution, match="no cost is known at 13 px; luma answers at --res 512, 640"):
+        with pytest.raises(BadResolution, match="no cost is known at 13 px; use --res 512, 640"):
             build(SPECS, COSTS, "ade20k", [512, 13])
 
     def test_an_unknown_dataset(self) -> None:

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 
 from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise import question as held
-from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.costs import price
 from luma_cli.advise.question import Question, check_names
-from luma_cli.advise.recommend import recommendation
+from luma_cli.advise.recommend import Recommendation, recommendation
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.units import parse_budget
@@ -147,7 +146,7 @@ class TestBudgets:
     def test_a_lower_bound_never_meets_a_budget(self) -> None:
         answer = ask("200gflops", candidates=[SMALL, replace(BASE, macs=None)])
         assert names(answer) == ["vit_s.dinov3"]
-        assert any("only known as a lower bound" in note for note in answer.notes)
+        assert any("known only as a lower bound" in note for note in answer.notes)
 
     def test_without_public_weights_never_recommended(self) -> None:
         answer = ask("200gflops", candidates=[SMALL, replace(BASE, public_weights=False)])
@@ -237,7 +236,7 @@ def test_a_baseline_that_beats_the_model_decides_and_the_answer_says_so() -> Non
     assert names(ask("200gflops", model=model))[0] == "convnext_b.supervised_in21k"
     assert names(answer)[0] == "vit_b.dinov3"
     assert answer.chosen_by == "the largest model that fits"
-    assert answer.notes[0].startswith("ordered by the largest model that fits, not by the model: regret@1 of 0.1")
+    assert answer.notes[0].startswith("ranked by the largest model that fits instead of the model: regret@1 of 0.1")
 
 
 class TestFilters:
@@ -248,7 +247,7 @@ class TestFilters:
         assert names(ask("200gflops", top=1)) == ["vit_b.dinov3"]
 
     def test_nothing_is_left(self) -> None:
-        with pytest.raises(NoAnswer, match="left at 640 px of family moe; leave out a filter"):
+        with pytest.raises(NoAnswer, match="weights at 640 px of family moe; leave out a filter"):
             ask("200gflops", resolutions=(640,), families=frozenset({"moe"}))
 
     @pytest.mark.parametrize(

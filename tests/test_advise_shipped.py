@@ -13,13 +13,12 @@ from advise_world import measured
 from luma_cli.accuracy.model import load_model
 from luma_cli.accuracy.sightings import AccuracyModel
 from luma_cli.advise import candidates as shipped
-from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.candidates import RESOLUTIONS
 from luma_cli.advise.costs import workload
 from luma_cli.advise.front import front_of
 from luma_cli.advise.next import next_runs
 from luma_cli.advise.question import Question
-from luma_cli.advise.recommend import recommend
+from luma_cli.advise.recommend import Recommendation, recommend
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.errors import BadResolution, NoAnswer, NothingMeasured, UsageError
 from luma_cli.speed.model import activations_of
@@ -102,7 +101,7 @@ def test_nothing_meets_a_tiny_budget(model: AccuracyModel) -> None:
 
 
 def test_a_size_outside_the_table_names_those_inside(model: AccuracyModel) -> None:
-    with pytest.raises(BadResolution, match="at 500 px; luma answers at --res 224"):
+    with pytest.raises(BadResolution, match="at 500 px; use --res 224"):
         answer(model, "200gflops", resolutions=[500])
 
 
@@ -119,7 +118,7 @@ def test_no_evidence_at_all_recommends_nothing_and_proposes_a_run() -> None:
     found = recommend("200gflops", fit=lambda _: load_model([]))
     assert found.rows == ()
     first = next_runs(found.question, fit=lambda _: load_model([])).batch[0]
-    assert found.next_run.startswith(f"{first.command} (nothing is known")
+    assert found.next_run.startswith(f"{first.command} (no evidence")
 
 
 @pytest.mark.usefixtures("fitted")

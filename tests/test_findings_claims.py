@@ -23,7 +23,7 @@ from luma_cli.findings.mixers import KINDS, WtfClassifier, at_equal_top1, load_c
 from luma_cli.findings.pretraining import pretraining
 from luma_cli.findings.split import split
 from luma_cli.scaling.law import Law
-from luma_cli.speed.reference import Table
+from luma_cli.speed.reference import ThroughputTable
 from luma_cli.store.profiles import Measured
 from luma_cli.store.runs import OwnRun
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from luma_cli.accuracy.sightings import Draws
 
 
-NOTHING = Table((), ())
+NOTHING = ThroughputTable((), ())
 
 
 def decided(finding: Finding) -> list[float | None]:

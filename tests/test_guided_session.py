@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from advise_world import TableModel
 
-from luma_cli.advise.answer import Aside, Recommendation
-from luma_cli.advise.recommend import recommend
+from luma_cli.advise.recommend import Aside, Recommendation, recommend
 from luma_cli.cli.app import run
 from luma_cli.cli.guided import session
 from luma_cli.cli.guided import session as running

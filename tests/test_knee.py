@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from luma_cli.advise.fronts import Floats, Knee, knee, knees, marginal_prices, on_front
+from luma_cli.advise.fronts import Floats, knee, knees, marginal_prices, on_front
 
 WORLDS = st.tuples(st.integers(1, 5), st.integers(1, 9)).flatmap(
     lambda shape: st.tuples(
@@ -46,7 +46,7 @@ def test_knee_of_each_draw(world: tuple[Floats, Floats]) -> None:
 
 def test_vote_counts_draws_without_a_knee() -> None:
     draws = [[30.0, 48.0, 49.0, 50.0], [30.0, 47.0, 49.0, 50.0], [30.0, 31.0, 49.0, 50.0], [50.0, 48.0, 49.0, 50.0]]
-    assert knee([1, 2, 4, 8], draws) == Knee(1, 0.5)
+    assert knee([1, 2, 4, 8], draws) == (1, 0.5)
 
 
 def test_no_knee_at_all() -> None:

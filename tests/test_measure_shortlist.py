@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from advise_world import TableModel, TableSpeed, candidate
 
-from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.costs import price
 from luma_cli.advise.question import Question
-from luma_cli.advise.recommend import recommendation, shortlist
+from luma_cli.advise.recommend import Recommendation, recommendation, shortlist
 from luma_cli.cli import advise as measure_shortlist
 from luma_cli.cli.advise import Consultation, here
 from luma_cli.errors import NothingMeasured, UsageError

@@ -94,14 +94,14 @@ def test_a_settled_recommendation_is_said_to_be_settled() -> None:
     sure = TableModel({each.timm_name: (WORLD[each.name][1] + ("dinov3" in each.name), 0.01) for each in POOL})
     found = answer(setting("30gflops", model=sure), None, 3)
     assert found.batch == ()
-    assert any("no run is expected to better what is recommended under 30gflops" in note for note in found.notes)
+    assert any("no run is expected to improve the choice under 30gflops" in note for note in found.notes)
 
 
 def test_no_evidence_gives_a_modest_first_run_and_says_so() -> None:
     found = answer(setting(model=TableModel({})), None, 3)
     assert names(found) == ["vit_b.dinov3"]
     assert found.batch[0].purpose == "first"
-    assert "nothing is known about any candidate" in found.batch[0].why
+    assert "no evidence on ade20k" in found.batch[0].why
 
 
 def test_proxies_are_a_pair_that_compares_with_itself() -> None:

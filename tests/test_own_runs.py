@@ -13,10 +13,9 @@ import pytest
 from advise_world import TableModel, TableSpeed, candidate, own_run
 from store_samples import environment
 
-from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.costs import price
 from luma_cli.advise.question import Question
-from luma_cli.advise.recommend import recommend, recommendation
+from luma_cli.advise.recommend import Recommendation, recommend, recommendation
 from luma_cli.advise.setting import judge, with_own
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import load_recipe

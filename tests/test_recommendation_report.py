@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from advise_world import TableModel, TableSpeed, candidate, result
 
-from luma_cli.advise.answer import Recommendation
 from luma_cli.advise.costs import price
 from luma_cli.advise.question import Question
-from luma_cli.advise.recommend import recommendation
+from luma_cli.advise.recommend import Recommendation, recommendation
 from luma_cli.report.recommendation import print_recommendation
 from luma_cli.units import parse_budget
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from luma_cli.speed.audit import SpeedAudit, audit, lines
+from luma_cli.speed.audit import SpeedAudit, audit
+from luma_cli.to_json import to_json
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,6 @@ def test_small_to_large_is_reported_apart(found: SpeedAudit) -> None:
     assert all(error is not None and error.median_percent < 10 for error in gpus)
 
 
-def test_lines_and_json(found: SpeedAudit) -> None:
-    text = "\n".join(lines(found))
-    assert "| RTX 4090/amp/nhwc/eager/2.4 |" in text
-    assert "asked from 512 px" in text
-    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["pooled"]["1"]["num"] > 5000
+def test_json(found: SpeedAudit) -> None:
+    assert "RTX 4090/amp/nhwc/eager/2.4" in found.upsizing
+    assert json.loads(json.dumps(to_json(found), allow_nan=False))["pooled"]["1"]["num"] > 5000

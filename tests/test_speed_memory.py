@@ -64,7 +64,7 @@ def test_half_the_bytes_per_weight() -> None:
 
 def test_large_sizes_are_marked_until_one_was_measured() -> None:
     small = bench_of([row(name, 224) for name in NAMES])
-    assert "nothing at 512 px" in one(small, load(NAMES[1])).note
+    assert "no memory was measured here at 512 px" in one(small, load(NAMES[1])).note
     assert not one(bench_of([row(NAMES[0])]), load(NAMES[1])).extrapolated
 
 

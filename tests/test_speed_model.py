@@ -134,7 +134,7 @@ def test_large_with_a_head_is_extrapolated_until_something_was_measured_there() 
     after = SpeedModel.load([*rows(), row("conv_2", 512)], None)
     one, two = said(before, "ms", "vit_3", 640), said(after, "ms", "vit_3", 640)
     assert one.extrapolated
-    assert "extrapolated: nothing at 512 px" in one.note
+    assert "extrapolated: no head was measured here at 512 px" in one.note
     assert not two.extrapolated
     assert two.high / two.low < one.high / one.low
     assert not said(before, "ms", "vit_3", 640, head="none").extrapolated
@@ -144,12 +144,13 @@ def test_rows_from_before_a_change_of_driver_are_evidence_with_a_wider_interval(
     now = json.dumps({"driver": "581"})
     before = SpeedModel.load(rows(), None)
     changed = SpeedModel.load(rows(), None, environment=now)
-    assert (len(changed.bench.rows), changed.bench.num_older) == (0, 5)
+    assert [changed.bench.is_older(row) for row in changed.bench.related] == [True] * 5
+    assert not changed.bench.rows
     one, two = said(before, "ms", "vit_2", 256), said(changed, "ms", "vit_2", 256)
     assert two.origin == "predicted"
     assert two.value == pytest.approx(one.value, rel=0.15)
     assert two.high / two.low > one.high / one.low
-    assert "before driver, torch or power limit changed" in two.note
+    assert "another head, driver, torch or power limit" in two.note
     assert said(changed, "bytes", "vit_2", 256).origin == "predicted"
 
 
@@ -165,8 +166,7 @@ def test_other_conditions_never_answer_nor_inform() -> None:
     compiled = [row(*each, factor=0.1, conditions=replace(NEW_GPU, compile="default")) for each in TIMES[:4]]
     alone, beside = SpeedModel.load(rows(), None), SpeedModel.load([*rows(), *compiled], None)
     assert said(alone, "ms", "vit_3") == said(beside, "ms", "vit_3")
-    assert beside.bench.num_left_out == 4
-    assert "4 rows of other conditions left out" in beside.basis
+    assert not beside.bench.related
 
 
 def test_another_head_is_evidence_but_no_answer() -> None:

@@ -1,4 +1,4 @@
-"""What can be recommended: every card with every pretraining at every resolution, with its exact cost."""
+"""The candidates: every card with every pretraining at every resolution, with its exact cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from luma_cli.store.runs import OwnRun
 
 
-# What is run first should take little: about a ViT-B at 512 px.
+# A first run should cost little: about a ViT-B at 512 px.
 MODEST_MACS = 150e9
 RESOLUTIONS = (224, 384, 512, 640, 768, 1024)
 NUM_CLASSES: Mapping[str, int] = {"ade20k": 150, "cityscapes": 19}
@@ -27,10 +27,9 @@ NUM_CLASSES: Mapping[str, int] = {"ade20k": 150, "cityscapes": 19}
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One backbone with its pretraining at one resolution, a head attached.
+    """One backbone with its pretraining at one resolution, with a head.
 
-    macs, params: of the whole segmenter on one crop; None when the count is only a lower bound. backbone_params: of the
-    backbone alone. Objective and tag of the weights are in `pretraining` and `timm_name`.
+    macs, params: of the whole segmenter on one square crop; None when the count is only a lower bound.
     """
 
     name: str
@@ -48,23 +47,23 @@ class Candidate:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """Order that makes every listing deterministic."""
+        """Sort key of every listing."""
         return (self.name, self.timm_name, self.resolution)
 
     @property
     def run_key(self) -> tuple[str, int]:
-        """What names a training of it: the checkpoint and the size."""
+        """Checkpoint and size, which identify a training."""
         return self.timm_name, self.resolution
 
     @property
     def title(self) -> str:
-        """The card's name; the objective is in it already or is added."""
+        """The card's name, with the objective."""
         objective = self.pretraining
         return self.name if not objective or objective in self.name else f"{self.name} ({objective})"
 
     @property
     def label(self) -> str:
-        """Title and size, for sentences."""
+        """Title and size."""
         return f"{self.title} at {self.resolution} px"
 
     def to_json(self) -> dict[str, Any]:
@@ -83,7 +82,7 @@ class Candidate:
 
 
 def num_classes(dataset: str) -> int:
-    """Classes of a dataset that evidence exists for. Raises UsageError for another."""
+    """Classes of a dataset with evidence. Raises UsageError for another."""
     if dataset not in NUM_CLASSES:
         raise UsageError(f"dataset {dataset!r} is not known; use {' or '.join(NUM_CLASSES)}")
     return NUM_CLASSES[dataset]
@@ -96,16 +95,16 @@ def build(
     resolutions: Sequence[int] = RESOLUTIONS,
     head: HeadName = "luma",
 ) -> list[Candidate]:
-    """A candidate for every spec at every resolution whose backbone cost is known and that takes the head.
+    """A candidate for every spec and resolution of known cost that supports the head.
 
-    Raises BadResolution, naming the sizes that can be costed, when none is known at a size.
+    Raises BadResolution, naming the known sizes, when no cost is known at one.
     """
     config = HeadConfig(name=head, num_classes=num_classes(dataset))
     known = {resolution for _, resolution in costs}
     missing = [resolution for resolution in resolutions if resolution not in known]
     if missing:
         sizes = ", ".join(map(str, sorted(known)))
-        raise BadResolution(f"no cost is known at {missing[0]} px; luma answers at --res {sizes}")
+        raise BadResolution(f"no cost is known at {missing[0]} px; use --res {sizes}")
     keys = {(spec.architecture, resolution) for spec in specs for resolution in resolutions} & costs.keys()
     extra = {key: _head_cost(costs[key], config) for key in keys}  # once, however many weights there are
     return [
@@ -117,13 +116,13 @@ def build(
 
 
 def attached(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig) -> Candidate | None:
-    """One backbone at the size of its facts with a head; None where it does not take that head."""
+    """One backbone at the size of its facts with a head; None where it does not support the head."""
     extra = _head_cost(facts, head)
     return None if extra is None else _candidate(spec, facts, *extra)
 
 
 def _head_cost(facts: BackboneFacts, head: HeadConfig) -> tuple[int, int] | None:
-    """Multiply-adds and parameters of the head; None where this backbone does not take it."""
+    """Multiply-adds and parameters of the head; None where this backbone does not support it."""
     from luma_cli.catalogue.head_cost import head_macs, head_params
 
     try:
@@ -150,7 +149,7 @@ def _candidate(spec: BackboneSpec, facts: BackboneFacts, head_macs: int, head_pa
 
 
 def uncarded(model: Measured | OwnRun, name: str, family: str) -> Candidate:
-    """The very model that was measured or trained, where no card has it."""
+    """The model that was measured or trained, where no card has it."""
     return Candidate(
         name=name,
         timm_name=model.timm_name,
@@ -166,10 +165,10 @@ def uncarded(model: Measured | OwnRun, name: str, family: str) -> Candidate:
 def load(
     dataset: str, resolutions: Sequence[int] = (), any_resolution: bool = False, head: HeadName = "luma"
 ) -> list[Candidate]:
-    """Every card, pretraining with public weights and resolution of the shipped tables that takes the head.
+    """Every card, pretraining with public weights and resolution of the shipped tables that supports the head.
 
-    any_resolution: sizes that the cost table lacks are no error, because measured rows bring their own counts. Raises
-    NoAnswer without a cost table.
+    any_resolution: sizes without a known cost are no error, as measured rows have their own counts. Raises NoAnswer
+    without a cost table.
     """
     from luma_cli.catalogue.cards import candidates
     from luma_cli.catalogue.costs import load_costs
@@ -185,10 +184,9 @@ def load(
 
 
 def with_measured(candidates: Sequence[Candidate], measured: Iterable[Measured], head: str) -> list[Candidate]:
-    """The candidates, and what was measured with this head beyond them: models without a card, and other sizes.
+    """The candidates, with models measured with this head that lack a card or have another size.
 
-    Models that timm does not name (a module or a folder of the user's own) are left out: nothing is known of their
-    accuracy.
+    The user's own modules are left out, as their accuracy is not known.
     """
     from luma_cli.catalogue.timm_index import load_index
 
@@ -213,7 +211,7 @@ def with_measured(candidates: Sequence[Candidate], measured: Iterable[Measured],
 def subject(candidate: Candidate, dataset: str, head: str) -> Subject:
     """The candidate with this head, fine-tuned on square crops of its size, scored at a single scale.
 
-    Without a head nothing is segmented: then the mIoU is LUMA's, and only costs are those of the backbone alone.
+    Without a head the mIoU is LUMA's; only the costs are the backbone's.
     """
     return subject_of(
         candidate.timm_name,
@@ -225,11 +223,11 @@ def subject(candidate: Candidate, dataset: str, head: str) -> Subject:
 
 
 def scale_note(model: AccuracyModel, head: str) -> str:
-    """On what scale the mIoU of `subject` is."""
+    """The scale of the mIoU of `subject`."""
     return model.scale_note if head in ("luma", "none") else f"on the scale of the {HEAD_TITLES.get(head, head)} head"
 
 
 def has_evidence(prediction: Prediction) -> bool:
-    """Whether any row of the evidence speaks about the backbone."""
+    """Whether any row of the evidence is about the backbone."""
     support = prediction.support
     return support.own_runs + support.published_luma + support.other_heads > 0

@@ -1,11 +1,10 @@
-"""Costs of candidates: counted ones from the cost table, others from what is known of one device, and of training."""
+"""Costs of candidates: counts from the cost table, the rest from one device's measurements; and costs of training."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, reci
 from luma_cli.errors import NothingMeasured
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.store import database as files
-from luma_cli.store.profiles import Conditions, Measured, device_names, measurements
+from luma_cli.store.profiles import Conditions, Measured
 from luma_cli.units import BudgetKind, gflops
 
 if TYPE_CHECKING:
@@ -31,17 +30,10 @@ CostUnit = Literal["GPU-hours", "PFLOP"]
 STEP_PER_FORWARD = 3
 # Where most published figures are: ADE20K crops of 512, Cityscapes crops of 1024.
 _USUAL_RESOLUTION = {"ade20k": 512, "cityscapes": 1024}
-_CONDITIONS = {
-    "channels_last": "channels-last",
-    "num_queries": "queries",
-    "num_classes": "classes",
-    "prefix": "prefix tokens",
-}
-_MOST_ENVIRONMENT_DETAILS = 2
 
 
 def workload(candidate: Candidate, head: str, num_classes: int) -> Workload:
-    """What is timed of a candidate."""
+    """The candidate with a head, as the model of speed knows it."""
     return Workload(
         architecture=candidate.architecture,
         resolution=candidate.resolution,
@@ -56,11 +48,12 @@ def workload(candidate: Candidate, head: str, num_classes: int) -> Workload:
 def price(
     candidates: Sequence[Candidate], kinds: Iterable[BudgetKind], speed: SpeedModel | None, head: str, num_classes: int
 ) -> list[Priced]:
-    """The candidates with multiply-adds, parameters and the asked kinds, in order. Costs are per architecture."""
+    """The candidates in order, with multiply-adds, parameters and the asked kinds where they are known."""
     costs = [_counted(each) for each in candidates]
     asked = [kind for kind in dict.fromkeys(kinds) if kind not in EXACT]
     if speed is not None and asked:
         loads = [workload(each, head, num_classes) for each in candidates]
+        # Weights do not change the speed: each architecture and size is predicted once.
         distinct = {(each.architecture, each.resolution): each for each in loads}
         for kind in asked:
             known = dict(zip(distinct, speed.quantities(kind, list(distinct.values())), strict=True))
@@ -77,9 +70,9 @@ def _counted(candidate: Candidate) -> dict[BudgetKind, Quantity]:
 
 
 def load_speed(question: Question, kinds: Sequence[BudgetKind], database: Path | None) -> tuple[SpeedModel, list[str]]:
-    """The model of the device's speed from the store and from what ships, and what a reader must know about it.
+    """The model of the device's speed for these kinds of cost, with its notes.
 
-    kinds: of the costs that are needed. Raises UsageError when several devices could be meant, StoreError.
+    Raises UsageError when several devices could be meant, StoreError.
     """
     from luma_cli.speed.model import SpeedModel, trained_runs
     from luma_cli.store.runs import list_runs
@@ -96,22 +89,21 @@ def load_speed(question: Question, kinds: Sequence[BudgetKind], database: Path |
 
 
 def measured_rows(database: Path | None = None, device: str | None = None) -> list[Measured]:
-    """Measured rows of the store; of the one device alone that `device` is part of the name of, where there is one.
+    """Measured rows of the store; of one device alone where `device` is part of just one device's name."""
+    from luma_cli.store.profiles import device_names, measurements
 
-    A kind (`cpu`, `cuda:0`) may mean several and is told apart later.
-    """
     connection = files.open_read(database)
     if connection is None:
         return []
     with closing(connection):
         wanted = (device or "").lower()
-        is_kind = wanted.partition(":")[0] in ("", "cpu", "cuda")
+        is_kind = wanted.partition(":")[0] in ("", "cpu", "cuda")  # may mean several devices
         named = [] if is_kind else [name for name in device_names(connection) if wanted in name.lower()]
         return measurements(connection, named[0] if len(named) == 1 else None)
 
 
 def check_known(question: Question, pool: Sequence[Priced], speed: SpeedModel) -> None:
-    """Raises NothingMeasured, with the command that would tell, when a cost that is needed is known of no candidate."""
+    """Raises NothingMeasured, with the command that measures it, when a needed cost is known of no candidate."""
     unknown = [kind for kind in question.kinds if pool and not any(kind in each.costs for each in pool)]
     kind = next((kind for kind in unknown if kind not in EXACT), None)
     if kind is None:
@@ -122,18 +114,17 @@ def check_known(question: Question, pool: Sequence[Priced], speed: SpeedModel) -
     anchor = _anchor(question, pool, speed, kind)
     head = "" if question.head == "luma" else f" --head {question.head}"
     device = f" --device {shlex.quote(question.device)}" if question.device else ""
-    # The other way out where the device was none whose figures ship; no energy ships of any.
-    elsewhere = ", or name a device whose figures ship, e.g. --device 'RTX 4090'"
+    elsewhere = ", or name a device with shipped results, e.g. --device 'RTX 4090'"
     raise NothingMeasured(
         f"{asked} cannot be answered: {reason}; run: luma profile {anchor.name} --res {anchor.resolution}{head}{device}"
-        + (elsewhere if kind != "joules" and "ships" in reason else ""),
+        + (elsewhere if kind != "joules" and "ships" in reason else ""),  # no device's energy ships
         anchor.name,
         anchor.resolution,
     )
 
 
 def _anchor(question: Question, pool: Sequence[Priced], speed: SpeedModel, kind: BudgetKind) -> Candidate:
-    """The candidate whose measurement tells most about the others, modest and at the size where the figures are."""
+    """The most informative candidate to measure, of modest size and at the usual resolution."""
     usual = _USUAL_RESOLUTION[question.dataset]
     sized = [each.candidate for each in pool if each.candidate.resolution == usual] or [each.candidate for each in pool]
     modest = [each for each in sized if (each.macs or 0) <= MODEST_MACS]
@@ -146,9 +137,9 @@ def _anchor(question: Question, pool: Sequence[Priced], speed: SpeedModel, kind:
 
 
 def set_apart(measured: Sequence[Measured], bench: Bench) -> list[str]:
-    """Which measured rows of this device do not stand beside its own, one line for each reason, most rows first.
+    """Why measured rows of this device do not answer directly: one line for each reason, most rows first.
 
-    Rows that the bench keeps as evidence inform predictions with an offset of their own; all others inform nothing.
+    Related rows inform predictions, with an offset of their own; all others are ignored.
     """
     here = bench.conditions
     if here is None:
@@ -159,39 +150,21 @@ def set_apart(measured: Sequence[Measured], bench: Bench) -> list[str]:
         for row in measured
         if row.conditions.device_name == bench.device_name and id(row) not in used
     )
-    return [
-        f"{count} measured {'row' if count == 1 else 'rows'} {why}: {'is' if count == 1 else 'are'} {what}"
-        for (why, what), count in sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
-    ]
+    ordered = sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
+    return [f"{count} measured row{'s' if count > 1 else ''} {why}: {what}" for (why, what), count in ordered]
 
 
 def _reason(row: Measured, here: Conditions) -> str:
     if row.flags:
         return f"flagged {' and '.join(row.flags)}"
-    different = list(_differences(row.conditions, here))
-    return f"with {', '.join(different)}" if different else "repeated since"
-
-
-def _differences(theirs: Conditions, here: Conditions) -> Iterator[str]:
-    for field in fields(Conditions):
-        mine, other = getattr(here, field.name), getattr(theirs, field.name)
-        if mine == other or field.name == "device":
-            continue
-        if field.name != "environment":
-            yield f"{_CONDITIONS.get(field.name, field.name)} {other} (here {mine})"
-            continue
-        now, then = json.loads(mine), json.loads(other)
-        names = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
-        said = [f"{name} {then.get(name, '-')} (here {now.get(name, '-')})" for name in names]
-        more = len(names) - _MOST_ENVIRONMENT_DETAILS
-        yield "another environment: " + ", ".join(said[:_MOST_ENVIRONMENT_DETAILS])
-        if more > 0:
-            yield f"{more} more differences"
+    names = [each.name for each in fields(Conditions) if each.name != "device"]
+    different = [name for name in names if getattr(row.conditions, name) != getattr(here, name)]
+    return f"with another {', '.join(different).replace('_', ' ')}" if different else "repeated since"
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingCost:
-    """Of one run. low, high: the central 80% interval, equal to value when counted. source: where it comes from."""
+    """Cost of one run. low, high: its 80% interval, equal to value when counted. source: `counted` or an origin."""
 
     value: float
     low: float
@@ -206,7 +179,7 @@ class TrainingCost:
         return f"{rounded(self.value)} {self.unit}{ends}"
 
     def share(self, part: float) -> TrainingCost:
-        """The cost of this part of the schedule."""
+        """The cost of a part of the schedule."""
         return replace(self, value=self.value * part, low=self.low * part, high=self.high * part)
 
     def to_json(self) -> dict[str, Any]:
@@ -224,16 +197,16 @@ def rounded(value: float) -> str:
 
 
 def usual_recipe(dataset: str, head: str) -> Recipe:
-    """The shipped recipe that a run of this dataset and head follows."""
+    """The default recipe of the dataset and head."""
     return load_recipe(default_recipe(dataset, head, recipe_names()))
 
 
 def training_costs(
     question: Question, pool: Sequence[Priced], recipe: Recipe, in_hours: bool
 ) -> dict[int, TrainingCost]:
-    """What training each candidate by the recipe costs, by its place in the pool; unknown costs are left out.
+    """Cost of training each candidate by the recipe, by its index in the pool; unknown costs are left out.
 
-    in_hours: GPU-hours of this device; else PFLOP, multiply-adds in the convention, which rank runs but are no time.
+    in_hours: in GPU-hours of this device; otherwise in PFLOP, multiply-adds in the question's convention.
     """
     num_images = load_card(question.dataset).splits["train"].count
     seen = recipe.steps * recipe.batch if recipe.steps else recipe.epochs * num_images

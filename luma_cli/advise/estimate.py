@@ -1,4 +1,4 @@
-"""What one segmenter would score and cost: mIoU on the scale of its own head and protocol, costs with their origin."""
+"""`luma estimate`: predicted mIoU of one segmenter with its own head and protocol, and its costs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _TAG = re.compile(r"\.[a-z]", re.IGNORECASE)  # `.ms_in22k`, but not the size in
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One segmenter as the user wrote it. resolution: `512`, `512x1024` or empty. head, eval: empty for LUMA's."""
+    """One segmenter as the user wrote it. resolution: `512`, `512x1024` or empty."""
 
     dataset: str
     backbone: str
@@ -60,7 +60,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The answer to one. prediction: None where nothing can be said. remark: why not, or what was assumed."""
+    """The answer for one segmenter. prediction: None where it is not known. remark: the reason, or assumptions."""
 
     asked: Asked
     subject: Subject | None
@@ -69,7 +69,7 @@ class Estimate:
     remark: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Schema 1; numbers that are not known are null."""
+        """Schema 1; unknown numbers are null."""
         said = self.prediction.to_json() if self.prediction else _NOTHING
         return {
             "dataset": self.asked.dataset,
@@ -95,7 +95,7 @@ _NOTHING: dict[str, Any] = {
 def estimate_all(
     asked: Sequence[Asked], *, device: str | None = None, database: Path | None = None
 ) -> tuple[list[Estimate], str]:
-    """One estimate per row in order, and what LUMA's level stands on. Raises StoreError, UsageError."""
+    """One estimate per row in order, and the note on LUMA's level. Raises StoreError, UsageError."""
     model = load_model(load_evidence(database))
     rows = measured_rows(database, device)
     speed = cache(lambda head: SpeedModel.load(rows, device, head=head))
@@ -104,7 +104,7 @@ def estimate_all(
 
 
 def read_asked(path: Path) -> list[Asked]:
-    """The rows of a CSV file with columns dataset, backbone, pretraining, resolution, head, eval; others are ignored.
+    """The rows of a CSV file with the columns of `Asked`; other columns are ignored.
 
     Raises UsageError for a file that cannot be read or lacks dataset or backbone.
     """
@@ -130,9 +130,9 @@ def estimates(
     costs: Mapping[tuple[str, int], BackboneFacts],
     speed: SpeedOf | None = None,
 ) -> list[Estimate]:
-    """One estimate per row, in order; a row that cannot be understood says so and stops no other.
+    """One estimate per row, in order; a row that is not understood has a remark instead of a prediction.
 
-    speed: of segmenters with a head on the device that is asked about, None without a device.
+    speed: the device's model for a head, None without a device.
     """
     read = [_subject(each, model.sightings.rows) for each in asked]
     known = [subject for subject, _ in read if subject is not None]
@@ -146,7 +146,7 @@ def estimates(
 
 
 def _subject(asked: Asked, rows: Sequence[Sighting]) -> tuple[Subject | None, str]:
-    """The subject with what was assumed of it, or None with why there is none."""
+    """The subject with its assumptions, or None with the reason."""
     evaluation = _EVALS.get(asked.eval.lower())
     if evaluation is None:
         return None, f"eval {asked.eval!r} is not known; use single-scale or ms+flip"
@@ -182,7 +182,7 @@ def _subject(asked: Asked, rows: Sequence[Sighting]) -> tuple[Subject | None, st
 
 
 def _with_variant(subject: Subject, rows: Sequence[Sighting]) -> tuple[Subject, str]:
-    """The commonest variant of a head of which the evidence has variants alone: `segmenter-mask` for `segmenter`."""
+    """With the commonest variant where the evidence has only variants: `segmenter-mask` for `segmenter`."""
     heads = Counter(row.head for row in rows if row.regime == subject.regime)
     variants = [name for name in heads if subject.head and name.startswith(f"{subject.head}-")]
     if subject.head in (*heads, "luma") or not variants:
@@ -192,7 +192,7 @@ def _with_variant(subject: Subject, rows: Sequence[Sighting]) -> tuple[Subject, 
 
 
 def _misunderstood(asked: Asked, subject: Subject) -> str:
-    """A word about pretraining that is not known, and what was taken instead."""
+    """A remark on an unknown pretraining and its replacement; empty otherwise."""
     tag = "" if asked.pretraining or not _TAG.search(asked.backbone) else asked.backbone.partition(".")[2]
     said = asked.pretraining or tag
     alone = subject_of("", subject.dataset, pretraining=said, pretraining_data=asked.pretraining_data)
@@ -202,15 +202,15 @@ def _misunderstood(asked: Asked, subject: Subject) -> str:
 
 
 def _is_vague(asked: Asked, name: str) -> bool:
-    """Whether nothing tells on which labels the backbone was pretrained."""
+    # On which labels the backbone was pretrained is not given.
     words = asked.pretraining.strip().lower()
     return not _TAG.search(name) and not asked.pretraining_data and words in ("", "supervised", "sup", "imagenet")
 
 
 def _named(asked: Asked) -> tuple[str, str, str]:
-    """The timm name with its tag where a card's spelling was typed, the objective that it implies, and a remark.
+    """The timm name with its tag, the objective that it implies, and a remark.
 
-    Without any word about pretraining the weights that timm loads by default are meant.
+    Without a pretraining, timm's default weights are assumed.
     """
     name = asked.backbone
     if "." in name and (known := _resolved(name)) is not None and known.tag:
@@ -229,7 +229,6 @@ def _named(asked: Asked) -> tuple[str, str, str]:
 
 
 def _resolved(name: str) -> BackboneSpec | None:
-    """What the catalogue knows by a card's spelling or a timm name."""
     try:
         return resolve(name)
     except UnknownName:
@@ -239,7 +238,7 @@ def _resolved(name: str) -> BackboneSpec | None:
 def _costs(
     subject: Subject, costs: Mapping[tuple[str, int], BackboneFacts], speed: SpeedOf | None
 ) -> dict[BudgetKind, Quantity]:
-    """Exact counts where the cost table has the size and luma the head; device costs where a device is known."""
+    """Counts where the cost table has the size and luma has the head; device costs where the device is known."""
     facts = costs.get((subject.architecture, subject.height or 0)) if subject.height == subject.width else None
     if facts is None or subject.head not in get_args(HeadName):
         return {}

@@ -1,9 +1,8 @@
-"""`luma front`: the front learned from all evidence, as probabilities along the upper envelope of the predictions."""
+"""`luma front`: the front learned from all evidence: the upper envelope of the predictions, with probabilities."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,35 +19,32 @@ from luma_cli.advise.fronts import (
     REFERENCE_COST,
     REFERENCE_MIOU,
     Attainment,
-    Hypervolume,
-    Knee,
     attainment,
     axis_kind,
-    hypervolume,
+    hypervolumes,
     knee,
     marginal_prices,
     on_front,
     on_front_chances,
     place,
 )
-from luma_cli.advise.question import TITLES, Priced, Question
+from luma_cli.advise.question import TITLES, Priced, Question, cost_note, unmet
 from luma_cli.advise.setting import Fit, Setting, load
 from luma_cli.errors import NoAnswer
 from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.to_json import to_json
 from luma_cli.units import FLOORS, BudgetKind
 
-# Candidates off the envelope are shown beside it when this likely on the front, and at most so many.
+# Other candidates are shown when this likely on the front, and at most so many.
 LIKELY, NUM_LIKELY = 0.1, 5
-_NUM_COST_NOTES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class FrontRow:
     """One candidate on the envelope, or likely on the front.
 
-    on_front: its chance. attained: mIoU that the front reaches at its cost, one for each of `fronts.LEVELS`.
-    per_doubling: mIoU points that the envelope gains up to twice this cost; None for the last.
+    on_front: its chance. attained: mIoU that the front reaches at its cost, for each of `fronts.LEVELS`. per_doubling:
+    mIoU points gained up to twice this cost; None for the last.
     """
 
     priced: Priced
@@ -59,7 +55,7 @@ class FrontRow:
 
     @property
     def candidate(self) -> Candidate:
-        """What stands there."""
+        """The backbone with its pretraining and resolution."""
         return self.priced.candidate
 
     def to_json(self, kind: BudgetKind) -> dict[str, Any]:
@@ -76,10 +72,7 @@ class FrontRow:
 
 @dataclass(frozen=True, slots=True)
 class OwnDistance:
-    """A comparable run of the user's own under the envelope.
-
-    by: what the envelope has at no more than the run's cost; None where nothing is that cheap.
-    """
+    """A comparable run of the user's own. by: the envelope up to the run's cost; None where nothing is that cheap."""
 
     row: OwnRow
     priced: Priced
@@ -87,7 +80,7 @@ class OwnDistance:
 
     @property
     def below(self) -> float | None:
-        """How many mIoU points the run lies under the envelope, negative when it lies above."""
+        """MIoU points from the run up to the envelope, negative when the run is above it."""
         return None if self.by is None else self.by.prediction.miou_percent - self.row.run.miou_percent
 
     def to_json(self, kind: BudgetKind) -> dict[str, Any]:
@@ -102,10 +95,9 @@ class OwnDistance:
 
 @dataclass(frozen=True, slots=True)
 class Backdrop:
-    """What stands behind the front in its picture. Costs in the kind's own unit with mIoU in percent.
+    """The background of the front's picture, costs in the kind's own unit and mIoU in percent.
 
-    candidates: cost and predicted mIoU of each with evidence. band: cost, and the mIoU that is reached there with each
-    probability of `fronts.LEVELS`; from the cheapest on, only where it rises.
+    candidates: cost and predicted mIoU of each. band: cost and the mIoU of each of `fronts.LEVELS`, where it rises.
     """
 
     candidates: tuple[tuple[float, float], ...]
@@ -116,16 +108,16 @@ class Backdrop:
 class LearnedFront:
     """The front of one dataset over one kind of cost, cheapest first.
 
-    likely: candidates off the envelope with the best chances to be on the front. knee: vote over the draws and what
-    stands there. hypervolume: of the draws, up to the fixed reference point. notes: what a reader must know.
+    likely: other candidates with the best chances to be on the front. knee: the most frequent one and its share of the
+    draws. hypervolume: mean and 80 % interval over the draws, up to the fixed reference point.
     """
 
     question: Question
     kind: BudgetKind
     rows: tuple[FrontRow, ...]
     likely: tuple[FrontRow, ...]
-    knee: tuple[Knee, Candidate] | None
-    hypervolume: Hypervolume
+    knee: tuple[Candidate, float] | None
+    hypervolume: tuple[float, tuple[float, float]]
     own: tuple[OwnDistance, ...]
     backdrop: Backdrop
     scale_note: str
@@ -138,7 +130,7 @@ class LearnedFront:
 
     @property
     def reference_miou(self) -> float:
-        """The least mIoU that counts for the hypervolume."""
+        """The least mIoU that the hypervolume counts."""
         return REFERENCE_MIOU.get(self.question.dataset, 0.0)
 
     def to_json(self) -> dict[str, Any]:
@@ -151,10 +143,10 @@ class LearnedFront:
             "candidates": self.num_candidates,
             "front": [row.to_json(self.kind) for row in self.rows],
             "likely_on_front": [row.to_json(self.kind) for row in self.likely],
-            "knee": self.knee and {"candidate": self.knee[1].to_json(), "share": self.knee[0].share},
+            "knee": self.knee and {"candidate": self.knee[0].to_json(), "share": self.knee[1]},
             "hypervolume": {
-                "mean": self.hypervolume.mean,
-                "interval_80": [self.hypervolume.low, self.hypervolume.high],
+                "mean": self.hypervolume[0],
+                "interval_80": list(self.hypervolume[1]),
                 "unit": "mIoU points x doublings of cost",
                 "reference": {"cost": REFERENCE_COST[self.kind], "miou": self.reference_miou},
             },
@@ -171,9 +163,9 @@ def front_of(
     database: Path | None = None,
     fit: Fit = load_model,
 ) -> LearnedFront:
-    """The learned front over `axis`, one of `fronts.AXES`. only_own: of what the user has trained comparably.
+    """The learned front over `axis`, one of `fronts.AXES`. only_own: of the user's comparable runs alone.
 
-    Raises NoAnswer when nothing can stand on it, UsageError, StoreError.
+    Raises NoAnswer when no candidate is left, UsageError, StoreError.
     """
     kind = axis_kind(axis)
     setting = load(question, (kind,), database, fit)
@@ -188,9 +180,8 @@ def learned_front(
 ) -> LearnedFront:
     """The front of the candidates over one kind of cost.
 
-    pool: priced candidates that passed the filters; those without a cost of the kind, or without any evidence about
-    their backbone, are counted in the notes and left out. own: runs as judged; comparable ones get their distance.
-    Raises NoAnswer when nothing is left.
+    Candidates of the pool without that cost or without evidence are left out, and the notes count them. own: runs as
+    judged; comparable ones get their distance. Raises NoAnswer when nothing is left.
     """
     placed = [each for each in pool if not math.isnan(place(each, kind))]
     subjects = [subject(each.candidate, question.dataset, question.head) for each in placed]
@@ -214,22 +205,24 @@ def learned_front(
     others.sort(key=lambda at: (-chance[at], chosen[at].candidate.key))
     least = REFERENCE_MIOU.get(question.dataset, 0.0)
     voted = knee(places, draws, least)
+    volumes = hypervolumes(places, draws, REFERENCE_COST[kind], least)
+    low, high = np.quantile(volumes, (0.1, 0.9)).tolist()
     return LearnedFront(
         question=question,
         kind=kind,
         rows=rows,
         likely=tuple(map(row, others[:NUM_LIKELY])),
-        knee=None if voted is None else (voted, chosen[voted.index].candidate),
-        hypervolume=hypervolume(places, draws, REFERENCE_COST[kind], least),
+        knee=voted and (chosen[voted[0]].candidate, voted[1]),
+        hypervolume=(float(volumes.mean()), (low, high)),
         own=_own_distances(own, placed, rows, kind),
         backdrop=_backdrop(places, mious, band, kind),
         scale_note=scale_note(model, question.head),
-        notes=tuple([*_notes(kind, pool, placed, len(chosen)), *_said_of_costs(rows, kind)]),
+        notes=(*_notes(kind, pool, placed, len(chosen)), *cost_note(kind, [row.priced for row in rows])),
     )
 
 
 def _envelope(pool: Sequence[Priced], mious: Sequence[float], places: Sequence[float]) -> list[int]:
-    """Indices on the front of the predicted means, cheapest first; of equal points the first by name."""
+    """Indices on the front of the predicted means, cheapest first; the first by name of equal points."""
     kept = np.flatnonzero(on_front(places, mious)).tolist()
     first: dict[float, int] = {}
     for at in sorted(kept, key=lambda at: (places[at], pool[at].candidate.key)):
@@ -249,7 +242,7 @@ def _backdrop(places: Sequence[float], mious: Sequence[float], band: Attainment,
 def _own_distances(
     own: Sequence[OwnRow], pool: Sequence[Priced], rows: Sequence[FrontRow], kind: BudgetKind
 ) -> tuple[OwnDistance, ...]:
-    """How far each comparable run with a known cost lies below the envelope, in the order of the runs."""
+    """The distance of each comparable run with a known cost, in the order of the runs."""
     known = {each.candidate.run_key: each for each in pool}
     found = []
     for row in own:
@@ -263,20 +256,19 @@ def _own_distances(
 
 def _only_own(setting: Setting) -> Setting:
     if not setting.trained:
-        why = next((", ".join(row.why_not) for row in setting.own), "")
-        reason = f": the best is not comparable ({why})" if why else ""
-        raise NoAnswer(f"no comparable run of your own on {setting.question.dataset}{reason}; run: luma next")
+        why = next((f": the best is not comparable ({', '.join(row.why_not)})" for row in setting.own), "")
+        raise NoAnswer(f"no comparable run of your own on {setting.question.dataset}{why}; run: luma next")
     kept = [each for each in setting.pool if each.candidate.run_key in setting.trained]
     return replace(setting, pool=tuple(kept))
 
 
 def _nothing(question: Question, kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced]) -> str:
     if not pool:
-        return f"no candidate with public weights is left{question.filters}; leave out a filter"
+        return unmet(question, pool)
     if not placed:
-        missing = f"{TITLES[kind]} is not known of any of {len(pool)} candidates; run luma profile NAME"
-        shipped = "" if kind == "joules" else ", name a device whose figures ship, e.g. --device 'RTX 4090',"
-        return f"{missing}{shipped} or take --x gflops"
+        shipped = "" if kind == "joules" else ", name a device with shipped results, e.g. --device 'RTX 4090',"
+        missing = f"{TITLES[kind]} is not known for any of {len(pool)} candidates; run luma profile NAME"
+        return f"{missing}{shipped} or use --x gflops"
     nothing = f"no evidence about any of {len(placed)} candidates on {question.dataset}"
     return f"{nothing}; run: luma next --dataset {question.dataset}"
 
@@ -284,23 +276,14 @@ def _nothing(question: Question, kind: BudgetKind, pool: Sequence[Priced], place
 def _notes(kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced], num_chosen: int) -> list[str]:
     notes = []
     if len(placed) < len(pool):
-        notes.append(f"{len(pool) - len(placed)} candidates left out: their {TITLES[kind]} is not known")
+        notes.append(f"{len(pool) - len(placed)} candidates left out: {TITLES[kind]} not known")
     if num_chosen < len(placed):
         notes.append(f"{len(placed) - num_chosen} candidates left out: no evidence about their series; see luma next")
     return notes
 
 
-def _said_of_costs(rows: Sequence[FrontRow], kind: BudgetKind) -> list[str]:
-    """What the costs of the rows say of themselves, each thing once, with how many say it."""
-    said = Counter(row.priced.costs[kind].note for row in rows if row.priced.costs[kind].note)
-    return [
-        f"{TITLES[kind]} of {count} row{'s' if count > 1 else ''}: {note}"
-        for note, count in said.most_common(_NUM_COST_NOTES)
-    ]
-
-
 def _not_comparable(setting: Setting) -> list[str]:
-    """Own runs that have no distance, and the first reason of each."""
+    """The number of own runs without a distance, and the first reason of each."""
     reasons = [row.why_not[0] for row in setting.own if row.why_not]
     if not reasons:
         return []

@@ -58,18 +58,14 @@ AXES: Mapping[str, BudgetKind] = {
 
 
 def axis_kind(name: str) -> BudgetKind:
-    """The kind of cost behind a name. Raises UsageError for one that is no axis.
-
-    >>> axis_kind("latency")
-    'ms'
-    """
+    """The kind of cost of a name in `AXES`. Raises UsageError for another name."""
     if name not in AXES:
-        raise UsageError(f"--x {name!r} is no axis, expected one of {', '.join(AXES)}")
+        raise UsageError(f"--x {name!r} is not known, expected one of {', '.join(AXES)}")
     return AXES[name]
 
 
 def place(priced: Priced, kind: BudgetKind) -> float:
-    """Where the candidate stands on the axis, better small: a rate as its reciprocal; NaN where it is not known."""
+    """The candidate's cost on the axis, better small: a rate as its reciprocal; NaN where it is not known."""
     value = priced.cost(kind)
     if value is None or value <= 0:
         return math.nan
@@ -77,37 +73,27 @@ def place(priced: Priced, kind: BudgetKind) -> float:
 
 
 def is_certain(pool: Sequence[Priced], kind: BudgetKind) -> bool:
-    """Whether every cost is a count, without an interval."""
+    """Whether no cost has an interval."""
     return all(each.costs[kind].low == each.costs[kind].high for each in pool)
 
 
 def draw_places(pool: Sequence[Priced], kind: BudgetKind, num_draws: int, seed: int = 0) -> Floats:
-    """Draws [S, C] of the places on the axis, log-normal with each cost's 80 % interval.
-
-    One draw for each architecture and size: weights of another pretraining run at the same speed.
-    """
-    segmenters: dict[tuple[str, int], int] = {}
-    column = [
-        segmenters.setdefault((each.candidate.architecture, each.candidate.resolution), len(segmenters))
-        for each in pool
-    ]
-    surprise = np.random.default_rng(seed).standard_normal((num_draws, len(segmenters)))[:, column]
+    """Draws [S, C] of the places on the axis, log-normal with each cost's 80 % interval."""
+    # One draw for each architecture and size: the speed does not depend on the weights.
+    keys = [(each.candidate.architecture, each.candidate.resolution) for each in pool]
+    first = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    surprise = np.random.default_rng(seed).standard_normal((num_draws, len(first)))[:, [first[key] for key in keys]]
     middle = np.log(np.array([place(each, kind) for each in pool]))
-    spread = np.array([_log_sd(each, kind) for each in pool])
+    ends = [(each.costs[kind].low, each.costs[kind].high) for each in pool]
+    spread = np.array([math.log(high / low) / (2 * Z80) if 0 < low < high else 0.0 for low, high in ends])
     return np.asarray(np.exp(middle + spread * surprise), dtype=np.float64)
 
 
-def _log_sd(priced: Priced, kind: BudgetKind) -> float:
-    quantity = priced.costs[kind]
-    return math.log(quantity.high / quantity.low) / (2 * Z80) if 0 < quantity.low < quantity.high else 0.0
-
-
 def on_front(costs: ArrayLike, draws: ArrayLike) -> Mask:
-    """For each draw and candidate [S, C], whether no other candidate dominates it in that draw.
+    """Whether no other candidate dominates it, for each draw and candidate [S, C].
 
-    costs: [C], or [S, C] where they are drawn too. draws: [S, C] of mIoU, or [C] for a front without draws, whose mask
-    is [C] as well. Equal points are all kept; a candidate with a NaN is never on the front and dominates nothing.
-    Raises ValueError for other shapes.
+    costs: [C], or [S, C] where they are drawn too. draws: [S, C] of mIoU, or [C], and then the mask is [C]. Equal
+    points are all kept; a NaN is never on the front. Raises ValueError for other shapes.
 
     >>> on_front([1, 2, 3], [50.0, 49.0, 51.0]).tolist()
     [True, False, True]
@@ -125,13 +111,13 @@ def on_front(costs: ArrayLike, draws: ArrayLike) -> Mask:
 
 
 def _columns(values: NDArray[Any], order: NDArray[np.intp]) -> NDArray[Any]:
-    """The columns of `values` in this order [1 or S, C]: one for all rows, or one for each."""
+    """The columns of `values` in this order: [1, C] for all rows, or [S, C]."""
     # One order for all rows by plain indexing: `take_along_axis` takes four times as long.
     return values[:, order[0]] if len(order) == 1 else np.take_along_axis(values, order, axis=1)
 
 
 def _ascending_front(cost: Floats, score: Floats) -> Mask:
-    """The front where costs [1 or S, C] ascend: better than all that is cheaper, and the best at its own cost."""
+    """The front for ascending costs [1 or S, C]: better than all cheaper ones, and the best at its own cost."""
     at = np.arange(cost.shape[1])
     running = np.maximum.accumulate(score, axis=1)
     starts = np.ones(cost.shape, dtype=np.bool_)  # of a group of equal costs
@@ -146,14 +132,14 @@ def _ascending_front(cost: Floats, score: Floats) -> Mask:
 
 
 def on_front_chances(pool: Sequence[Priced], kind: BudgetKind, draws: Floats) -> list[float]:
-    """The part of the draws [S, C] of mIoU in which each is on the front, the cost drawn too where it is uncertain."""
+    """The share of the draws [S, C] of mIoU in which each is on the front; uncertain costs are drawn too."""
     certain = is_certain(pool, kind)
     costs = [place(each, kind) for each in pool] if certain else draw_places(pool, kind, len(draws))
     return [float(each) for each in on_front(costs, draws).mean(axis=0)]
 
 
 def best_chance(draws: ArrayLike) -> Floats:
-    """The part of the draws [S, C] in which each candidate is best; candidates that are equally good share a draw.
+    """The share of the draws [S, C] in which each candidate is best; equally good ones divide a draw.
 
     >>> best_chance([[50.0, 51.0], [50.0, 50.0]]).tolist()
     [0.25, 0.75]
@@ -166,9 +152,9 @@ def best_chance(draws: ArrayLike) -> Floats:
 
 
 def reached(costs: ArrayLike, draws: ArrayLike) -> tuple[Floats, Floats]:
-    """The distinct costs [P], ascending, and the best mIoU of each draw at no more than each of them [S, P].
+    """The distinct costs [P] of costs [C], ascending, and the best mIoU of each draw up to each cost [S, P].
 
-    costs: [C]. A candidate with a NaN reaches nothing: -inf.
+    Where only NaN is that cheap, the best is -inf.
     """
     cost, miou = np.asarray(costs, dtype=np.float64), np.asarray(draws, dtype=np.float64)
     if cost.ndim != 1 or miou.shape[1:] != cost.shape:
@@ -181,14 +167,14 @@ def reached(costs: ArrayLike, draws: ArrayLike) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class Attainment:
-    """costs: [P], ascending. miou: [levels, P], reached at no more than that cost with at least that probability."""
+    """costs: [P], ascending. miou: [levels, P], reached up to that cost with at least that probability."""
 
     costs: Floats
     levels: tuple[float, ...]
     miou: Floats
 
     def at(self, cost: float) -> tuple[float, ...]:
-        """The mIoU of each level at no more than `cost`; -inf where nothing is that cheap."""
+        """The mIoU of each level up to `cost`; -inf where nothing is that cheap."""
         index = int(np.searchsorted(self.costs, cost, side="right")) - 1
         return tuple(self.miou[:, index].tolist()) if index >= 0 else (-math.inf,) * len(self.levels)
 
@@ -196,7 +182,7 @@ class Attainment:
 def attainment(costs: ArrayLike, draws: ArrayLike, levels: Sequence[float] = LEVELS) -> Attainment:
     """The attainment of the front over one cost [C] from joint draws [S, C] of mIoU.
 
-    levels: probabilities in (0, 1]. Raises ValueError for others, and without a draw.
+    Raises ValueError without a draw and for levels outside (0, 1].
 
     >>> attainment([1, 2], [[50.0, 49.0], [50.0, 51.0]]).at(2)
     (50.0, 51.0, 51.0)
@@ -205,24 +191,15 @@ def attainment(costs: ArrayLike, draws: ArrayLike, levels: Sequence[float] = LEV
     if not len(best) or not all(0 < level <= 1 for level in levels):
         raise ValueError(f"{len(best)} draws at levels {tuple(levels)}, expected one or more, and levels in (0, 1]")
     descending = -np.sort(-best, axis=0)
-    # Reached in at least `level` of the draws: the value that this many of them equal or exceed.
+    # The value that at least `level` of the draws equal or exceed.
     picks = [math.ceil(level * len(best) - 1e-9) - 1 for level in levels]
     return Attainment(prices, tuple(levels), descending[picks])
 
 
-@dataclass(frozen=True, slots=True)
-class Hypervolume:
-    """In mIoU points times doublings of cost: the mean over draws and its central 80 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
 def hypervolumes(costs: ArrayLike, draws: ArrayLike, reference_cost: float, reference_miou: float) -> Floats:
-    """The area of each draw [S] that some candidate dominates, in (log2 cost, mIoU), up to the reference point.
+    """The area of each draw [S] that the candidates dominate, in mIoU points times doublings of cost.
 
-    costs: [C], greater than zero. Candidates beyond the reference in either axis add nothing.
+    costs: [C], greater than zero. Candidates beyond the reference point add nothing.
 
     >>> hypervolumes([1.0, 2.0], [[40.0, 50.0]], reference_cost=8.0, reference_miou=30.0).tolist()
     [50.0]
@@ -235,27 +212,11 @@ def hypervolumes(costs: ArrayLike, draws: ArrayLike, reference_cost: float, refe
     return np.asarray(height @ np.diff(edges), dtype=np.float64)
 
 
-def hypervolume(costs: ArrayLike, draws: ArrayLike, reference_cost: float, reference_miou: float = 0.0) -> Hypervolume:
-    """Mean and 80 % interval of `hypervolumes` over the draws."""
-    areas = hypervolumes(costs, draws, reference_cost, reference_miou)
-    low, high = np.quantile(areas, (0.1, 0.9))
-    return Hypervolume(float(areas.mean()), float(low), float(high))
-
-
-@dataclass(frozen=True, slots=True)
-class Knee:
-    """The candidate at which most draws have their knee. share: of the draws, those without a knee included."""
-
-    index: int
-    share: float
-
-
 def knees(costs: ArrayLike, draws: ArrayLike, least_miou: float = 0.0) -> list[int]:
-    """The knee's candidate in each draw [S], -1 where a front of fewer than three points or a flat one has none.
+    """The knee's candidate in each draw of mIoU [S, C]; -1 where the front is flat or has fewer than three points.
 
-    The point of the front farthest above the chord between its ends, both axes (log cost, mIoU) scaled to 0..1. Of
-    equally far ones the cheapest. costs: [C], greater than zero. draws: [S, C] of mIoU. least_miou: where the front
-    begins: the smallest networks, worth nothing, would else set the chord.
+    The point farthest above the chord between the front's ends, in log cost and mIoU scaled to 0..1; the cheapest of
+    equals. costs: [C], greater than zero. least_miou: where the front begins, so that tiny networks set no chord.
 
     >>> knees([1, 2, 4, 8], [[30.0, 48.0, 49.0, 50.0]])
     [1]
@@ -280,21 +241,20 @@ def knees(costs: ArrayLike, draws: ArrayLike, least_miou: float = 0.0) -> list[i
     return [int(order[at]) if is_knee else -1 for at, is_knee in zip(best, found, strict=True)]
 
 
-def knee(costs: ArrayLike, draws: ArrayLike, least_miou: float = 0.0) -> Knee | None:
-    """The candidate with most votes and its share of all draws; of equals the first. None when no draw has a knee."""
+def knee(costs: ArrayLike, draws: ArrayLike, least_miou: float = 0.0) -> tuple[int, float] | None:
+    """The index that is the knee in most draws, the first of equals, and its share of all draws; None without any."""
     every = knees(costs, draws, least_miou)
     votes = Counter(index for index in every if index >= 0)
     if not votes:
         return None
     index = min(votes, key=lambda each: (-votes[each], each))
-    return Knee(index, votes[index] / len(every))
+    return index, votes[index] / len(every)
 
 
 def marginal_prices(costs: Sequence[float], mious: Sequence[float]) -> list[float | None]:
-    """Points of mIoU that the next doubling of cost buys from each point of a front, cheapest first; None at the last.
+    """The gain in mIoU up to twice the cost, from each point of a front, cheapest first; None at the last.
 
-    That is the best at no more than twice the cost, less the point's own: the slope between neighbours of nearly equal
-    cost would be any number.
+    (The slope between neighbours of nearly equal cost would be arbitrary.)
 
     >>> marginal_prices([10, 15, 40, 80], [40.0, 42.0, 46.0, 47.0])
     [2.0, 0.0, 1.0, None]
@@ -311,11 +271,10 @@ def ties(
     within_miou: float = TIE_MIOU,
     clear: float = CLEAR_CHANCE,
 ) -> tuple[int, ...]:
-    """Indices of the candidates that tie for the first place, cheapest first: the first of them is recommended.
+    """Indices of the candidates that tie for the first place, cheapest first.
 
-    The one with the highest expected mIoU alone when it is clear. mious: expected, in percent. costs: of each, compared
-    in their order, better small. best: P(best) of each. Equal candidates are taken in the order given. Raises
-    ValueError when there is none.
+    Only the one with the highest expected mIoU when its chance `best` reaches `clear`. costs: tuples, better small.
+    Raises ValueError when no mIoU is known.
 
     >>> ties([50.0, 50.2, 48.0], [(1,), (2,), (1,)], [0.4, 0.5, 0.1])
     (0, 1)

@@ -1,9 +1,9 @@
-"""What a run is expected to add before it is run: to the recommendation under a budget, else to the front.
+"""The expected gain of a run before it is run: for the recommendation under a budget, otherwise for the front.
 
 Under a budget it is the knowledge gradient of Frazier, Powell, Dayanik (2009): a run moves the posterior means along
 one line, and the recommendation follows the highest. Of a front it is the expected hypervolume improvement of Yang,
 Emmerich, Deutz, Baeck (2019, arXiv 1904.12672), in two dimensions a sum over the steps of the front above the
-candidate's cost. A batch is chosen without waiting for results: each chosen run is believed to come out as expected
+candidate's cost. A batch is chosen without waiting for results: each chosen run is assumed to come out as expected
 (kriging believer: Ginsbourger, Le Riche, Carraro 2010).
 
 Legend: S draws, C candidates, J steps of a front or candidates compared with.
@@ -27,20 +27,20 @@ from luma_cli.advise.fronts import NUM_DRAWS, TIE_MIOU, Floats
 from luma_cli.advise.question import Question
 from luma_cli.advise.setting import Judged
 
-# Correlations of independent candidates have a standard deviation of 1 / sqrt(draws); below this many they are noise.
+# Sample correlations of independent candidates have a standard deviation of 1 / sqrt(draws): up to three are noise.
 CHANCE_SDS = 3.0
-# Midpoints of equally likely strata of Z; the error falls with their square, below 0.002 standard deviations here.
+# Midpoints of equally likely strata of Z: with 200 the error is below 0.002 standard deviations.
 NUM_STRATA = 200
-# Of what the most promising run that can be paid promises; less is not proposed, however cheap. Without it gain per
-# cost would always name the smallest model: prices span a factor of thousands, gains of ten.
+# A run must promise this share of the best affordable run's gain. Gain per cost alone would always choose the smallest
+# model: costs span a factor of thousands, gains one of ten.
 LEAST_PROMISE = 0.5
-# Of what the most promising run promised before any was chosen; a batch ends where the rest promises less.
+# A batch ends where the rest promises less than this share of the first run's gain.
 LEAST_OF_FIRST = 0.02
-# Points of mIoU below which no run is said to change a recommendation.
+# A smaller gain in mIoU does not change a recommendation.
 LEAST_REGRET = 0.01
-# No run of a candidate that is unlikelier than these to be the best could change who is.
+# Only candidates with the highest upper ends can change the winner.
 NUM_CONTENDERS = 60
-_PAPERS_BEST = ("dinov3", "eva02")  # pretrainings that arXiv 2607.00687 found best
+_PAPERS_BEST = ("dinov3", "eva02")  # the best pretrainings in arXiv 2607.00687
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Steps:
 
 
 def steps(costs: ArrayLike, mious: ArrayLike, reference_cost: float, reference_miou: float = 0.0) -> Steps:
-    """The steps of the front of these points [C]: those dominated, beyond the reference or with a NaN add none.
+    """The steps of the front of these points [C]; points beyond the reference or with a NaN are left out.
 
     >>> steps([2, 4, 8], [40.0, 39.0, 42.0], reference_cost=16).heights.tolist()
     [0.0, 40.0, 42.0]
@@ -87,13 +87,13 @@ def expected_improvement(mu: ArrayLike, sd: ArrayLike, best: ArrayLike) -> Float
 
 
 def _normal_cdf(z: Floats) -> Floats:
-    """As `scipy.special.ndtr`, without the third of a second that importing it takes."""
+    # As `scipy.special.ndtr`, whose import takes a third of a second.
     halved = np.frompyfunc(lambda each: 0.5 * math.erfc(-each * math.sqrt(0.5)), 1, 1)
     return np.asarray(halved(z), dtype=np.float64)
 
 
 def expected_hypervolume_improvement(costs: ArrayLike, mu: ArrayLike, sd: ArrayLike, front: Steps) -> Floats:
-    """What each candidate [C] is expected to add to the front's hypervolume, in mIoU points times doublings of cost.
+    """The expected gain of the front's hypervolume by each candidate [C], in mIoU points times doublings of cost.
 
     >>> front = steps([4.0], [40.0], reference_cost=16.0)
     >>> expected_hypervolume_improvement([8.0], [41.0], [0.0], front).tolist()
@@ -107,10 +107,7 @@ def expected_hypervolume_improvement(costs: ArrayLike, mu: ArrayLike, sd: ArrayL
 
 
 class Believer:
-    """Means and variances of C candidates from joint draws [S, C], updated for each run that is believed.
-
-    Means stay; variances shrink with the covariance to the believed run.
-    """
+    """Means and variances of C candidates from joint draws [S, C]; each assumed run shrinks the variances."""
 
     def __init__(self, draws: ArrayLike, noise_sd: float) -> None:
         """noise_sd: of one run's mIoU around its expectation (seed noise), in points, zero or more."""
@@ -123,16 +120,15 @@ class Believer:
         self._updates: list[Floats] = []
         self.variance: Floats = np.asarray((self._centred**2).sum(axis=0) / (len(values) - 1), dtype=np.float64)
         self._sd: Floats = self.sd
-        # Correlations that so many draws show by chance alone.
         self._chance = CHANCE_SDS / np.sqrt(len(values))
 
     @property
     def sd(self) -> Floats:
-        """One standard deviation of each candidate's expected mIoU, given what is believed."""
+        """One standard deviation of each candidate's expected mIoU, given the assumed runs."""
         return np.sqrt(np.maximum(self.variance, 0.0))
 
     def covariance(self, rows: ArrayLike, columns: ArrayLike) -> Floats:
-        """Between candidates [R, J], given what is believed. rows, columns: indices."""
+        """Between candidates [R, J], given the assumed runs. rows, columns: indices."""
         one, other = np.asarray(rows, dtype=np.intp), np.asarray(columns, dtype=np.intp)
         found = self._centred[:, one].T @ self._centred[:, other] / (len(self._centred) - 1)
         found[np.abs(found) < self._chance * np.outer(self._sd[one], self._sd[other])] = 0.0
@@ -141,24 +137,23 @@ class Believer:
         return np.asarray(found, dtype=np.float64)
 
     def shifts(self, runs: ArrayLike, columns: ArrayLike) -> Floats:
-        """How far one run of each candidate moves the means of others [R, J], per standard deviation of its result."""
+        """The change of the means of others [R, J] by one run of each, per standard deviation of its result."""
         total = self.variance[np.asarray(runs, dtype=np.intp)] + self._noise**2
         scale = np.where(total > 0, np.sqrt(np.where(total > 0, total, 1.0)), np.inf)
         return np.asarray(self.covariance(runs, columns) / scale[:, np.newaxis], dtype=np.float64)
 
     def believe(self, index: int) -> None:
-        """Take the candidate's run as done, with the result that was expected."""
+        """Assume that the candidate was run, with the expected result."""
         update = self.shifts([index], np.arange(len(self.mean)))[0]
         self._updates.append(update)
         self.variance = np.maximum(self.variance - update**2, 0.0)
 
 
 def value_of_information(believer: Believer, runs: Sequence[int], within: ArrayLike) -> Floats:
-    """Expected drop in regret, in mIoU points, of the configuration recommended under the budget, for each run.
+    """Expected drop in regret, in mIoU points, of the recommendation under the budget by each run.
 
-    That is E max_j(mu_j + shift_j Z) - max_j mu_j with Z ~ N(0, 1). runs: indices of candidates that could be trained.
-    within: [C], which candidates meet the budget and could be recommended. Zero where no result could change the
-    recommendation.
+    That is E max_j(mu_j + shift_j Z) - max_j mu_j with Z ~ N(0, 1); zero where no result changes the recommendation.
+    runs: indices of candidates. within: [C], which candidates meet the budget.
     """
     allowed = np.flatnonzero(np.asarray(within, dtype=np.bool_))
     if not len(allowed):
@@ -170,7 +165,7 @@ def value_of_information(believer: Believer, runs: Sequence[int], within: ArrayL
 
 
 def _gain(mean: Floats, shift: Floats, surprise: Floats) -> float:
-    """Over what could lead in some stratum: most candidates are beaten in all of them."""
+    # Most candidates lead in no stratum and are left out.
     reach = surprise[-1] * np.abs(shift)
     contends = mean + reach >= (mean - reach).max()
     lines = mean[contends, np.newaxis] + shift[contends, np.newaxis] * surprise
@@ -178,10 +173,10 @@ def _gain(mean: Floats, shift: Floats, surprise: Floats) -> float:
 
 
 def centred(draws: Floats) -> Floats:
-    """The draws [S, C] less what all candidates have in common in each draw, around the same means.
+    """The draws [S, C] without the part that all candidates share in each draw; the means stay.
 
-    The level that all share (how LUMA compares to other heads, say) moves the whole front and no choice on it. It is
-    estimated by the mean of all, shrunk by the part of that mean's variance that is shared and not chance.
+    A shared level moves the whole front and changes no choice on it. Its estimate is the mean of all, shrunk by the
+    share of that mean's variance that is common and not chance.
     """
     num = draws.shape[1]
     level = draws.mean(axis=1)
@@ -194,9 +189,9 @@ def centred(draws: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A candidate by its place in the list, and what its run is expected to add given the picks before it.
+    """A candidate's index and the expected gain of its run, given the picks before it.
 
-    tells_of: the candidate through whom it is worth that; itself for the front.
+    tells_of: the candidate whose new mean brings most of the gain; itself for the front.
     """
 
     index: int
@@ -205,7 +200,7 @@ class Pick:
 
 
 class Bench:
-    """What each run adds, by the joint posterior of all candidates, given the runs that are believed done."""
+    """The gain of each run by the joint posterior of all candidates, given the runs assumed so far."""
 
     def __init__(
         self,
@@ -217,16 +212,15 @@ class Bench:
     ) -> None:
         """draws: [S, C] of mIoU. within: which candidates meet the budget; None for gains of the front.
 
-        places: [C] on the front's axis. reference_cost, reference_miou: the largest cost and the least mIoU that count
-        for the front's hypervolume.
+        places: [C] on the front's axis. reference_cost, reference_miou: the limits of the hypervolume.
         """
         self._within, self._places = within, np.asarray(places, dtype=np.float64)
-        # What is common to all cancels in a regret by itself.
+        # A regret is a difference, in which the shared level cancels.
         self.believer = Believer(centred(draws) if within is None else draws, TIE_MIOU)
         self._front = None if within else steps(places, draws.mean(axis=0), reference_cost, reference_miou)
 
     def gains(self, runs: Sequence[int]) -> Floats:
-        """What each of the runs, indices of candidates, is expected to add."""
+        """The expected gain of each run, given as index of its candidate."""
         if self._front is None:
             return value_of_information(self.believer, runs, self._within or ())
         at = list(runs)
@@ -234,7 +228,7 @@ class Bench:
         return expected_hypervolume_improvement(self._places[at], mean, sd, self._front)
 
     def tells_of(self, run: int) -> int:
-        """Through whom the run is worth most: whose new mean alone would change the recommendation for most gain."""
+        """The candidate whose new mean alone brings most gain by this run."""
         allowed = np.flatnonzero(self._within) if self._within else np.empty(0)
         if len(allowed) < 2:
             return run
@@ -246,10 +240,7 @@ class Bench:
         return int(allowed[gains.argmax()]) if gains.max() > 0 else run
 
     def pick(self, runs: Sequence[int], costs: Sequence[float], limit: float, count: int) -> list[Pick]:
-        """Up to `count` of the runs, most gain per cost first, that cost no more than the limit together.
-
-        A run that costs less than its share of a finite limit counts as that share: what is not spent buys nothing.
-        """
+        """Up to `count` runs that together cost no more than the limit, most gain per cost first."""
         price = dict(zip(runs, costs, strict=True))
         left, picks, least = list(price), list[Pick](), LEAST_REGRET if self._within else 0.0
         while len(picks) < count:
@@ -258,17 +249,13 @@ class Bench:
             most = max(gains, default=0.0)
             least = least if picks else max(least, LEAST_OF_FIRST * most)
             floor = max(LEAST_PROMISE * most, least)
+            # A cheaper run counts as its share of the limit: unspent hours buy nothing.
             share = limit / (count - len(picks)) if math.isfinite(limit) else 0.0
-            worth = [
-                (gain / max(price[run], share), -run, gain)
-                for run, gain in zip(left, gains, strict=True)
-                if gain >= floor > 0
-            ]
-            if not worth:
+            gain_of = {run: gain for run, gain in zip(left, gains, strict=True) if gain >= floor > 0}
+            if not gain_of:
                 break
-            _, negative, gain = max(worth)
-            run = -negative
-            picks.append(Pick(run, gain, self.tells_of(run)))
+            run = max(gain_of, key=lambda run: (gain_of[run] / max(price[run], share), -run))
+            picks.append(Pick(run, gain_of[run], self.tells_of(run)))
             self.believer.believe(run)
             limit -= price[run]
             left.remove(run)
@@ -278,17 +265,17 @@ class Bench:
 def worthiest(
     question: Question, within: Sequence[Judged], model: AccuracyModel, trained: frozenset[tuple[str, int]]
 ) -> str:
-    """The `luma train` line that would improve a recommendation most, with what it is expected to save and its cost.
+    """The `luma train` line that improves a recommendation most, with its expected gain and cost; or that none does.
 
-    Says so where no run is worth it. within: every candidate that surely meets the budgets, those without evidence too.
-    trained: timm name and resolution of the user's comparable runs, which are not proposed again.
+    within: every candidate that surely meets the budgets, also without evidence. trained: `run_key` of the user's
+    comparable runs, which are not proposed again.
     """
     head = "luma" if question.head == "none" else question.head  # nothing is trained without one
     recipe = usual_recipe(question.dataset, head)
     if not any(each.supported for each in within):
         first = min((each.priced.candidate for each in within), key=first_choice)
         line = command(first, question.dataset, recipe.name, head)
-        return f"{line} (nothing is known about any candidate: a middle size, a pretraining found best)"
+        return f"{line} (no evidence about any candidate: a medium size with one of the best pretrainings)"
     ranked = sorted(within, key=lambda each: (-each.prediction.interval_80[1], each.priced.candidate.key))
     contenders = [each.priced for each in ranked[:NUM_CONTENDERS]]
     in_hours = all("gpu_hours" in each.costs for each in contenders)
@@ -298,29 +285,22 @@ def worthiest(
     bench = Bench(draws, within=[True] * len(contenders))
     picks = bench.pick(runs, [costs[at].value for at in runs], math.inf, 1)
     if not picks:
-        return f"none is expected to better this by {LEAST_REGRET:g} mIoU; luma next looks at the whole front"
+        return f"no run is expected to improve this by {LEAST_REGRET:g} mIoU; luma next considers the whole front"
     (pick,) = picks
     line = command(contenders[pick.index].candidate, question.dataset, recipe.name, head)
-    worth = f"expected to better this choice by {pick.gain:.2f} mIoU, for {costs[pick.index].text} of training"
-    return f"{line} ({worth}; luma next weighs runs of models that cannot win themselves too)"
+    worth = f"expected to improve this choice by {pick.gain:.2f} mIoU, for {costs[pick.index].text} of training"
+    return f"{line} ({worth}; luma next also considers models that cannot win)"
 
 
 def first_choice(candidate: Candidate) -> tuple[bool, bool, float, tuple[str, str, int]]:
-    """Sort key of a first run where nothing is known: of at most MODEST_MACS with a pretraining that the paper found
-    best the largest.
-    """
+    """Sort key of a first run without evidence: the largest of at most MODEST_MACS with a best pretraining."""
     macs = candidate.macs or math.inf
     is_large = macs > MODEST_MACS
     return is_large, candidate.pretraining not in _PAPERS_BEST, macs if is_large else -macs, candidate.key
 
 
 def command(candidate: Candidate, dataset: str, recipe: str, head: str, epochs: int | None = None) -> str:
-    """The `luma train` line of a run: official dataset, resolution, recipe by name, head.
-
-    >>> from luma_cli.advise.candidates import Candidate
-    >>> command(Candidate("vit_s.dinov3", "t", "a", 512, None, None), "ade20k", "ade20k", "luma")
-    'luma train vit_s.dinov3 --data ade20k --res 512 --recipe ade20k --head luma'
-    """
+    """The `luma train` line of a run on an official dataset, with the recipe's name."""
     words = ["luma", "train", candidate.name, "--data", dataset, "--res", str(candidate.resolution)]
     words += ["--recipe", recipe, "--head", head]
     words += [] if epochs is None else ["--epochs", str(epochs)]

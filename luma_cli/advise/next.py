@@ -1,8 +1,7 @@
-"""`luma next`: what to train next, by what each run is expected to add for what it costs.
+"""`luma next`: the runs to train next, by expected gain per cost.
 
-Beside the batch stand a pair of short proxies, and the run that most narrows the scaling exponents: of one
-series' grid of sizes and resolutions, usually a corner. How much a run tells of them is `scaling.experiment`'s answer,
-from the Fisher information of the law.
+Besides the batch it names a pair of short proxies, and the run of one series' grid of sizes and resolutions that
+narrows the scaling exponents most, by the Fisher information of the law (`scaling.series`).
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ from luma_cli.scaling.series import MOST_PARAMS, Model, most_telling
 
 Purpose = Literal["front", "budget", "first", "proxy", "exponents"]
 Run = tuple[str, int]
-# Of the usual schedule. Fine-tuned with a linear head for short, checkpoints rank much as they do with larger heads
+# Share of the usual schedule. After a short fine-tuning with a linear head, checkpoints rank much as with larger heads
 # (Kerssies, de Geus, Dubbelman: How to Benchmark Vision Foundation Models for Semantic Segmentation, arXiv 2404.12172).
 PROXY_SHARE = 1 / 8
-# How much dearer or cheaper the rival of a proxy may be.
+# Scores of proxies compare only at about the same cost: within this factor.
 _PROXY_REACH = 1.5
-# A law needs that many sizes and resolutions (`luma scaling` refuses with fewer).
+# A law needs that many sizes and resolutions (`luma scaling` rejects fewer).
 _LEAST_GRID = 3
 
 
 @dataclass(frozen=True, slots=True)
 class NextRun:
-    """One run that is proposed. gain: in `gain_unit`, None where it is not a number. command: the exact line."""
+    """One proposed run. gain: in `gain_unit`, None without one. command: the `luma train` line."""
 
     purpose: Purpose
     candidate: Candidate
@@ -51,7 +50,7 @@ class NextRun:
     gain_unit: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """What is run, why, what it is expected to add, and what it costs."""
+        """The candidate, its expected gain, its cost and the reason."""
         return {
             "purpose": self.purpose,
             **self.candidate.to_json(),
@@ -66,11 +65,10 @@ class NextRun:
 
 @dataclass(frozen=True, slots=True)
 class NextRuns:
-    """What to train next on one dataset.
+    """The runs to train next on one dataset.
 
-    batch: to be run in this order, most gain per cost first, each as if those before it had come out as expected.
-    proxies: short runs whose scores compare with each other alone. exponents: the run for the scaling law. ranked_by:
-    gain and cost in words. hours: limit for the batch, None without.
+    batch: most gain per cost first, each as if those before it had come out as expected. proxies: short runs whose
+    scores compare only with each other. exponents: the run for the scaling law. hours: limit of the batch.
     """
 
     question: Question
@@ -106,15 +104,15 @@ def next_runs(
     database: Path | None = None,
     fit: Fit = load_model,
 ) -> NextRuns:
-    """The runs worth most for the front, or, with budgets in the question, for the recommendation under them.
+    """The runs of most gain for the front or, with budgets in the question, for the recommendation under them.
 
-    hours: GPU-hours that the batch may take together; top: its most runs. Where no GPU-hours are known on this device
-    gains are held against the multiply-adds of training, and a note says so. Raises NoAnswer, UsageError, StoreError.
+    hours: GPU-hours of the batch together; top: its largest size. Where this device's GPU-hours are not known, gains
+    are divided by the multiply-adds of training. Raises NoAnswer, UsageError, StoreError.
     """
     if top < 1:
         raise UsageError(f"--top is {top}, expected at least 1")
     if question.head == "none":
-        raise UsageError("--head none cannot be trained; take luma, eomt or linear")
+        raise UsageError("--head none cannot be trained; use luma, eomt or linear")
     if hours is not None and not 0 < hours < math.inf:
         raise UsageError(f"--budget-hours is {hours:g}, expected more than zero")
     return answer(load(question, (question.axis, "gpu_hours"), database, fit), hours, top)
@@ -126,7 +124,7 @@ def answer(setting: Setting, hours: float | None, top: int) -> NextRuns:
 
 
 class _Planner:
-    """One setting with what is predicted of its candidates, and those among them that could be trained."""
+    """One setting with its predictions, and the candidates that could be trained."""
 
     def __init__(self, setting: Setting, hours: float | None) -> None:
         self.setting, self.question = setting, setting.question
@@ -143,7 +141,7 @@ class _Planner:
         self.purpose: Purpose = "budget" if self.question.budgets else "front"
         self.unit = "mIoU points of regret" if self.question.budgets else "mIoU points x doublings"
         self.asked = " and ".join(budget.text for budget in self.question.budgets)
-        # What could be trained, by its place in the pool: within budget, not done, of a known training cost.
+        # Candidates that could be trained, by index in the pool: within budget, not done, of known training cost.
         self.costs = {
             at: cost
             for at, cost in training_costs(self.question, known, self.recipe, self.in_hours).items()
@@ -172,8 +170,10 @@ class _Planner:
         if self.purpose == "budget":
             bench = Bench(draws, self.within)
         else:
-            least = REFERENCE_MIOU.get(self.question.dataset, 0.0)
-            bench = Bench(draws, places=self._places(), reference_cost=self._reference(), reference_miou=least)
+            places, least = self._places(), REFERENCE_MIOU.get(self.question.dataset, 0.0)
+            # The front ends at twice the most expensive affordable run: farther away, that run alone would gain.
+            end = 2 * max((places[at] for at in self.payable), default=1.0)
+            bench = Bench(draws, places=places, reference_cost=end, reference_miou=least)
         picks = bench.pick(list(self.costs), [cost.value for cost in self.costs.values()], self.limit, top)
         return tuple(
             self._run(pick.index, self.purpose, self._why(pick), gain=pick.gain, gain_unit=self.unit) for pick in picks
@@ -182,20 +182,12 @@ class _Planner:
     def _places(self) -> list[float]:
         return [place(each.priced, self.question.axis) for each in self.pool]
 
-    def _reference(self) -> float:
-        """Where the front ends: at twice the dearest run that can be paid.
-
-        With an end far beyond them all the dearest candidate alone would gain from its distance.
-        """
-        places = self._places()
-        return 2 * max((places[at] for at in self.payable), default=1.0)
-
     def _why(self, pick: Pick) -> str:
         prediction = self.pool[pick.index].prediction
         if self.purpose == "budget":
             said = f"expected to save {pick.gain:.2f} mIoU of regret under {self.asked}"
             if pick.tells_of != pick.index:
-                said += f", by what it tells of {self.pool[pick.tells_of].priced.candidate.label}"
+                said += f", through {self.pool[pick.tells_of].priced.candidate.label}"
         else:
             axis = TITLES[self.question.axis]
             said = f"expected to lift the front by {pick.gain:.2f} mIoU points x doublings of {axis}"
@@ -208,15 +200,15 @@ class _Planner:
         return NextRun(purpose, candidate, self.pool[at].prediction, self.costs[at], why, line, **gain)
 
     def _first(self) -> tuple[NextRun, ...]:
-        """A modest model with a pretraining that the paper found best."""
+        """A medium model with one of the best pretrainings; empty where none is affordable."""
         order = sorted(self.payable, key=lambda at: first_choice(self.pool[at].priced.candidate))
-        said = f"nothing is known about any candidate on {self.question.dataset}"
-        return tuple(self._run(at, "first", f"{said}: a middle size, a pretraining found best") for at in order[:1])
+        why = f"no evidence on {self.question.dataset}: a medium size with one of the best pretrainings"
+        return tuple(self._run(at, "first", why) for at in order[:1])
 
     def _proxies(self, first: Candidate) -> tuple[NextRun, ...]:
-        """A short run of the first pick with a linear head, and one of its rival, to be compared with each other.
+        """Short runs, with a linear head, of the first pick and of its rival.
 
-        The rival has the best expected mIoU of other weights at about the same cost and the same resolution.
+        The rival has the best expected mIoU of other weights at the same resolution and about the same cost.
         """
         places, found = self._places(), {at: self.pool[at].priced.candidate for at in self.costs}
         mine = next(at for at, each in found.items() if each == first)
@@ -238,7 +230,7 @@ class _Planner:
         return tuple(runs)
 
     def _exponents(self) -> NextRun | None:
-        """Of a series' grid the corner that tells most about the exponents, within the hours."""
+        """The affordable run of a series' grid that narrows the exponents most."""
         trained, places = self.setting.trained, {each.priced.candidate.run_key: at for at, each in enumerate(self.pool)}
         mious = {run: self.pool[at].miou for run, at in places.items() if not self.pool[at].prediction.extrapolated}
         grid = series_of([each.priced.candidate for each in self.pool], trained, mious)
@@ -248,7 +240,7 @@ class _Planner:
             return None
         runs = sum(each.run_key in trained for each in grid)
         why = (
-            f"tells most about the exponents of {found.card} with {found.pretraining}, where you have {runs} "
+            f"narrows the exponents of {found.card} with {found.pretraining} most, where you have {runs} "
             f"{'run' if runs == 1 else 'runs'}; a law needs 9, an exponent about 16"
         )
         return self._run(places[found.run_key], "exponents", why)
@@ -257,34 +249,39 @@ class _Planner:
         notes = []
         if not self.in_hours:
             limit = "" if self.hours is None else f"; --budget-hours {self.hours:g} is not applied"
-            notes.append(f"no GPU-hours are known on this device: ranked by the multiply-adds of training{limit}")
+            notes.append(f"GPU-hours are not known on this device: ranked by the multiply-adds of training{limit}")
         if self.limit < math.inf and batch:
-            notes.append(f"a run that takes less than its share of the {self.limit:g} hours counts as that share")
+            notes.append(f"a run shorter than its share of the {self.limit:g} hours counts as that share")
         if known and not batch and self.payable and self.purpose == "budget":
-            settled = f"no run is expected to better what is recommended under {self.asked} by {LEAST_REGRET:g} mIoU"
-            notes.append(f"{settled}; leave --budget out to lift the front")
+            settled = f"no run is expected to improve the choice under {self.asked} by {LEAST_REGRET:g} mIoU"
+            notes.append(f"{settled}; omit --budget to improve the front")
         elif known and not batch:
-            notes.append("no run within the hours is expected to add anything")
+            notes.append("no run within the hours has an expected gain")
         if known and not self.setting.trained:
-            notes.append("no comparable run of your own yet: the first one also tells how LUMA's level compares")
+            notes.append("no comparable run of your own yet: the first one also shows LUMA's level")
         if batch:
             if batch[0].purpose == "budget":
-                notes.append("regret: mIoU that what is recommended is expected to lack against the best within budget")
-            notes.append(f"recipe {self.recipe.name}; proxies compare with each other alone, never with full runs")
+                notes.append("regret: expected mIoU below the best within budget")
+            notes.append(f"recipe {self.recipe.name}; compare proxies only with each other, never with full runs")
         return notes
 
 
 def series_of(candidates: Sequence[Candidate], trained: Collection[Run], mious: Mapping[Run, float]) -> list[Candidate]:
-    """The grid to work on: card and pretraining with most runs already, of equals the one with the highest mIoU.
+    """The grid of the card and pretraining with most runs, then with the highest expected mIoU.
 
-    trained: timm name and resolution of comparable runs. mious: expected. Sizes beyond MOST_PARAMS are left out, as in
-    the designs of `luma scaling`. Empty when no series has three sizes at three resolutions.
+    trained: `run_key` of comparable runs. Sizes above MOST_PARAMS are left out, as in the designs of `luma scaling`.
+    Empty when no series has three sizes at three resolutions.
     """
     series: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
     for each in candidates:
         if each.card and 0 < (each.backbone_params or 0) <= MOST_PARAMS:
             series[each.card, each.pretraining].append(each)
-    grids = {key: each for key, each in series.items() if _is_grid(each)}
+    grids = {
+        key: each
+        for key, each in series.items()
+        if len({one.backbone_params for one in each}) >= _LEAST_GRID
+        and len({one.resolution for one in each}) >= _LEAST_GRID
+    }
 
     def worth(key: tuple[str, str]) -> tuple[int, float]:
         runs = [each.run_key for each in grids[key]]
@@ -293,17 +290,12 @@ def series_of(candidates: Sequence[Candidate], trained: Collection[Run], mious: 
     return grids[max(sorted(grids), key=worth)] if grids else []
 
 
-def _is_grid(candidates: Sequence[Candidate]) -> bool:
-    sizes = {each.backbone_params for each in candidates}
-    return min(len(sizes), len({each.resolution for each in candidates})) >= _LEAST_GRID
-
-
 def most_narrowing(
     grid: Sequence[Candidate], trained: Collection[Run], affordable: Collection[Run]
 ) -> Candidate | None:
-    """The run that is not there yet and tells most, of those as good the cheapest to run; None without one.
+    """The new run that narrows the exponents most, the cheapest of equals; None without one.
 
-    Sizes and resolutions count, not results: C = k N T is taken for the cost.
+    Only sizes and resolutions count, no results: the cost is C = k N T.
     """
     done, models = [], {}
     for each in sorted(grid, key=lambda each: each.run_key):

@@ -1,4 +1,4 @@
-"""What was asked of the advisor: budgets, filters and what is wanted most; and the line that says why nothing fits."""
+"""The question to the advisor: budgets, filters, objective; how costs meet budgets, and errors where none does."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from luma_cli.units import Budget, BudgetKind, FlopConvention, gflops, gibibytes
 
 Standing = Literal["within", "may exceed", "over", "unknown"]
 
-# Counted from the architecture; every other kind depends on a device.
+# Counted from the architecture; the other kinds depend on a device.
 EXACT: frozenset[str] = frozenset({"macs", "params"})
-# What `luma profile` measures.
 PROFILED: frozenset[str] = frozenset({"ms", "fps", "images_per_second", "bytes", "joules"})
-
-# What a kind measures, for sentences.
+# For sentences.
 TITLES: Mapping[BudgetKind, str] = {
     "macs": "GFLOPs",
     "params": "parameters",
@@ -35,7 +33,7 @@ TITLES: Mapping[BudgetKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A candidate with its costs by kind; a kind that is not there is not known."""
+    """A candidate with its known costs by kind."""
 
     candidate: Candidate
     costs: Mapping[BudgetKind, Quantity]
@@ -47,14 +45,14 @@ class Priced:
 
 
 def worst(quantity: Quantity, is_floor: bool) -> float:
-    """What a budget is held against: the value that was counted or measured, of a prediction the end that is dearer."""
+    """The value that must meet a budget: a counted or measured value, the expensive end of a prediction."""
     if quantity.origin in ("exact", "measured"):
         return quantity.value
     return quantity.low if is_floor else quantity.high
 
 
 def hold(priced: Priced, budget: Budget) -> Standing:
-    """Whether the budget holds, surely or only if the prediction does not err on the wrong side."""
+    """Whether the cost is surely within the budget, or only by its predicted value."""
     quantity = priced.costs.get(budget.kind)
     if quantity is None:
         return "unknown"
@@ -64,38 +62,38 @@ def hold(priced: Priced, budget: Budget) -> Standing:
 
 
 def standing(priced: Priced, budgets: Iterable[Budget]) -> Standing:
-    """The worst of what holds under every budget; `within` without budgets."""
+    """The worst standing over all budgets; `within` without budgets."""
     found = {hold(priced, budget) for budget in budgets}
     order: tuple[Standing, ...] = ("over", "unknown", "may exceed")
     return next((each for each in order if each in found), "within")
 
 
 def expense(priced: Priced, budgets: Sequence[Budget]) -> tuple[float, ...]:
-    """What is to be kept small: the bound quantities with rates negated, then multiply-adds; infinite if not known."""
+    """The bound costs, rates negated, then multiply-adds; infinite where not known. Smaller is better."""
     bound = ((priced.cost(budget.kind), budget.is_floor) for budget in budgets)
     values = [*bound, (priced.cost("macs"), False)]
     return tuple(float("inf") if value is None else -value if floor else float(value) for value, floor in values)
 
 
 def slack(priced: Priced, budget: Budget) -> float:
-    """Part of the budget that is surely left, 0 at the limit; for rates, the part by which it is exceeded."""
+    """Share of the budget that is surely left; for rates, the share by which it is exceeded."""
     value = worst(priced.costs[budget.kind], budget.is_floor)
     return (value - budget.limit if budget.is_floor else budget.limit - value) / budget.limit
 
 
 def binding(priced: Priced, budgets: Sequence[Budget]) -> Budget | None:
-    """The budget with the least slack, the first named of equals; None without budgets."""
+    """The budget with the least slack, the first of equals; None without budgets."""
     return min(budgets, key=lambda budget: slack(priced, budget), default=None)
 
 
 def cheapest(pool: Iterable[Priced], budget: Budget) -> Priced | None:
-    """What comes nearest to the budget from its cheap side; None when nothing has a value."""
+    """The candidate with the least cost of the budget's kind; None when no cost is known."""
     valued = [each for each in pool if budget.kind in each.costs]
     return min(valued, key=lambda each: (expense(each, [budget]), each.candidate.key), default=None)
 
 
 def tightest(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
-    """The budgets that bind: of several in one kind, the tightest; in the order in which the kinds were named."""
+    """The tightest budget of each kind, in the order in which the kinds were named."""
     found: dict[BudgetKind, Budget] = {}
     for budget in budgets:
         other = found.get(budget.kind)
@@ -111,16 +109,12 @@ def relaxed(budget: Budget) -> Budget:
 
 
 def describe(kind: BudgetKind, value: float, convention: FlopConvention = "mac", digits: int = 4) -> str:
-    """The value with its unit, as a table shows it.
-
-    >>> describe("macs", 122_600_000_000), describe("bytes", 2**30)
-    ('122.6 GFLOPs', '1.00 GiB')
-    """
+    """The value with its unit, e.g. `122.6 GFLOPs`."""
     return f"{amount(kind, value, convention, digits)} {_UNITS[kind]}"
 
 
 def amount(kind: BudgetKind, value: float, convention: FlopConvention = "mac", digits: int = 4) -> str:
-    """The value alone, in the unit that `describe` names, to so many significant digits and without an exponent.
+    """The value in the unit of `describe`, to so many significant digits, without an exponent.
 
     >>> amount("macs", 12_345_600_000_000), amount("ms", 1234.5, digits=3)
     ('12350', '1230')
@@ -144,12 +138,12 @@ _UNITS: Mapping[BudgetKind, str] = {
 
 
 def explain(quantity: Quantity, convention: FlopConvention = "mac") -> str:
-    """The cost with its origin and, where it is not certain, its interval.
+    """The cost with its origin and, if predicted, its interval.
 
     >>> explain(Quantity("ms", 18.0, 15.0, 22.0, "predicted"))
     '18 ms predicted (80%: 15 to 22)'
     """
-    digits = 3 if quantity.origin == "predicted" else 4  # a prediction is not sure of more
+    digits = 3 if quantity.origin == "predicted" else 4  # a prediction is no more precise
     said = f"{describe(quantity.kind, quantity.value, convention, digits)} {quantity.origin}"
     if quantity.low < quantity.high and quantity.origin != "measured":
         ends = (amount(quantity.kind, end, convention, digits) for end in (quantity.low, quantity.high))
@@ -157,12 +151,19 @@ def explain(quantity: Quantity, convention: FlopConvention = "mac") -> str:
     return said + (", extrapolated" if quantity.extrapolated else "")
 
 
+def cost_note(kind: BudgetKind, pool: Iterable[Priced]) -> list[str]:
+    """The notes on the candidates' costs of one kind, each once, as a line; none without notes."""
+    notes = (each.costs[kind].note for each in pool if kind in each.costs)
+    parts = dict.fromkeys(part for note in notes for part in note.split("; ") if part)
+    return [f"{TITLES[kind]}: {'; '.join(parts)}"] if parts else []
+
+
 Objective = Literal["miou", "miou-per-ms", "knee"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Budgets, the tightest of each kind, and filters. resolutions and the filters of names: empty for any."""
+    """Budgets (the tightest of each kind), objective and filters; an empty filter allows all."""
 
     dataset: str
     budgets: tuple[Budget, ...] = ()
@@ -177,18 +178,18 @@ class Question:
 
     @property
     def axis(self) -> BudgetKind:
-        """The cost that the front stands on: of mIoU per ms the latency, else what the first budget bounds, or MACs."""
+        """The front's cost: latency for mIoU per ms, otherwise the first budget's kind, or multiply-adds."""
         if self.objective == "miou-per-ms":
             return "ms"
         return self.budgets[0].kind if self.budgets else "macs"
 
     @property
     def kinds(self) -> tuple[BudgetKind, ...]:
-        """Every kind of cost that an answer needs, each once."""
+        """The kinds of cost that an answer needs, each once."""
         return tuple(dict.fromkeys((*(budget.kind for budget in self.budgets), self.axis)))
 
     def eligible(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Candidates whose weights can be had and that pass the filters, in an order that no input changes."""
+        """Candidates with public weights that pass the filters, ordered by their key."""
         passed = [
             each
             for each in candidates
@@ -202,7 +203,7 @@ class Question:
 
     @property
     def filters(self) -> str:
-        """The filters, as they follow `no candidate`."""
+        """The filters in words, to follow `no candidate`."""
         said = [f"at {', '.join(map(str, self.resolutions))} px"] if self.resolutions else []
         named = (("family", self.families), ("pretraining", self.pretrainings), ("licence", self.licences))
         said += [f"of {title} {' or '.join(sorted(names))}" for title, names in named if names]
@@ -210,23 +211,21 @@ class Question:
 
 
 def check_names(question: Question, candidates: Iterable[Candidate]) -> None:
-    """Raises UsageError, naming the valid ones, for a filter that no candidate can pass by its spelling."""
+    """Raises UsageError, naming the valid ones, for a filter that no candidate can pass."""
     pool = list(candidates)
-    _check("--family", question.families, get_args(Family))
-    _check("--pretraining", question.pretrainings, sorted({each.pretraining for each in pool} - {""}))
-    _check("--license", question.licences, sorted({each.licence for each in pool} - {""}))
-
-
-def _check(option: str, asked: Iterable[str], valid: Sequence[str]) -> None:
-    unknown = sorted(set(asked) - set(valid))
-    if unknown:
-        raise UsageError(f"{option} {unknown[0]!r} is not known, expected one of {', '.join(valid)}")
+    for option, asked, valid in (
+        ("--family", question.families, get_args(Family)),
+        ("--pretraining", question.pretrainings, sorted({each.pretraining for each in pool} - {""})),
+        ("--license", question.licences, sorted({each.licence for each in pool} - {""})),
+    ):
+        for name in sorted(asked - set(valid)):
+            raise UsageError(f"{option} {name!r} is not known, expected one of {', '.join(valid)}")
 
 
 def unmet(question: Question, pool: Sequence[Priced]) -> str:
-    """Why no candidate of the pool meets the budgets: the nearest one and its value, per budget that fails."""
+    """Why no candidate of the pool meets the budgets: the nearest one, for each budget that fails."""
     if not pool:
-        return f"no candidate with public weights is left{question.filters}; leave out a filter"
+        return f"no candidate with public weights{question.filters}; leave out a filter"
     lines = (_unmet(question, pool, budget) for budget in question.budgets)
     return "; ".join(filter(None, lines)) or _jointly(question, pool)
 
@@ -234,11 +233,9 @@ def unmet(question: Question, pool: Sequence[Priced]) -> str:
 def _unmet(question: Question, pool: Sequence[Priced], budget: Budget) -> str:
     best = cheapest(pool, budget)
     if best is None:
-        missing = f"{budget.text}: {TITLES[budget.kind]} is not known of any candidate"
         device = f" on {question.device}" if question.device else ""
-        return (
-            f"{missing}{device}; run luma profile NAME, or name a device whose figures ship, e.g. --device 'RTX 4090'"
-        )
+        missing = f"{budget.text}: {TITLES[budget.kind]} is not known for any candidate{device}"
+        return f"{missing}; run luma profile NAME, or name a device with shipped results, e.g. --device 'RTX 4090'"
     quantity = best.costs[budget.kind]
     if budget.holds(quantity.value):
         return ""

@@ -1,4 +1,4 @@
-"""What an answer starts from: candidates, the user's own runs, the model learned from all evidence, and costs."""
+"""The basis of every answer: candidates with costs, the user's own runs, and the model learned from all evidence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
 from luma_cli.evidence.own_runs import OwnRow, differences, own_rows
 from luma_cli.evidence.table import load_evidence
 from luma_cli.store import database as files
-from luma_cli.store.runs import OwnRun, scored_runs
+from luma_cli.store.runs import OwnRun
 from luma_cli.units import BudgetKind, convention_caption
 
 if TYPE_CHECKING:
@@ -32,11 +32,10 @@ Fit = Callable[[Sequence[Evidence]], AccuracyModel]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Everything that is known when a question is asked.
+    """All that is known when a question is asked.
 
-    pool: candidates that pass the question's filters, with their costs. own: the user's runs as judged. evidence: what
-    the model has learned from. speed: of the device, None where no cost that was asked for depends on one. notes: what
-    a reader must know about all this.
+    pool: candidates that pass the question's filters, with their costs. own: the user's runs as judged. evidence: the
+    model's training rows. speed: of the device, None where no cost depends on one.
     """
 
     question: Question
@@ -54,7 +53,7 @@ class Setting:
 
 
 class Judged(NamedTuple):
-    """A candidate with what is predicted of it."""
+    """A candidate with its prediction."""
 
     priced: Priced
     subject: Subject
@@ -67,12 +66,12 @@ class Judged(NamedTuple):
 
     @property
     def supported(self) -> bool:
-        """Whether any row of the evidence speaks about the backbone."""
+        """Whether any row of the evidence is about the backbone."""
         return has_evidence(self.prediction)
 
 
 def predicted(question: Question, pool: Iterable[Priced], model: AccuracyModel) -> list[Judged]:
-    """The candidates with what the model predicts of them with the question's head, in order."""
+    """The candidates with the model's predictions for the question's head, in order."""
     priced = list(pool)
     subjects = [subject(each.candidate, question.dataset, question.head) for each in priced]
     predictions = model.predict(subjects) if subjects else []
@@ -85,7 +84,7 @@ def load(
     """The setting of a question from the shipped tables and the store.
 
     kinds: of the costs that are shown. database: $LUMA_DB or the data folder when None. A store that cannot be read is
-    only an error where a cost depends on it; else a note says so. Raises NoAnswer, UsageError, StoreError.
+    an error where a cost depends on it, otherwise a note. Raises NoAnswer, UsageError, StoreError.
     """
     classes = num_classes(question.dataset)
     asked = tuple(dict.fromkeys((*question.kinds, *kinds)))
@@ -105,11 +104,13 @@ def load(
 
 
 def known(database: Path | None) -> tuple[list[Evidence], list[OwnRun], str]:
-    """Shipped and imported results, the user's runs with scores, and why the store's could not be read."""
+    """Shipped and imported results, the user's runs with scores, and why the store could not be read."""
     try:
         connection = files.open_read(database)
         if connection is None:
             return load_reference(), [], ""
+        from luma_cli.store.runs import scored_runs  # an answer without a database does without
+
         with closing(connection):
             runs = scored_runs(connection)
         return load_evidence(database, own=False), runs, ""
@@ -127,11 +128,10 @@ def _notes(question: Question, kinds: Sequence[BudgetKind], is_timed: bool) -> l
 
 
 def judge(runs: Sequence[OwnRun], question: Question) -> list[OwnRow]:
-    """Each run that says something about the dataset, with what speaks against ranking it; budgets are not looked at.
+    """The runs that concern the dataset, each with the reasons against ranking it, budgets aside.
 
-    A run is comparable when nothing but the backbone, its pretraining and its resolution differs from the usual run of
-    what was asked. Runs on the official files of another dataset are left out. Those on its official files come first,
-    best mIoU first.
+    A run is comparable when only the backbone, its pretraining and its resolution differ from the usual run. Runs on
+    another dataset's official files are left out; those on this one's come first, best mIoU first.
     """
     others = DATASET_TITLES.keys() - {question.dataset}
     rows = []
@@ -153,12 +153,12 @@ def judge(runs: Sequence[OwnRun], question: Question) -> list[OwnRow]:
 
 
 def comparable(rows: Iterable[OwnRow]) -> frozenset[tuple[str, int]]:
-    """Timm name and resolution of the runs that nothing speaks against."""
+    """Timm name and resolution of the comparable runs."""
     return frozenset(row.run.run_key for row in rows if not row.why_not)
 
 
 def with_own(pool: Sequence[Candidate], rows: Sequence[OwnRow]) -> list[Candidate]:
-    """The candidates, and the models of comparable runs that are not among them: no card, or another resolution."""
+    """The candidates, with the models of comparable runs that lack a card or have another resolution."""
     known = {each.run_key for each in pool}
     added = {}
     for row in rows:
@@ -172,7 +172,7 @@ def with_own(pool: Sequence[Candidate], rows: Sequence[OwnRow]) -> list[Candidat
 def settled(
     rows: Sequence[OwnRow], within: Collection[Priced], pool: Collection[Priced], question: Question
 ) -> tuple[OwnRow, ...]:
-    """The rows, a budget that a comparable run does not meet now among the reasons; those that meet all come first."""
+    """The rows, with unmet budgets among the reasons; those that meet all come first."""
     kept = {each.candidate.run_key for each in within}
     priced = {each.candidate.run_key: each for each in pool}
     found = [
@@ -185,7 +185,7 @@ def settled(
 
 
 def _unmet(priced: Priced | None, question: Question) -> Iterator[str]:
-    """Why a comparable run's model is not among the candidates within budget."""
+    """Why the model of a comparable run is not within budget."""
     if priced is None:
         yield "its weights are not public" if not question.filters else f"none{question.filters} was asked for"
         return

@@ -31,7 +31,7 @@ from luma_cli.cli.options import (
 from luma_cli.errors import NothingMeasured, UsageError
 
 if TYPE_CHECKING:
-    from luma_cli.advise.answer import Recommendation
+    from luma_cli.advise.recommend import Recommendation
 
 
 _UNANSWERED = 1
@@ -113,10 +113,11 @@ def _audit(database: Path | None, as_json: bool) -> None:
     from luma_cli.report.audit import print_audit
     from luma_cli.report.table import print_json
     from luma_cli.speed.audit import audit as speed_audit
+    from luma_cli.to_json import to_json
 
     found, speed = audit(load_evidence(database)), speed_audit()
     if as_json:
-        print_json({**found.to_json(), "speed": speed.to_json()})
+        print_json({**found.to_json(), "speed": to_json(speed)})
     else:
         print_audit(found, speed)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from luma_cli.evidence.evidence import COLUMNS, Evidence, load_reference, marked
 from luma_cli.evidence.own_runs import own_rows
 from luma_cli.store import database as files
-from luma_cli.store.runs import scored_runs
 
 _content = attrgetter(*(name for name in COLUMNS if name != "id"))
 _all = attrgetter(*COLUMNS)
@@ -32,6 +31,8 @@ def load_evidence(database: Path | None = None, *, own: bool = True) -> list[Evi
     connection = files.open_read(database)
     if connection is None:
         return shipped
+    from luma_cli.store.runs import scored_runs  # without a database nothing of it is needed
+
     with closing(connection):
         imported = _imported(connection)
         mine = own_rows(scored_runs(connection)) if own else []

@@ -38,7 +38,7 @@ from luma_cli.findings.profiles import (
     profile_row,
 )
 from luma_cli.findings.statistics import Numbers, percentiles
-from luma_cli.speed.reference import Table
+from luma_cli.speed.reference import ThroughputTable
 from luma_cli.store.profiles import Conditions, Measured
 
 # The paper's architectures were all pretrained on ImageNet-21k labels.
@@ -93,7 +93,7 @@ class _Front:
 
 
 def front(
-    model: AccuracyModel, measured: Sequence[Measured], shipped: Table, device: str | None, dataset: str
+    model: AccuracyModel, measured: Sequence[Measured], shipped: ThroughputTable, device: str | None, dataset: str
 ) -> Finding:
     """The claim on the user's profiles of one device, timm's classifiers beside them."""
     name, rows = of_device(measured, device)
@@ -156,7 +156,7 @@ def _measured_fronts(rows: Sequence[Measured], device: str) -> Iterator[_Front]:
         yield _Front(title, resolution, attention, conditions.head, rates, tuple(map(profile_row, found)))
 
 
-def _shipped_fronts(table: Table, device: str | None) -> Iterator[_Front]:
+def _shipped_fronts(table: ThroughputTable, device: str | None) -> Iterator[_Front]:
     """One front per setting and size of timm's classifiers, on the device named or the one with most of them."""
     names = [setting.device_name for setting in table.settings]
     shown = {name for name in names if device and device.lower() in name.lower()}

@@ -12,7 +12,7 @@ from luma_cli.report.table import Table, columns, number, paragraphs, print_tabl
 from luma_cli.units import FLOORS, BudgetKind, FlopConvention, gflops
 
 if TYPE_CHECKING:
-    from luma_cli.advise.answer import Aside, Recommendation
+    from luma_cli.advise.recommend import Aside, Recommendation
     from luma_cli.evidence.evidence import Evidence
     from luma_cli.speed.quantity import Quantity
 

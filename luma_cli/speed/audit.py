@@ -1,33 +1,28 @@
-"""How well speed carries over between devices: every shipped device predicted from the others.
+"""Audit of the model of speed (`luma recommend --audit`): every shipped device predicted from the others.
 
-    python -m luma_cli.speed.audit
-
-One row per hardware setting: its own device is left out, `k` of its classifiers are measured, those that luma chooses,
-and all others are predicted. A second table tells of small images to large ones: fitted below 384 px, asked from 512.
+For each hardware setting its device is left out, `k` classifiers that luma chooses are measured, and all others are
+predicted. A second part goes from small images to large ones: fitted below 384 px, predicted from 512 px.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from luma_cli.speed.quantity import Workload
-from luma_cli.speed.reference import Classifier, Setting, Table, lineup_in, load_table, reference_of
+from luma_cli.speed.quantity import Z80, Workload
+from luma_cli.speed.reference import Classifier, HardwareSetting, ThroughputTable, lineup_in, load_table, reference_of
 from luma_cli.speed.times import to_measure
 from luma_cli.speed.transfer import Floats, posterior
-from luma_cli.to_json import to_json
 
 NUM_MEASURED = (1, 5, 20)
-_Z80, _Z90 = 1.2815515594, 1.6448536270
+_Z90 = 1.6448536269514722
 _SMALL, _LARGE = 383, 512
 
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """Of `num` predictions: median relative error in percent, bias of log time, shares inside 80 and 90 % intervals."""
+    """Median relative error in percent, bias of log time, shares inside the 80 and 90 % intervals."""
 
     num: int
     median_percent: float
@@ -38,8 +33,9 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One setting predicted from other devices. anchor: the classifier that was measured first. errors: by number of
-    measurements. has_class: whether a setting of its class is left when its device is left out.
+    """One setting predicted from other devices. anchor: the classifier measured first. errors: by number measured.
+
+    has_class: whether another device has a setting of its class.
     """
 
     setting: str
@@ -50,21 +46,17 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class SpeedAudit:
-    """transfers: per setting. pooled: over all predictions for settings with a class. upsizing: by setting, of sizes
-    from 512 px when nothing above 383 px was seen; networks that the table has smaller, and those that it has not.
+    """pooled: over all settings with a class, by number of measurements. upsizing: by setting, errors from 512 px when
+    trained below 384 px, for networks with smaller sizes in the table and for others.
     """
 
     transfers: tuple[Transfer, ...]
     pooled: dict[int, Error]
     upsizing: dict[str, tuple[Error | None, Error | None]]
 
-    def to_json(self) -> Any:
-        """Plain values."""
-        return to_json(self)
 
-
-def audit(table: Table | None = None) -> SpeedAudit:
-    """The audit of the shipped table, or of another."""
+def audit(table: ThroughputTable | None = None) -> SpeedAudit:
+    """The audit of a table, by default the shipped one."""
     found = load_table() if table is None else table
     done = [_transfer(found, setting) for setting in found.settings]
     with_class = [residuals for transfer, residuals in done if transfer.has_class]
@@ -73,11 +65,11 @@ def audit(table: Table | None = None) -> SpeedAudit:
     return SpeedAudit(tuple(transfer for transfer, _ in done), pooled, upsizing)
 
 
-def _transfer(table: Table, setting: Setting) -> tuple[Transfer, dict[int, Floats]]:
-    """The setting's transfer, and per number of measurements residuals and standard deviations (2, n)."""
+def _transfer(table: ThroughputTable, setting: HardwareSetting) -> tuple[Transfer, dict[int, Floats]]:
+    """The setting's transfer; residuals and standard deviations (2, n) by number of measurements."""
     others = lineup_in(table, setting.speed_class, without=setting.device_name)
     rows, log_ms = _rows(table, setting)
-    points = others.reference.points([workload_of(row) for row in rows])
+    points = others.reference.points(list(map(workload_of, rows)))
     order = to_measure(points, max(NUM_MEASURED), spread=others.spread)
     residuals = {}
     for num in NUM_MEASURED:
@@ -90,8 +82,8 @@ def _transfer(table: Table, setting: Setting) -> tuple[Transfer, dict[int, Float
     return Transfer(setting.label, name, bool(others.reference.by_name), errors), residuals
 
 
-def _upsizing(table: Table, setting: Setting) -> tuple[Error | None, Error | None]:
-    """Errors at large sizes on a device whose small sizes are known: networks known smaller, and unknown ones."""
+def _upsizing(table: ThroughputTable, setting: HardwareSetting) -> tuple[Error | None, Error | None]:
+    """Errors at large sizes on a device with known small ones: of networks in the table, and of others."""
     reference = reference_of(table, [setting], own=True, max_side=_SMALL)
     rows, log_ms = _rows(table, setting)
     large = [index for index, row in enumerate(rows) if row.resolution >= _LARGE]
@@ -102,7 +94,7 @@ def _upsizing(table: Table, setting: Setting) -> tuple[Error | None, Error | Non
     return one, other
 
 
-def _rows(table: Table, setting: Setting) -> tuple[list[Classifier], Floats]:
+def _rows(table: ThroughputTable, setting: HardwareSetting) -> tuple[list[Classifier], Floats]:
     column = table.settings.index(setting)
     rows = [row for row in table.rows if row.milliseconds[column] is not None]
     return rows, np.log(np.array([row.milliseconds[column] for row in rows], dtype=float))
@@ -114,35 +106,7 @@ def workload_of(row: Classifier) -> Workload:
 
 
 def _error(residuals: Floats) -> Error:
-    """residuals: (2, n), those of log time and their standard deviations."""
     z = np.abs(residuals[0] / residuals[1])
     percent = 100 * float(np.expm1(np.median(np.abs(residuals[0]))))
-    inside = [float((z <= bound).mean()) for bound in (_Z80, _Z90)]
+    inside = [float((z <= bound).mean()) for bound in (Z80, _Z90)]
     return Error(residuals.shape[1], percent, float(np.median(residuals[0])), *inside)
-
-
-def lines(found: SpeedAudit) -> list[str]:
-    """The audit as Markdown."""
-    head = " | ".join(f"{k} measured" for k in NUM_MEASURED)
-    text = ["Error: median over classifiers; in brackets, shares inside the 80 % and 90 % intervals.", ""]
-    text += [f"| device left out | measured first | {head} |", "|---|---|" + "--:|" * len(NUM_MEASURED)]
-    for each in found.transfers:
-        mark = "" if each.has_class else " (no table of its class)"
-        cells = " | ".join(map(_cell, each.errors.values()))
-        text.append(f"| {each.setting}{mark} | {each.anchor} | {cells} |")
-    cells = " | ".join(map(_cell, found.pooled.values()))
-    text += [f"| all with a table of their class | | {cells} |", ""]
-    text += ["Seen below 384 px only, asked from 512 px, on the same device:", ""]
-    text += ["| device | networks seen smaller | networks not seen |", "|---|--:|--:|"]
-    for name, errors in found.upsizing.items():
-        cells = " | ".join("none" if each is None else f"{_cell(each)}, n = {each.num}" for each in errors)
-        text.append(f"| {name} | {cells} |")
-    return text
-
-
-def _cell(error: Error) -> str:
-    return f"{error.median_percent:.1f} % ({error.coverage_80:.2f}, {error.coverage_90:.2f})"
-
-
-if __name__ == "__main__":
-    sys.stdout.write("\n".join(lines(audit())) + "\n")

@@ -1,19 +1,18 @@
-"""What a segmenter costs on one device: measured where it was measured, predicted with an interval elsewhere.
+"""Costs of segmenters on one device: measured values where there are any, predictions with intervals elsewhere.
 
     model = SpeedModel.load(measured_rows(), "RTX 4090")
     model.quantity("ms", Workload("vit_base_patch16_dinov3", 512, macs=123_000_000_000))
 
-Measured rows of exactly the same conditions answer as they are. Everything else is learned from them and from timm's
-throughput of classifiers (`transfer`), and says so. A prediction whose interval spans more than a factor of ten decides
-nothing: then the cost is not known.
+Measured rows of exactly the same conditions answer directly. The rest is learned from them and from timm's throughput
+of classifiers (`transfer`). A prediction whose interval spans more than a factor of ten is given as not known.
 
-Memory at batch 1 is weights, a share of the activations, and what the device takes for itself, in closed form:
+Memory at batch 1 is the sum of weights, a share of the activations, and the device's own use, in closed form:
 
     bytes = weights + share x activations + base + noise,   share, base ~ Normal
 
-Energy is predicted time, times the power that measured rows drew. GPU-hours of a training come from the user's own runs
-on the device, else from forward time and a step's ratio to it, which was measured for LUMA and EoMT
-(docs/understand/heads_speed.md: 3.2 to 3.7 and 4.6 to 6.1, float32 on a CPU).
+Energy is predicted time times measured power. GPU-hours of a training come from the user's own runs on the device,
+otherwise from forward time and the ratio of a step to it, measured for LUMA and EoMT
+(docs/heads_speed.md: 3.2 to 3.7 and 4.6 to 6.1, float32 on a CPU).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from luma_cli.speed import times
 from luma_cli.speed.bench import Bench, bench_of, quantity_of
 from luma_cli.speed.quantity import Z80, Key, Origin, Quantity, Workload, segmenter_of
 from luma_cli.speed.reference import Classifier, Lineup, class_of, lineup, load_table, shipped_name
-from luma_cli.speed.times import LARGE_SIDE, Evidence, TimeKind, milliseconds
+from luma_cli.speed.times import LARGE_SIDE, MeasuredTimes, TimeKind, milliseconds
 from luma_cli.speed.transfer import SHIPPED, Floats, posterior, stem_of
 from luma_cli.store.profiles import Measured
 from luma_cli.units import BudgetKind
@@ -43,36 +42,34 @@ if TYPE_CHECKING:
     from luma_cli.store.records import RunRecord
 
 
-# Predictions are given up to this ratio of the ends of their 80 % interval.
+# Predictions with a larger ratio of their 80 % interval's ends decide nothing.
 WIDEST = 10.0
-# How a shipped device that was never measured here is taken to be used, in order of preference.
+# Assumed use of a shipped device that was never measured here, in order of preference.
 _SHIPPED_CLASSES = (("cuda half", "none"), ("cuda half", "default"), ("cpu fp32", "default"))
-# Latency of one image on a GPU of which only throughput ships: the time at large batches, times what idle units cost,
-# or the time of eager launches where that is longer. Lower end, middle, upper end: assumed; measured ones replace it.
+# Latency on a GPU of which only throughput ships: the time at large batches times the cost of idle units, or the time
+# of eager launches if longer. Low, middle and high values are assumed.
 _ALONE, _LAUNCH_MS = (1.0, 1.2, 1.6), (0.0, 6.0, 16.0)
 _BOUNDED = (
     "extrapolated: throughput at large batches bounds the latency of one image from below; "
-    f"launches alone are taken to need {_LAUNCH_MS[1]:g} ms ({_LAUNCH_MS[0]:g} to {_LAUNCH_MS[2]:g})"
+    f"launches are assumed to take {_LAUNCH_MS[1]:g} ms ({_LAUNCH_MS[0]:g} to {_LAUNCH_MS[2]:g})"
 )
-_RELATED_ONLY = "measured here only with another head, or before driver, torch or power limit changed"
+_RELATED_ONLY = "measured here only with another head, driver, torch or power limit"
 _RATES: tuple[BudgetKind, ...] = ("images_per_second", "ms")
 _COUNTS = ("macs", "params")
 # Log deviation of power between models on one device: large ones fill it, small ones do not.
 _POWER_SD = 0.2
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Before any measurement: a process takes 0.2 to 0.9 GiB (CUDA context or interpreter), and a hundredth to all of the
-# activations are alive at once: that depends on the allocator and the kernels.
+# Prior: a process takes 0.2 to 0.9 GiB (CUDA context or interpreter), and 1% to all of the activations are alive at
+# once, depending on allocator and kernels.
 _BASE_BYTES, _BASE_SD = 0.6 * 2**30, 0.3 * 2**30
 _SHARE, _SHARE_SD = 0.4, 0.3
 _MEMORY_NOISE, _LEAST_NOISE_BYTES = 0.06, 32 * 2**20
 _QUERIES, _MASK_STRIDE, _USUAL_WIDTH = 100, 4, 768
 _MOST_ROWS = 500
-# Beyond this many candidates an even sample stands for all: what to measure is cubic in their number.
+# Of more candidates an even sample is used: choosing what to measure is cubic in their number.
 _MOST_CANDIDATES = 600
 
-# A step's time over that of a forward pass: geometric means of the two sizes in docs/understand/heads_speed.md; linear: between a
-# plain backward (3) and LUMA's.
 _RATIOS: Mapping[str, float] = {"luma": 3.4, "eomt": 5.3, "linear": 3.2, "none": 3.0}
 _RATIO_SD = 0.35
 # Validations, data loading and micro-batches differ between runs of one model.
@@ -85,10 +82,7 @@ _USUAL: Mapping[int, tuple[str, int]] = {150: ("ade20k", 20_210), 19: ("cityscap
 
 @dataclass(frozen=True, slots=True)
 class TrainedRun:
-    """What a run took. ms_per_image: wall time x processes per training image, validations included.
-
-    device: `cuda` or `cpu`. dtype: number format of the steps.
-    """
+    """The speed of a training. ms_per_image: wall time x processes per training image, validations included."""
 
     workload: Workload
     device_name: str
@@ -102,9 +96,8 @@ class TrainedRun:
 class SpeedModel:
     """Time, memory and energy of segmenters on one device under one set of conditions.
 
-    bench: its measured rows. device_name: as the store has it, else timm's name, else as asked. shipped: timm's name of
-    the device where its throughput ships, else empty. speed_class: device kind with precision, and compile mode. runs:
-    the user's trainings on any device.
+    device_name: as in the store, else timm's name, else as asked. shipped: timm's name where its throughput ships.
+    speed_class: device kind with precision, and compile mode. runs: the user's trainings on any device.
     """
 
     bench: Bench
@@ -122,11 +115,10 @@ class SpeedModel:
         environment: str | None = None,
         runs: Sequence[TrainedRun] = (),
     ) -> SpeedModel:
-        """The model of `device` (as the store, timm's table or the user name it), from rows that were measured there.
+        """The model of `device`, by the store's, timm's or the user's name; of the only measured one when None.
 
-        device: None for the only one that was measured. environment: identity of the present machine as JSON, the
-        latest measured one when None. runs: the user's trainings (`trained_runs`), for GPU-hours. Raises UsageError
-        when several devices could be meant.
+        environment: identity of the present machine as JSON, the latest measured one when None. runs: the user's
+        trainings (`trained_runs`), for GPU-hours. Raises UsageError when several devices could be meant.
         """
         bench = bench_of(measured, device, head=head, environment=environment)
         name = shipped_name(bench.device_name) if bench.device_name else ""
@@ -149,37 +141,35 @@ class SpeedModel:
 
     @property
     def basis(self) -> str:
-        """One line for captions: the device, what was measured on it, and what predictions stand on."""
+        """One line for captions: the device, the number of measured rows, and the source of predictions."""
         found = self.lineup
         if found is None or self.speed_class is None:
             return self.why("ms")
-        num, older, left_out = len(self.bench.rows), self.bench.num_older, self.bench.num_left_out
+        num = len(self.bench.rows)
+        sources = f"these and {found.why}" if num + len(self.bench.related) else found.why
         usual = f"{self.device_name}, {self.speed_class[0]}, compile {self.speed_class[1]}"
-        parts = [f"{num} measured" if num else "nothing was measured here"]
-        parts += [f"{older} older rows, from another driver, torch or power limit, as evidence"] if older else []
-        parts += [f"{left_out} rows of other conditions left out"] if left_out else []
-        sources = f"these and {found.why}" if num + older else found.why
         label = self.bench.conditions.label if self.bench.conditions else usual
-        return f"{label}: {'; '.join(parts)}; {'others' if num else 'all'} predicted from {sources}"
+        return f"{label}: {num or 'nothing was'} measured{'' if num else ' here'}; predictions from {sources}"
 
     def quantity(self, kind: BudgetKind, workload: Workload) -> Quantity | None:
-        """The cost of one segmenter; None where nothing can be said, and `why(kind)` says the reason."""
+        """The cost of one segmenter; None where it is not known, and `why(kind)` gives the reason."""
         return self.quantities(kind, [workload])[0]
 
     def quantities(self, kind: BudgetKind, workloads: Sequence[Workload]) -> list[Quantity | None]:
-        """The costs of many segmenters, in their order: exact counts, measured numbers, else predictions.
-
-        None where nothing tells, and where a prediction is too wide to decide by.
-        """
+        """The costs in order: counts, measured values, otherwise predictions; None for unknown and too wide ones."""
         if kind in _COUNTS:
-            return [_exact(kind, each) for each in workloads]
+            counts = [each.macs if kind == "macs" else each.params for each in workloads]
+            return [each if each is None else Quantity(kind, each, each, each, "exact") for each in counts]
         measured = self._measured(kind)
         rest = [each for each in workloads if each.key not in measured]
         predicted = iter(self._predicted(kind, rest) if rest else [])
-        return [measured[each.key] if each.key in measured else _narrow(next(predicted)) for each in workloads]
+        found = [measured[each.key] if each.key in measured else next(predicted) for each in workloads]
+        return [
+            each if each and (each.origin == "measured" or each.high <= WIDEST * each.low) else None for each in found
+        ]
 
     def why(self, kind: BudgetKind) -> str:
-        """Why a kind has no predictions; empty when it has."""
+        """Why a kind has no predictions; empty when it has some."""
         here = self.device_name or "any device"
         if kind in (*_COUNTS, "bytes"):
             return ""
@@ -191,25 +181,24 @@ class SpeedModel:
             if any(run.device_name == self.device_name for run in self.runs) or not all(map(self.why, _RATES)):
                 return ""
             return f"no training and no forward pass was timed on {here}; try: luma train --dry-run"
-        name: TimeKind = "throughput" if kind == "images_per_second" else "latency"
+        name = _time_kind(kind)
         seen = self._evidence(name)
         if seen.num_here + seen.num_related or (self.lineup and self.lineup.own):
             return ""
         return f"no {name} was measured on {here}; try: luma profile"
 
     def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> list[Workload]:
-        """Which of the segmenters to measure on this device, in order; those measured already are left out."""
+        """The most informative segmenters to measure on this device, in order, without those measured already."""
         done = self._measured(kind)
         free = [each for each in workloads if each.key not in done]
         if len(free) > _MOST_CANDIDATES:
             free = [free[round(index * len(free) / _MOST_CANDIDATES)] for index in range(_MOST_CANDIDATES)]
-        time_kind: TimeKind = "throughput" if kind == "images_per_second" else "latency"
-        found = self.lineup or lineup(("cuda half", "none"), "")
-        seen, spread = self._evidence(time_kind).points, times.spread_of(time_kind, found)
+        name, found = _time_kind(kind), self.lineup or lineup(("cuda half", "none"), "")
+        seen, spread = self._evidence(name).points, times.spread_of(name, found)
         return [free[at] for at in times.to_measure(found.reference.points(free), num, seen, spread)] if free else []
 
     def _trainings(self, workloads: Sequence[Workload]) -> list[Quantity | None]:
-        """GPU-hours of the usual training of each; None where no run and no forward time tells."""
+        """GPU-hours of the usual training of each; None without an own run or a forward time."""
         here = [run for run in self.runs if run.device_name == self.device_name]
         latest = max(here, key=lambda run: run.started_at, default=None)
         usable = [run for run in here if latest is not None and run.dtype == latest.dtype]
@@ -223,7 +212,7 @@ class SpeedModel:
 
     @property
     def _dtype(self) -> str:
-        """Number format of the weights: the measured one, else that of timm's table."""
+        """Number format of the weights: the measured one, otherwise that of timm's table."""
         if self.bench.conditions:
             return self.bench.conditions.dtype
         return "bfloat16" if self.speed_class and self.speed_class[0].endswith("half") else "float32"
@@ -245,7 +234,7 @@ class SpeedModel:
         return self._timed(kind, workloads, found)
 
     def _timed(self, kind: BudgetKind, workloads: Sequence[Workload], found: Lineup) -> list[Quantity | None]:
-        name: TimeKind = "throughput" if kind == "images_per_second" else "latency"
+        name = _time_kind(kind)
         seen = self._evidence(name)
         if not seen.num_here + seen.num_related:
             if not found.own:
@@ -259,7 +248,7 @@ class SpeedModel:
         for each, mean, variance, is_far in zip(workloads, said.mean, said.variance, far, strict=True):
             notes = [_RELATED_ONLY] if seen.num_related and not seen.num_here else []
             if is_far:
-                notes.append(f"extrapolated: nothing at {LARGE_SIDE} px or more with a head was measured here")
+                notes.append(f"extrapolated: no head was measured here at {LARGE_SIDE} px or more")
             is_shipped = found.own and not seen.num_here and each.head == "none" and found.reference.has_at(each)
             origin: Origin = "shipped" if is_shipped else "predicted"
             quantities.append(_quantity(kind, mean, variance, origin, is_far, "; ".join(notes)))
@@ -278,18 +267,16 @@ class SpeedModel:
             for mean, variance, is_far in zip(said.mean, said.variance, far, strict=True)
         ]
 
-    def _evidence(self, kind: TimeKind) -> Evidence:
+    def _evidence(self, kind: TimeKind) -> MeasuredTimes:
         return times.evidence(kind, self.bench, self.lineup or lineup(("cuda half", "none"), ""))
 
 
-def _exact(kind: BudgetKind, workload: Workload) -> Quantity | None:
-    value = workload.macs if kind == "macs" else workload.params
-    return None if value is None else Quantity(kind, float(value), float(value), float(value), "exact")
-
-
 def _narrow(quantity: Quantity | None) -> Quantity | None:
-    """The quantity where a user can decide by it: nothing else."""
     return quantity if quantity is not None and quantity.high <= WIDEST * quantity.low else None
+
+
+def _time_kind(kind: BudgetKind) -> TimeKind:
+    return "throughput" if kind == "images_per_second" else "latency"
 
 
 def _quantity(
@@ -303,7 +290,7 @@ def _quantity(
 
 
 def _rate(rate: Quantity | None, latency: Quantity | None) -> Quantity | None:
-    """Images per second at large batches; failing that, one image after another."""
+    """Images per second at large batches, otherwise at batch 1."""
     if rate is not None or latency is None:
         return rate
     fast, value, slow = (1000 / each for each in (latency.low, latency.value, latency.high))
@@ -311,7 +298,7 @@ def _rate(rate: Quantity | None, latency: Quantity | None) -> Quantity | None:
 
 
 def _bounded(kind: BudgetKind, rate: Quantity | None, on_cpu: bool) -> Quantity | None:
-    """Latency of one image where only throughput ships; on a CPU timm took one image at a time."""
+    """Latency of one image where only throughput ships; on a CPU timm measured single images."""
     if rate is None:
         return None
     times_ms = [1000 / each for each in (rate.high, rate.value, rate.low)]
@@ -327,10 +314,7 @@ def _bounded(kind: BudgetKind, rate: Quantity | None, on_cpu: bool) -> Quantity 
 
 
 def _power_of(bench: Bench) -> tuple[TimeKind, float, float, int] | None:
-    """Log joules per millisecond by the rows that measured energy and time: which time, mean, variance, how many rows.
-
-    At the plateau where that was timed; None where nothing tells of power.
-    """
+    """Kind of time, mean and variance of log joules per millisecond, number of rows; None without measured energy."""
     rows = [row for row in (*bench.rows, *bench.related) if row.energy_joules and not bench.is_older(row)]
     kinds: tuple[TimeKind, ...] = ("throughput", "latency")
     for kind in kinds:
@@ -341,11 +325,10 @@ def _power_of(bench: Bench) -> tuple[TimeKind, float, float, int] | None:
 
 
 def predict_memory(bench: Bench, workloads: Sequence[Workload], dtype: str) -> list[Quantity | None]:
-    """Peak bytes at batch 1 with weights in `dtype`; None where parameters or activations were never counted.
+    """Peak bytes at batch 1 with weights in `dtype`; None where parameters or activations are not counted.
 
-    What was measured on the bench moves share and base, also where heads and environments differ. The memory column of
-    the WTF benchmark is not used: it holds what a training in the same process left over (a median of 9.9 times the
-    weights).
+    All rows of the bench inform share and base, whatever head and environment. The memory column of the WTF benchmark
+    is not used: it includes what a training in the same process left over (in the median 9.9 times the weights).
     """
     sizes = [_bytes_of(each, dtype) for each in workloads]
     known = np.array([size for size in sizes if size is not None], dtype=float).reshape(-1, 2)
@@ -365,13 +348,13 @@ def predict_memory(bench: Bench, workloads: Sequence[Workload], dtype: str) -> l
             found.append(None)
             continue
         far = each.head != "none" and each.resolution >= LARGE_SIDE > largest
-        note = f"extrapolated: nothing at {LARGE_SIDE} px or more was measured here" if far else ""
+        note = f"extrapolated: no memory was measured here at {LARGE_SIDE} px or more" if far else ""
         found.append(Quantity("bytes", *next(numbers), "predicted", far or not seen, note if seen else unseen))
     return found
 
 
 def _bytes_of(workload: Workload, dtype: str) -> tuple[float, float] | None:
-    """Bytes of a segmenter's weights, and of all activations of one image."""
+    """Bytes of a segmenter's weights, and of one image's activations."""
     activations = activations_of(workload)
     if workload.params is None or activations is None or dtype not in _BYTES:
         return None
@@ -379,7 +362,7 @@ def _bytes_of(workload: Workload, dtype: str) -> tuple[float, float] | None:
 
 
 def activations_of(workload: Workload) -> int | None:
-    """Counted outputs of backbone and head; where only the backbone's are known, the head's masks are added."""
+    """Counted outputs of backbone and head; the head's masks are added where only the backbone's are known."""
     if workload.activations is not None:
         return workload.activations
     facts = load_costs().get((workload.architecture, workload.resolution))
@@ -391,7 +374,7 @@ def activations_of(workload: Workload) -> int | None:
 
 
 def _shipped_activations(architecture: str, resolution: int) -> int | None:
-    """Those of timm's classifier at its nearest size, in proportion to the area; None for a network it has not."""
+    """Those of timm's classifier at its nearest size, in proportion to the area; None for another network."""
     rows = _shipped_rows().get(stem_of(architecture))
     if not rows:
         return None
@@ -424,7 +407,7 @@ def _memory_noise(measured: Floats) -> Floats:
 
 @cache
 def num_images_seen(num_classes: int) -> int | None:
-    """Images that a training sees by the usual recipe of the dataset with so many classes; None for another number."""
+    """Images seen in a training by the usual recipe of the dataset with so many classes; None for other numbers."""
     if num_classes not in _USUAL:
         return None
     name, num_train_images = _USUAL[num_classes]
@@ -434,7 +417,7 @@ def num_images_seen(num_classes: int) -> int | None:
 
 
 def trained_runs(records: Iterable[RunRecord]) -> list[TrainedRun]:
-    """Runs of the store that tell what training takes: whole models, twenty steps or more, no frozen backbone."""
+    """Runs of the store that measure training time: whole models, twenty steps or more, no frozen backbone."""
     return [
         _trained(run)
         for run in records
@@ -469,7 +452,7 @@ def _trained(run: RunRecord) -> TrainedRun:
 def _hours_from_runs(
     workloads: Sequence[Workload], runs: Sequence[TrainedRun], lineup: Lineup
 ) -> list[Quantity | None]:
-    """The very model as it was trained here, where it was: its rate is measured; others by the model of times."""
+    """The measured rate of a model that was trained here, the model of times for others."""
     wider = {name: max(getattr(lineup.spread, name), _RUN_MODEL_SD) for name in ("family", "stem", "size")}
     spread = replace(lineup.spread, scale=SHIPPED.scale, noise=_RUN_NOISE, **wider)
     seen = lineup.reference.points([run.workload for run in runs])
@@ -484,7 +467,7 @@ def _hours_from_runs(
             found.append(_gpu_hours(each, mean, variance, "predicted", note))
         else:
             own = log(mine.ms_per_image), _RUN_NOISE**2
-            found.append(_gpu_hours(each, *own, "measured", "an own run of this very model"))
+            found.append(_gpu_hours(each, *own, "measured", "own run of this model"))
     return found
 
 

@@ -1,29 +1,20 @@
-"""Reference times: what the shipped table of one class says of any segmenter, on a device of no particular speed.
+"""Reference times of segmenters from timm's throughput of classifiers on eight hardware settings.
 
-A segmenter that the table has at its size keeps the table's time. One that it has at another size is scaled by
-multiply-adds (between the sizes of one network, time is proportional to them within 2 % on the shipped GPUs). Others
-get the power law of the class and what similar networks of their family deviate from it.
+Source: https://github.com/huggingface/pytorch-image-models, `results/`, as `profiles/reference/timm_throughput.csv`.
+A segmenter keeps the table's time at its size. From another size it is scaled by multiply-adds (between sizes of one
+network, time is proportional to them within 2 % on the shipped GPUs). Others get the power law of the class, with the
+deviation of similar networks of their family.
 
-The table is timm's throughput of classifiers on eight hardware settings, `profiles/reference/timm_throughput.csv`:
-
-    python -m luma_cli.speed.reference RAW.csv profiles/reference/timm_throughput.csv
-
-makes it of a transcription of timm's own result files, which have one row per checkpoint and setting; what ships has
-one row per architecture and size, one column per setting. Source:
-https://github.com/huggingface/pytorch-image-models, `results/`.
-
-Which settings speak for a device: its own, else those of other devices of the same class (device kind, precision and
-compile mode), which are never mixed. Without any of the class only the power law of the costs carries over, and its
-wider spread says so.
+A device uses its own settings, otherwise those of other devices of its class (device kind, precision and compile
+mode); classes are never mixed. Without a setting of the class only the power law is used, with a wider spread.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import exp, log
@@ -35,42 +26,41 @@ import numpy as np
 from luma_cli import files
 from luma_cli.errors import BadCard
 from luma_cli.speed.quantity import Workload
-from luma_cli.speed.transfer import SHIPPED, Floats, Points, Spread, slopes_of, stem_of
+from luma_cli.speed.transfer import SHIPPED, Floats, Priors, Spread, slopes_of, stem_of
 from luma_cli.store.profiles import Conditions
 
-_FACTS = ("architecture", "resolution", "family", "gmacs", "mega_activations")
-_USAGE = "usage: python -m luma_cli.speed.reference RAW.csv OUT.csv"
+FACTS = ("architecture", "resolution", "family", "gmacs", "mega_activations")
 # Log deviation per unit of log area between the sizes of one network: median 0.02, with tails, on the shipped GPUs; on
-# a CPU, which works on one image at a time, large ones are faster than small ones suggest.
+# a CPU (one image at a time) large ones are faster than small ones suggest.
 _SIZE_SD, _CPU_SIZE_SD = 0.06, 0.2
 # A head's multiply-adds are not the backbone's: log deviation per unit of log(with head / without).
 _OTHER_WORK_SD = 0.5
 # Share of the squared disagreement between shipped settings that stays with one network.
 _DISAGREEMENT = 0.3
 _MOST_CONTRAST = 0.3
-# Similar: within about this much in log multiply-adds; a family counts as much as this many such networks.
+# Similar networks are about this near in log multiply-adds; the prior weighs as much as this many of them.
 _NEAR, _PRIOR_WEIGHT = 0.7, 1.0
 _MACS_PER_PIXEL, _USUAL_MACS, _USUAL_INTENSITY = 8e4, 5e9, log(375)
-# Log deviation of a network that the table does not have, measured by leaving each out; beside a family effect: less.
+# Log deviation of a network outside the table, measured by leaving each out; smaller beside a family effect.
 _LAW_SD, _LAW_ONLY_SD, _NO_FAMILY = 0.25, 0.22, 1.6
 
-# Spreads where no setting of the class ships: moments of the laws of the eight shipped settings about their mean.
+# Spreads without a setting of the class: moments of the laws of the eight shipped settings about their mean.
 COSTS_ONLY = replace(SHIPPED, size=0.15, intensity=0.2, side=0.3, family=0.3, stem=0.2, contrast=0.0)
-# Latency at batch 1 about a reference with an overhead (`latency`), assumed: kernels at batch 1 are other ones.
+# Spreads of latency about reference plus overhead (`times`), assumed wider: kernels at batch 1 are different.
 LATENCY = replace(SHIPPED, size=0.1, intensity=0.1, side=0.1, family=0.1, stem=0.1, noise=0.03)
 # The level of the device's own shipped setting: another machine, driver and release of torch.
 _OWN_SCALE = 0.1
 
 _WORDS = re.compile(r"[^\s()@/]+")
-# Words of a device's full name that do not make it another model.
+# Words of a device's full name that do not name another model.
 _IDLE = frozenset(("nvidia", "geforce", "amd", "intel", "r", "tm", "core", "cpu", "graphics"))
 _EDITIONS = frozenset(("blackwell", "workstation", "edition", "generation"))
 _CLOCK = re.compile(r"[\d.]+ghz")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Setting:
-    """What a column was measured on: device model, precision, memory layout, mode (`eager` or `dynamo`), torch."""
+class HardwareSetting:
+    """The setting of a column: device model, precision, memory layout, mode (`eager` or `dynamo`), torch."""
 
     device_name: str
     precision: str
@@ -93,10 +83,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """One classifier at one size: backbone and pooled linear head, as timm counts it.
+    """One classifier (backbone and pooled linear head) at one size, with timm's counts.
 
-    macs: multiply-adds; activations: outputs of convolutions and linear layers. milliseconds: per image at the largest
-    batch that timm tried (up to 2048; 1 on the CPU), in the order of `Table.settings`, None where not measured.
+    activations: outputs of convolutions and linear layers. milliseconds: per image at timm's largest batch (up to 2048;
+    1 on the CPU), in the order of `ThroughputTable.settings`, None where not measured.
     """
 
     architecture: str
@@ -108,34 +98,30 @@ class Classifier:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ThroughputTable:
     """All settings with all classifiers."""
 
-    settings: tuple[Setting, ...]
+    settings: tuple[HardwareSetting, ...]
     rows: tuple[Classifier, ...]
 
 
-def table_path() -> Path:
-    """The table that ships with luma."""
-    return files.root() / "profiles" / "reference" / "timm_throughput.csv"
-
-
 @cache
-def load_table() -> Table:
-    """The shipped table; without rows where none ships. Raises BadCard for a file that is no such table."""
-    return read_table(table_path()) if table_path().is_file() else Table((), ())
+def load_table() -> ThroughputTable:
+    """The shipped table; empty where none ships. Raises BadCard for another file."""
+    file = files.root() / "profiles" / "reference" / "timm_throughput.csv"
+    return read_table(file) if file.is_file() else ThroughputTable((), ())
 
 
-def read_table(file: Path) -> Table:
-    """The table in `file`. Raises BadCard, naming the line, when it is not one."""
+def read_table(file: Path) -> ThroughputTable:
+    """The table in `file`. Raises BadCard, naming the line, for another file."""
     with file.open(encoding="utf-8", newline="") as lines:
         reader = csv.reader(lines)
         header = next(reader, [])
-        if tuple(header[: len(_FACTS)]) != _FACTS:
-            raise BadCard(f"{file}: no throughput table, the header should begin with {','.join(_FACTS)}")
+        if tuple(header[: len(FACTS)]) != FACTS:
+            raise BadCard(f"{file}: no throughput table, the header should begin with {','.join(FACTS)}")
         try:
-            settings = tuple(Setting(*name.split("/")) for name in header[len(_FACTS) :])
-            return Table(settings, tuple(map(_classifier, reader)))
+            settings = tuple(HardwareSetting(*name.split("/")) for name in header[len(FACTS) :])
+            return ThroughputTable(settings, tuple(map(_classifier, reader)))
         except (TypeError, ValueError) as error:
             raise BadCard(f"{file}: line {reader.line_num} is no row of a throughput table ({error})") from error
 
@@ -148,16 +134,15 @@ def _classifier(row: Sequence[str]) -> Classifier:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The shipped times of a class, as logs.
+    """The shipped log times of a class.
 
-    rows: r classifiers. base: (r,) log ms. contrasts: (r, k) by how much each differs. law: coefficients over 1, s and
-    s squared of log ms per multiply-add; s is `sizes`, (r,) log multiply-adds per pixel. residuals: (r,) of the law.
-    law_sd: their spread for a network that the table does not have. size_sd: see `_SIZE_SD`. intensities: (r,) log
-    multiply-adds per activation. disagreements: (r,) variance between the settings that stays with the row. by_name,
-    by_stem, by_family: indices of rows.
+    base: (r,) log ms of r classifiers. contrasts: (r, k) differences of each setting. law: coefficients over 1, s and s
+    squared of log ms per multiply-add; s is `sizes`, (r,) log multiply-adds per pixel. residuals: (r,) of the law.
+    law_sd: their spread for a network outside the table. intensities: (r,) log multiply-adds per activation.
+    disagreements: (r,) variance between the settings that stays with the row. by_*: indices of rows.
     """
 
-    settings: tuple[Setting, ...]
+    settings: tuple[HardwareSetting, ...]
     rows: tuple[Classifier, ...]
     base: Floats
     contrasts: Floats
@@ -172,11 +157,11 @@ class Reference:
     by_stem: dict[str, list[int]]
     by_family: dict[str, list[int]]
 
-    def points(self, workloads: Sequence[Workload], environments: Sequence[str] = ()) -> Points:
-        """What the table says of the workloads."""
+    def points(self, workloads: Sequence[Workload], environments: Sequence[str] = ()) -> Priors:
+        """The table's prior for the workloads."""
         found = [self._point(each) for each in workloads]
         base, variance, contrasts, macs, activations, families = zip(*found, strict=True) if found else ((),) * 6
-        return Points(
+        return Priors(
             base=np.array(base, dtype=float),
             variance=np.array(variance, dtype=float),
             contrasts=np.array(contrasts, dtype=float).reshape(len(workloads), len(self.settings)),
@@ -198,7 +183,7 @@ class Reference:
         return all(each.speed_class[0].startswith("cpu") for each in self.settings)
 
     def law_only(self) -> Reference:
-        """Without the times of any network: for devices whose class has none."""
+        """Without any network's times, for devices whose class has none."""
         return replace(
             self,
             settings=(),
@@ -211,16 +196,16 @@ class Reference:
         )
 
     def has(self, workload: Workload) -> bool:
-        """Whether the table has this network, at whatever size."""
+        """Whether the table has this network at any size."""
         return workload.architecture in self.by_name or stem_of(workload.architecture) in self.by_stem
 
     def has_at(self, workload: Workload) -> bool:
-        """Whether it has this very classifier at this size."""
+        """Whether the table has this classifier at this size."""
         rows = (self.rows[index] for index in self.by_name.get(workload.architecture, ()))
         return any(row.resolution == workload.resolution for row in rows)
 
     def family_of(self, architecture: str) -> str:
-        """The family in timm's table, by its networks of that name or by how the name begins; empty if none."""
+        """The family in timm's table, by network or by the start of the name; empty without one."""
         stem = stem_of(architecture)
         if stem in self.by_stem:
             return self.rows[self.by_stem[stem][0]].family
@@ -245,7 +230,7 @@ class Reference:
         return self.base[index] + work, variance, self.contrasts[index], macs, activations, row.family
 
     def _unknown(self, workload: Workload) -> tuple[Any, ...]:
-        """By the law, and by what networks of the family with about as many multiply-adds per pixel deviate from it."""
+        """By the law and the deviation of the family's networks of similar multiply-adds per pixel."""
         macs = float(workload.macs or _USUAL_MACS * (workload.resolution / 224) ** 2)
         size = log(macs / workload.resolution**2 / _MACS_PER_PIXEL)
         family = self.family_of(workload.architecture)
@@ -260,10 +245,12 @@ class Reference:
         return base, sd**2, [0.0] * len(self.settings), macs, macs / exp(intensity), family
 
 
-def reference_of(table: Table, settings: Sequence[Setting], own: bool, max_side: int | None = None) -> Reference:
-    """The reference from these settings of one class, each device with the same weight.
+def reference_of(
+    table: ThroughputTable, settings: Sequence[HardwareSetting], own: bool, max_side: int | None = None
+) -> Reference:
+    """The reference from these settings of one class, each device with equal weight; rows above `max_side` left out.
 
-    own: whether the settings are the device's own. max_side: rows above it are left out.
+    own: whether the settings are the device's own.
     """
     columns = [table.settings.index(each) for each in settings]
     most = max_side or max((row.resolution for row in table.rows), default=0)
@@ -293,10 +280,10 @@ def reference_of(table: Table, settings: Sequence[Setting], own: bool, max_side:
     )
 
 
-def _averaged(logs: Floats, settings: Sequence[Setting]) -> tuple[Floats, float, Floats]:
-    """Of (r, k) log times: (r,) mean over devices about their levels, the mean level, (r, k) what each differs by.
+def _averaged(logs: Floats, settings: Sequence[HardwareSetting]) -> tuple[Floats, float, Floats]:
+    """Of (r, k) log times: (r,) mean over devices about their levels, the mean level, (r, k) differences.
 
-    A setting's level is its median over the rows that all settings have. A missing time counts for nothing.
+    A setting's level is its median over the rows that all settings have. Missing times are left out.
     """
     level = np.median(logs[~np.isnan(logs).any(axis=1)], axis=0)
     about = logs - level
@@ -308,7 +295,7 @@ def _averaged(logs: Floats, settings: Sequence[Setting]) -> tuple[Floats, float,
 
 
 def _mean(values: Floats) -> Floats:
-    """Row means of what is there; NaN for a row without anything."""
+    """Row means without NaN; NaN for an empty row."""
     there = ~np.isnan(values)
     count = there.sum(axis=1)
     mean: Floats = np.where(count > 0, np.where(there, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
@@ -324,7 +311,7 @@ def _indices(names: Iterable[str]) -> dict[str, list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Lineup:
-    """The reference with the spread that goes with it. why: what it stands on, for readers."""
+    """A reference with its spread. why: its source in words."""
 
     reference: Reference
     spread: Spread
@@ -333,15 +320,15 @@ class Lineup:
 
 
 def class_of(conditions: Conditions) -> tuple[str, str]:
-    """Device kind with precision, and compile mode, as `Setting.speed_class` has them."""
+    """Device kind with precision, and compile mode, as `HardwareSetting.speed_class` has them."""
     precision = "fp32" if conditions.dtype == "float32" else "half"
     return f"{conditions.device} {precision}", conditions.compile
 
 
-def shipped_name(device: str, table: Table | None = None) -> str:
-    """The shipped device model that the text names (`4090`, `NVIDIA GeForce RTX 4090`); empty for none or several.
+def shipped_name(device: str, table: ThroughputTable | None = None) -> str:
+    """The shipped device model of this name (`4090`, `NVIDIA GeForce RTX 4090`); empty for none or several.
 
-    Variants are other models: `RTX 4090 Laptop GPU` and `RTX 4090 D` name none.
+    Variants such as `RTX 4090 Laptop GPU` are other models.
     """
     found = {setting.device_name for setting in (table or load_table()).settings}
     wanted = _words(device)
@@ -356,12 +343,12 @@ def _words(name: str) -> frozenset[str]:
 
 @cache
 def lineup(speed_class: tuple[str, str], device: str) -> Lineup:
-    """What ships for a device of this class. device: a name of `shipped_name`, or empty."""
+    """The shipped reference for a device of this class. device: a `shipped_name`, or empty."""
     return lineup_in(load_table(), speed_class, device)
 
 
-def lineup_in(table: Table, speed_class: tuple[str, str], device: str = "", without: str = "") -> Lineup:
-    """The same in any table. without: a device whose settings are left out, for audits."""
+def lineup_in(table: ThroughputTable, speed_class: tuple[str, str], device: str = "", without: str = "") -> Lineup:
+    """`lineup` in any table. without: a device to leave out, for audits."""
     settings = [each for each in table.settings if each.device_name != without]
     of_class = [each for each in settings if each.speed_class == speed_class]
     own = [each for each in of_class if device and each.device_name == device]
@@ -369,53 +356,10 @@ def lineup_in(table: Table, speed_class: tuple[str, str], device: str = "", with
         spread = replace(SHIPPED, scale=_OWN_SCALE)
         return Lineup(reference_of(table, own, own=True), spread, True, f"timm's throughput of {device}")
     if of_class:
-        names = sorted({each.device_name for each in of_class})
-        return Lineup(
-            reference_of(table, of_class, own=False), SHIPPED, False, f"timm's throughput of {', '.join(names)}"
-        )
+        why = f"timm's throughput of {', '.join(sorted({each.device_name for each in of_class}))}"
+        return Lineup(reference_of(table, of_class, own=False), SHIPPED, False, why)
     kind = speed_class[0].split()[0]
     others = [each for each in settings if each.speed_class[0].split()[0] == kind] or settings
     law = reference_of(table, others, own=False).law_only()
     why = f"multiply-adds alone, as no throughput ships for {' with compile '.join(speed_class)}"
     return Lineup(law, COSTS_ONLY, False, why)
-
-
-def compact(raw: Sequence[Mapping[str, str]]) -> list[list[str]]:
-    """Header and rows of the shipped file: checkpoints of one architecture at one size share one measurement.
-
-    Raises BadCard where they do not, or where a number is not positive.
-    """
-    rates: dict[tuple[str, int], dict[Setting, float]] = {}
-    facts: dict[tuple[str, int], tuple[str, str, str]] = {}
-    for number, row in enumerate(raw, 2):
-        key = row["model"].split(".")[0], int(row["img_size"])
-        mode, torch = row["mode"].split(" pt")
-        setting = Setting(row["hardware"], row["precision"], row["layout"], mode, torch)
-        rate = float(row["infer_samples_per_sec"])
-        if rate <= 0 or rates.setdefault(key, {}).setdefault(setting, rate) != rate:
-            raise BadCard(f"line {number}: {rate} images/s for {row['model']}, expected one positive rate per size")
-        facts.setdefault(key, (row["family"], row["infer_gmacs"], row["infer_macts"]))
-    settings = sorted({setting for found in rates.values() for setting in found})
-    table = [[*_FACTS, *(setting.label for setting in settings)]]
-    for (name, side), found in sorted(rates.items(), key=lambda each: each[0]):
-        shown = [f"{found[each]:g}" if each in found else "" for each in settings]
-        table.append([name, str(side), *facts[name, side], *shown])
-    return table
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Makes the shipped file of the transcription; says to stderr what was read."""
-    if len(arguments) != 2:
-        print(_USAGE, file=sys.stderr)
-        return 2
-    raw = files.read_csv(Path(arguments[0]))
-    table = compact(raw)
-    with Path(arguments[1]).open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(table)
-    settings = len(table[0]) - len(_FACTS)
-    print(f"{len(raw)} rows read, {len(table) - 1} architectures and sizes on {settings} settings", file=sys.stderr)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

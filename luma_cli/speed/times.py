@@ -1,12 +1,12 @@
-"""Time per image on a device: evidence from its measured rows, a prediction for every other segmenter.
+"""Time per image on a device, predicted from its measured rows.
 
-Latency (batch 1) and throughput (at the plateau batch) are two quantities: each is learned from its own rows. Latency
-follows from times at large batches, to which launches and idle units add what no throughput shows:
+Latency (batch 1) and throughput (at the plateau batch) are each learned from their own rows. To the times at large
+batches latency adds launches and idle units:
 
     latency = scale x (reference + overhead)
 
-The overhead is the device's, unknown: each value of a grid gives a Gaussian model (`transfer`), and what was measured
-weighs them. With one measurement all stay likely and the interval says so; with several sizes one of them wins.
+The device's overhead is unknown: each value of a grid gives a Gaussian model (`transfer`), weighted by the measured
+rows. With one measurement all stay likely and the interval is wide; with several sizes one of them wins.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from luma_cli.speed.transfer import (
     SHIPPED,
     Floats,
     LogNormal,
-    Points,
+    Priors,
     Spread,
     covariance,
     gram_of,
@@ -34,33 +34,33 @@ from luma_cli.speed.transfer import (
 from luma_cli.store.profiles import Measured
 
 TimeKind = Literal["latency", "throughput"]
-# Sides from which segmenters with a head are extrapolated until one was measured there, and the deviation that adds:
-# small to large, the audit finds 3 to 7 % for known networks, and nothing ships that tells of heads.
+# From this side on, segmenters with a head are extrapolated until one is measured there, with this added deviation: the
+# audit finds 3 to 7 % for known networks, and no results of heads ship.
 LARGE_SIDE, _LARGE_SD = 512, 0.15
 _OTHER_CLASSES_SD, _OLDER_SD = 0.03, 0.05
-# Rows beyond this many no longer narrow anything, and solving is cubic in them.
+# More rows narrow nothing, and solving is cubic in them.
 _MOST_ROWS = 150
-# In units of the time of a classifier in the middle of the shipped table, one image at large batches: on the fastest
-# shipped GPU 0.35 ms, so that the largest stands for 22 ms there.
+# In units of the median classifier's time per image at large batches: 0.35 ms on the fastest shipped GPU, where the
+# largest is 22 ms.
 _OVERHEADS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-# Overheads less likely than this share of the likeliest one are not followed.
+# Overheads less likely than this share of the likeliest one are left out.
 _NEGLIGIBLE = 0.003
-# Log deviation of one network's overhead from the device's: networks differ in their number of kernels.
+# Log deviation of one network's overhead from the device's, as networks differ in their number of kernels.
 _NETWORK_SD = 0.4
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Measured times of one kind on one bench. num_here: rows that differ from the target in the model alone."""
+class MeasuredTimes:
+    """Measured times of one kind. num_here: rows of the answering conditions. num_related: other evidence."""
 
-    points: Points
+    points: Priors
     log_ms: Floats
     num_here: int
     num_related: int
 
 
-def evidence(kind: TimeKind, bench: Bench, lineup: Lineup) -> Evidence:
-    """The bench's rows that measured this kind; the user's own modules are left out, as their names mean nothing."""
+def evidence(kind: TimeKind, bench: Bench, lineup: Lineup) -> MeasuredTimes:
+    """The bench's rows that measured this kind, without the user's own modules, whose names mean nothing."""
     here = _evenly([row for row in bench.rows if milliseconds(kind, row) and not row.own_module])
     others = [row for row in bench.related if milliseconds(kind, row) and not row.own_module]
     related = _evenly(others, _MOST_ROWS - len(here))
@@ -69,11 +69,11 @@ def evidence(kind: TimeKind, bench: Bench, lineup: Lineup) -> Evidence:
     points = lineup.reference.points([segmenter_of(row) for row in rows], environments=environments)
     variance = np.array([_own_variance(kind, row, bench) for row in rows])
     log_ms = np.log(np.array([milliseconds(kind, row) for row in rows], dtype=float))
-    return Evidence(replace(points, variance=points.variance + variance), log_ms, len(here), len(related))
+    return MeasuredTimes(replace(points, variance=points.variance + variance), log_ms, len(here), len(related))
 
 
-def predict(kind: TimeKind, targets: Points, seen: Evidence, lineup: Lineup, far: Sequence[bool]) -> LogNormal:
-    """Log milliseconds per image of the targets. far: which are `extrapolated`."""
+def predict(kind: TimeKind, targets: Priors, seen: MeasuredTimes, lineup: Lineup, far: Sequence[bool]) -> LogNormal:
+    """Log milliseconds per image of the targets. far: whether each is `extrapolated`."""
     spread = spread_of(kind, lineup)
     if kind == "latency":
         said = predict_latency(targets, seen.points, seen.log_ms, spread, lineup.reference.middle)
@@ -82,8 +82,8 @@ def predict(kind: TimeKind, targets: Points, seen: Evidence, lineup: Lineup, far
     return LogNormal(said.mean, said.variance + _LARGE_SD**2 * np.array(far, dtype=float))
 
 
-def predict_latency(targets: Points, measured: Points, log_ms: Floats, spread: Spread, middle: float) -> LogNormal:
-    """Log latency of the targets: mean and variance of the mixture over overheads. middle: log ms of the unit."""
+def predict_latency(targets: Priors, measured: Priors, log_ms: Floats, spread: Spread, middle: float) -> LogNormal:
+    """Log latency of the targets: mean and variance of the mixture over overheads. middle: log ms of their unit."""
     overheads = [np.log(each) + middle if each else -np.inf for each in _OVERHEADS]
     evidence = np.array([log_evidence(with_overhead(measured, each), log_ms, spread) for each in overheads])
     weights = np.exp(evidence - evidence.max())
@@ -99,8 +99,8 @@ def predict_latency(targets: Points, measured: Points, log_ms: Floats, spread: S
     return LogNormal(mean, weights @ variances + weights @ (means - mean) ** 2)
 
 
-def with_overhead(points: Points, overhead: float) -> Points:
-    """The points when each takes exp(overhead) ms more; what is uncertain of the rest counts by its share."""
+def with_overhead(points: Priors, overhead: float) -> Priors:
+    """The points with exp(overhead) ms added; the variance of the rest counts by its share of the time."""
     base = np.logaddexp(points.base, overhead)
     share = np.exp(points.base - base)
     variance = points.variance * share**2 + (_NETWORK_SD * (1 - share)) ** 2
@@ -108,7 +108,7 @@ def with_overhead(points: Points, overhead: float) -> Points:
 
 
 def spread_of(kind: TimeKind, lineup: Lineup) -> Spread:
-    """The spreads of the kind: latency against times at large batches has wider ones, not narrower than the law's."""
+    """The kind's spreads; those of latency are wider, and never narrower than the lineup's."""
     if kind == "throughput":
         return lineup.spread
     mine = asdict(lineup.spread)
@@ -117,14 +117,14 @@ def spread_of(kind: TimeKind, lineup: Lineup) -> Spread:
 
 
 def milliseconds(kind: TimeKind, row: Measured) -> float | None:
-    """Milliseconds per image that the row measured, None where it did not."""
+    """Measured milliseconds per image; None where not measured."""
     if kind == "latency":
         return row.latency_ms or None
     return 1000 / row.images_per_second if row.images_per_second else None
 
 
 def extrapolated(workloads: Sequence[Workload], bench: Bench) -> list[bool]:
-    """Which segmenters with a head are asked at a size from which on none was measured here."""
+    """Whether each has a head and a large size, when no head was measured here at such a size."""
     rows = (row for row in (*bench.rows, *bench.related) if not bench.is_older(row))
     if any(row.resolution >= LARGE_SIDE and row.conditions.head != "none" for row in rows):
         return [False] * len(workloads)
@@ -146,11 +146,10 @@ def _evenly(rows: Sequence[Measured], most: int = _MOST_ROWS) -> list[Measured]:
     return [ordered[round(i * len(ordered) / most)] for i in range(most)] if most > 0 else []
 
 
-def to_measure(points: Points, num: int, measured: Points | None = None, spread: Spread = SHIPPED) -> list[int]:
-    """Indices of the `num` segmenters whose times tell most about those of all, in order, each given those before it.
+def to_measure(points: Priors, num: int, measured: Priors | None = None, spread: Spread = SHIPPED) -> list[int]:
+    """Indices of the `num` most informative segmenters to measure, in order, given those `measured` already.
 
-    The choice is greedy by expected variance reduction, cubic in their number; ties go to the earlier one. measured:
-    what was measured already.
+    Greedy by expected variance reduction; cubic in their number; ties go to the earlier one.
     """
     total = gram_of(points, spread)
     if measured is not None and len(measured):

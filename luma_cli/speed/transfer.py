@@ -3,10 +3,9 @@
     log time = reference + device scale + slopes . (size, intensity, side) + family + architecture
              + head + environment + weights . (how the shipped devices differ) + noise
 
-Every term but the noise is Normal(0, spread squared) before anything was measured, so few measurements move the shared
-scale and many also the family and the architecture (partial pooling). The spreads of `SHIPPED` are moments of the
-differences between pairs of shipped GPUs of one class; leaving one GPU out changes them by less than 0.01, but for
-the intensity without the RTX 3090 (0.03).
+Every term but the noise has the prior Normal(0, spread squared): few measurements move the shared scale, many also the
+family and the architecture (partial pooling). The spreads of `SHIPPED` are moments of the differences between pairs of
+shipped GPUs of one class; leaving one GPU out changes them by less than 0.01 (intensity without the RTX 3090: 0.03).
 Shapes: n targets, m measurements, k shipped settings.
 """
 
@@ -23,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 _SIDE = re.compile(r"(_\d{3,4})+$")
-# Centres of the shipped table in GMACs, million activations and pixels: slopes turn about them.
+# Centres of the shipped table in GMACs, million activations and pixels, where slopes are zero.
 _CENTRES = (4.5, 12.0, 245.0)
 
 
@@ -31,9 +30,9 @@ _CENTRES = (4.5, 12.0, 245.0)
 class Spread:
     """Standard deviations in log time.
 
-    scale: of the device, as good as unknown. size, intensity, side: per unit of log. family, stem: of effects shared by
-    them. contrast: of the weight of each direction in which shipped settings differ. head: of all segmenters with one
-    head. environment: of all rows of an older one. noise: of one measurement.
+    scale: of the device, practically unknown. size, intensity, side: per unit of log. family, stem, head, environment:
+    of the effects shared by name. contrast: of the weights of the differences between shipped settings. noise: of one
+    measurement.
     """
 
     scale: float = 100.0
@@ -48,17 +47,17 @@ class Spread:
     noise: float = 0.02
 
 
-# Between GPUs of one class (see above; the head's and the environment's are assumptions that the audit cannot check).
+# Between GPUs of one class (see above); those of head and environment are assumed, as the audit cannot check them.
 SHIPPED = Spread()
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
-    """What the model knows of n segmenters before any measurement.
+class Priors:
+    """The prior of n segmenters.
 
-    base: reference log milliseconds. variance: of what each one alone adds to it. contrasts: (n, k) by how much each
-    shipped setting differs from the reference. slopes: (n, 3), see `slopes_of`. families, stems, heads, environments:
-    names by which effects are shared; an empty one shares nothing, and the present environment is empty.
+    base: reference log milliseconds. variance: of each one's own deviation. contrasts: (n, k) differences of shipped
+    settings from the reference. slopes: (n, 3), see `slopes_of`. families, stems, heads, environments: equal names
+    share an effect; an empty one shares nothing, and the present environment is empty.
     """
 
     base: Floats
@@ -72,17 +71,17 @@ class Points:
 
     @property
     def names(self) -> tuple[Sequence[str], ...]:
-        """In the order of the effects that they share: family, stem, head, environment."""
+        """Names by effect: family, stem, head, environment."""
         return self.families, self.stems, self.heads, self.environments
 
-    def __getitem__(self, index: Sequence[int]) -> Points:
-        """Those at the indices."""
+    def __getitem__(self, index: Sequence[int]) -> Priors:
+        """The points at the indices."""
         at = np.asarray(index, dtype=int)
         numbers = (values[at] for values in (self.base, self.variance, self.contrasts, self.slopes))
-        return Points(*numbers, *([names[i] for i in at] for names in self.names))
+        return Priors(*numbers, *([names[i] for i in at] for names in self.names))
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of segmenters."""
         return len(self.heads)
 
 
@@ -95,10 +94,9 @@ class LogNormal:
 
 
 def slopes_of(macs: ArrayLike, activations: ArrayLike, side: ArrayLike) -> Floats:
-    """(n, 3): log size (mean of the logs of multiply-adds and activations), log intensity (their ratio), log side.
+    """(n, 3): log size (mean log of multiply-adds and activations), log intensity (their ratio), log side in pixels.
 
-    Zero at the centre of the shipped table. macs, activations: counts of timm's classifier, to which the head adds
-    multiply-adds. side: pixels.
+    Zero at the centre of the shipped table. activations: of timm's classifier; macs include the head's.
     """
     gmacs, mega_activations, centre = _CENTRES
     work = np.log(np.asarray(macs, dtype=float) / 1e9 / gmacs)
@@ -108,7 +106,7 @@ def slopes_of(macs: ArrayLike, activations: ArrayLike, side: ArrayLike) -> Float
 
 @cache
 def stem_of(architecture: str) -> str:
-    """The architecture without the size it was made for: the same network, counted anew at each size.
+    """The architecture without its native size, which names the same network at all sizes.
 
     >>> stem_of("vit_base_patch16_384"), stem_of("convnext_base"), stem_of("swinv2_base_window12to24_192to384")
     ('vit_base_patch16', 'convnext_base', 'swinv2_base_window12to24_192to384')
@@ -125,12 +123,12 @@ def _same(one: Sequence[str], other: Sequence[str]) -> Floats:
 
 
 def _shared(spread: Spread) -> Iterator[float]:
-    """Variances of the effects in the order of `Points.names`."""
+    """Variances of the effects in the order of `Priors.names`."""
     return (sd**2 for sd in (spread.family, spread.stem, spread.head, spread.environment))
 
 
-def covariance(one: Points, other: Points, spread: Spread) -> Floats:
-    """(n, m): prior covariance of log time between segmenters, without what each one adds alone."""
+def covariance(one: Priors, other: Priors, spread: Spread) -> Floats:
+    """(n, m): prior covariance of log time between segmenters, without each one's own deviation."""
     slopes = [spread.size**2, spread.intensity**2, spread.side**2]
     total: Floats = spread.scale**2 + (one.slopes * slopes) @ other.slopes.T
     for variance, mine, theirs in zip(_shared(spread), one.names, other.names, strict=True):
@@ -139,8 +137,8 @@ def covariance(one: Points, other: Points, spread: Spread) -> Floats:
     return np.asarray(total + weight * one.contrasts @ other.contrasts.T)
 
 
-def prior_variance(points: Points, spread: Spread) -> Floats:
-    """(n,): the diagonal of `covariance` with what each one adds alone."""
+def prior_variance(points: Priors, spread: Spread) -> Floats:
+    """(n,): the diagonal of `covariance`, with each one's own deviation."""
     total: Floats = spread.scale**2 + points.slopes**2 @ [spread.size**2, spread.intensity**2, spread.side**2]
     for variance, names in zip(_shared(spread), points.names, strict=True):
         total += variance * np.array([bool(name) for name in names], dtype=float)
@@ -148,13 +146,13 @@ def prior_variance(points: Points, spread: Spread) -> Floats:
     return np.asarray(total + weight * (points.contrasts**2).sum(1) + points.variance)
 
 
-def gram_of(measured: Points, spread: Spread) -> Floats:
+def gram_of(measured: Priors, spread: Spread) -> Floats:
     """(m, m): covariance of the measurements themselves."""
     return np.asarray(covariance(measured, measured, spread) + np.diag(measured.variance + spread.noise**2))
 
 
-def log_evidence(measured: Points, log_ms: Floats, spread: Spread) -> float:
-    """Log density of the measurements before they were made; 0 for none."""
+def log_evidence(measured: Priors, log_ms: Floats, spread: Spread) -> float:
+    """Log marginal likelihood of the measurements, up to a constant; 0 for none."""
     if not len(measured):
         return 0.0
     gram, off = gram_of(measured, spread), log_ms - measured.base
@@ -162,10 +160,10 @@ def log_evidence(measured: Points, log_ms: Floats, spread: Spread) -> float:
     return float(-(off @ np.linalg.solve(gram, off) + determinant) / 2)
 
 
-def posterior(targets: Points, measured: Points, log_ms: Floats, spread: Spread) -> LogNormal:
+def posterior(targets: Priors, measured: Priors, log_ms: Floats, spread: Spread) -> LogNormal:
     """Log time of the targets given the measurements `log_ms` (m,); the prior where m is 0.
 
-    What each measurement adds alone stays with it: a target that was itself measured is not meant to be asked here.
+    Targets must not be among the measured: each measurement keeps its own deviation to itself.
     """
     variance = prior_variance(targets, spread)
     if not len(measured):

@@ -12,8 +12,8 @@ from luma_cli.cli.guided.dialogue import Answers, Choice, Dialogue, Move, Place,
 from luma_cli.errors import NoAnswer, NothingMeasured, UsageError
 
 if TYPE_CHECKING:
-    from luma_cli.advise.answer import Recommendation
     from luma_cli.advise.candidates import Candidate
+    from luma_cli.advise.recommend import Recommendation
 
 
 _WELCOME = "luma: a backbone for your segmentation, in a few questions. Back: Esc. Quit: Ctrl-D."
