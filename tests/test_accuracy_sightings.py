@@ -155,9 +155,9 @@ def spread() -> Sightings:
         ("swin_small", None, ""),
         ("swin_large", 512, "no larger backbone was seen than 86.7 M parameters"),
         ("mit_b0", 512, "no smaller backbone was seen than 11.2 M parameters"),
-        ("resnet18", 640, "no backbone of its size was seen at 640x640 px or the like"),
-        ("swin_small", 224, "no backbone of its size was seen at 224x224 px or the like"),
-        ("swin_small", 1024, "no backbone of its size was seen at 1024x1024 px or the like"),
+        ("resnet18", 640, "no result for its size near 640x640 px"),
+        ("swin_small", 224, "no result for its size near 224x224 px"),
+        ("swin_small", 1024, "no result for its size near 1024x1024 px"),
         ("nobody_knows", 512, "its size is not known"),
     ],
 )

@@ -15,10 +15,10 @@ from advise_world import TableModel, TableSpeed, candidate, own_run
 
 from luma_cli.advise import candidates as shipped
 from luma_cli.advise.costs import price
-from luma_cli.advise.gain import LEAST_PROMISE, Bench, centred
+from luma_cli.advise.gain import LEAST_PROMISE, RunGains, centred
 from luma_cli.advise.next import NextRuns, answer, next_runs
 from luma_cli.advise.question import Question
-from luma_cli.advise.setting import Setting
+from luma_cli.advise.setting import AdviceSetting
 from luma_cli.catalogue.names import resolve
 from luma_cli.cli.app import app
 from luma_cli.errors import NoAnswer, UsageError
@@ -40,10 +40,12 @@ MODEL = TableModel({each.timm_name: WORLD[each.name][1:] for each in POOL})
 HOURS = TableSpeed({each.architecture: {"gpu_hours": WORLD[each.name][0] / 10} for each in POOL})
 
 
-def setting(*budgets: str, hours: bool = True, model: TableModel = MODEL, own: tuple[OwnRow, ...] = ()) -> Setting:
+def setting(
+    *budgets: str, hours: bool = True, model: TableModel = MODEL, own: tuple[OwnRow, ...] = ()
+) -> AdviceSetting:
     question = Question("ade20k", tuple(parse_budget(each) for each in budgets))
     speed = HOURS if hours else None
-    return Setting(question, tuple(price(POOL, ["macs", "gpu_hours"], speed, "luma", 150)), own, model)
+    return AdviceSetting(question, tuple(price(POOL, ["macs", "gpu_hours"], speed, "luma", 150)), own, model)
 
 
 def names(found: NextRuns) -> list[str]:
@@ -115,7 +117,7 @@ def test_a_believed_run_is_worth_less_and_so_is_what_it_tells_of() -> None:
     shared = np.random.default_rng(0).normal(size=(2000, 1))
     own = np.random.default_rng(1).normal(size=(2000, 3)) * 0.1
     draws = np.array([50.0, 50.0, 45.0]) + np.column_stack((shared, shared, 0 * shared)) + own
-    bench = Bench(draws, places=[8.0, 8.1, 1.0], reference_cost=16.0)
+    bench = RunGains(draws, places=[8.0, 8.1, 1.0], reference_cost=16.0)
     before = bench.gains([0, 1])
     bench.believer.believe(0)
     after = bench.gains([0, 1])
@@ -135,7 +137,7 @@ def test_a_run_is_worth_something_through_the_candidate_that_it_moves() -> None:
     shared, alone = random.normal(size=(2000, 1)), random.normal(size=(2000, 1))
     flat = np.zeros((2000, 1))
     draws = np.array([50.0, 40.0, 50.5, 49.9]) + np.hstack((shared, shared, flat, 2 * alone))
-    bench = Bench(draws, [True] * 4)
+    bench = RunGains(draws, [True] * 4)
     assert [bench.tells_of(run) for run in (0, 1, 3)] == [0, 0, 3]
     assert bench.gains([1])[0] == pytest.approx(bench.gains([0])[0], rel=0.05)
 
@@ -147,7 +149,7 @@ def test_what_is_not_shared_stays() -> None:
 
 def test_cheap_runs_that_promise_little_are_not_picked() -> None:
     draws = np.random.default_rng(0).normal([40.0, 50.0], [0.01, 2.0], size=(2000, 2))
-    picks = Bench(draws, places=[1.0, 1e3], reference_cost=2e3).pick([0, 1], [1e-6, 1.0], np.inf, 2)
+    picks = RunGains(draws, places=[1.0, 1e3], reference_cost=2e3).pick([0, 1], [1e-6, 1.0], np.inf, 2)
     assert [pick.index for pick in picks][0] == 1
     assert LEAST_PROMISE == 0.5
 
@@ -158,7 +160,7 @@ def test_every_line_parses_and_means_the_candidate() -> None:
     table = TableModel({each.timm_name: (40 + np.log2(each.macs or 1) / 10, 1.0) for each in pool})
     for dataset in ("ade20k", "cityscapes"):
         question = Question(dataset)
-        found = answer(Setting(question, tuple(price(pool, ["macs"], None, "luma", 150)), (), table), None, 12)
+        found = answer(AdviceSetting(question, tuple(price(pool, ["macs"], None, "luma", 150)), (), table), None, 12)
         runs = [*found.batch, *found.proxies]
         assert len(runs) > 3
         for run in runs:

@@ -94,9 +94,9 @@ def test_nothing_recommended_is_said() -> None:
 def test_commands_are_never_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     line = "luma train vit_b.dinov3 --data ade20k --res 384 --recipe ade20k --head luma"
-    found = replace(answer(), next_run=f"{line} (expected to better this choice by 0.11 mIoU)")
+    found = replace(answer(), next_run=f"{line} (expected to improve this choice by 0.11 mIoU)")
     lines = shown(found, Terminal()).splitlines()
-    assert "* next run: expected to better this choice by 0.11 mIoU" in lines
+    assert "* next run: expected to improve this choice by 0.11 mIoU" in lines
     assert f"    {line}" in lines
 
 

@@ -1,10 +1,8 @@
-"""How good the model is, on rows that it did not see: error, order, honesty of its intervals, regret of its choices.
+"""Audit of the accuracy model on rows that it did not see: error, order, coverage of intervals, regret of choices.
 
-Rows are predicted with everything that shares a label left out, exactly, from one inverse (`fit.leave_out`). Widths of
-intervals are cross-fitted: those of one fifth of the labels are learned from the other four. With `relearn`, so are
-the variance components, which takes minutes instead of a second.
-
-What is predicted for a pretraining objective that no row shows: each left out in turn, with its bias.
+All rows that share a label are left out together, exactly, from one inverse (`fit.leave_out`). Widths of intervals for
+one fifth of the labels are learned from the other four. With `relearn` so are the variance components, which takes
+minutes instead of a second.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Any spelling of a backbone -> its architecture, series, family, year and size, as far as they can be known.
+"""Architecture, series, family, year and size of a backbone in any spelling, as far as they are known.
 
-Sizes come from three tables: `profiles/params.csv` (counted on timm's models without classifier),
-`profiles/reference/backbone_params.csv` (as their papers state them) and, failing both, the size word in the name.
+Sizes come from `profiles/params.csv` (counted on timm's models without classifier), then
+`profiles/reference/backbone_params.csv` (as in their papers), then the size word in the name.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
-class Backbone:
+class KnownBackbone:
     """What a name says. lineage: None when the series is not known. params: without classifier, None when not known."""
 
     architecture: str
@@ -55,7 +55,7 @@ class Backbone:
 
 
 @cache
-def recognise(name: str) -> Backbone:
+def recognise(name: str) -> KnownBackbone:
     """The backbone that a published or typed name means; qualifiers in brackets and tags are ignored.
 
     >>> recognise("Swin-T").architecture, recognise("mit_b2").params
@@ -65,13 +65,13 @@ def recognise(name: str) -> Backbone:
     series = _lineage(plain)
     for spelling in _spellings(plain):
         if (architecture := _in_timm(spelling)) is not None:
-            return Backbone(architecture, _finer(series, architecture), float(_counted()[architecture]), "counted")
+            return KnownBackbone(architecture, _finer(series, architecture), float(_counted()[architecture]), "counted")
         if (millions := _published().get(spelling)) is not None:
-            return Backbone(spelling, series, millions * 1e6, "published")
+            return KnownBackbone(spelling, series, millions * 1e6, "published")
     if (match := _VIT.search(plain)) is not None and (series is None or series.name == "vit"):
-        return Backbone(plain, series, _VIT_SIZES[_WORDS.get(match[1], match[1])] * 1e6, "published")
+        return KnownBackbone(plain, series, _VIT_SIZES[_WORDS.get(match[1], match[1])] * 1e6, "published")
     params = _by_word(plain, series)
-    return Backbone(plain, series, params, "by its size word" if params else "")
+    return KnownBackbone(plain, series, params, "by its size word" if params else "")
 
 
 def normalised(name: str) -> str:

@@ -1,13 +1,11 @@
-"""The model's structure: which effects an mIoU is the sum of.
+"""Structure of the accuracy model: the effects that an mIoU is the sum of, and rows of evidence as numbers.
 
     log(100 - mIoU) = sum over groups of  value x effect[group, level]  + noise
 
-Every effect is Normal(0, sd of its group): levels with little evidence are pulled to zero (partial pooling). Size and
-image tokens enter as a power law, log error linear in their logs, with slopes per dataset that vary by series,
-objective and head. Effects of a backbone count `sensitivity` times on a dataset (in log error): the easier Cityscapes
-moves more. Frozen probes have objective, backbone and head effects of their own beside the shared ones.
-
-Rows of evidence as numbers: log errors, and which effects each is a sum of.
+Every effect is Normal(0, sd of its group): levels with little evidence shrink to zero (partial pooling). Size and image
+tokens enter as a power law, log error linear in their logs, with slopes per dataset that vary by series, objective and
+head. A backbone's effects count `sensitivity` times on a dataset (in log error), as the easier Cityscapes moves more.
+Frozen probes have objective, backbone and head effects of their own beside the shared ones.
 """
 
 from __future__ import annotations
@@ -272,7 +270,7 @@ CENTRE = 3.9  # log error that the model starts from: about 50 mIoU
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class EffectColumn:
     """One effect and the observations it enters: `rows` [m] with `values` [m]."""
 
     group: int
@@ -297,7 +295,7 @@ class Observations:
     noise_of: NDArray[np.intp]
     noise_factor: Vector
     keys: tuple[tuple[str, str], ...]
-    columns: tuple[Column, ...]
+    columns: tuple[EffectColumn, ...]
     usual_data: Mapping[str, str]
     rows: tuple[tuple[Subject, str, str], ...]
 
@@ -417,7 +415,7 @@ def _expected(found: Iterable[Iterable[Feature]]) -> list[float]:
     return [sum(GROUPS[group].mean * value for group, _, value in terms) for terms in found]
 
 
-def _columns(found: Sequence[Sequence[Feature]]) -> tuple[tuple[tuple[str, str], ...], tuple[Column, ...]]:
+def _columns(found: Sequence[Sequence[Feature]]) -> tuple[tuple[tuple[str, str], ...], tuple[EffectColumn, ...]]:
     import numpy as np
 
     groups = {name: index for index, name in enumerate(GROUPS)}
@@ -427,7 +425,7 @@ def _columns(found: Sequence[Sequence[Feature]]) -> tuple[tuple[tuple[str, str],
             entries[group, level].append((row, value))
     keys = tuple(sorted(entries, key=lambda key: (groups[key[0]], key[1])))
     columns = tuple(
-        Column(
+        EffectColumn(
             groups[key[0]],
             np.array([row for row, _ in entries[key]], dtype=np.intp),
             np.array([value for _, value in entries[key]]),

@@ -1,20 +1,15 @@
-"""The model conditioned on evidence: posterior of every effect, and predictions for rows it did not see.
+"""The posterior of every effect given the evidence, its variance components, and the widths of intervals.
 
 Everything is Gaussian in log error, so all of it is linear algebra on the covariance of the observations (Rasmussen and
-Williams 2006, chapter 2; leave-one-group-out from one inverse as in section 5.4.2).
-
-How large each group of effects is: variance components, learned from segmentation rows and shipped.
-
-`profiles/accuracy.toml` holds what the shipped evidence says; a fit of more evidence starts there. It is written by
+Williams 2006, chapter 2; leave-one-group-out from one inverse as in section 5.4.2). The variance components of the
+shipped evidence are `profiles/accuracy.toml`, where a fit of more evidence starts. It is written by
 
     python -m luma_cli.accuracy.fit profiles/accuracy.toml
 
-How wide intervals must be: learned from rows that the fit did not see.
-
 Log errors have heavier tails than a normal distribution, so the half-widths of the 50, 80 and 90 % intervals are
-quantiles of |z| over left-out rows rather than 0.67, 1.28 and 1.64: per dataset and regime, and per kind of novelty.
-Rows of one series, objective or head share most of their error there, so for these every label counts once, however
-many rows it has. A few rows of a normal distribution are added, so that small samples stay near it.
+quantiles of |z| over left-out rows, per dataset and regime and per kind of novelty. Where rows share most of their
+error (one series, objective or head) every label counts once. A few rows of a normal distribution keep small samples
+near it.
 """
 
 from __future__ import annotations

@@ -1,15 +1,10 @@
-"""`load_model(evidence)`: the learned model for a body of evidence, fitted once and kept in the cache folder.
+"""The learned accuracy model: mIoU of any subject with calibrated intervals, and joint posterior draws.
 
-Sums of effects of many subjects at once: means, joint posterior draws, and what no evidence bears upon.
-
-A subject's log error is a part of its backbone and protocol plus a part of its crop. Candidates share both: 434
-backbones at six sizes are 440 sums, not 2,604.
+A subject's log error is a part of its backbone and protocol plus a part of its crop, which candidates share: 434
+backbones at six sizes are 440 sums, not 2,604. `load_model` keeps fits in the cache folder; `chooser` gives the simple
+rule that replaces the model where the audit found that it chooses better.
 
 Shapes: p effects, C subjects, B distinct backbones, T distinct crops, S draws.
-
-The learned model: mIoU of any subject with calibrated intervals, from the posterior of a fit. Needs numpy alone.
-
-A simple rule in the model's place, where the audit found that it chooses better.
 """
 
 from __future__ import annotations
@@ -121,7 +116,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Part:
+class PartialSums:
     """Log errors of one kind of part: mean [N], draws about it [N, S], and the sd of what is unseen [N]."""
 
     terms: tuple[Terms, ...]
@@ -140,8 +135,8 @@ class Part:
 class Sums:
     """C subjects: their backbones' parts [B] and crops' parts [T], and which are whose [C]."""
 
-    backbones: Part
-    crops: Part
+    backbones: PartialSums
+    crops: PartialSums
     backbone_of: NDArray[np.intp]
     crop_of: NDArray[np.intp]
 
@@ -213,10 +208,10 @@ class Adder:
             sum(GROUPS[each.group].mean * each.value for each in found),
         )
 
-    def _part(self, terms: Sequence[Terms]) -> Part:
+    def _part(self, terms: Sequence[Terms]) -> PartialSums:
         self._weigh([each for each in terms if each.spread is None])
         effects = self.components.effects
-        return Part(
+        return PartialSums(
             tuple(terms),
             np.array([each.mean for each in terms]),
             np.array([each.spread for each in terms], dtype=np.float32),
@@ -299,12 +294,11 @@ class LearnedModel:
 
     @property
     def scale_note(self) -> str:
-        """What LUMA's level stands on."""
+        """The source of LUMA's level."""
         if runs := self.sightings.own_luma_runs:
             return f"on the scale of {runs} own LUMA {'run' if runs == 1 else 'runs'}{self._surprise()}"
-        return (
-            f"on the EoMT scale (LUMA's level is EoMT's +- {100 * REFERENCE_SD:.0f}% of 100 - mIoU), no LUMA run seen"
-        )
+        assumed = f"LUMA is assumed to score like EoMT, +- {100 * REFERENCE_SD:.0f}% of 100 - mIoU"
+        return f"on the EoMT scale, no LUMA run seen ({assumed})"
 
     def _surprise(self) -> str:
         """How far own runs moved LUMA's level, where that is more than three of the stated deviations."""

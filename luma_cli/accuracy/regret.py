@@ -1,11 +1,7 @@
-"""What a rule's choices cost: mIoU lost against the best row under a budget, over seven budgets per group.
+"""Regret of a rule: mIoU lost by its choice against the best row under a budget; and the simple rules to beat.
 
-A group is the fine-tuned rows of one dataset, head, recipe and test-time protocol with at least five backbones of
-known size. A budget is a quantile of cost (parameters times pixels) among them, so that each group has seven.
-
-Simple rules that the model must beat, each as scores of rows that it may not look at.
-
-A rule orders rows that share dataset, head and protocol.
+A group is the fine-tuned rows of one dataset, head, recipe and test-time protocol with at least five backbones of known
+size. Its seven budgets are quantiles of cost (parameters times pixels). A rule may not look at the rows it orders.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""What the evidence has seen: which rows speak about a subject, and whether it lies outside all of them.
+"""Predictions and the evidence behind them: the rows about a subject, and whether it is outside all of them.
 
-Whether a point lies among the points that were seen: the convex hull in (log size, log tokens).
-
-A predicted mIoU with its intervals, what it rests on, and the model that gives it.
-
-Which labels a supervised backbone was pretrained on, where nothing says: those of most rows of its size.
+A subject is extrapolated outside the convex hull of the seen rows in (log size, log tokens). For a supervised backbone
+without stated labels, those of most rows of its size are assumed.
 """
 
 from __future__ import annotations
@@ -158,7 +155,7 @@ class AccuracyModel(Protocol):
 
     @property
     def scale_note(self) -> str:
-        """What the level of LUMA stands on, e.g. `on the EoMT scale, no LUMA run seen`."""
+        """The source of LUMA's level, e.g. `on the EoMT scale, no LUMA run seen`."""
         ...
 
     def predict(self, subjects: Sequence[Subject]) -> list[Prediction]:
@@ -275,7 +272,7 @@ class Sightings:
             bound = f"{math.exp(seen.most if larger else seen.least) / 1e6:.3g} M parameters"
             yield f"no {'larger' if larger else 'smaller'} backbone was seen than {bound}"
         elif subject.height and subject.width and not seen.holds(size, subject.height * subject.width):
-            yield f"no backbone of its size was seen at {subject.height}x{subject.width} px or the like"
+            yield f"no result for its size near {subject.height}x{subject.width} px"
 
     @cached_property
     def _spans(self) -> Mapping[tuple[str, str], _Span]:

@@ -1,8 +1,7 @@
-"""Subjects from a row of evidence, from a candidate's names, or from what a user typed.
+"""Subjects of a prediction: one backbone with pretraining and head, on one dataset, under one protocol.
 
-What accuracy is predicted of: one backbone with its pretraining and head, on one dataset, under one protocol.
-
-Kinds of pretraining objective: what an unseen one is expected to resemble.
+They come from rows of evidence, candidates' names or the user's words. An unseen pretraining objective is expected to
+resemble its kind.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
-from luma_cli.accuracy.backbones import Backbone, recognise
+from luma_cli.accuracy.backbones import KnownBackbone, recognise
 from luma_cli.catalogue.pretraining import load_objectives, objective_of
 from luma_cli.catalogue.spec import Family
 from luma_cli.evidence import cleaning
@@ -166,7 +165,7 @@ def _subject_of_own(row: Evidence) -> Subject:
 
 def _bare(dataset: str, name: str, params: float | None) -> Subject:
     """The subject as far as the backbone's name tells."""
-    found: Backbone = recognise(name)
+    found: KnownBackbone = recognise(name)
     series = found.lineage
     return Subject(
         dataset=dataset,

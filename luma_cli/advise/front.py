@@ -29,7 +29,7 @@ from luma_cli.advise.fronts import (
     place,
 )
 from luma_cli.advise.question import TITLES, Priced, Question, cost_note, unmet
-from luma_cli.advise.setting import Fit, Setting, load
+from luma_cli.advise.setting import AdviceSetting, Fit, load
 from luma_cli.errors import NoAnswer
 from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.to_json import to_json
@@ -254,7 +254,7 @@ def _own_distances(
     return tuple(found)
 
 
-def _only_own(setting: Setting) -> Setting:
+def _only_own(setting: AdviceSetting) -> AdviceSetting:
     if not setting.trained:
         why = next((f": the best is not comparable ({', '.join(row.why_not)})" for row in setting.own), "")
         raise NoAnswer(f"no comparable run of your own on {setting.question.dataset}{why}; run: luma next")
@@ -282,7 +282,7 @@ def _notes(kind: BudgetKind, pool: Sequence[Priced], placed: Sequence[Priced], n
     return notes
 
 
-def _not_comparable(setting: Setting) -> list[str]:
+def _not_comparable(setting: AdviceSetting) -> list[str]:
     """The number of own runs without a distance, and the first reason of each."""
     reasons = [row.why_not[0] for row in setting.own if row.why_not]
     if not reasons:

@@ -44,7 +44,7 @@ _PAPERS_BEST = ("dinov3", "eva02")  # the best pretrainings in arXiv 2607.00687
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class FrontSteps:
     """A front as steps: `heights[j]` is the best mIoU from `edges[j]` up to `edges[j + 1]`, in log2 of cost.
 
     edges: [J + 1], ascending, the first -inf, the last the reference. heights: [J], the first the reference mIoU.
@@ -54,7 +54,7 @@ class Steps:
     heights: Floats
 
 
-def steps(costs: ArrayLike, mious: ArrayLike, reference_cost: float, reference_miou: float = 0.0) -> Steps:
+def steps(costs: ArrayLike, mious: ArrayLike, reference_cost: float, reference_miou: float = 0.0) -> FrontSteps:
     """The steps of the front of these points [C]; points beyond the reference or with a NaN are left out.
 
     >>> steps([2, 4, 8], [40.0, 39.0, 42.0], reference_cost=16).heights.tolist()
@@ -67,7 +67,7 @@ def steps(costs: ArrayLike, mious: ArrayLike, reference_cost: float, reference_m
     cost, miou = cost[order], miou[order]
     before = np.concatenate(([reference_miou], np.maximum.accumulate(miou)[:-1])) if len(miou) else miou
     kept = miou > before
-    return Steps(
+    return FrontSteps(
         np.concatenate(([-np.inf], np.log2(cost[kept]), [np.log2(reference_cost)])),
         np.concatenate(([reference_miou], miou[kept])),
     )
@@ -92,7 +92,7 @@ def _normal_cdf(z: Floats) -> Floats:
     return np.asarray(halved(z), dtype=np.float64)
 
 
-def expected_hypervolume_improvement(costs: ArrayLike, mu: ArrayLike, sd: ArrayLike, front: Steps) -> Floats:
+def expected_hypervolume_improvement(costs: ArrayLike, mu: ArrayLike, sd: ArrayLike, front: FrontSteps) -> Floats:
     """The expected gain of the front's hypervolume by each candidate [C], in mIoU points times doublings of cost.
 
     >>> front = steps([4.0], [40.0], reference_cost=16.0)
@@ -199,7 +199,7 @@ class Pick:
     tells_of: int
 
 
-class Bench:
+class RunGains:
     """The gain of each run by the joint posterior of all candidates, given the runs assumed so far."""
 
     def __init__(
@@ -282,7 +282,7 @@ def worthiest(
     costs = training_costs(question, contenders, recipe, in_hours)
     runs = [at for at in costs if contenders[at].candidate.run_key not in trained]
     draws = model.draws([each.subject for each in ranked[:NUM_CONTENDERS]], NUM_DRAWS)
-    bench = Bench(draws, within=[True] * len(contenders))
+    bench = RunGains(draws, within=[True] * len(contenders))
     picks = bench.pick(runs, [costs[at].value for at in runs], math.inf, 1)
     if not picks:
         return f"no run is expected to improve this by {LEAST_REGRET:g} mIoU; luma next considers the whole front"

@@ -18,9 +18,9 @@ from luma_cli.accuracy.sightings import Prediction
 from luma_cli.advise.candidates import Candidate, scale_note
 from luma_cli.advise.costs import TrainingCost, training_costs, usual_recipe
 from luma_cli.advise.fronts import REFERENCE_MIOU, place
-from luma_cli.advise.gain import LEAST_REGRET, Bench, Pick, command, first_choice
+from luma_cli.advise.gain import LEAST_REGRET, Pick, RunGains, command, first_choice
 from luma_cli.advise.question import TITLES, Question, standing, unmet
-from luma_cli.advise.setting import Fit, Setting, load, predicted
+from luma_cli.advise.setting import AdviceSetting, Fit, load, predicted
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.scaling.law import PLAIN, Point, tokens_of
 from luma_cli.scaling.series import MOST_PARAMS, Model, most_telling
@@ -118,7 +118,7 @@ def next_runs(
     return answer(load(question, (question.axis, "gpu_hours"), database, fit), hours, top)
 
 
-def answer(setting: Setting, hours: float | None, top: int) -> NextRuns:
+def answer(setting: AdviceSetting, hours: float | None, top: int) -> NextRuns:
     """The runs of a setting whose pool is priced on the question's axis; see `next_runs`."""
     return _Planner(setting, hours).plan(top)
 
@@ -126,7 +126,7 @@ def answer(setting: Setting, hours: float | None, top: int) -> NextRuns:
 class _Planner:
     """One setting with its predictions, and the candidates that could be trained."""
 
-    def __init__(self, setting: Setting, hours: float | None) -> None:
+    def __init__(self, setting: AdviceSetting, hours: float | None) -> None:
         self.setting, self.question = setting, setting.question
         known = [each for each in setting.pool if not math.isnan(place(each, self.question.axis))]
         within = [standing(each, self.question.budgets) in ("within", "may exceed") for each in known]
@@ -168,12 +168,12 @@ class _Planner:
     def _batch(self, top: int) -> tuple[NextRun, ...]:
         draws = self.setting.model.draws([each.subject for each in self.pool])
         if self.purpose == "budget":
-            bench = Bench(draws, self.within)
+            bench = RunGains(draws, self.within)
         else:
             places, least = self._places(), REFERENCE_MIOU.get(self.question.dataset, 0.0)
             # The front ends at twice the most expensive affordable run: farther away, that run alone would gain.
             end = 2 * max((places[at] for at in self.payable), default=1.0)
-            bench = Bench(draws, places=places, reference_cost=end, reference_miou=least)
+            bench = RunGains(draws, places=places, reference_cost=end, reference_miou=least)
         picks = bench.pick(list(self.costs), [cost.value for cost in self.costs.values()], self.limit, top)
         return tuple(
             self._run(pick.index, self.purpose, self._why(pick), gain=pick.gain, gain_unit=self.unit) for pick in picks

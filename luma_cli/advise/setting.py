@@ -31,7 +31,7 @@ Fit = Callable[[Sequence[Evidence]], AccuracyModel]
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class AdviceSetting:
     """All that is known when a question is asked.
 
     pool: candidates that pass the question's filters, with their costs. own: the user's runs as judged. evidence: the
@@ -80,7 +80,7 @@ def predicted(question: Question, pool: Iterable[Priced], model: AccuracyModel) 
 
 def load(
     question: Question, kinds: Sequence[BudgetKind], database: Path | None = None, fit: Fit = load_model
-) -> Setting:
+) -> AdviceSetting:
     """The setting of a question from the shipped tables and the store.
 
     kinds: of the costs that are shown. database: $LUMA_DB or the data folder when None. A store that cannot be read is
@@ -100,7 +100,7 @@ def load(
     evidence = (*facts, *own_rows(runs))
     priced = price(question.eligible(pool), asked, speed, question.head, classes)
     notes = [*_notes(question, kinds, is_timed), *device_notes, *filter(None, [problem])]
-    return Setting(question, tuple(priced), tuple(own), fit(evidence), evidence, speed, tuple(notes))
+    return AdviceSetting(question, tuple(priced), tuple(own), fit(evidence), evidence, speed, tuple(notes))
 
 
 def known(database: Path | None) -> tuple[list[Evidence], list[OwnRun], str]:
