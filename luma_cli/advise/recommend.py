@@ -200,7 +200,7 @@ class Recommendation:
             "may_exceed": self.may_exceed.to_json(question),
             "without_evidence": self.unsupported.to_json(question),
             "next_run": self.next_run or None,
-            "measured_here": [row.to_json() for row in self.measured_here],
+            "measured_here": to_json(self.measured_here),
             "notes": list(self.notes),
         }
 
