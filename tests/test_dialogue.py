@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from luma_cli.cli.guided.dialogue import DEMANDS, Answers, DeviceHere, Dialogue, Move, Place, Question
+from luma_cli.cli.guided.dialogue import DEMANDS, Answers, DeviceHere, Dialogue, GuidedQuestion, Move
 from luma_cli.errors import BadBudget
 
 H200 = DeviceHere("NVIDIA H200", "GPU here", "cuda:0")
-PLACE = Place((("ade20k", 150), ("cityscapes", 19)), (H200, DeviceHere("Test CPU", "CPU here", "cpu")))
+DEVICES = (H200, DeviceHere("Test CPU", "CPU here", "cpu"))
 
 
-def after(*replies: str, place: Place = PLACE) -> Dialogue:
-    dialogue = Dialogue(place)
+def after(*replies: str, devices: tuple[DeviceHere, ...] = DEVICES) -> Dialogue:
+    dialogue = Dialogue(devices)
     for reply in replies:
         dialogue = dialogue.replied(reply)
     return dialogue
 
 
-def asked(dialogue: Dialogue) -> Question:
+def asked(dialogue: Dialogue) -> GuidedQuestion:
     question = dialogue.question()
     assert question is not None
     return question
 
 
 def values(dialogue: Dialogue) -> list[str]:
-    return [choice.value for choice in asked(dialogue).choices]
+    return [value for value, _ in asked(dialogue).choices]
 
 
 def test_replies_become_answers() -> None:
@@ -51,8 +51,7 @@ def test_a_limit_is_asked_for_once_and_the_licence_when_none_is_left() -> None:
 
 def test_a_detected_gpu_comes_first_and_no_device_first_without_one() -> None:
     assert values(after("ade20k")) == ["NVIDIA H200", "Test CPU", "none"]
-    without = Place(PLACE.datasets, PLACE.devices[1:])
-    assert values(after("ade20k", place=without)) == ["none", "Test CPU"]
+    assert values(after("ade20k", devices=DEVICES[1:])) == ["none", "Test CPU"]
 
 
 def test_back_undoes_one_reply_at_a_time() -> None:
@@ -72,7 +71,7 @@ def test_limits_that_leave_nothing_are_asked_for_again() -> None:
 
 def test_a_wrong_amount_changes_nothing() -> None:
     dialogue = after("ade20k", "none", "compute")
-    assert asked(dialogue).problem("20ms") == "'20ms' is no limit on GFLOPs; try 200gflops"
+    assert asked(dialogue).problem("20ms") == "'20ms' is not a limit on GFLOPs; try 200gflops"
     with pytest.raises(BadBudget):
         dialogue.replied("20ms")
 
@@ -82,7 +81,7 @@ def test_typed_back_and_quit_are_moves() -> None:
     assert question.move(" Back ") is Move.back
     assert question.move("quit") is Move.quit
     assert question.move("200") is None
-    assert asked(Dialogue(PLACE)).move("back") is None
+    assert asked(Dialogue(DEVICES)).move("back") is None
 
 
 def test_answers_before_the_end_are_refused() -> None:
@@ -94,8 +93,8 @@ def test_answers_before_the_end_are_refused() -> None:
 
 def test_a_chosen_line_fits_80_columns_with_the_longest_device_name() -> None:
     longest = DeviceHere("NVIDIA RTX PRO 6000 Blackwell Server Edition", "GPU here", "cuda:0")
-    dialogue = Dialogue(Place(PLACE.datasets, (longest,)))
+    dialogue = Dialogue((longest,))
     for reply in ("cityscapes", longest.name, "time", "20ms", "nothing", "any"):
         question = asked(dialogue)
-        assert all(len(f"? {question.text} {choice.label}") <= 79 for choice in question.choices)
+        assert all(len(f"? {question.text} {label}") <= 79 for _, label in question.choices)
         dialogue = dialogue.replied(reply)

@@ -16,11 +16,11 @@ from luma_cli.advise.recommend import Aside, Recommendation, recommend
 from luma_cli.cli.app import run
 from luma_cli.cli.guided import session
 from luma_cli.cli.guided import session as running
-from luma_cli.cli.guided.dialogue import Answers, DeviceHere, Move, Place, Question, Reply
+from luma_cli.cli.guided.dialogue import Answers, DeviceHere, GuidedQuestion, Move, Reply
 from luma_cli.cli.guided.session import file_name
 from luma_cli.errors import NoAnswer, NothingMeasured
 
-PLACE = Place((("ade20k", 150), ("cityscapes", 19)), (DeviceHere("Test CPU", "CPU here", "cpu"),))
+DEVICES = (DeviceHere("Test CPU", "CPU here", "cpu"),)
 TO_THE_ANSWER = ("ade20k", "none", "compute", "200", "nothing", "any")
 KNOWN = {"vit_base_patch16_224.augreg2_in21k_ft_in1k": (50.0, 1.0), "convnext_base.fb_in22k_ft_in1k": (51.0, 1.0)}
 EARLIER_MEASURED = NothingMeasured("nothing is known of Test CPU", "resnet50", 224)
@@ -33,13 +33,13 @@ class Scripted:
         self.replies = list(replies)
         self.asked: list[str] = []
 
-    def __call__(self, question: Question) -> Reply:
+    def __call__(self, question: GuidedQuestion) -> Reply:
         reply = self.replies.pop(0)
         self.asked.append(question.text)
         if isinstance(reply, Move):
             assert reply in question.moves()
         elif question.choices:
-            assert reply in [choice.value for choice in question.choices], question
+            assert reply in [value for value, _ in question.choices], question
         else:
             assert question.problem(reply) == ""
         return reply
@@ -79,9 +79,9 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return ran
 
 
-def converse(*replies: Reply, place: Place = PLACE) -> list[str]:
+def converse(*replies: Reply, devices: tuple[DeviceHere, ...] = DEVICES) -> list[str]:
     ask = Scripted(*replies)
-    session.converse(ask, place)
+    session.converse(ask, devices)
     assert ask.replies == []
     return ask.asked
 
@@ -161,8 +161,8 @@ def test_what_must_be_measured_elsewhere_is_said(
     made: list[Answers], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fail(monkeypatch, EARLIER_MEASURED)
-    place = Place(PLACE.datasets, (DeviceHere("NVIDIA A100", "measured before"),))
-    asked = converse("ade20k", "NVIDIA A100", "time", "20", "nothing", "any", Move.quit, place=place)
+    devices = (DeviceHere("NVIDIA A100", "measured before"),)
+    asked = converse("ade20k", "NVIDIA A100", "time", "20", "nothing", "any", Move.quit, devices=devices)
     assert asked[-1] == "What limits you most?"
     assert "nothing is known" in capsys.readouterr().out
 
@@ -231,7 +231,7 @@ def test_a_place_that_cannot_be_written_is_said(
 
 
 def test_profiling_is_not_offered_for_a_device_that_is_elsewhere(made: list[Answers]) -> None:
-    place = Place(PLACE.datasets, (DeviceHere("NVIDIA A100", "measured before"), *PLACE.devices))
+    devices = (DeviceHere("NVIDIA A100", "measured before"), *DEVICES)
     ask = Scripted("ade20k", "NVIDIA A100", "compute", "200", "nothing", "any", "profile")
     with pytest.raises(AssertionError, match="What next"):
-        session.converse(ask, place)
+        session.converse(ask, devices)

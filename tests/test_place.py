@@ -10,8 +10,7 @@ import pytest
 from fake_nvml import FakeGpu, FakeNvml
 from store_samples import profile
 
-from luma_cli.advise.candidates import NUM_CLASSES
-from luma_cli.cli.guided.dialogue import DeviceHere, Place, cpu_here, find_place, gpus_here, measured_before
+from luma_cli.cli.guided.dialogue import DeviceHere, cpu_here, find_devices, gpus_here, local_name, measured_before
 from luma_cli.measure import devices
 from luma_cli.measure.devices import find
 from luma_cli.measure.nvml import load_nvml
@@ -44,12 +43,11 @@ def test_hidden_gpus_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_driver_there_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, broken=True)
     assert gpus_here({}) == []
-    place = find_place()
-    assert place.datasets == tuple(NUM_CLASSES.items())
-    assert place.devices[0] == cpu_here()
-    assert {each.note for each in place.devices[1:]} == {"timm's speeds"}
-    assert "RTX 4090" in [each.name for each in place.devices]
-    assert place.local(cpu_here().name) == "cpu"
+    devices = find_devices()
+    assert devices[0] == cpu_here()
+    assert {each.note for each in devices[1:]} == {"timm's speeds"}
+    assert "RTX 4090" in [each.name for each in devices]
+    assert local_name(cpu_here().name, devices) == "cpu"
 
 
 def test_equal_gpus_are_one_device_and_the_store_adds_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +55,7 @@ def test_equal_gpus_are_one_device_and_the_store_adds_its_own(monkeypatch: pytes
     with closing(open_write()) as database:
         save(database, profile(device_name="NVIDIA H200"))
         save(database, profile(device_name="NVIDIA A100"))
-    names = [(each.name, each.note, each.local) for each in find_place().devices]
+    names = [(each.name, each.note, each.local) for each in find_devices()]
     assert names[:3] == [
         ("NVIDIA H200", "GPU here", "cuda:0"),
         (cpu_here().name, "CPU here", "cpu"),
@@ -73,4 +71,4 @@ def test_an_empty_or_foreign_database_offers_nothing(isolated: Path) -> None:
 
 
 def test_an_unknown_device_is_not_here() -> None:
-    assert Place((), (DeviceHere("A", "GPU here", "cuda:0"),)).local("B") == ""
+    assert local_name("B", (DeviceHere("A", "GPU here", "cuda:0"),)) == ""

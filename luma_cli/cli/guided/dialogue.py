@@ -1,19 +1,18 @@
-"""The questions of guided mode, as values without a terminal: what is asked, what may be replied, what comes next.
+"""The questions of guided mode as values, without a terminal: what is asked, what may be replied, what comes next.
 
 Licences: the DINOv3 License (https://ai.meta.com/resources/models-and-libraries/dinov3-license/) and the NVIDIA Open
 Model License (https://www.nvidia.com/en-us/agreements/enterprise-software/nvidia-open-model-license/) allow commercial
-use under terms of their own. Those named as research or doubtful are for research alone, or leave it in doubt.
+use under their own terms. The others are for research only, or leave commercial use in doubt.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Literal
 
 from luma_cli.errors import BadBudget, StoreError
 from luma_cli.units import BudgetKind, parse_budget
@@ -21,26 +20,19 @@ from luma_cli.units import BudgetKind, parse_budget
 PERMISSIVE = ("apache-2.0", "mit")
 OWN_TERMS = ("dinov3-license", "nvidia-open-model-license")
 RESEARCH_OR_DOUBTFUL = ("apple-amlr", "cc-by-nc-4.0", "fair-noncommercial-research-license", "fastvit-license")
-# What is asked for -> the licences that will do, empty for any; and how a list shows it.
-DEMANDS: Mapping[str, tuple[str, ...]] = {
-    "any": (),
-    "commercial": (*PERMISSIVE, *OWN_TERMS),
-    "permissive": PERMISSIVE,
-}
-LABELS: Mapping[str, str] = {
+# Reply -> the licences that are accepted (empty: any), and the line in the list.
+DEMANDS: dict[str, tuple[str, ...]] = {"any": (), "commercial": (*PERMISSIVE, *OWN_TERMS), "permissive": PERMISSIVE}
+LABELS = {
     "any": "any licence",
-    "commercial": "commercial use allowed, also by own terms (DINOv3, NVIDIA)",
+    "commercial": "commercial use allowed, also under own terms (DINOv3, NVIDIA)",
     "permissive": f"{' or '.join(PERMISSIVE)} only",
 }
 NO_DEVICE = "none"
 NOTHING = "nothing"
-_BARE_NUMBER = re.compile(r"[0-9.]+")
-
-Topic = Literal["dataset", "device", "limit", "amount", "licence"]
 
 
 class Move(Enum):
-    """What can be replied to every question instead of an answer."""
+    """What may be replied to every question instead of an answer."""
 
     back = "back"
     quit = "quit"
@@ -50,43 +42,32 @@ Reply = str | Move
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """One entry of a list: the value that is replied, and the line that is shown and filtered by."""
+class GuidedQuestion:
+    """A question with a list of choices (value and label), or for a typed text where there are none.
 
-    value: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """choices: the list to choose from; empty where text is typed.
-
-    problem: of typed text, what is wrong with it in one line, or "". default: text that stands there already.
-    has_back: whether there is something to go back to.
+    problem: what is wrong with a typed text, in one line, or "". has_back: False for the first question.
     """
 
     text: str
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[tuple[str, str], ...] = ()
     problem: Callable[[str], str] = lambda typed: ""
     default: str = ""
     has_back: bool = True
 
     def moves(self) -> tuple[Move, ...]:
-        """The moves that are open here."""
+        """The moves that are allowed here."""
         return (Move.back, Move.quit) if self.has_back else (Move.quit,)
 
     def move(self, typed: str) -> Move | None:
-        """The move that a typed word stands for, None for an answer."""
-        word = typed.strip().lower()
-        return next((move for move in self.moves() if move.value == word), None)
+        """The move that a typed word means; None for an answer."""
+        return next((move for move in self.moves() if move.value == typed.strip().lower()), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What can bind.
+    """A quantity that the user may limit.
 
-    label: as a list shows it. quantity: as a sentence names it. kinds: of the budgets that state it. unit: of a bare
-    number. example: a usual amount. axis: of `luma front --x`. on_device: whether it means nothing without a device.
+    unit: of a bare number. axis: of `luma front --x`. on_device: whether the quantity depends on the device.
     """
 
     label: str
@@ -98,20 +79,19 @@ class Limit:
     on_device: bool = True
 
     def budget(self, typed: str) -> str:
-        """The budget, as `--budget` takes it. Raises BadBudget with an example.
+        """The amount as `--budget` takes it. Raises BadBudget with an example.
 
         >>> LIMITS["compute"].budget("200"), LIMITS["time"].budget("30 fps")
         ('200gflops', '30fps')
         """
         text = "".join(typed.split())
-        text += self.unit if _BARE_NUMBER.fullmatch(text) else ""
+        text += self.unit if re.fullmatch(r"[0-9.]+", text) else ""
         try:
-            is_ours = parse_budget(text).kind in self.kinds
+            if parse_budget(text).kind in self.kinds:
+                return text
         except BadBudget:
-            is_ours = False
-        if not is_ours:
-            raise BadBudget(f"{typed.strip()!r} is no limit on {self.quantity}; try {self.example}")
-        return text
+            pass  # the message below names this limit and its units
+        raise BadBudget(f"{typed.strip()!r} is not a limit on {self.quantity}; try {self.example}")
 
     def problem(self, typed: str) -> str:
         """What is wrong with the typed amount, or ""."""
@@ -123,61 +103,47 @@ class Limit:
 
 
 _TIME = "time per image (ms), or frames per second"
-_RATE = "images per second, many at once"
-LIMITS: Mapping[str, Limit] = {
+_RATE = "images per second, in large batches"
+LIMITS = {
     "compute": Limit("GFLOPs of one image", "GFLOPs", ("macs",), "gflops", "200gflops", "gflops", on_device=False),
     "time": Limit(_TIME, "time", ("ms", "fps"), "ms", "20ms or 50fps", "latency"),
     "throughput": Limit(_RATE, "throughput", ("images_per_second",), "img/s", "500img/s", "throughput"),
     "memory": Limit("memory (GiB)", "memory", ("bytes",), "GiB", "8GiB", "memory"),
-    "params": Limit(
-        "parameters (millions)", "parameters", ("params",), "Mparams", "100Mparams", "params", on_device=False
-    ),
+    "params": Limit("parameters (millions)", "parameters", ("params",), "Mparams", "100Mparams", "params", False),
     "energy": Limit("energy per image (J)", "energy", ("joules",), "J", "2J", "energy"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceHere:
-    """A device that costs are asked for.
-
-    name: as the store and `luma recommend --device` spell it. note: how it is known. local: what `luma profile
-    --device` calls it, empty where it is not in this machine.
-    """
+    """A device: its name in the store, how it is known, and what `luma profile --device` calls it if it is here."""
 
     name: str
     note: str
     local: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """datasets: name and number of classes. devices: detected ones first."""
-
-    datasets: tuple[tuple[str, int], ...]
-    devices: tuple[DeviceHere, ...] = ()
-
-    def local(self, device: str) -> str:
-        """What this machine calls the device; empty when it is elsewhere."""
-        return next((each.local for each in self.devices if each.name == device), "")
+def local_name(device: str, devices: Sequence[DeviceHere]) -> str:
+    """What this machine calls the device; empty when the device is elsewhere."""
+    return next((each.local for each in devices if each.name == device), "")
 
 
-def find_place() -> Place:
-    """The datasets with evidence; the GPUs and the CPU here, then devices of the store and of timm's shipped table.
+def find_devices() -> tuple[DeviceHere, ...]:
+    """The GPUs and the CPU here, then devices of the store and of timm's shipped table; each name once.
 
     Imports no torch and uses no network.
     """
-    from luma_cli.advise.candidates import NUM_CLASSES
     from luma_cli.speed.reference import load_table
 
     shipped = [DeviceHere(each.device_name, "timm's speeds") for each in load_table().settings]
     first: dict[str, DeviceHere] = {}
     for each in (*gpus_here(), cpu_here(), *measured_before(), *shipped):
         first.setdefault(each.name, each)
-    return Place(tuple(NUM_CLASSES.items()), tuple(first.values()))
+    return tuple(first.values())
 
 
 def gpus_here(variables: Mapping[str, str] = os.environ) -> list[DeviceHere]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, by the name that measurements carry; none without a driver."""
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves visible; none without a driver."""
     from luma_cli.measure.devices import visible
     from luma_cli.measure.nvml import NvmlMissing, load_nvml
 
@@ -197,7 +163,7 @@ def cpu_here() -> DeviceHere:
 
 
 def measured_before() -> Iterable[DeviceHere]:
-    """Devices that the store knows; none where it cannot be read, which the answer will say."""
+    """Devices in the store; none when it cannot be read, which the answer itself reports."""
     from luma_cli.store.database import open_read
     from luma_cli.store.profiles import device_names
 
@@ -213,11 +179,7 @@ def measured_before() -> Iterable[DeviceHere]:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """All that was replied.
-
-    device: empty for none. budgets: as `--budget` takes them. licences: that will do, empty for any. axis: of the
-    front, as `luma front --x` takes it: what the first budget limits.
-    """
+    """All replies. Empty: no device, any licence. axis: of `luma front --x`, what the first budget limits."""
 
     dataset: str
     device: str
@@ -228,27 +190,25 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Replies so far, each with what it was about, in the order in which they were given."""
+    """The replies so far, each with its topic: dataset, device, then (limit, amount) pairs, then licence."""
 
-    place: Place
-    replies: tuple[tuple[Topic, str], ...] = ()
+    devices: tuple[DeviceHere, ...]
+    replies: tuple[tuple[str, str], ...] = ()
 
     @property
-    def topic(self) -> Topic | None:
-        """What is asked next, None when all is said."""
+    def topic(self) -> str | None:
+        """What is asked next; None at the end."""
         if not self.replies:
             return "dataset"
         last, value = self.replies[-1]
-        if last == "dataset":
-            return "device"
         if last in ("device", "amount"):
             return "limit" if self._open_limits() else "licence"
         if last == "limit":
             return "licence" if value == NOTHING else "amount"
-        return None
+        return "device" if last == "dataset" else None
 
     def replied(self, reply: str) -> Dialogue:
-        """With the reply to the next question. An amount is kept as `--budget` takes it; raises BadBudget."""
+        """With the reply to the next question; an amount is kept as `--budget` takes it. Raises BadBudget."""
         topic = self.topic
         if topic is None:
             raise ValueError("every question was answered")
@@ -260,55 +220,55 @@ class Dialogue:
         return replace(self, replies=self.replies[:-1])
 
     def before_limits(self) -> Dialogue:
-        """Back to the first question about limits, or one back where nothing was limited."""
+        """Back to the first question about limits, or one question back where nothing was limited."""
         topics = [topic for topic, _ in self.replies]
-        if "amount" not in topics:
-            return self.back()
-        return replace(self, replies=self.replies[: topics.index("limit")])
+        return replace(self, replies=self.replies[: topics.index("limit") if "amount" in topics else -1])
 
-    def question(self) -> Question | None:
-        """The next question, None when all is said."""
+    def question(self) -> GuidedQuestion | None:
+        """The next question; None at the end."""
         match self.topic:
             case "dataset":
-                choices = [Choice(name, f"{name} ({classes} classes)") for name, classes in self.place.datasets]
-                return Question("Which dataset is most like yours?", tuple(choices), has_back=False)
+                from luma_cli.advise.candidates import NUM_CLASSES
+
+                choices = [(name, f"{name} ({classes} classes)") for name, classes in NUM_CLASSES.items()]
+                return GuidedQuestion("Which dataset is most like yours?", tuple(choices), has_back=False)
             case "device":
-                none = [Choice(NO_DEVICE, "none: GFLOPs and parameters only")]
-                named = [Choice(each.name, f"{each.name} ({each.note})") for each in self.place.devices]
-                has_gpu = any(each.local.startswith("cuda") for each in self.place.devices)
-                return Question("On which device?", tuple(named + none if has_gpu else none + named))
+                none = [(NO_DEVICE, "none: GFLOPs and parameters only")]
+                named = [(each.name, f"{each.name} ({each.note})") for each in self.devices]
+                # Enter takes the first entry: a GPU that is here, else no device, as the CPU is rarely the target.
+                has_gpu = any(each.local.startswith("cuda") for each in self.devices)
+                return GuidedQuestion("On which device?", tuple(named + none if has_gpu else none + named))
             case "limit":
-                limits = [Choice(key, LIMITS[key].label) for key in self._open_limits()]
+                limits = [(key, LIMITS[key].label) for key in self._open_limits()]
                 if self.replies[-1][0] == "device":
-                    return Question("What limits you most?", (*limits, Choice(NOTHING, "nothing")))
-                return Question("What else limits you?", (Choice(NOTHING, "nothing else"), *limits))
+                    return GuidedQuestion("What limits you most?", (*limits, (NOTHING, "nothing")))
+                return GuidedQuestion("What else limits you?", ((NOTHING, "nothing else"), *limits))
             case "amount":
                 limit = LIMITS[self._last("limit")]
-                return Question(f"How much, for example {limit.example}?", problem=limit.problem)
+                return GuidedQuestion(f"How much, for example {limit.example}?", problem=limit.problem)
             case "licence":
-                return Question("Which licence?", tuple(Choice(*each) for each in LABELS.items()))
-            case None:
-                return None
+                return GuidedQuestion("Which licence?", tuple(LABELS.items()))
+        return None
 
     def answers(self) -> Answers:
-        """What was replied, once all was."""
+        """All replies, once every question was answered."""
         if self.topic is not None:
             raise ValueError(f"{self.topic} was not answered")
         device = self._last("device")
-        limits = [LIMITS[key].axis for topic, key in self.replies if topic == "limit" and key in LIMITS]
+        limits = [LIMITS[value].axis for topic, value in self.replies if topic == "limit" and value != NOTHING]
         return Answers(
             dataset=self._last("dataset"),
             device="" if device == NO_DEVICE else device,
             budgets=tuple(value for topic, value in self.replies if topic == "amount"),
             licences=DEMANDS[self._last("licence")],
-            axis=limits[0] if limits else "gflops",
+            axis=[*limits, "gflops"][0],
         )
 
-    def _last(self, topic: Topic) -> str:
+    def _last(self, topic: str) -> str:
         return next(value for about, value in reversed(self.replies) if about == topic)
 
     def _open_limits(self) -> list[str]:
-        """Limits that were not set yet and that mean something on the device."""
-        taken = {value for topic, value in self.replies if topic == "limit"}
+        """Limits that are not set yet and that mean something on the device."""
+        taken = [value for topic, value in self.replies if topic == "limit"]
         has_device = self._last("device") != NO_DEVICE
         return [key for key, each in LIMITS.items() if key not in taken and (has_device or not each.on_device)]

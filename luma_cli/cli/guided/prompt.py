@@ -1,4 +1,4 @@
-"""Questions asked on a terminal by questionary: lists that filter as one types, back and quit everywhere."""
+"""Questions asked on a terminal by questionary: lists that filter as one types, with back and quit everywhere."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-from luma_cli.cli.guided.dialogue import Move, Question, Reply
+from luma_cli.cli.guided.dialogue import GuidedQuestion, Move, Reply
 
 if TYPE_CHECKING:
-    from prompt_toolkit.key_binding import KeyBindings
-    from questionary.question import Question as Prompt
+    from questionary.question import Question
 
 MISSING = (
-    "luma alone asks questions with questionary, which is not installed; pip install questionary, "
-    "or ask without it: luma recommend --budget 200gflops"
+    "guided mode needs questionary, which is not installed; pip install questionary, "
+    "or ask directly: luma recommend --budget 200gflops"
 )
 _LABELS = {Move.back: "back (Esc)", Move.quit: "quit (Ctrl-D)"}
 
@@ -24,7 +23,7 @@ _LABELS = {Move.back: "back (Esc)", Move.quit: "quit (Ctrl-D)"}
 def can_ask(
     stdin: TextIO | None = None, stdout: TextIO | None = None, variables: Mapping[str, str] = os.environ
 ) -> bool:
-    """Whether there is someone to ask: both streams are terminals that can be drawn on, and no CI job runs us."""
+    """Whether both streams are terminals that can be drawn on, outside a CI job."""
     is_ci = variables.get("CI", "").lower() not in {"", "0", "false", "no"}
     if is_ci or variables.get("TERM", "").lower() in {"", "dumb", "unknown"}:
         return False
@@ -35,12 +34,12 @@ def can_ask(
 
 
 def is_installed() -> bool:
-    """Whether the library that asks is there."""
+    """Whether questionary is installed."""
     return importlib.util.find_spec("questionary") is not None
 
 
-def ask(question: Question) -> Reply:
-    """The reply to the question. Raises KeyboardInterrupt on Ctrl-C; the terminal is as before in every case."""
+def ask(question: GuidedQuestion) -> Reply:
+    """The reply to the question. Raises KeyboardInterrupt on Ctrl-C; the terminal is restored in every case."""
     prompt = _list(question) if question.choices else _text(question)
     try:
         reply: Reply = prompt.unsafe_ask()
@@ -49,12 +48,12 @@ def ask(question: Question) -> Reply:
     return (question.move(reply) or reply) if isinstance(reply, str) and not question.choices else reply
 
 
-def _list(question: Question) -> Prompt:
+def _list(question: GuidedQuestion) -> Question:
     import questionary
     from prompt_toolkit.filters import Condition
     from questionary.prompts.common import InquirerControl
 
-    choices = [questionary.Choice(each.label, each.value) for each in question.choices]
+    choices = [questionary.Choice(label, value) for value, label in question.choices]
     choices += [questionary.Choice(_LABELS[move], move) for move in question.moves()]
     prompt = questionary.select(
         question.text,
@@ -66,39 +65,37 @@ def _list(question: Question) -> Prompt:
     )
     lists = (window.content for window in prompt.application.layout.find_all_windows())
     shown: Any = next(each for each in lists if isinstance(each, InquirerControl))
-    keys = _keys(question)
+    keys = _add_keys(prompt, question)
 
     def matches_nothing() -> bool:
         typed = (shown.search_filter or "").lower()
         return bool(typed) and not any(typed in choice.title.lower() for choice in shown.choices)
 
-    # The library shows the whole list again when the filter matches nothing; Enter must not take its first entry then.
+    # questionary shows the whole list when the filter matches nothing; Enter must not take its first entry then.
     @keys.add("enter", eager=True, filter=Condition(matches_nothing))
     def _ignored(event: Any) -> None:
         event.app.output.bell()
 
-    return _with_keys(prompt, keys)
+    return prompt
 
 
-def _text(question: Question) -> Prompt:
+def _text(question: GuidedQuestion) -> Question:
     import questionary
-
-    def verdict(typed: str) -> bool | str:
-        return question.move(typed) is not None or question.problem(typed) or True
 
     prompt = questionary.text(
         question.text,
         default=question.default,
-        validate=verdict,
+        validate=lambda typed: question.move(typed) is not None or question.problem(typed) or True,
         instruction=f"({', '.join(repr(move.value) for move in question.moves())})",
         validate_while_typing=False,
     )
-    return _with_keys(prompt, _keys(question))
+    _add_keys(prompt, question)
+    return prompt
 
 
-def _keys(question: Question) -> KeyBindings:
-    """Esc and Ctrl-D, which mean the same in lists and texts."""
-    from prompt_toolkit.key_binding import KeyBindings
+def _add_keys(prompt: Question, question: GuidedQuestion) -> Any:
+    """Bind Esc and Ctrl-D; the bindings, to which more can be added."""
+    from prompt_toolkit.key_binding import KeyBindings, merge_key_bindings
 
     keys = KeyBindings()
 
@@ -112,12 +109,6 @@ def _keys(question: Question) -> KeyBindings:
             event.app.erase_when_done = True
             event.app.exit(result=Move.back)
 
-    return keys
-
-
-def _with_keys(prompt: Prompt, keys: KeyBindings) -> Prompt:
-    from prompt_toolkit.key_binding import merge_key_bindings
-
     application = prompt.application
     application.key_bindings = merge_key_bindings([application.key_bindings or keys, keys])
-    return prompt
+    return keys
