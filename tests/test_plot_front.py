@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from luma_cli.cli.app import run
 from luma_cli.errors import LumaError
-from luma_cli.report.plots import Box, Dot, FrontPicture, Step, draw_front, place, plot_front, style
+from luma_cli.report.plots import BandStep, Box, Dot, FrontPicture, draw_front, place, plot_front, style
 
 FRAME = Box(0, 0, 1000, 700)
 PIXEL = st.floats(0, 1000)
@@ -28,7 +28,7 @@ PICTURE = FrontPicture(
     beside=(dot("other@512", 110.0, 54.0),),
     cloud=((10.0, 30.0), (300.0, 50.0)),
     own=(Dot("own: base@512", 120.0, 53.0, 53.0, 53.0),),
-    band=(Step(5.0, 40.0, 41.5, 43.0), Step(120.0, 54.0, 55.2, 57.0), Step(650.0, 59.0, 60.1, 62.0)),
+    band=(BandStep(5.0, 40.0, 41.5, 43.0), BandStep(120.0, 54.0, 55.2, 57.0), BandStep(650.0, 59.0, 60.1, 62.0)),
     caption=("ADE20K val, on a made-up scale.", "GFLOPs: exact."),
 )
 

@@ -92,7 +92,7 @@ def test_curves_and_evaluations_at_80_columns():
         " ade20k val   1,000 33.33 60.50 70.25        -      2       2.5 absent=skip,",
         "                                                                flip=False",
         " ade20k val   1,000 33.33 60.50 70.25        - 2 (-1)       2.5 flip=True",
-        "percent; GMACs of the average image, its windows included",
+        "percent; GMACs per average image, over all its windows",
         "window=64",
     ]
 
@@ -151,8 +151,8 @@ def test_show_tells_everything(two, capsys):
         "best mIoU\t33.25",
         "ade20k\tval\t1,000\t33.33",
         "NVIDIA H200\tfloat32\t107.0",
-        "[red]sky\t16.67\t17.00\t-",
-        "sea\t-\t-\t-",
+        "[red]sky\t16.67\t17.00\t20",
+        "sea\t-\t-\t0",
     ):
         assert piece in text
     assert "[red]sky" not in answer(capsys, "show", RUN_ID)[0]
@@ -200,7 +200,7 @@ def test_compare_warns_of_other_data_and_of_missing_evaluations(capsys):
     warning = answer(capsys, "compare", "a", "b", "c")[1]
     assert "trained on different data (ade20k, ade20k-1f2e)" in warning
     assert "evaluated on different data (ade20k val, ade20k-1f2e val)" in warning
-    assert "not all of them were evaluated; `luma eval RUN` does it" in warning
+    assert "some were not evaluated; run `luma eval RUN`" in warning
 
 
 def test_runs_at_different_resolutions_may_be_compared(capsys):

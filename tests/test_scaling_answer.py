@@ -18,8 +18,7 @@ from luma_cli.advise.candidates import load as load_candidates
 from luma_cli.advise.more_compute import more_compute, scaling
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.app import run
-from luma_cli.report.plot_scaling import plot_scaling
-from luma_cli.report.plots import SUFFIXES
+from luma_cli.report.plots import SUFFIXES, plot_scaling
 from luma_cli.report.scaling import print_scaling
 from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.answer import scaling as fit_scaling
@@ -175,7 +174,7 @@ def test_text_of_a_picture_is_text_and_says_whose_exponents(shipped: Scaling, tm
     plot_scaling(shipped, tmp_path / "shipped.svg")
     text = (tmp_path / "shipped.svg").read_text(encoding="utf-8")
     assert "backbone parameters (millions)</text>" in text
-    assert "cannot tell how" in text
+    assert "cannot determine how" in text
     assert "<dc:date>" not in text
 
 

@@ -54,7 +54,7 @@ def test_a_narrow_terminal_shows_less_of_the_loss_and_still_the_time_left():
 
 
 def test_a_step_that_was_left_out_says_so():
-    assert step_line(stepped(100, skipped=True), 2.0).endswith("3.0 GiB  update left out: not finite")
+    assert step_line(stepped(100, skipped=True), 2.0).endswith("3.0 GiB  update skipped: not finite")
 
 
 def test_a_validation_in_one_line():

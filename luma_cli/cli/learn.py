@@ -131,7 +131,7 @@ def draw_front(
     check_path(out)
     question = filters.question(dataset, device)
     found = front_of(question, axis, only_own=own_only, database=filters.database)
-    plot_front(picture_of(found, found.backdrop), out)
+    plot_front(picture_of(found), out)
     typer.echo(f"{out}: front of {len(found.rows)} out of {found.num_candidates} candidates")
 
 
@@ -144,8 +144,7 @@ def draw_scaling(
     curve: CurveOptions,
 ) -> None:
     """Draw error by size and by resolution, every level moved onto one, with what `luma scaling` concludes."""
-    from luma_cli.report.plot_scaling import plot_scaling
-    from luma_cli.report.plots import check_path
+    from luma_cli.report.plots import check_path, plot_scaling
 
     check_path(out)
     answer = curve.answer(start)

@@ -20,10 +20,9 @@ SCHEMA = 1
 def print_evaluation(
     record: EvaluationRecord, *, classes: bool = False, note: str = "", as_json: bool = False, as_csv: bool = False
 ) -> None:
-    """Print the scores, those of every class with `classes`, the protocol, and `note`, to stdout.
+    """Print the scores with protocol and note to stdout, or those of every class with `classes`.
 
-    JSON has everything but the single images, which are in the store. CSV has one row of scores, or with `classes` one
-    per class.
+    JSON has everything but the single images, which are in the store; CSV one row, or with `classes` one per class.
     """
     values = {field.name: getattr(record, field.name) for field in fields(record) if field.name != "images"}
     if as_json:
@@ -42,7 +41,7 @@ def print_evaluation(
 
 
 def score_table(record: EvaluationRecord, note: str = "") -> Table:
-    """One row: the scores in percent, over how many classes, and what an image costs."""
+    """One row: the scores in percent, the number of classes, and the cost of an image."""
     row = {
         "mIoU": number(record.miou_percent, 2),
         "mAcc": number(record.macc_percent, 2),
@@ -68,7 +67,7 @@ def score_table(record: EvaluationRecord, note: str = "") -> Table:
 
 
 def protocol_line(record: EvaluationRecord) -> str:
-    """Everything that moves the number, in words; the protocol of another version of luma as it was kept."""
+    """The protocol in words. Keys may be missing: an older version of luma may have written it."""
     said: Mapping[str, Any] = record.protocol
     scales = said.get("scales") or [1.0]
     views = "single scale, no flip"
@@ -85,7 +84,7 @@ def protocol_line(record: EvaluationRecord) -> str:
 
 
 def class_table(record: EvaluationRecord) -> Table:
-    """One row per class, in the order of the label table."""
+    """One row per class, in the order of the dataset."""
     boundary = record.boundary_miou_percent is not None
     headings = ("class", "IoU>", "accuracy>", *(["boundary IoU>"] if boundary else []), "true pixels>")
     rows = []
@@ -97,7 +96,7 @@ def class_table(record: EvaluationRecord) -> Table:
 
 
 def export_lines(made: Exported) -> Iterator[str]:
-    """How well an exported file agrees with torch: one line about the input, and one per output of the file."""
+    """The input of an exported file, and how far each output differs from torch."""
     facts = made.facts
     shape = f"[{facts.batch or 'any'}, 3, {facts.resolution}, {facts.resolution}]"
     if made.format != "safetensors":

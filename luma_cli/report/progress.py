@@ -1,6 +1,6 @@
 """Progress on stderr: one line that is redrawn on a terminal, else a line now and then. Imports no torch.
 
-Nothing is drawn but when something happened, so that nothing spins beside a measurement.
+Nothing is drawn between events, so that nothing spins beside a measurement.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from luma_cli.units import gibibytes
@@ -20,15 +19,13 @@ if TYPE_CHECKING:
     from luma_cli.train.loop import Evaluated, Started, Stepped
     from luma_cli.train.loop import Event as TrainingEvent
 
+
 _SECONDS_BETWEEN_DRAWINGS = 0.2
 _SMOOTHING = 0.1  # weight of the newest step in the rate
 
 
 class _StatusLine:
-    """What all kinds of progress share: a line that lasts until the next one, and lines that stay.
-
-    seconds: between two status lines where they cannot be redrawn.
-    """
+    """A line that lasts until the next one, and lines that stay; `seconds` between lines that cannot be redrawn."""
 
     def __init__(self, file: TextIO, clock: Callable[[], float] = time.monotonic, seconds: float = 10.0) -> None:
         self._file = file
@@ -40,9 +37,7 @@ class _StatusLine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self._clear()
 
     def _due(self, now: float, last: bool = False) -> bool:
@@ -71,19 +66,17 @@ class _StatusLine:
 
 
 class Progress(_StatusLine):
-    """Callable that takes the events of a sweep. Elsewhere than on a terminal only results are printed."""
+    """Callable for the events of a sweep. Without a terminal only results are printed."""
 
     def __init__(self, file: TextIO) -> None:
         super().__init__(file)
         self._kept = 0
         self._weights = ""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self._clear()
         if self._kept and kind is None:
-            print(f"{self._kept} already measured; --again measures anew", file=self._file)
+            print(f"{self._kept} already measured; --again measures them again", file=self._file)
 
     def __call__(self, event: SweepEvent) -> None:
         """Show one event."""
@@ -95,7 +88,7 @@ class Progress(_StatusLine):
             left = "" if event.eta_seconds is None else f" (about {_minutes(event.eta_seconds)} left)"
             self._status(f"{where}: {event.text}{left}")
         elif event.profile is not None:
-            # The file that was loaded and how is said once for every way of it.
+            # One file of weights serves several profiles and is named once.
             weights = _weights_line(event.profile)
             if weights and weights != self._weights:
                 self._print(weights)
@@ -104,7 +97,6 @@ class Progress(_StatusLine):
 
 
 def _summary(profile: Profile) -> str:
-    """One line about a finished profile."""
     if profile.status != "ok":
         return f"{profile.status}: {profile.reason}"
     parts = []
@@ -118,7 +110,7 @@ def _summary(profile: Profile) -> str:
 
 
 def _weights_line(profile: Profile) -> str:
-    """The file that a profile's weights came from, its SHA-256 and what was changed; empty for random weights."""
+    """The file of a profile's weights, its SHA-256 and what was converted; empty for random weights."""
     loaded = profile.notes.get("weights")
     if not loaded:
         return ""
@@ -127,7 +119,7 @@ def _weights_line(profile: Profile) -> str:
 
 
 class Countdown(_StatusLine):
-    """How many of `total` are done and about how long the rest takes, to be called after each. done: what they are."""
+    """To be called after each of `total` items: how many are done, and how long the rest takes. done: the verb."""
 
     def __init__(
         self, file: TextIO, total: int, clock: Callable[[], float] = time.monotonic, done: str = "counted"
@@ -141,13 +133,13 @@ class Countdown(_StatusLine):
         now, last = self._clock(), self._done == self._total
         if self._due(now, last):
             spent = now - self._start
-            left = spent / self._done * (self._total - self._done)
+            left = _minutes(spent / self._done * (self._total - self._done))
             done = f"luma: {self._word} {self._done} of {self._total} in {_minutes(spent)}"
-            self._status(f"{done}, about {_minutes(left)} left", last)
+            self._status(f"{done}, about {left} left", last)
 
 
 class ImageProgress(_StatusLine):
-    """To be called with images done and all images, after each; the last call ends the line."""
+    """To be called after each image with images done and all images."""
 
     def __call__(self, done: int, total: int) -> None:
         """So many are done."""
@@ -159,7 +151,7 @@ class ImageProgress(_StatusLine):
 
 
 class TrainingProgress(_StatusLine):
-    """Callable that takes the events of a training; a line every half minute elsewhere than on a terminal."""
+    """Callable for the events of a training; without a terminal a line every half minute."""
 
     def __init__(self, file: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(file, clock, seconds=30.0)
@@ -178,12 +170,12 @@ class TrainingProgress(_StatusLine):
                 self._stepped(event)
             case loop.Evaluating() if self._live and self._due(self._clock(), event.done == event.total):
                 self._status(f"step {event.step}: validating {event.done}/{event.total}")
-            case loop.Evaluated():
-                self._last = None
+            case events.Evaluated():
+                self._last = None  # the time of a validation or of a checkpoint is not that of a step
                 self._print(evaluation_line(event))
-            case loop.Saved():
-                self._last = None  # writing is no training
-            case loop.Noted():
+            case events.Saved():
+                self._last = None
+            case events.Noted():
                 self._print(event.text)
 
     def _started(self, event: Started) -> None:
@@ -206,9 +198,9 @@ class TrainingProgress(_StatusLine):
 
 
 def step_line(event: Stepped, seconds_per_step: float, columns: int | None = None) -> str:
-    """One step: loss and its parts, learning rate, speed, memory, time left.
+    """One step: loss and its parts, learning rate, images/s, GiB, time left.
 
-    With fewer `columns` than that takes the parts of the loss are left out, and then the learning rate.
+    To fit `columns`, the parts of the loss are left out first, then the learning rate.
     """
     metrics = event.metrics
     step = f"step {event.step:>{len(str(event.num_steps))}}/{event.num_steps}"
@@ -221,14 +213,13 @@ def step_line(event: Stepped, seconds_per_step: float, columns: int | None = Non
     if seconds_per_step and event.step < event.num_steps:
         rest.append(f"{duration(seconds_per_step * (event.num_steps - event.step))} left")
     if event.skipped:
-        rest.append("update left out: not finite")
-    shorter = ([loss + parts, rate], [loss, rate], [loss])
-    lines = ["  ".join([step, *some, *rest]) for some in shorter]
+        rest.append("update skipped: not finite")
+    lines = ["  ".join([step, *some, *rest]) for some in ([loss + parts, rate], [loss, rate], [loss])]
     return next((line for line in lines if columns is None or len(line) <= columns), lines[-1])
 
 
 def evaluation_line(event: Evaluated) -> str:
-    """One validation: mIoU, pixel accuracy, over how many images."""
+    """One validation: mIoU and pixel accuracy in percent, and over how many images."""
     record = event.record
     miou = "no labelled pixel" if record.miou_percent is None else f"mIoU {record.miou_percent:.2f}"
     accuracy = "" if record.aacc_percent is None else f", accuracy {record.aacc_percent:.2f}"
@@ -237,7 +228,7 @@ def evaluation_line(event: Evaluated) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Days, hours, minutes and seconds, the two largest that matter: `2d 3h`, `4h 05m`, `3m 07s`."""
+    """The two largest units: `2d 3h`, `4h 05m`, `3m 07s`."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)

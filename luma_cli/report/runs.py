@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
+from luma_cli.report.evaluation import class_table
 from luma_cli.report.table import Table, columns, number, print_csv, print_json, print_table, sparkline
 from luma_cli.store.records import EvaluationRecord
 from luma_cli.train.config import config_differences
@@ -35,9 +36,9 @@ Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """All that is kept of a run: how it stands, its configuration as in config.json, and what the database has.
+    """All that folder and database know of a run.
 
-    evaluations: oldest first. costs: of the same model where it was profiled, by the columns COSTS.
+    config: as in config.json. evaluations: oldest first. costs: profiles of the same model, by the columns COSTS.
     """
 
     standing: Standing
@@ -49,12 +50,12 @@ class Kept:
 
     @property
     def latest(self) -> EvaluationRecord | None:
-        """The newest evaluation."""
+        """The newest evaluation, None without any."""
         return self.evaluations[-1] if self.evaluations else None
 
 
 def print_runs(standings: Sequence[Standing], file: TextIO, *, as_json: bool = False, as_csv: bool = False) -> None:
-    """Print to `file`."""
+    """Print the list of runs to `file`; JSON is schema 1."""
     rows = [run_json(one) for one in standings]
     if as_json:
         print_json({"schema": SCHEMA, "runs": rows}, file)
@@ -100,7 +101,6 @@ def run_json(one: Standing) -> dict[str, Any]:
 
 
 def _steps(one: Standing) -> str | None:
-    """E.g. `1,200/39,000`."""
     return f"{one.record.step:,}/{one.record.num_steps:,}" if one.record else None
 
 
@@ -113,12 +113,14 @@ def print_sheet(kept: Kept, classes: bool, plain: bool) -> None:
         print_table(evaluations_table(kept.evaluations))
     if any(row["device_name"] for row in kept.costs):
         print_table(costs_table(kept.costs))
-    if classes and kept.latest is not None:
-        print_table(classes_table(kept.latest))
+    if classes and (latest := kept.latest) is not None:
+        present = f"percent; {latest.num_present} of {latest.num_classes} classes are present"
+        title = f"{latest.data} {latest.split}, step {latest.step:,}"
+        print_table(replace(class_table(latest), title=title, caption=present))
 
 
 def facts_table(kept: Kept) -> Table:
-    """What is known of the run, by name; what is not is left out."""
+    """The known facts of the run, by name."""
     one, config, record = kept.standing, kept.config, kept.standing.record
     recipe = config.get("recipe", {})
     found = {
@@ -157,7 +159,7 @@ def _head_text(head: Mapping[str, Any]) -> str:
 
 
 def curves_table(curves: Curves, *, plain: bool = False) -> Table:
-    """One row for each metric: first and last value, lowest and highest, and its course."""
+    """One row for each metric: first, last, lowest and highest value, and a sparkline, in ASCII where `plain`."""
     rows = []
     for name, points in curves.items():
         if points:
@@ -169,12 +171,11 @@ def curves_table(curves: Curves, *, plain: bool = False) -> Table:
 
 
 def _digits(value: float) -> str:
-    """Four significant digits."""
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def evaluations_table(evaluations: Sequence[EvaluationRecord]) -> Table:
-    """One row for each evaluation, oldest first. What all protocols share is said once, below."""
+    """One row for each evaluation, oldest first. What all protocols share is in the caption."""
     shared = {
         name: value
         for name, value in (evaluations[0].protocol if evaluations else {}).items()
@@ -190,25 +191,12 @@ def evaluations_table(evaluations: Sequence[EvaluationRecord]) -> Table:
     return Table(
         columns("data", "split", "step>", "mIoU>", "mAcc>", "aAcc>", "boundary>", "images>", "GMACs/img>", "protocol~"),
         tuple(rows),
-        caption=f"percent; GMACs of the average image, its windows included\n{protocol_text(shared)}".strip(),
-    )
-
-
-def classes_table(evaluation: EvaluationRecord) -> Table:
-    """One row for each class of an evaluation."""
-    return Table(
-        columns("class", "IoU>", "accuracy>", "boundary IoU>"),
-        tuple(
-            (one.name, *map(_percent, (one.iou_percent, one.accuracy_percent, one.boundary_iou_percent)))
-            for one in evaluation.classes
-        ),
-        title=f"{evaluation.data} {evaluation.split}, step {evaluation.step:,}",
-        caption=f"percent; {evaluation.num_present} of {evaluation.num_classes} classes are present",
+        caption=f"percent; GMACs per average image, over all its windows\n{protocol_text(shared)}".strip(),
     )
 
 
 def costs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """What the same model costs where it was profiled."""
+    """The cost of the same model in each profile of it."""
     cells = []
     for row in rows:
         params = None if row["params"] is None else row["params"] / 1e6
@@ -219,7 +207,7 @@ def costs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table(
         columns("device", "dtype", "GMACs>", "params M>", "batch>", "img/s>", "ms p50>", "J/img>"),
         tuple(cells),
-        caption="the same model as profiled on its own, one crop of the run's resolution",
+        caption="profiles of the same model, one crop at the run's resolution",
     )
 
 
@@ -233,7 +221,7 @@ def _percent(value: float | None) -> str:
 
 
 def sheet_json(kept: Kept) -> dict[str, Any]:
-    """Schema 1. A value of a curve that is not finite is null, and `not_finite` names the metric."""
+    """Schema 1. A value that is not finite is null, and `not_finite` names its metric."""
     one = kept.standing
     return {
         "schema": SCHEMA,
@@ -254,11 +242,11 @@ def evaluation_json(evaluation: EvaluationRecord) -> dict[str, Any]:
     """An evaluation without its images."""
     parts = ("name", "iou_percent", "accuracy_percent", "boundary_iou_percent")
     classes = [{name: getattr(one, name) for name in parts} for one in evaluation.classes]
-    return {**{name: getattr(evaluation, name) for name in _EVALUATION}, "classes": classes}
+    return {name: getattr(evaluation, name) for name in _EVALUATION} | {"classes": classes}
 
 
 def comparison_table(runs: Sequence[Kept]) -> Table:
-    """One column for each run; rows of what they reached, then of all settings in which they are not alike."""
+    """One column for each run: its results, then every setting that differs."""
     rows = [*_results(runs).items(), *_settings(runs).items()]
     return Table(
         columns("", *(f"{place}>" for place in range(1, len(runs) + 1))),
@@ -276,32 +264,26 @@ def _cell(value: Any) -> str:
 
 
 def _results(runs: Sequence[Kept]) -> dict[str, dict[str, Any]]:
-    """Name -> value by run id of what the runs reached; None where there is no such number."""
-    found: dict[str, list[Any]] = {
-        "status": [kept.standing.status for kept in runs],
-        "steps": [_steps(kept.standing) for kept in runs],
-        "best_miou_percent": [kept.standing.best_miou_percent for kept in runs],
-        **{name: [getattr(kept.latest, name, None) for kept in runs] for name in _SCORES},
-        "hours": [_hours(kept.standing) for kept in runs],
-    }
-    return {name: dict(zip(_ids(runs), values, strict=True)) for name, values in found.items()}
+    """Name -> value by run id of the runs' results; None where there is no such number."""
 
+    def values(kept: Kept) -> dict[str, Any]:
+        one, record = kept.standing, kept.standing.record
+        found = {"status": one.status, "steps": _steps(one), "best_miou_percent": one.best_miou_percent}
+        found |= {name: getattr(kept.latest, name, None) for name in _SCORES}
+        return found | {"hours": record.seconds / 3600 if record else None}
 
-def _hours(one: Standing) -> float | None:
-    return one.record.seconds / 3600 if one.record else None
+    by_run = {kept.standing.run_id: values(kept) for kept in runs}
+    names = next(iter(by_run.values()), {})
+    return {name: {run: found[name] for run, found in by_run.items()} for name in names}
 
 
 def _settings(runs: Sequence[Kept]) -> dict[str, dict[str, Any]]:
-    """Dotted name -> value by run id of every setting in which they are not all alike."""
+    """Dotted name -> value by run id of every setting that is not the same for all."""
     return config_differences({kept.standing.run_id: kept.config for kept in runs})
 
 
-def _ids(runs: Sequence[Kept]) -> list[str]:
-    return [kept.standing.run_id for kept in runs]
-
-
 def cautions(runs: Sequence[Kept]) -> list[str]:
-    """Why the numbers may not be compared, one line each; empty when nothing speaks against it."""
+    """Reasons not to compare the numbers, one line each."""
     found = []
     trained = [kept.standing.record.dataset for kept in runs if kept.standing.record]
     if len(set(trained)) > 1:
@@ -313,12 +295,12 @@ def cautions(runs: Sequence[Kept]) -> list[str]:
     if len(protocols) > 1:
         found.append(f"evaluated under different protocols ({'; '.join(sorted(protocols))})")
     if scored and len(scored) < len(runs):
-        found.append("not all of them were evaluated; `luma eval RUN` does it")
+        found.append("some were not evaluated; run `luma eval RUN`")
     return found
 
 
 def _without_size(evaluation: EvaluationRecord) -> dict[str, Any]:
-    """The protocol but for a window of the run's own resolution, which is what runs are compared by."""
+    """The protocol without a window of the run's own resolution: runs are compared by resolution."""
     return {name: value for name, value in evaluation.protocol.items() if value != evaluation.resolution}
 
 
@@ -330,7 +312,7 @@ def comparison_json(runs: Sequence[Kept]) -> dict[str, Any]:
     """Schema 1."""
     return {
         "schema": SCHEMA,
-        "runs": _ids(runs),
+        "runs": [kept.standing.run_id for kept in runs],
         "results": _results(runs),
         "settings": _settings(runs),
         "cautions": cautions(runs),

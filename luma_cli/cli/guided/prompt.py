@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from luma_cli.cli.guided.dialogue import GuidedQuestion, Move, Reply
 
 if TYPE_CHECKING:
+    from prompt_toolkit.key_binding import KeyBindings
     from questionary.question import Question
 
 MISSING = (
@@ -93,7 +94,7 @@ def _text(question: GuidedQuestion) -> Question:
     return prompt
 
 
-def _add_keys(prompt: Question, question: GuidedQuestion) -> Any:
+def _add_keys(prompt: Question, question: GuidedQuestion) -> KeyBindings:
     """Bind Esc and Ctrl-D; the bindings, to which more can be added."""
     from prompt_toolkit.key_binding import KeyBindings, merge_key_bindings
 
