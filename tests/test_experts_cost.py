@@ -111,7 +111,7 @@ def test_a_column_of_active_parameters_only_where_some_are_idle(table, capsys):
     print_costs(counted)
     lines = capsys.readouterr().out.splitlines()
     dense, routed = (cost for _, cost in counted)
-    assert lines[0].endswith("active: parameters that one token meets")
+    assert lines[0].endswith("active M: parameters that one token uses")
     assert [line.split("\t")[-1] for line in lines[1:]] == [
         "active M",
         f"{dense.params / 1e6:.1f}",

@@ -1,4 +1,4 @@
-"""Backbones in a terminal or as JSON: a list of them, and the sheet of one with facts, weights and costs."""
+"""`luma list` and `luma show`: backbones as a list, and one backbone with facts, weights and costs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.head_cost import eomt_plan_from_facts, head_macs, head_params
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.listing import Listing, ListRow, Sheet
-from luma_cli.report.profiles import cost_cell, head_text, millions
+from luma_cli.report.profiles import ACTIVE, cost_cell, head_text, millions
 from luma_cli.report.table import Table, columns, number, print_json, print_table
 from luma_cli.units import FlopConvention, convention_caption, gflops, gmacs
 
-_ACTIVE = "active: parameters that one token meets"
-
 
 def print_listing(listing: Listing, convention: FlopConvention = "mac", as_json: bool = False) -> None:
-    """Print the rows, and how many each family has, to stdout."""
+    """Print the rows, and the number of each family, to stdout."""
     if as_json:
         print_json(listing_json(listing, convention))
         return
     counts = ", ".join(f"{count} {family}" for family, count in listing.families.items())
     caption = f"cost of the backbone alone at {listing.resolution} px; {convention_caption(convention)}"
     if listing.num_without_cost:
-        caption += f"; {listing.num_without_cost} left out: no cost in the shipped table (`luma cost NAME` counts it)"
+        caption += f"; {listing.num_without_cost} left out without a shipped cost (`luma cost NAME` counts it)"
     active = any(row.active_params != row.params for row in listing.rows)
     headings = ["backbone", "family", "GFLOPs>", "params M>", *(["active M>"] if active else [])]
     rows = []
@@ -36,18 +34,18 @@ def print_listing(listing: Listing, convention: FlopConvention = "mac", as_json:
             columns(*headings, "pretraining with public weights~"),
             tuple(rows),
             title=f"{len(listing.rows)} backbones" + (f": {counts}" if counts else ""),
-            caption=f"{caption}; {_ACTIVE}" if active else caption,
+            caption=f"{caption}; {ACTIVE}" if active else caption,
         )
     )
 
 
 def _pretraining(row: ListRow) -> str:
     unreleased = f"(not public: {', '.join(row.unreleased)})" if row.unreleased else ""
-    return " ".join(filter(None, (", ".join(row.pretraining), unreleased))) or "-"
+    return f"{', '.join(row.pretraining)} {unreleased}".strip() or "-"
 
 
 def listing_json(listing: Listing, convention: FlopConvention = "mac") -> dict[str, Any]:
-    """Schema 1."""
+    """Schema 1 of `luma list`."""
     return {
         "schema": 1,
         "resolution": listing.resolution,
@@ -75,7 +73,7 @@ def listing_json(listing: Listing, convention: FlopConvention = "mac") -> dict[s
 def print_sheet(
     sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfig | None = None, as_json: bool = False
 ) -> None:
-    """Print facts, weights and costs with a head, LUMA where None is given. Raises BuildError as `head_macs` does."""
+    """Print facts, weights and costs with a head (default: LUMA). Raises BuildError as `head_macs` does."""
     head = head or HeadConfig()
     if as_json:
         print_json(sheet_json(sheet, convention, head))
@@ -88,7 +86,7 @@ def print_sheet(
 
 
 def _weights(sheet: Sheet) -> Table:
-    """The card's choice for every objective, or all weights of a timm model without a card."""
+    # The card's choice for every objective, or all weights of a timm model without a card.
     shown = [tag for tag in sheet.tags if tag.listed] or sheet.tags
     more = len(sheet.tags) - len(shown)
     return Table(
@@ -99,7 +97,7 @@ def _weights(sheet: Sheet) -> Table:
 
 
 def facts(sheet: Sheet) -> dict[str, str]:
-    """What is known, by name; what is not is left out."""
+    """The known facts, by name."""
     spec, rule, card = sheet.spec, sheet.rule, sheet.card
     ffn = f"{sheet.ffn}{f': {rule.reason}' if rule and rule.reason else ''}"
     tap = rule.tap if rule else ""
@@ -109,12 +107,12 @@ def facts(sheet: Sheet) -> dict[str, str]:
         "family": spec.family,
         "token mixer": spec.token_mixer,
         "pretraining": spec.pretraining,
-        "weights": "" if spec.public_weights else "no public weights: costed and profiled, never recommended",
+        "weights": "" if spec.public_weights else "no public weights: has costs and profiles, is never recommended",
         "licence": spec.licence,
         "aliases": ", ".join(sheet.size.aliases) if sheet.size else "",
         "class": sheet.model_class,
         "tap": tap if isinstance(tap, str) else " or ".join(tap),
-        "FFN": ffn if sheet.ffn else f"known once built: luma doctor {spec.name}",
+        "FFN": ffn if sheet.ffn else f"not known before it is built: luma doctor {spec.name}",
         "other resolutions": card.resizing if card else "",
         "note": card.note if card else "",
         "sources": " ".join(card.sources) if card else "",
@@ -125,7 +123,7 @@ def facts(sheet: Sheet) -> dict[str, str]:
 def _costs(sheet: Sheet, convention: FlopConvention, head: HeadConfig) -> Table:
     if not sheet.costs:
         return Table(columns("costs~"), ((f"not in the shipped table; run: luma cost {sheet.spec.name}",),))
-    # EoMT's queries meet a number of blocks that depends on the depth.
+    # How many blocks EoMT's queries use depends on the depth.
     num_blocks = eomt_plan_from_facts(sheet.costs[0], head).num_joint if head.name == "eomt" else head.l2
     caption = f"{convention_caption(convention)}; {head_text(head, num_blocks)}"
     active = any(row.met_params != row.params for row in sheet.costs)
@@ -141,25 +139,23 @@ def _costs(sheet: Sheet, convention: FlopConvention, head: HeadConfig) -> Table:
         cells += [number(gflops(macs, convention)), millions(row.params + params)]
         cells += [str(row.width), str(row.stride), str(row.num_tokens), row.ffn]
         rows.append(tuple(cells + ([millions(row.met_params + params)] if active else [])))
-    return Table(columns(*headings), tuple(rows), caption=f"{caption}; {_ACTIVE}" if active else caption)
+    return Table(columns(*headings), tuple(rows), caption=f"{caption}; {ACTIVE}" if active else caption)
 
 
 def print_pretraining(sheet: Sheet) -> None:
-    """Print what the card's objectives are, and objective by size the timm weights or `no public weights`."""
+    """Print the card's objectives, and the timm weights of each objective and size."""
     if not sheet.pretraining:
         print_table(Table(columns("weights~"), ((f"no card has {sheet.spec.name}; see luma list",),)))
         return
     names = [name for row in sheet.pretraining for name in row.sizes.values()]
+    objectives = [row.objective for row in sheet.pretraining]
     public = f"{sum(map(bool, names))} of {len(names)} pairs of pretraining and size have public weights"
     print_table(
         Table(
             columns("pretraining", "dense", "what~", "data~"),
-            tuple(
-                (one.name, "yes" if one.dense else "no", one.title, one.data)
-                for one in (row.objective for row in sheet.pretraining)
-            ),
+            tuple((one.name, "yes" if one.dense else "no", one.title, one.data) for one in objectives),
             title=f"card {sheet.spec.card}: {public}",
-            caption="dense: the objective itself acts on patches or pixels",
+            caption="dense: the loss acts on patches or pixels",
         )
     )
     print_table(
@@ -170,14 +166,14 @@ def print_pretraining(sheet: Sheet) -> None:
                 for row in sheet.pretraining
                 for size, name in row.sizes.items()
             ),
-            caption=f"more: other weights of the objective in timm, named by luma show {sheet.spec.name} --json",
+            caption=f"more: other weights of the objective in timm; luma show {sheet.spec.name} --json lists them",
             merge=1,
         )
     )
 
 
 def sheet_json(sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfig | None = None) -> dict[str, Any]:
-    """Schema 1; costs with a head, LUMA where None is given. Raises BuildError as `head_macs` does."""
+    """Schema 1 of `luma show`; costs with a head (default: LUMA). Raises BuildError as `head_macs` does."""
     head = head or HeadConfig()
     weights = [
         {"timm_name": t.timm_name, "pretraining": t.objective or None, "licence": t.licence or None, "card": t.listed}

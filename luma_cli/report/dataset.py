@@ -1,4 +1,4 @@
-"""What was found in a dataset, as a table and as JSON."""
+"""`luma data list` and `luma data check`: datasets and what is in them, as tables and JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from luma_cli.report.table import Table, columns, print_json, print_table
 def print_check(
     card: DatasetCard, root: Root, reports: Sequence[SplitReport], file: TextIO, as_json: bool = False
 ) -> None:
-    """Print how often each class occurs in each split, then warnings and problems, one a line; or JSON, schema 1."""
+    """Print the share of each class in each split, then warnings and problems, one a line; or JSON, schema 1."""
     if as_json:
         ok = not any(report.problems for report in reports)
         splits = [_check_json(report) for report in reports]
@@ -53,7 +53,7 @@ def _check_json(report: SplitReport) -> dict[str, Any]:
 
 
 def print_listing(cards: Sequence[DatasetCard], file: TextIO, as_json: bool = False) -> None:
-    """Print the datasets, and where each is found; or JSON, schema 1."""
+    """Print the datasets and their folders; or JSON, schema 1."""
     places = [_place(card) for card in cards]
     if as_json:
         listed = [_listed(card, place) for card, place in zip(cards, places, strict=True)]
@@ -63,7 +63,7 @@ def print_listing(cards: Sequence[DatasetCard], file: TextIO, as_json: bool = Fa
     for card, place in zip(cards, places, strict=True):
         numbers = (f"{split.count:,}" if split.count else "-" for split in card.splits.values())
         rows.append((card.name, card.title, str(card.table.num_classes), *numbers, str(place or "not found")))
-    caption = "set LUMA_DATA, or [data] root in luma.toml, or give --root to the commands that read a dataset"
+    caption = "where to look: $LUMA_DATA, [data] root in luma.toml, or --root of the commands that read a dataset"
     headings = ("dataset", "title~", "classes>", "train>", "val>", "place~")
     print_table(Table(columns(*headings), tuple(rows), caption=caption), file)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 SCHEMA = 1
+ACTIVE = "active M: parameters that one token uses"
 _FACTS = ("params", "active_params", "backbone_params", "head_params", "backbone_macs", "head_macs")
 _NOT_RUN = ("weights", "device", "device_name", "dtype", "attention", "compile", "batch", "fingerprint")
 
@@ -26,7 +27,7 @@ _NOT_RUN = ("weights", "device", "device_name", "dtype", "attention", "compile",
 def print_profiles(
     profiles: Sequence[Profile], convention: FlopConvention = "mac", as_json: bool = False, as_csv: bool = False
 ) -> None:
-    """Print to stdout. The first columns of CSV are named as in timm's published results."""
+    """Print to stdout. The first columns of CSV have the names of timm's published results."""
     if as_json or as_csv:
         _print_rows([profile_row(profile, convention) for profile in profiles], as_csv)
     else:
@@ -68,8 +69,14 @@ def profile_row(profile: Profile, convention: FlopConvention = "mac") -> dict[st
         **{key: facts.get(key) for key in _FACTS},
         "throughput": throughput
         and {name: getattr(throughput, name) for name in ("median", "ci_low", "ci_high", "unit", "n")},
-        "latency_ms": {mode: _latency(metrics.get(f"latency_{mode}")) for mode in ("eager", "cuda_graph")},
-        "memory_bytes": {kind: _bytes(metrics.get(f"memory_{kind}")) for kind in ("allocated", "reserved", "device")},
+        "latency_ms": {
+            mode: (found := metrics.get(f"latency_{mode}")) and {"p50": found.median, "p90": found.p90, "n": found.n}
+            for mode in ("eager", "cuda_graph")
+        },
+        "memory_bytes": {
+            kind: round(metrics[f"memory_{kind}"].median) if f"memory_{kind}" in metrics else None
+            for kind in ("allocated", "reserved", "device")
+        },
         "energy_j_per_image": energy.median if energy else None,
         "status": profile.status,
         "reason": profile.reason,
@@ -78,28 +85,20 @@ def profile_row(profile: Profile, convention: FlopConvention = "mac") -> dict[st
 
 
 def head_fields(head: HeadConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the head was built with; null what it does not have. `l2` is the number of blocks that queries met."""
-    has = HAS[head.name]
-    return {
-        "ffn": facts.get("ffn") if "ffn" in has else None,
-        "tap": head.tap if "tap" in has else None,
-        "queries": head.num_queries if "num_queries" in has else None,
-        "l2": facts.get("l2", head.l2 or None) if "l2" in has else None,
-        "classes": head.num_classes if "num_classes" in has else None,
-        "prefix": head.prefix if "prefix" in has else None,
+    """The options of the head, null where it has no such option. `l2` is the number of blocks with queries."""
+    values = {
+        "ffn": ("ffn", facts.get("ffn")),
+        "tap": ("tap", head.tap),
+        "queries": ("num_queries", head.num_queries),
+        "l2": ("l2", facts.get("l2", head.l2 or None)),
+        "classes": ("num_classes", head.num_classes),
+        "prefix": ("prefix", head.prefix),
     }
-
-
-def _latency(metric: Metric | None) -> dict[str, float | int | None] | None:
-    return None if metric is None else {"p50": metric.median, "p90": metric.p90, "n": metric.n}
-
-
-def _bytes(metric: Metric | None) -> int | None:
-    return None if metric is None else round(metric.median)
+    return {name: value if option in HAS[head.name] else None for name, (option, value) in values.items()}
 
 
 def flat_row(row: dict[str, Any]) -> dict[str, Any]:
-    """The JSON row with nested numbers flattened, timm's column names first."""
+    """The CSV row: timm's column names first, nested numbers flattened."""
     throughput = row["throughput"] or {}
     timm = {
         "model": row["timm_name"],
@@ -121,7 +120,7 @@ def flat_row(row: dict[str, Any]) -> dict[str, Any]:
 def profile_table(profiles: Sequence[Profile], convention: FlopConvention = "mac") -> Table:
     """Speed and memory beside exact cost, one row per configuration."""
     noisy = any(metric.noisy for profile in profiles for metric in profile.metrics.values())
-    # Why rows have no numbers is said below the table, where a sentence has room.
+    # The reasons of rows without numbers go below the table: a cell has no room for a sentence.
     reasons = [
         f"{profile.configuration.backbone} at {profile.configuration.resolution} px, {profile.status}: {profile.reason}"
         for profile in profiles
@@ -156,7 +155,7 @@ def _row(profile: Profile, convention: FlopConvention) -> tuple[str, ...]:
 
 
 def cost_cell(macs: int | None, complete: bool, convention: FlopConvention) -> str:
-    """GFLOPs, with `>=` when an operation had no formula."""
+    """GFLOPs of `macs` multiply-adds, with `>=` when an operation had no formula."""
     return "-" if macs is None else ("" if complete else ">= ") + number(gflops(macs, convention))
 
 
@@ -166,7 +165,7 @@ def millions(params: int | None) -> str:
 
 
 def _interval(metric: Metric | None) -> str:
-    """Median and half of the 95% interval, in digits that the interval supports."""
+    """Median and half of the 95% interval, rounded to the first digit of the latter."""
     if metric is None:
         return "-"
     half = max(metric.ci_high - metric.median, metric.median - metric.ci_low)
@@ -175,7 +174,6 @@ def _interval(metric: Metric | None) -> str:
 
 
 def _conditions(profile: Profile) -> str:
-    """What the row was measured under."""
     one = profile.configuration
     return (
         f"{profile.environment.identity.get('device_name', one.device)}, {one.dtype}, attention {one.attention}, "
@@ -199,7 +197,7 @@ Counted = Sequence[tuple[BackboneSpec, Cost | Misfit]]
 def print_costs(
     counted: Counted, convention: FlopConvention = "mac", as_json: bool = False, as_csv: bool = False
 ) -> None:
-    """Print exact costs to stdout, in JSON and CSV as rows of `print_profiles` with nothing run."""
+    """Print exact costs to stdout; JSON and CSV have the keys of `print_profiles`, null where nothing was run."""
     if as_json or as_csv:
         _print_rows([cost_row(spec, cost, convention) for spec, cost in counted], as_csv)
     else:
@@ -207,7 +205,7 @@ def print_costs(
 
 
 def cost_row(spec: BackboneSpec, cost: Cost | Misfit, convention: FlopConvention = "mac") -> dict[str, Any]:
-    """The JSON row of a cost: `profile_row` with nothing run."""
+    """The JSON row of a cost: `profile_row`, null where nothing was run."""
     configuration = Configuration(spec.name, spec.timm_name, cost.resolution, cost.head, spec.family, spec.pretraining)
     counted = (
         Profile(configuration, Environment({}), "ok", facts=cost.as_facts())
@@ -218,7 +216,6 @@ def cost_row(spec: BackboneSpec, cost: Cost | Misfit, convention: FlopConvention
 
 
 def _cost_table(counted: Counted, convention: FlopConvention) -> Table:
-    """Backbone, head and sum, one row per size."""
     known = [cost for _, cost in counted if isinstance(cost, Cost)]
     unknown = sorted({name for cost in known for name in cost.unknown_ops})
     active = any(cost.active_params < cost.params for cost in known)
@@ -236,14 +233,14 @@ def _cost_table(counted: Counted, convention: FlopConvention) -> Table:
         rows.append((spec.name, str(cost.resolution), *cells)[: len(headings)])
     said = [*dict.fromkeys(head_text(cost.head, cost.l2) for cost in known if cost.head.name != "none")]
     said += [f">=: no formula for {', '.join(unknown)}"] if unknown else []
-    said += ["active: parameters that one token meets"] if active else []
+    said += [ACTIVE] if active else []
     misfits = [cost.reason for _, cost in counted if isinstance(cost, Misfit)]
     caption = "\n".join(["; ".join([convention_caption(convention), *said]), *misfits])
     return Table(columns(*headings), tuple(rows), caption=caption, merge=1)
 
 
 def print_modules(title: str, modules: Sequence[ModuleCost]) -> None:
-    """Print multiply-adds per module, our count beside fvcore's; the first row is the whole."""
+    """Print multiply-adds per module, our count and fvcore's; the first row is the whole."""
     rows = [
         (
             module.path or "segmenter",
@@ -254,16 +251,16 @@ def print_modules(title: str, modules: Sequence[ModuleCost]) -> None:
         )
         for module in modules
     ]
-    caption = "GMACs: multiply-adds / 10^9; `caller > name`: borrowed by the caller, which fvcore cannot tell"
+    caption = "GMACs: multiply-adds / 10^9; `caller > name`: called by another module, which fvcore does not count"
     print_table(Table(columns("module", "GMACs>", "fvcore>", "share>", "params M>"), tuple(rows), title, caption))
 
 
 def head_text(head: HeadConfig, l2: int) -> str:
-    """The head in words, options that differ from the default among them; l2: the blocks that queries meet."""
+    """The head in words, with options that differ from the default; l2: the number of blocks with queries."""
     has = HAS[head.name]
     said = [f"{head.num_queries} queries"] if "num_queries" in has else []
     said += [f"{head.num_classes} classes"] if "num_classes" in has else []
     said += [f"{l2} blocks"] if "l2" in has and l2 != 1 else []
     said += [f"tap {head.tap}"] if head.tap != "output" else []
-    said += ["prefix tokens seen"] if head.prefix else []
+    said += ["with prefix tokens"] if head.prefix else []
     return ", ".join([f"head {head.name}", *said])

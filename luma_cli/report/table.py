@@ -1,4 +1,4 @@
-"""A table as a value: drawn on a terminal, tab-separated in a pipe; also JSON, CSV, wrapped notes and sparklines."""
+"""Tables, drawn on a terminal and tab-separated in a pipe; also JSON, CSV, wrapped notes and sparklines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -17,13 +17,13 @@ from luma_cli.to_json import to_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Text on a terminal is broken no narrower than this; what still does not fit is written as paragraphs.
+# Text in a drawn cell may be broken down to this width; a table that needs less is written as paragraphs.
 NARROWEST = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its heading, and how its cells stand. `fold` lets long text wrap rather than be cut."""
+    """A column. `fold` lets long text wrap at any word rather than keep NARROWEST characters together."""
 
     heading: str
     align: Literal["left", "right"] = "left"
@@ -42,9 +42,9 @@ class Table:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """`value` with `digits` decimals and thousands separated, or a dash when it was not measured.
+    """`value` with `digits` decimals and thousands separated, or a dash for None.
 
-    Below 1 it has as many significant digits, at least two, so that what is small does not read as nothing.
+    Below 1 it has as many significant digits, at least two, so that a small value does not read as zero.
     """
     if value is None:
         return "-"
@@ -53,9 +53,8 @@ def number(value: float | None, digits: int = 1) -> str:
 
 def columns(*headings: str) -> tuple[Column, ...]:
     """Columns from headings; a heading that ends in `>` is right-aligned, one that ends in `~` folds."""
-    styles = {">": Column("", "right"), "~": Column("", fold=True)}
     return tuple(
-        Column(h[:-1], styles[h[-1]].align, styles[h[-1]].fold) if h[-1:] in styles else Column(h) for h in headings
+        Column(each.rstrip(">~"), "right" if each.endswith(">") else "left", each.endswith("~")) for each in headings
     )
 
 
@@ -81,17 +80,20 @@ def print_plain(table: Table, file: TextIO) -> None:
 
 
 def draw(table: Table, console: Console) -> None:
-    """Draw on a rich console: a grid whose numbers are whole, or a paragraph for each row where none fits.
-
-    All text is escaped: it may come from outside.
-    """
-    least, most = _minimum_widths(table), _natural_widths(table)
+    """Draw on a rich console: a grid in which no number is broken, or paragraphs where no such grid fits."""
+    least, most = _column_widths(table, _longest_word, _unbroken), _column_widths(table, str, lambda _, cell: cell)
     gap = 1 if sum(most) + 2 * len(most) <= console.width else 0
     spare = console.width - sum(least) - (1 + gap) * len(least) - (1 - gap)
     if spare < 0:
         _draw_paragraphs(table, console)
-    else:
-        _draw_grid(table, console, _widths(table, least, most, spare), gap)
+        return
+    # Names take the spare width first, then text that folds, then headings of numbers.
+    order = sorted(range(len(least)), key=lambda at: (table.columns[at].align == "right", table.columns[at].fold))
+    widths = list(least)
+    for at in order:
+        widths[at] += min(spare, most[at] - least[at])
+        spare -= widths[at] - least[at]
+    _draw_grid(table, console, widths, gap)
 
 
 def _draw_grid(table: Table, console: Console, widths: Sequence[int], gap: int) -> None:
@@ -99,6 +101,7 @@ def _draw_grid(table: Table, console: Console, widths: Sequence[int], gap: int) 
     from rich.markup import escape
     from rich.table import Table as RichTable
 
+    # All text is escaped: it may come from outside.
     drawn = RichTable(
         title=escape(table.title) or None,
         caption=escape(table.caption) or None,
@@ -115,38 +118,28 @@ def _draw_grid(table: Table, console: Console, widths: Sequence[int], gap: int) 
     console.print(drawn)
 
 
-def _widths(table: Table, least: Sequence[int], most: Sequence[int], spare: int) -> list[int]:
-    """Widths between `least` and `most`; names take what is spare first, then text that folds, then headings."""
-    widths = list(least)
-    order = sorted(range(len(widths)), key=lambda at: (table.columns[at].align == "right", table.columns[at].fold))
-    for at in order:
-        widths[at] += min(spare, most[at] - least[at])
-        spare -= widths[at] - least[at]
-    return widths
-
-
-def _natural_widths(table: Table) -> list[int]:
-    cells = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
-    return [max(map(len, (column.heading, *cell))) for column, cell in zip(table.columns, cells, strict=True)]
-
-
-def _minimum_widths(table: Table) -> list[int]:
-    """Least width of every column: a number is never broken, text and headings may be, at NARROWEST or a word."""
-    cells = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
+def _column_widths(table: Table, heading: Callable[[str], str], cell: Callable[[Column, str], str]) -> list[int]:
+    """The width of each column that keeps together what `heading` and `cell` return of its texts."""
+    rows = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
     return [
-        max(len(word) for word in [*column.heading.split(), *(_unbroken(column, cell) for cell in texts), ""])
-        for column, texts in zip(table.columns, cells, strict=True)
+        max(len(heading(column.heading)), *(len(cell(column, text)) for text in texts), 0)
+        for column, texts in zip(table.columns, rows, strict=True)
     ]
 
 
+def _longest_word(text: str) -> str:
+    return max(text.split(), key=len, default="")
+
+
 def _unbroken(column: Column, cell: str) -> str:
+    """What must stay in one line: a number, a word of text that folds, else NARROWEST characters."""
     if column.align == "right":
         return cell
-    return max(cell.split(), key=len, default="")[:NARROWEST] if column.fold else cell[:NARROWEST]
+    return _longest_word(cell)[:NARROWEST] if column.fold else cell[:NARROWEST]
 
 
 def _draw_paragraphs(table: Table, console: Console) -> None:
-    """The first text of a row, and under it `heading value` of the others, wrapped."""
+    """For each row its first text, and below it `heading value` of the other cells."""
     width = max(20, console.width)
 
     def say(text: str, indent: str = "") -> None:
@@ -173,7 +166,7 @@ def merge_cells(rows: Sequence[tuple[str, ...]], blank: int) -> tuple[tuple[str,
 
 
 def print_json(value: Any, file: TextIO | None = None) -> None:
-    """Print a result as JSON to `file` (default stdout)."""
+    """Print a result as JSON to `file` (default stdout), as `to_json` writes it."""
     print(json_text(value), file=file)
 
 
@@ -183,12 +176,12 @@ def json_text(value: Any) -> str:
 
 
 def print_csv(headings: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO | None = None) -> None:
-    """Print CSV to `file` (default stdout); nothing where a value is None."""
+    """Print CSV to `file` (default stdout); None is an empty cell."""
     csv.writer(file or sys.stdout, lineterminator="\n").writerows([headings, *rows])
 
 
 def print_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO, as_json: bool = False) -> None:
-    """Write `rows` under `names` as they come. In JSON a list of objects, one a line; blobs as their size."""
+    """Write `rows` as they come: tab-separated, or a JSON list with one object a line; blobs as their size."""
     plain = ([f"{len(value)} bytes" if isinstance(value, bytes) else value for value in row] for row in rows)
     if not as_json:
         print("\t".join(names), file=file)
@@ -205,8 +198,7 @@ def print_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO
 def paragraphs(lines: Iterable[tuple[str, str]], file: TextIO, comment: str = "# ") -> None:
     """Print notes, a mark and a text each: wrapped and indented on a terminal, behind `comment` elsewhere.
 
-    A text that is a command is never wrapped, so that it can be copied. Empty ones part paragraphs; as comments they
-    are left out.
+    A command is never wrapped, so that it can be copied. An empty note is an empty line, but no empty comment.
     """
     for mark, text in lines:
         if not file.isatty():
@@ -219,7 +211,7 @@ def paragraphs(lines: Iterable[tuple[str, str]], file: TextIO, comment: str = "#
 
 
 def wrapped(text: str, mark: str = "") -> str:
-    """`text` behind `mark`, in lines that fit the terminal, indented under themselves."""
+    """`text` behind `mark`, in lines that fit the terminal."""
     width = max(40, get_terminal_size((80, 24)).columns - 1)
     indent = " " * len(mark)
     return textwrap.fill(text, width, break_on_hyphens=False, initial_indent=mark, subsequent_indent=indent)
@@ -230,9 +222,7 @@ _PLAIN = "_.-~=+*#"
 
 
 def sparkline(values: Sequence[float], width: int = 24, *, plain: bool = False) -> str:
-    """Means of `values` over `width` equal stretches, from the lowest to the highest; `!` where one is not finite.
-
-    plain: in ASCII, for terminals that know no more.
+    """Means of `values` over `width` equal stretches, from lowest to highest, in ASCII where `plain`; `!`: not finite.
 
     >>> sparkline([0.0, 1.0, 2.0, 3.0], plain=True)
     '_-=#'
@@ -243,8 +233,6 @@ def sparkline(values: Sequence[float], width: int = 24, *, plain: bool = False) 
     means = [math.fsum(part) / len(part) if all(map(math.isfinite, part)) else math.nan for part in parts]
     finite = [mean for mean in means if math.isfinite(mean)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
-    return "".join("!" if math.isnan(mean) else marks[_level(mean, low, high)] for mean in means)
-
-
-def _level(value: float, low: float, high: float) -> int:
-    return 0 if high <= low else min(len(_BLOCKS) - 1, int((value - low) / (high - low) * len(_BLOCKS)))
+    scale = len(marks) / (high - low) if high > low else 0.0
+    levels = [0 if math.isnan(mean) else min(len(marks) - 1, int((mean - low) * scale)) for mean in means]
+    return "".join("!" if math.isnan(mean) else marks[level] for mean, level in zip(means, levels, strict=True))
