@@ -247,7 +247,7 @@ def test_the_part_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -
         "  - vit_b.dinov3 at 512 px: 55.0 mIoU on ade20k val, 120.0 GFLOPs, run run-2;\n"
         "    evidence for this answer\n"
         "  - test_vit at 128 px: 76.3 mIoU on ade20k#1a2b3c4d val, 0.75 GFLOPs, run\n"
-        "    run-1; set apart: data other than the official ade20k"
+        "    run-1; not used: data other than the official ade20k"
     )
 
 

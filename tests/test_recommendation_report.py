@@ -59,7 +59,8 @@ def test_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
         "2= vit_b.dinov3 512 54.0",
         "~15",
         "2 candidates are as good within seed noise; the cheapest that the evidence spans is first",
-        "P(best): that nothing within budget has a higher mIoU; P(front): that nothing with less latency is as good",
+        "P(best): probability that nothing within budget has a higher mIoU; "
+        "P(front): that nothing with less latency is as good",
         "~: predicted, not measured",
         "binding: 20ms, 50% slack",
         "twice 20ms would buy +4.0 mIoU",
@@ -88,7 +89,7 @@ def test_in_a_pipe_the_table_has_tabs_and_the_reasons_a_column() -> None:
 def test_nothing_recommended_is_said() -> None:
     found = replace(answer(), rows=(), binding=None, price=None, num_ties=0)
     text = shown(found, io.StringIO())
-    assert "# nothing is recommended: no evidence speaks of any candidate that surely fits" in text
+    assert "# nothing is recommended: no candidate that surely fits has evidence" in text
 
 
 def test_commands_are_never_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Estimates as a table: mIoU with its intervals, evidence, costs with their origin."""
+"""Estimates of accuracy and of a training as tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def print_estimates(found: Sequence[Estimate], scale_note: str, convention: FlopConvention = "mac") -> None:
-    """Prints the estimates to stdout: one as a sheet, several as a table."""
+    """Print the estimates to stdout: one as a sheet, several as a table."""
     print_table(_sheet(found[0], scale_note, convention) if len(found) == 1 else _list(found, scale_note))
 
 
@@ -47,7 +47,7 @@ def _sheet(each: Estimate, scale_note: str, convention: FlopConvention) -> Table
     ]
     if each.subject is not None:
         size = "not known" if each.subject.params is None else f"{each.subject.params / 1e6:.1f} M parameters"
-        guess = ", read off its size word" if each.subject.params_guessed else ""
+        guess = ", guessed from its name" if each.subject.params_guessed else ""
         rows += [
             ("series", each.subject.lineage or "not recognised"),
             ("pretraining", each.subject.objective),
@@ -92,7 +92,7 @@ def _caption(found: Sequence[Estimate], scale_note: str) -> str:
 
 
 def print_estimate(estimate: TrainingEstimate, as_json: bool, file: TextIO | None = None) -> None:
-    """What a training will take, on stdout: `name<TAB>value` lines, or JSON, schema 1."""
+    """Print time, memory and energy of a training to stdout: a line for each value, or JSON, schema 1."""
     out = file or sys.stdout
     if as_json:
         print_json(estimate, out)
@@ -102,7 +102,6 @@ def print_estimate(estimate: TrainingEstimate, as_json: bool, file: TextIO | Non
 
 
 def _training_lines(found: TrainingEstimate) -> list[tuple[str, str]]:
-    """Names and values in the order of reading."""
     macs = "not counted" if found.macs_per_window is None else f"{found.macs_per_window / 1e9:.4g} GMACs per window"
     energy = "unknown: nothing counts it here" if found.energy_kwh is None else f"{found.energy_kwh:.3g} kWh of GPUs"
     spread = f"{found.step_seconds_low:.3g} to {found.step_seconds_high:.3g}"

@@ -1,4 +1,4 @@
-"""The table of results as a table, JSON or CSV, and what an import did."""
+"""Published and own results as a table, JSON or CSV, and the outcome of an import."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from luma_cli.report.table import Column, Table, columns, number, print_csv, pri
 SCHEMA = 1
 # Rejections that are printed; --json has all.
 _SHOWN = 20
-_COUNTED = {"own run": ("own run", "own runs"), "published LUMA": ("published LUMA figure", "published LUMA figures"),
-            "other head": ("figure of another head", "figures of other heads")}  # fmt: skip
-_ORDER = {"own run": 0, "published LUMA": 1, "other head": 2}
-_NONE = "no result matches; `luma evidence list` without filters shows what there is"
+# Provenances in the order of the tables, with their name for one result and for several.
+_COUNTED = {
+    "own run": ("own run", "own runs"),
+    "published LUMA": ("published LUMA figure", "published LUMA figures"),
+    "other head": ("figure of another head", "figures of other heads"),
+}
+_NONE = "no result matches; `luma evidence list` without filters shows all"
 _TESTS = {"single-scale": "", "ms+flip": " ms", "": " scales?"}
 _COLUMNS = columns("id", "mIoU %>", "backbone~", "pretraining~", "at", "head~")
 
 
 def print_evidence(rows: Sequence[Evidence], total: int, limit: int, as_json: bool = False) -> None:
-    """Print results to stdout, `limit` of each dataset out of `total` before filters; JSON has all of them."""
+    """Print results to stdout, `limit` of each dataset; JSON has all. total: results before filters."""
     if as_json:
         print_json(evidence_json(rows, total))
         return
@@ -35,11 +38,12 @@ def print_evidence(rows: Sequence[Evidence], total: int, limit: int, as_json: bo
 
 
 def evidence_tables(rows: Sequence[Evidence], limit: int) -> list[Table]:
-    """One table for each dataset, best mIoU first after own runs and LUMA's; `limit` rows of each, all when it is 0."""
+    """One table for each dataset: own runs, LUMA's, then others, best mIoU first; `limit` rows of each, all when 0."""
     if not rows:
         return [Table(_COLUMNS, (), caption=_NONE)]
+    order = {name: place for place, name in enumerate(_COUNTED)}
     by_dataset: dict[str, list[Evidence]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (row.dataset, _ORDER[row.provenance], -row.miou_percent, row.id)):
+    for row in sorted(rows, key=lambda row: (row.dataset, order[row.provenance], -row.miou_percent, row.id)):
         by_dataset[row.dataset].append(row)
     tables = [_table(dataset, found, limit) for dataset, found in by_dataset.items()]
     total = [f"all datasets: {_results(rows)}"] if len(tables) > 1 else []
@@ -54,7 +58,7 @@ def _table(dataset: str, rows: Sequence[Evidence], limit: int) -> Table:
         _COLUMNS,
         tuple(_cells(row) for row in shown),
         title=f"{DATASET_TITLES.get(dataset, dataset)}: {_results(rows)}",
-        caption=f"{left_out} more: --limit 0 shows all; --head, --backbone, ... narrow them" if left_out else "",
+        caption=f"{left_out} more: --limit 0 shows all; --head, --backbone, ... filter" if left_out else "",
     )
 
 
@@ -73,44 +77,32 @@ def by_provenance(rows: Sequence[Evidence]) -> str:
 
 
 def _cells(row: Evidence) -> tuple[str, ...]:
-    return (row.id, _miou(row), row.backbone, _objective(row), _at(row), _head(row))
-
-
-def _miou(row: Evidence) -> str:
     digits = 1 if row.miou_percent == round(row.miou_percent, 1) else 2
-    return number(row.miou_percent, digits) + ("?" if row.doubtful else "") + ("+" if row.extra_data else "")
+    miou = number(row.miou_percent, digits) + ("?" if row.doubtful else "") + ("+" if row.extra_data else "")
+    size = str(row.height or "-") if row.height == row.width else row.size
+    head = HEAD_TITLES.get(row.head, row.head).replace("+", " + ") or "not stated"
+    said = ", ".join(filter(None, (row.recipe, "frozen" if row.regime == "frozen" else "")))
+    head += f" ({said})" if said else ""
+    return (row.id, miou, row.backbone, _objective(row), size + _TESTS[row.eval], head)
 
 
 def _objective(row: Evidence) -> str:
-    """The shortest spelling of the objective; as printed where it is none of luma's."""
+    """The shortest spelling of the objective; as published where luma does not know it."""
     if row.pretraining in ("", OTHER):
         return row.pretraining_raw or "-"
     found = objective_named(row.pretraining)
     return min(found.aliases, key=len, default=row.pretraining) if found else row.pretraining
 
 
-def _at(row: Evidence) -> str:
-    size = str(row.height) if row.height == row.width else row.size
-    return f"{size if row.height else '-'}{_TESTS[row.eval]}"
-
-
-def _head(row: Evidence) -> str:
-    name = HEAD_TITLES.get(row.head, row.head).replace("+", " + ") or "not stated"
-    said = ", ".join(filter(None, (row.recipe, "frozen" if row.regime == "frozen" else "")))
-    return f"{name} ({said})" if said else name
-
-
 def _legend(rows: Sequence[Evidence]) -> list[str]:
-    lines = [
-        "at: training crop in pixels; ms: tested at several scales and flips. Figures of two heads, or with and "
-        "without ms, do not compare. `luma evidence show ID`: source"
-    ]
-    lines += ["+ trained with further labelled images"] if any(row.extra_data for row in rows) else []
+    legend = "at: training crop in pixels; ms: tested at several scales and with flips. Do not compare figures of two "
+    legend += "heads, or with and without ms. `luma evidence show ID`: source"
+    lines = [legend, *(["+ trained with more labelled images"] if any(row.extra_data for row in rows) else [])]
     return lines + (["? doubtful: `luma evidence show ID` says why"] if any(row.doubtful for row in rows) else [])
 
 
 def evidence_json(rows: Sequence[Evidence], total: int) -> dict[str, Any]:
-    """Schema 1: every column of every row, null where a number is not known."""
+    """Schema 1: every column of every row, null where it is not known."""
     return {
         "schema": SCHEMA,
         "rows": len(rows),
@@ -121,39 +113,28 @@ def evidence_json(rows: Sequence[Evidence], total: int) -> dict[str, Any]:
 
 
 def evidence_csv(rows: Sequence[Evidence]) -> str:
-    """CSV that `luma evidence import` reads back as it is."""
+    """CSV that `luma evidence import` can read back."""
     text = io.StringIO(newline="")
     print_csv(COLUMNS, [[to_row(row)[name] for name in COLUMNS] for row in rows], text)
     return text.getvalue()
 
 
 def row_table(row: Evidence) -> Table:
-    """All that is known of one row, a line for each column that says something."""
+    """One row, a line for each column with a value."""
     said = [(name, text) for name, text in to_row(row).items() if text]
     return Table((Column("column"), Column("value", fold=True)), tuple(said), title=f"{row.id}: {row.scale.label}")
 
 
 def print_import(imported: Imported, dry_run: bool, as_json: bool = False) -> None:
-    """Print what an import did to stdout, one line each, or as JSON, schema 1."""
+    """Print the outcome of an import to stdout, or as JSON, schema 1."""
     if not as_json:
         print("\n".join(_import_lines(imported, dry_run)))
         return
-    print_json(
-        {
-            "schema": SCHEMA,
-            "file": imported.file,
-            "dry_run": dry_run,
-            "rows_read": imported.records,
-            "new": [row.id for row in imported.new],
-            "known": imported.known,
-            "merged": imported.merged,
-            "rejected": [{"row": each.row, "line": each.line, "reason": each.reason} for each in imported.rejected],
-            "contradictions": [
-                {"ids": [row.id for row in each.rows], "text": each.text} for each in imported.contradictions
-            ],
-            "notes": imported.notes,
-        }
-    )
+    names = ("file", "known", "merged", "rejected", "notes")
+    contradictions = [{"ids": [row.id for row in each.rows], "text": each.text} for each in imported.contradictions]
+    found = {name: getattr(imported, name) for name in names} | {"rows_read": imported.records}
+    found |= {"new": [row.id for row in imported.new], "contradictions": contradictions}
+    print_json({"schema": SCHEMA, "dry_run": dry_run, **found})
 
 
 def _import_lines(imported: Imported, dry_run: bool) -> list[str]:

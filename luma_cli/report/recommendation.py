@@ -1,9 +1,9 @@
-"""A recommendation in a terminal or a pipe: the table, why each row stands there, and what to keep in mind."""
+"""A recommendation in a terminal or a pipe: the table, the reason for each row, and remarks."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
@@ -14,12 +14,13 @@ from luma_cli.units import FLOORS, BudgetKind, FlopConvention, gflops
 if TYPE_CHECKING:
     from luma_cli.advise.recommend import Aside, Recommendation
     from luma_cli.evidence.evidence import Evidence
+    from luma_cli.evidence.own_runs import OwnRow
     from luma_cli.speed.quantity import Quantity
 
 
 _NUM_OWN = 8
 _NUM_ASIDE = 3
-_HEADINGS: Mapping[BudgetKind, str] = {
+HEADINGS: dict[BudgetKind, str] = {
     "macs": "GFLOPs",
     "params": "params M",
     "ms": "p50 ms",
@@ -29,13 +30,12 @@ _HEADINGS: Mapping[BudgetKind, str] = {
     "joules": "J/img",
     "gpu_hours": "GPU-h",
 }
-# What the chance in the table is of.
-_BEST = {
-    "miou": "P(best): that nothing within budget has a higher mIoU",
-    "miou-per-ms": "P(best): that nothing within budget has more mIoU per ms",
-    "knee": "P(knee): that the front bends most here",
+# Objective -> the heading of its chance, what that is the chance of, and the objective in words.
+_OBJECTIVES = {
+    "miou": ("P(best)", "nothing within budget has a higher mIoU", "highest mIoU"),
+    "miou-per-ms": ("P(best)", "nothing within budget has more mIoU per ms", "highest mIoU per ms"),
+    "knee": ("P(knee)", "the front bends most here", "knee of the front"),
 }
-_OBJECTIVES = {"miou": "highest mIoU", "miou-per-ms": "highest mIoU per ms", "knee": "knee of the front"}
 
 
 def print_recommendation(answer: Recommendation, file: TextIO | None = None) -> None:
@@ -49,45 +49,40 @@ def print_recommendation(answer: Recommendation, file: TextIO | None = None) -> 
 
 def _table(answer: Recommendation, with_why: bool) -> Table:
     question = answer.question
-    best = {"miou": "P(best)", "miou-per-ms": "P(best)", "knee": "P(knee)"}[question.objective]
+    chance, _, objective = _OBJECTIVES[question.objective]
     kinds = list(dict.fromkeys((*question.kinds, "macs")))
-    headings = ["#>", "backbone", "px>", "mIoU>", "80%>", f"{best}>", "P(front)>"]
-    headings += [f"{_HEADINGS[kind]}>" for kind in kinds]
-    rows = []
-    for row in answer.rows:
-        low, high = row.prediction.interval_80
-        rows.append(
-            (
-                f"{row.rank}{'=' if row.tie else ''}",
-                row.candidate.title + (" !" if row.prediction.extrapolated else ""),
-                str(row.candidate.resolution),
-                number(row.prediction.miou_percent),
-                f"{number(low)}-{number(high)}",
-                *(_chance(row.best), _chance(row.on_front)),
-                *(_cost(row.priced.costs.get(kind), question.convention) for kind in kinds),
-                *([row.why] if with_why else []),
-            )
+    headings = ["#>", "backbone", "px>", "mIoU>", "80%>", f"{chance}>", "P(front)>"]
+    headings += [*(f"{HEADINGS[kind]}>" for kind in kinds), *(["why~"] if with_why else [])]
+    rows = [
+        (
+            f"{row.rank}{'=' if row.tie else ''}",
+            row.candidate.title + (" !" if row.prediction.extrapolated else ""),
+            str(row.candidate.resolution),
+            number(row.prediction.miou_percent),
+            "-".join(map(number, row.prediction.interval_80)),
+            *(_chance(row.best), _chance(row.on_front)),
+            *(cost_cell(row.priced.costs.get(kind), question.convention) for kind in kinds),
+            *([row.why] if with_why else []),
         )
+        for row in answer.rows
+    ]
     asked = ", ".join(budget.text for budget in question.budgets) or "no budget"
+    none = "nothing is recommended: no candidate that surely fits has evidence"
     return Table(
-        columns(*headings, *(["why~"] if with_why else [])),
+        columns(*headings),
         tuple(rows),
-        title=f"{question.dataset} under {asked}, {_OBJECTIVES[question.objective]}: "
+        title=f"{question.dataset} under {asked}, {objective}: "
         f"{answer.num_within_budget} candidates within budget, {answer.num_ranked} with evidence",
-        caption=f"mIoU in percent with its 80% interval, {answer.scale_note}"
-        if answer.rows
-        else "nothing is recommended: no evidence speaks of any candidate that surely fits",
+        caption=f"mIoU in percent with its 80% interval, {answer.scale_note}" if answer.rows else none,
     )
 
 
 def _chance(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "<0.01" if value < 0.005 else f"{value:.2f}"
+    return "-" if value is None else "<0.01" if value < 0.005 else f"{value:.2f}"
 
 
-def _cost(quantity: Quantity | None, convention: FlopConvention) -> str:
-    """The value alone; a tilde where it is predicted."""
+def cost_cell(quantity: Quantity | None, convention: FlopConvention) -> str:
+    """The value without its unit; predicted ones with a tilde and three digits, others with four."""
     if quantity is None:
         return "-"
     predicted = quantity.origin == "predicted"
@@ -95,53 +90,53 @@ def _cost(quantity: Quantity | None, convention: FlopConvention) -> str:
 
 
 def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
-    """What qualifies the table, a mark and a text each; the mark also indents what is wrapped."""
+    """The remarks below the table, a mark and a text each."""
     yield "", ""
-    yield from _decision(answer)
-    yield from _reasons(answer)
-    yield from _aside(answer.may_exceed, "may exceed a budget (the 80% interval of a predicted cost does)")
-    yield from _aside(answer.unsupported, "within budget without evidence, not recommended")
-    yield from _own_lines(answer)
-    yield "", ""
-    for note in answer.notes:
-        yield "* ", note
-
-
-def _decision(answer: Recommendation) -> Iterator[tuple[str, str]]:
-    if answer.num_ties:
-        alike = "are the knee equally often" if answer.question.objective == "knee" else "are as good within seed noise"
-        first = "the cheapest that the evidence spans is first"
-        if answer.rows[0].prediction.extrapolated:
-            first = "the cheapest is first"
-        yield "* ", f"tie (=): {answer.num_ties} candidates {alike}; {first}"
-    if any(row.prediction.extrapolated for row in answer.rows):
-        yield "* ", "!: extrapolated beyond the evidence; see the row's reason"
-    if answer.rows:
-        axis = answer.question.axis
-        less = "time per image" if axis in FLOORS else TITLES[axis]
-        yield "* ", f"{_BEST[answer.question.objective]}; P(front): that nothing with less {less} is as good"
-    if any(row.prediction.support.other_heads for row in answer.rows):
-        yield "* ", "other-head fact: a published result with another head than LUMA"
-    if any(cost.origin == "predicted" for row in answer.rows for cost in row.priced.costs.values()):
-        yield "* ", "~: predicted, not measured; the row's line has its interval"
-    if answer.binding is not None:
-        budget, chosen = answer.binding, answer.rows[0].priced
-        cost = chosen.costs[budget.kind]
-        end = "" if worst(cost, budget.is_floor) == cost.value else " at the dear end of the prediction"
-        yield "* ", f"binding: {budget.text}, {slack(chosen, budget):.0%} slack{end}"
-    if answer.price is not None:
-        price, (low, high) = answer.price, answer.price.interval_80
-        bought = f"{price.budget.text} would buy {price.points:+.1f} mIoU (80%: {low:+.1f} to {high:+.1f})"
-        yield "* ", f"{bought}, with {price.candidate.label}"
+    yield from (("* ", text) for text in _decision(answer))
     if answer.next_run:
         line, _, gain = answer.next_run.partition(" (")
         yield "* ", f"next run: {gain.removesuffix(')') or line}"
         if gain:
             yield "    ", line
+    yield from _reasons(answer)
+    yield from _aside(answer.may_exceed, "may exceed a budget: only part of the 80% interval of the cost fits")
+    yield from _aside(answer.unsupported, "within budget without evidence, not recommended")
+    yield from own_lines("Measured here:", [_own(row, answer) for row in answer.measured_here])
+    yield "", ""
+    yield from (("* ", note) for note in answer.notes)
+
+
+def _decision(answer: Recommendation) -> Iterator[str]:
+    """Ties, what the columns mean, and which budget decides."""
+    costs = [cost for row in answer.rows for cost in row.priced.costs.values()]
+    if answer.num_ties:
+        alike = "are the knee equally often" if answer.question.objective == "knee" else "are as good within seed noise"
+        spanned = "" if answer.rows[0].prediction.extrapolated else " that the evidence spans"
+        yield f"tie (=): {answer.num_ties} candidates {alike}; the cheapest{spanned} is first"
+    if any(row.prediction.extrapolated for row in answer.rows):
+        yield "!: extrapolated beyond the evidence; see the row's reason"
+    if answer.rows:
+        axis = answer.question.axis
+        chance, event, _ = _OBJECTIVES[answer.question.objective]
+        less = "time per image" if axis in FLOORS else TITLES[axis]
+        yield f"{chance}: probability that {event}; P(front): that nothing with less {less} is as good"
+    if any(row.prediction.support.other_heads for row in answer.rows):
+        yield "other-head fact: a published result with another head than LUMA"
+    if any(cost.origin == "predicted" for cost in costs):
+        yield "~: predicted, not measured; the row's line has its interval"
+    if answer.binding is not None:
+        budget, chosen = answer.binding, answer.rows[0].priced
+        cost = chosen.costs[budget.kind]
+        end = "" if worst(cost, budget.is_floor) == cost.value else " at the expensive end of the prediction"
+        yield f"binding: {budget.text}, {slack(chosen, budget):.0%} slack{end}"
+    if answer.price is not None:
+        price, (low, high) = answer.price, answer.price.interval_80
+        gain = f"{price.budget.text} would buy {price.points:+.1f} mIoU (80%: {low:+.1f} to {high:+.1f})"
+        yield f"{gain}, with {price.candidate.label}"
 
 
 def _reasons(answer: Recommendation) -> Iterator[tuple[str, str]]:
-    """Of each row, with --why: what each property contributes, and the nearest results with their sources."""
+    """For each row with --why: the effect of each property, and the nearest results with their sources."""
     from luma_cli.accuracy.effects import USUAL_PARAMS
 
     for row in answer.rows:
@@ -150,17 +145,15 @@ def _reasons(answer: Recommendation) -> Iterator[tuple[str, str]]:
         yield "", ""
         yield (
             "",
-            f"Why {row.candidate.label}: mIoU points, each with its standard deviation, against an average series, "
+            f"Why {row.candidate.label}: mIoU points +- standard deviation, relative to an average series, "
             f"pretraining and head, {USUAL_PARAMS / 1e6:.0f} M parameters and the usual crop",
         )
         for effect in row.reasons.effects:
             yield "    ", f"{effect.points:+6.2f} +- {effect.sd_points:.2f}  {effect.name}"
-        for found in row.reasons.evidence:
-            yield "  - ", _result(found)
+        yield from (("  - ", _result(found)) for found in row.reasons.evidence)
 
 
 def _result(found: Evidence) -> str:
-    """One result of the evidence with its protocol and its source."""
     doubt = f"; doubtful: {found.doubtful}" if found.doubtful else ""
     source = found.source if not found.url or found.url in found.source else f"{found.source}, {found.url}"
     scale = replace(found.scale, recipe=found.recipe).label  # a frozen probe's scale repeats its source
@@ -168,32 +161,27 @@ def _result(found: Evidence) -> str:
 
 
 def _aside(aside: Aside, what: str) -> Iterator[tuple[str, str]]:
-    if not aside.count:
-        return
-    yield "", ""
-    yield "", f"{aside.count} candidate{'s' if aside.count > 1 else ''} {what}, among them:"
+    if aside.count:
+        yield "", ""
+        yield "", f"{aside.count} candidate{'s' if aside.count > 1 else ''} {what}, among them:"
     for row in aside.rows[:_NUM_ASIDE]:
-        low, high = row.prediction.interval_80
-        yield (
-            "  - ",
-            f"{row.candidate.label}: {number(row.prediction.miou_percent)} mIoU predicted "
-            f"({number(low)} to {number(high)}); {row.why}",
-        )
+        miou, interval = number(row.prediction.miou_percent), " to ".join(map(number, row.prediction.interval_80))
+        yield "  - ", f"{row.candidate.label}: {miou} mIoU predicted ({interval}); {row.why}"
 
 
-def _own_lines(answer: Recommendation) -> Iterator[tuple[str, str]]:
-    """The user's own runs: what was measured, on which data, and why a run says nothing directly."""
-    if not answer.measured_here:
-        return
-    yield "", ""
-    yield "", "Measured here:"
-    for row in answer.measured_here[:_NUM_OWN]:
-        run = row.run
-        cost = "" if run.macs is None else f", {number(gflops(run.macs, answer.question.convention))} GFLOPs"
-        yield (
-            "  - ",
-            f"{run.backbone} at {run.resolution} px: {run.miou_percent:.1f} mIoU on {run.data} {run.split}{cost}, run "
-            f"{run.run_id}; " + (f"set apart: {', '.join(row.why_not)}" if row.why_not else "evidence for this answer"),
-        )
-    if (more := len(answer.measured_here) - _NUM_OWN) > 0:
-        yield "    ", f"and {more} more; --json has them all"
+def _own(row: OwnRow, answer: Recommendation) -> str:
+    run = row.run
+    cost = "" if run.macs is None else f", {number(gflops(run.macs, answer.question.convention))} GFLOPs"
+    use = f"not used: {', '.join(row.why_not)}" if row.why_not else "evidence for this answer"
+    score = f"{run.miou_percent:.1f} mIoU on {run.data} {run.split}"
+    return f"{run.backbone} at {run.resolution} px: {score}{cost}, run {run.run_id}; {use}"
+
+
+def own_lines(title: str, lines: list[str]) -> Iterator[tuple[str, str]]:
+    """The user's own runs under a title, the first eight; nothing where there are none."""
+    if lines:
+        yield "", ""
+        yield "", title
+    yield from (("  - ", line) for line in lines[:_NUM_OWN])
+    if len(lines) > _NUM_OWN:
+        yield "    ", f"and {len(lines) - _NUM_OWN} more; --json has them all"
