@@ -183,7 +183,7 @@ def test_compare_shows_what_differs_and_warns(two, capsys):
     assert "backbone\ttest_vit\tvit_b" in text
     assert "miou_percent\t33.3333\t41.5" in text
     assert "resolution" not in text
-    assert "cannot be compared as they are: evaluated under different protocols" in warning
+    assert "not comparable: evaluated under different protocols" in warning
     decoded = json.loads(answer(capsys, "compare", RUN_ID, OTHER, "--json")[0])
     assert decoded["settings"]["recipe.lr"] == {RUN_ID: 0.0001, OTHER: 0.0002}
     assert len(decoded["cautions"]) == 1

@@ -1,4 +1,4 @@
-"""`luma recommend`, `front`, `next` and `estimate`: what to take, what to train, what one would score and cost."""
+"""`luma recommend`, `front`, `next` and `estimate`: which backbone to use, what to train, what to expect."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from luma_cli.cli.options import (
     Json,
     OwnOnly,
     complete_backbone,
+    print_answer,
     spread,
     uncollected,
 )
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
     from luma_cli.advise.recommend import Recommendation
 
 
-_UNANSWERED = 1
-# Enough rows of an answer to find five architectures and sizes among them.
-_WIDE = 20
+_WIDE = 20  # enough rows to find five different architectures and sizes to measure
 
 Objective = Literal["miou", "miou-per-ms", "knee"]
 
@@ -45,28 +44,28 @@ Objective = Literal["miou", "miou-per-ms", "knee"]
 def recommend(
     budget: Annotated[
         list[str] | None,
-        Option(help="200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J, 24gpuh; may repeat."),
+        Option(help="200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J or 24gpuh; may repeat."),
     ] = None,
     dataset: EvidenceDataset = "ade20k",
-    objective: Annotated[Objective, Option(help="What is wanted most.")] = "miou",
-    top: Annotated[int, Option(help="How many rows.")] = 3,
+    objective: Annotated[Objective, Option(help="What to maximise.")] = "miou",
+    top: Annotated[int, Option(help="Number of rows.")] = 3,
     device: CostDevice = None,
     *,
     filters: Filters,
-    why: Annotated[bool, Option("--why", help="Each effect in mIoU points, and the nearest evidence.")] = False,
+    why: Annotated[bool, Option("--why", help="Show each effect in mIoU points and the nearest results.")] = False,
     measure: Annotated[
-        bool, Option("--measure", help="Profile the five most promising here first, then answer.")
+        bool, Option("--measure", help="Profile the five most promising candidates here, then answer.")
     ] = False,
     audit: Annotated[
-        bool, Option("--audit", help="How good the advisor is on rows it did not see, instead of an answer.")
+        bool, Option("--audit", help="Show the advisor's errors on results that were left out, instead of an answer.")
     ] = False,
     as_json: Annotated[bool, Option("--json", help="Print JSON, schema 2.")] = False,
 ) -> None:
     """Recommend backbone, pretraining and resolution under a budget.
 
-    GFLOPs and parameters are exact and include --head; ms, fps, img/s, GiB, J and GPU-hours are measured, shipped or
-    predicted, and say which. A predicted cost must fit at the dear end of its 80% interval. mIoU is predicted from
-    published results and your own runs. Exit code 1 when nothing can be recommended.
+    mIoU is predicted from published results and your own runs. GFLOPs and parameters are exact and include the head;
+    other costs are measured, shipped or predicted. A predicted cost must fit with its whole 80% interval.
+    Exit code 1 when nothing can be recommended. Example: luma recommend --budget 200gflops --budget 20ms
     """
     if audit:
         _audit(filters.database, as_json)
@@ -74,40 +73,24 @@ def recommend(
     with uncollected():
         from luma_cli.advise.recommend import recommend as answer
         from luma_cli.report.recommendation import print_recommendation
-        from luma_cli.report.table import print_json
 
-        ask: Callable[..., Recommendation] = partial(
-            answer,
-            budget or [],
-            dataset=dataset,
-            objective=objective,
-            resolutions=filters.resolutions or (),
-            families=filters.family or (),
-            pretrainings=filters.pretraining or (),
-            licences=filters.licence or (),
-            head=filters.head,
-            device=device,
-            convention=filters.convention,
-            database=filters.database,
-        )
+        given = {"dataset": dataset, "objective": objective, "device": device, **filters.arguments()}
+        ask: Callable[..., Recommendation] = partial(answer, budget or [], **given)
         session = Consultation(ask, dataset, filters.head, device, filters.database)
         if measure:
             session.measure()
         found = session.first(top=top, with_reasons=why, may_ask=not (measure or as_json))
-    if as_json:
-        print_json(found)
-    else:
+    print_answer(found, as_json, print_recommendation)
+    if not (as_json or measure) and session.offers():
+        session.measure()
+        found = ask(top=top, with_reasons=why)
         print_recommendation(found)
-        if not measure and session.offers():
-            session.measure()
-            found = ask(top=top, with_reasons=why)
-            print_recommendation(found)
     if not found.rows:
-        raise typer.Exit(_UNANSWERED)
+        raise typer.Exit(1)
 
 
 def _audit(database: Path | None, as_json: bool) -> None:
-    """Prints the audit of the model on all evidence, and of the transfer of speed."""
+    """Print the audit of the model of accuracy on all evidence, and of the transfer of speed between devices."""
     from luma_cli.accuracy.audit import audit
     from luma_cli.evidence.table import load_evidence
     from luma_cli.report.audit import print_audit
@@ -124,10 +107,7 @@ def _audit(database: Path | None, as_json: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Consultation:
-    """A question that may be asked again after something was measured.
-
-    ask: the question, taking `top` and `with_reasons`. device: as the user named it, None for none.
-    """
+    """A question, asked by `ask(top=, with_reasons=)`, that may be asked again after a measurement."""
 
     ask: Callable[..., Recommendation]
     dataset: str
@@ -136,7 +116,7 @@ class Consultation:
     database: Path | None
 
     def first(self, top: int, with_reasons: bool, may_ask: bool) -> Recommendation:
-        """The answer; where nothing is known of the device, on a terminal, after measuring if the user agrees."""
+        """The answer; if the device is unknown and the user agrees on a terminal, after a measurement."""
         try:
             return self.ask(top=top, with_reasons=with_reasons)
         except NothingMeasured as nothing:
@@ -146,7 +126,7 @@ class Consultation:
         return self.ask(top=top, with_reasons=with_reasons)
 
     def measure(self) -> None:
-        """Measure the most promising candidates here, before that the anchor where nothing is known of the device."""
+        """Measure the most promising candidates here; on an unknown device first the anchor of its speed."""
         from luma_cli.advise.recommend import shortlist
 
         here(self.device)
@@ -157,11 +137,11 @@ class Consultation:
             found = self.ask(top=_WIDE)
         wanted = shortlist(found)
         if not wanted:
-            print("luma: --measure has nothing to measure: no budget asks for more than is known", file=sys.stderr)
+            print("luma: nothing to measure: every cost in the budgets is known already", file=sys.stderr)
         self._profile((each.name, each.resolution) for each in wanted)
 
     def offers(self) -> bool:
-        """Whether there is something to measure here and the user, on a terminal, wants it now."""
+        """Whether there is something to measure here and the user, on a terminal, agrees."""
         from luma_cli.advise.recommend import shortlist
 
         if not (_is_terminal() and self._is_here()):
@@ -174,7 +154,7 @@ class Consultation:
         return self.device is None or _is_local(self.device)
 
     def _profile(self, wanted: Iterable[tuple[str, int]]) -> None:
-        """Profile each name at its size with the question's head and classes, as `luma profile` does, and keep it."""
+        """Profile each name at its size with the question's head and classes, as `luma profile` does."""
         from luma_cli.advise.candidates import num_classes
         from luma_cli.catalogue.heads import HeadConfig
         from luma_cli.measure.sweep import Settings, profile
@@ -191,7 +171,7 @@ class Consultation:
 
 
 def here(device: str | None) -> str:
-    """The device of this machine that is to be measured. Raises UsageError for a name that is of another machine."""
+    """The device of this machine to measure. Raises UsageError for a device that is named, not addressed."""
     if device is None:
         return "auto"
     if not _is_local(device):
@@ -221,73 +201,64 @@ def front(
     filters: Filters,
     as_json: Json = False,
 ) -> None:
-    """Show the learned front: best expected mIoU at each cost, with the chance of each candidate to be on it.
+    """Show the learned front: the best expected mIoU at each cost, and each candidate's probability to be on it.
 
-    A front stands on one dataset, one device and one set of measuring conditions. Rows of another compile mode, number
-    format or environment are corrected by an offset or left out, and it says which.
+    A front is for one dataset and one device. Profiles of another compile mode, number format or environment are
+    corrected by an offset or left out; notes say which. Example: luma front --x latency --device 'RTX 4090'
     """
     from luma_cli.advise.front import front_of
     from luma_cli.report.front import print_front
-    from luma_cli.report.table import print_json
 
     found = front_of(filters.question(dataset, device), axis, only_own=own_only, database=filters.database)
-    if as_json:
-        print_json(found)
-    else:
-        print_front(found)
+    print_answer(found, as_json, print_front)
 
 
 @spread
 def next_(
-    hours: Annotated[float | None, Option("--budget-hours", help="GPU-hours that the runs may take together.")] = None,
+    hours: Annotated[float | None, Option("--budget-hours", help="GPU-hours for all runs together.")] = None,
     budget: Annotated[
         list[str] | None,
-        Option(help="Of the model, e.g. 200gflops: runs for the recommendation under it; may repeat."),
+        Option(help="Budget of the model, e.g. 200gflops, for runs that improve its recommendation; may repeat."),
     ] = None,
     dataset: Annotated[Dataset, Option(help="Dataset to train on.")] = "ade20k",
-    top: Annotated[int, Option(help="How many runs at most.")] = 3,
-    device: Annotated[str | None, Option(help="Device that trains: cuda or part of its name.")] = None,
+    top: Annotated[int, Option(help="Most runs.")] = 3,
+    device: Annotated[str | None, Option(help="Device that trains: cuda or part of a name.")] = None,
     *,
     filters: Filters,
     as_json: Json = False,
 ) -> None:
-    """Say what to train next, by what each run is expected to add for what it costs.
+    """Propose the next runs, by expected gain per GPU-hour, each as a luma train command.
 
-    Without --budget: expected gain of the front's hypervolume per GPU-hour. With it: expected drop in regret of what
-    luma recommend says under it. Each run is an exact luma train line.
+    Without --budget the gain is that of the front's hypervolume, with it that of the recommendation.
+    Example: luma next --budget-hours 100 --budget 200gflops
     """
     from luma_cli.advise.next import next_runs
     from luma_cli.report.front import print_next
-    from luma_cli.report.table import print_json
 
     question = filters.question(dataset, device, budget or ())
-    found = next_runs(question, hours=hours, top=top, database=filters.database)
-    if as_json:
-        print_json(found)
-    else:
-        print_next(found)
+    print_answer(next_runs(question, hours=hours, top=top, database=filters.database), as_json, print_next)
 
 
 def estimate(
     name: Annotated[
-        str | None, Argument(help="Backbone: a card's or timm's name, or a paper's.", autocompletion=complete_backbone)
+        str | None, Argument(help="Card, timm name or a paper's name.", autocompletion=complete_backbone)
     ] = None,
     resolution: Annotated[str, Option("--res", help="Crop in pixels: 512 or 512x1024.")] = "",
     dataset: Annotated[str, Option(help="Dataset of the accuracy.")] = "ade20k",
     head: Annotated[str, Option(help="luma, eomt, upernet, mask2former, linear (frozen) ...")] = "luma",
-    pretraining: Annotated[str, Option(help="Objective, e.g. dinov3; else by the tag.")] = "",
+    pretraining: Annotated[str, Option(help="Objective, e.g. dinov3. \\[default: from the name]")] = "",
     evaluation: Annotated[str, Option("--eval", help="single-scale or ms+flip.")] = "single-scale",
     file: Annotated[
-        Path | None, Option("--from", help="CSV: dataset, backbone, pretraining, resolution, head, eval; one row each.")
+        Path | None, Option("--from", help="CSV file: dataset, backbone, pretraining, resolution, head, eval.")
     ] = None,
-    device: Annotated[str | None, Option(help="Device of time and memory: measured here or shipped.")] = None,
+    device: Annotated[str | None, Option(help="Device for time and memory: measured here or shipped.")] = None,
     as_json: Json = False,
     convention: Flops = "mac",
     database: Database = None,
 ) -> None:
-    """Estimate the mIoU of a segmenter on its own head's scale, and what it costs.
+    """Estimate the mIoU of one training run with its 50, 80 and 90% intervals, and its costs.
 
-    Intervals of 50, 80 and 90% are of one training run. Costs are exact, measured or predicted, and say which.
+    Example: luma estimate vit_b.dinov3 --res 512 --head eomt
     """
     from luma_cli.advise.estimate import Asked, estimate_all, read_asked
     from luma_cli.report.estimates import print_estimates

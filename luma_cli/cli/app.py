@@ -1,4 +1,4 @@
-"""The `luma` command: its sub-commands, and one place where every failure becomes one line and an exit code."""
+"""The `luma` command: its sub-commands, and how every failure becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from luma_cli.cli.options import ManyValued, uncollected
 from luma_cli.errors import LumaError
 from luma_cli.version import __version__
 
-# Command -> module of this package and its function, or Typer where it has sub-commands, in the order of the help.
+# Command -> module and its function, or its Typer where it has sub-commands, in the order of the help.
 _COMMANDS = {
     "list": "catalogue:list_backbones",
     "show": "catalogue:show",
@@ -53,16 +53,16 @@ _ADVISES = frozenset({"estimate", "front", "next", "findings", "scaling"})
 
 
 class Lazy(TyperGroup):
-    """The commands of luma, each imported when it is asked for, so that one does not wait for the others."""
+    """The commands of luma, each imported when it is asked for: `luma list` must not wait for torch."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """All names, in the order of the help."""
+        """All names."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name, None where there is none."""
         if cmd_name not in _COMMANDS:
-            # Typer takes the name that it suggests out of those that are loaded.
+            # Typer suggests a name from the loaded commands only.
             self.commands = {name: self.get_command(ctx, name) for name in _COMMANDS}
             return None
         if cmd_name not in self.commands:
@@ -80,8 +80,8 @@ class Lazy(TyperGroup):
 app = typer.Typer(
     name="luma",
     cls=Lazy,
-    help="Which backbone, which pretraining, which resolution? Evidence for segmentation.",
-    epilog="Start with: luma cost convnext_b --res 512 1024    luma recommend --budget 200gflops",
+    help="Choose a backbone, its pretraining and its resolution for segmentation, from evidence.",
+    epilog="Start with: luma recommend --budget 200gflops    luma cost convnext_b --res 512 1024",
     pretty_exceptions_enable=False,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -101,7 +101,7 @@ def luma(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Which backbone, which pretraining, which resolution? Evidence for segmentation."""
+    """Choose a backbone, its pretraining and its resolution for segmentation, from evidence."""
     if context.invoked_subcommand is None:
         _start(context)
     elif context.invoked_subcommand in _NAMES_BACKBONES:
@@ -111,19 +111,17 @@ def luma(
 
 
 def _start(context: typer.Context) -> None:
-    """`luma` alone: questions on a terminal, the help anywhere else."""
+    """`luma` alone: guided mode on a terminal, the help anywhere else."""
     from luma_cli.cli.guided import prompt
 
-    if not prompt.can_ask():
-        typer.echo(context.get_help())
-    elif not prompt.is_installed():
-        typer.echo(context.get_help())
-        print(f"luma: {prompt.MISSING}", file=sys.stderr)
-    else:
+    if prompt.can_ask() and prompt.is_installed():
         from luma_cli.cli.guided.session import guide
 
         _announce_index()
         raise typer.Exit(guide())
+    typer.echo(context.get_help())
+    if prompt.can_ask():
+        print(f"luma: {prompt.MISSING}", file=sys.stderr)
 
 
 def _announce_index() -> None:
@@ -153,7 +151,7 @@ def run(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail(_STOPPED, _INTERRUPTED)
     except BrokenPipeError:
-        # The reader of a pipe has gone (`luma list | head`): nothing to say, and nothing more to flush.
+        # The reader of a pipe has gone (`luma list | head`), which is no failure to report.
         _discard_stdout()
         return 1
     except Exception as error:
@@ -161,7 +159,7 @@ def run(arguments: list[str] | None = None) -> int:
             raise
         return _fail(_said(error), error.exit_code if isinstance(error, LumaError) else 1)
     if code == _INTERRUPTED:
-        # Typer turns Ctrl-C into an exit code of its own accord.
+        # Typer itself turns Ctrl-C into an exit code.
         return _fail(_STOPPED, _INTERRUPTED)
     return code if isinstance(code, int) else 0
 
@@ -188,7 +186,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _discard_stdout() -> None:
-    """Nobody takes the rest of the output: nothing more is to be flushed at the end."""
+    # Python flushes stdout at its end, which must not fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""`luma list`, `luma show` and `luma doctor`: what can be measured, what is known of it, whether it can be trusted."""
+"""`luma list`, `luma show` and `luma doctor`: find a backbone, look it up, check it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ def list_backbones(
     patterns: Annotated[list[str] | None, Argument(help="Names or globs, e.g. 'vit*dinov3*'.")] = None,
     family: Family = "",
     pretraining: Pretraining = "",
-    max_gflops: Annotated[float | None, Option(help="Most GFLOPs of the backbone at --res.")] = None,
-    resolution: Annotated[int, Option("--res", help="Side in pixels that costs are for.")] = 512,
+    max_gflops: Annotated[float | None, Option(help="Only backbones of at most so many GFLOPs at --res.")] = None,
+    resolution: Annotated[int, Option("--res", help="Side of the input in pixels.")] = 512,
     convention: Flops = "mac",
     as_json: Json = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print names only.")] = False,
 ) -> None:
-    """List backbones: family, pretraining with public weights, cost of the backbone without head."""
+    """List backbones: family, pretraining with public weights, cost without a head.
+
+    Example: luma list 'vit*' --pretraining dinov3 --max-gflops 200
+    """
     from luma_cli.catalogue.costs import load_costs
     from luma_cli.catalogue.listing import list_backbones as find
     from luma_cli.report.catalogue import print_listing
@@ -58,14 +61,14 @@ def list_backbones(
 def show(
     name: Annotated[str, Argument(help="Card or timm name.", autocompletion=complete_backbone)],
     pretraining: Annotated[
-        bool, Option("--pretraining", help="Which objectives have weights for which sizes.")
+        bool, Option("--pretraining", help="Show which objectives have weights for which sizes.")
     ] = False,
     *,
     head: HeadOptions,
     convention: Flops = "mac",
     as_json: Json = False,
 ) -> None:
-    """Show card, timm name, tap, FFN, licence, pretraining, and the cost at six resolutions."""
+    """Show one backbone: timm name, licence, weights, and its cost with a head at six resolutions."""
     from luma_cli.catalogue.listing import show as look_up
     from luma_cli.report.catalogue import print_pretraining, print_sheet
 
@@ -79,19 +82,16 @@ def show(
 
 @spread
 def doctor(
-    names: Annotated[
-        list[str] | None, Argument(help="Backbones to check: FFN, layout, shapes.", autocompletion=complete_backbone)
-    ] = None,
+    names: Annotated[list[str] | None, Argument(help="Backbones to check.", autocompletion=complete_backbone)] = None,
     resolutions: Resolutions = None,
     *,
     head: HeadOptions,
     as_json: Json = False,
     database: Database = None,
 ) -> None:
-    """Check the environment; with NAME also that backbone: FFN self-check, layout, whether the head attaches, shapes
-    when counted and when run.
+    """Check the installation, and with NAMES that these backbones build, accept the head and give the right shapes.
 
-    Exit code 1 when a check fails.
+    Exit code 1 when a check fails. Example: luma doctor vit_b.dinov3 --res 512
     """
     from luma_cli.catalogue.names import expand
     from luma_cli.measure.doctor import check_backbone, check_environment

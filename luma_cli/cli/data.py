@@ -1,46 +1,33 @@
-"""`luma data`: which datasets luma knows, where they are, whether they are sound, and drawn ones to try."""
+"""`luma data`: list and check datasets, and draw small ones to try luma with."""
 
 from __future__ import annotations
 
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
-from typer.core import TyperCommand
 
-from luma_cli.cli.options import Json
+from luma_cli.cli.options import Json, ManyValued
 from luma_cli.errors import DataError, UsageError
 
 app = typer.Typer(help="Datasets: find, check, draw.", no_args_is_help=True, add_completion=False)
 
 
 class SplitName(StrEnum):
-    """Parts of a dataset."""
+    """Parts of a dataset; Typer takes no list of a Literal."""
 
     train = "train"
     val = "val"
 
 
 def complete_dataset(incomplete: str) -> list[str]:
-    """Names of shipped datasets that start with what was typed."""
+    """Names of shipped datasets that start with the typed text."""
     from luma_cli.catalogue.datasets import card_names
 
     return [name for name in card_names() if name.startswith(incomplete)]
-
-
-class SeveralSplits(TyperCommand):
-    """Command class that accepts both splits after one `--split`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse `args` with the option repeated before the second name."""
-        repeated = list(args[:2])
-        for before, name in zip(args[1:], args[2:], strict=False):
-            both = before in (*SplitName,) and name in (*SplitName,) and repeated[-2:-1] == ["--split"]
-            repeated += ["--split", name] if both else [name]
-        return super().parse_args(ctx, repeated)
 
 
 Dataset = Annotated[
@@ -54,24 +41,24 @@ RootFolder = Annotated[
 
 @app.command("list")
 def list_datasets(as_json: Json = False) -> None:
-    """List the shipped datasets and where they are found: in $LUMA_DATA or the places that luma.toml names."""
+    """List the shipped datasets and their folders, found in $LUMA_DATA or the folders of luma.toml."""
     from luma_cli.catalogue.datasets import card_names, load_card
     from luma_cli.report.dataset import print_listing
 
     print_listing([load_card(name) for name in card_names()], sys.stdout, as_json)
 
 
-@app.command(cls=SeveralSplits)
+@app.command(cls=ManyValued)
 def check(
     dataset: Dataset,
     root: RootFolder = None,
-    split: Annotated[list[SplitName] | None, Option(help="One or both; both unless given.")] = None,
-    workers: Annotated[int | None, Option(min=1, help="Processes; one for each core unless given.")] = None,
+    split: Annotated[list[SplitName] | None, Option(help="train, val or both. \\[default: both]")] = None,
+    workers: Annotated[int | None, Option(min=1, help="Processes. \\[default: one for each core]")] = None,
     as_json: Json = False,
 ) -> None:
-    """Read every file: number of images, pairs, sizes, label values, how often each class occurs.
+    """Read every file of a dataset and check pairs, sizes and label values; print the share of each class.
 
-    Exit code 1 when something is wrong; every bad file is named.
+    Exit code 1 for a problem; every bad file is named. Example: luma data check ade20k --root ~/data
     """
     from luma_cli.catalogue.datasets import load_card
     from luma_cli.data.check import check_pairs, usable_cores
@@ -95,10 +82,13 @@ def check(
 def sample(
     dataset: Dataset,
     folder: Annotated[Path, Argument(help="New folder.")],
-    number: Annotated[int, Option("--n", help="Images, a fifth of them for validation.")] = 64,
-    seed: Annotated[int, Option(help="Another number draws other images.")] = 0,
+    number: Annotated[int, Option("--n", help="Number of images; a fifth is for validation.")] = 64,
+    seed: Annotated[int, Option(help="Seed of the drawing.")] = 0,
 ) -> None:
-    """Draw a small dataset in the layout of an official one, as folders and archives, to try luma without downloads."""
+    """Draw a small dataset in the layout of an official one, to try luma without downloads.
+
+    Example: luma data sample ade20k /tmp/drawn
+    """
     from luma_cli.data.drawn import write_sample
 
     if seed < 0:

@@ -1,11 +1,11 @@
-"""`luma db`: where the store is, what is in it, and how to move it."""
+"""`luma db`: look into the store, check it and move it."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -13,11 +13,11 @@ from typer import Argument, Option
 from luma_cli.cli.options import Database, Json
 from luma_cli.errors import StoreError
 
-if TYPE_CHECKING:
-    from luma_cli.store.transfer import MergeResult
-
-
-app = typer.Typer(help="The store: one SQLite file with every number.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="The database: one SQLite file with all profiles, runs and results.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
 ExportView = Literal[
@@ -27,10 +27,7 @@ ExportView = Literal[
 
 @app.command()
 def path(database: Database = None) -> None:
-    """Print where the database is: --db, else $LUMA_DB, else the data folder.
-
-    To browse it: datasette "$(luma db path)".
-    """
+    """Print the path of the database: --db, else $LUMA_DB, else the data folder."""
     from luma_cli.store import database as files
 
     typer.echo(str(files.path(database)))
@@ -38,7 +35,7 @@ def path(database: Database = None) -> None:
 
 @app.command()
 def info(database: Database = None, as_json: Json = False) -> None:
-    """Print size, schema, counts and devices."""
+    """Print size, schema version, numbers of rows and devices."""
     from luma_cli.report.table import print_json
     from luma_cli.store.inspection import info as describe
 
@@ -73,12 +70,15 @@ def info(database: Database = None, as_json: Json = False) -> None:
 def query(
     sql: Annotated[
         str,
-        Argument(help="One SELECT; docs/reference/store.md has the views: profiles, runs, score_costs, ..."),
+        Argument(help="One SELECT. docs/store.md lists the views: profiles, runs, score_costs, ..."),
     ],
     database: Database = None,
     as_json: Json = False,
 ) -> None:
-    """Run one read-only SQL statement and print its rows."""
+    """Run one read-only SQL statement and print its rows.
+
+    Example: luma db query "SELECT backbone, gmacs FROM profiles"
+    """
     from luma_cli.report.table import print_rows
     from luma_cli.store.inspection import query as ask
 
@@ -88,8 +88,8 @@ def query(
 
 @app.command()
 def export(
-    form: Annotated[Literal["csv", "json"], Option(help="csv or json.")] = "csv",
-    view: Annotated[ExportView, Option(help="profiles: the latest of each configuration.")] = "profiles",
+    form: Annotated[Literal["csv", "json"], Option(help="Format.")] = "csv",
+    view: Annotated[ExportView, Option(help="View; profiles has the latest of each configuration.")] = "profiles",
     database: Database = None,
 ) -> None:
     """Write a whole view to stdout."""
@@ -97,20 +97,17 @@ def export(
     from luma_cli.store.transfer import export as write
 
     connection = files.open_read(database)
-    try:
+    with nullcontext() if connection is None else closing(connection):
         write(connection, sys.stdout, form, view)
-    finally:
-        if connection is not None:
-            connection.close()
 
 
 @app.command()
 def backup(
     target: Annotated[Path, Argument(help="New file.")],
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace a file that is there.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing file.")] = False,
     database: Database = None,
 ) -> None:
-    """Copy the database, also while it is being written to."""
+    """Copy the database, even while it is being written to."""
     from luma_cli.store.transfer import backup as copy
 
     typer.echo(f"wrote {copy(database, target, overwrite=overwrite)}")
@@ -121,19 +118,22 @@ def merge(
     others: Annotated[list[Path], Argument(help="Databases from other machines.")],
     database: Database = None,
 ) -> None:
-    """Take in the rows of other databases; doing it twice, or in another order, gives the same."""
+    """Add the rows of other databases; rows that are here already are skipped."""
     from luma_cli.store import database as files
     from luma_cli.store.transfer import merge as take_in
 
     with closing(files.open_write(database)) as db:
         for other in others:
             merged = take_in(db, other)
-            typer.echo(f"{merged.file}: {merged.added} added, {merged.known} known already{_trained(merged)}")
+            trained = f"; {merged.runs} runs and {merged.evaluations} evaluations added"
+            said = f"{merged.file}: {merged.added} added, {merged.known} known already"
+            said += trained if merged.runs or merged.evaluations else ""
+            typer.echo(said + (f"; {merged.evidence} imported results added" if merged.evidence else ""))
 
 
 @app.command()
 def check(database: Database = None) -> None:
-    """Check integrity, foreign keys and content hashes; exit code 1 when something is wrong."""
+    """Check integrity, foreign keys and content hashes; exit code 1 for a problem."""
     from luma_cli.store.inspection import check as inspect
 
     found = inspect(database)
@@ -141,10 +141,3 @@ def check(database: Database = None) -> None:
         raise StoreError(f"{found.file}: {'; '.join(found.problems)}")
     trained = f"{found.runs:,} runs, {found.evaluations:,} evaluations"
     typer.echo(f"{found.file}: ok, schema {found.schema}, {found.attempts:,} attempts, {trained}")
-
-
-def _trained(merged: MergeResult) -> str:
-    """What came in besides attempts, if anything did."""
-    trained = f"; {merged.runs} runs and {merged.evaluations} evaluations taken in"
-    imported = f"; {merged.evidence} imported results taken in"
-    return (trained if merged.runs or merged.evaluations else "") + (imported if merged.evidence else "")

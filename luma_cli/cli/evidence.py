@@ -1,4 +1,4 @@
-"""`luma evidence`: the results that every recommendation stands on; take in more, take them out, write them down."""
+"""`luma evidence`: the results behind every recommendation; list, import, export and remove them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _PROVENANCES = {"own": "own run", "luma": "published LUMA", "other": "other head
 
 @dataclass(frozen=True, slots=True)
 class RowFilters:
-    """Filters that must all hold; what is not given does not count."""
+    """Filters on results; all that are given must hold."""
 
-    dataset: Annotated[str, Option(help="Only results on this dataset, e.g. ade20k.")] = ""
-    head: Annotated[str, Option(help="Only results with this head, e.g. eomt.")] = ""
+    dataset: Annotated[str, Option(help="Only this dataset, e.g. ade20k.")] = ""
+    head: Annotated[str, Option(help="Only this head, e.g. eomt.")] = ""
     backbone: Annotated[str, Option(help="Only backbones with this in their name.")] = ""
     pretraining: Annotated[str, Option(help="Only this objective, e.g. dinov2.")] = ""
     provenance: Annotated[
@@ -39,13 +39,13 @@ class RowFilters:
         Literal["fine-tuned", "frozen"] | None, Option(help="Only fine-tuned backbones, or frozen ones.")
     ] = None
     source: Annotated[str, Option(help="Only results with this in their source.")] = ""
-    doubtful: Annotated[bool | None, Option("--doubtful/--sound", help="Only rows that are doubtful, or are not.")] = (
+    doubtful: Annotated[bool | None, Option("--doubtful/--sound", help="Only doubtful results, or none of them.")] = (
         None
     )
     imported: Annotated[bool, Option("--imported", help="Only imported results.")] = False
 
     def selection(self) -> Selection:
-        """The filters as `evidence` knows them."""
+        """The filters for `Selection.of`."""
         from luma_cli.evidence.evidence import Selection
 
         provenance = _PROVENANCES[self.provenance] if self.provenance else ""
@@ -60,7 +60,10 @@ def list_evidence(
     database: Database = None,
     as_json: Json = False,
 ) -> None:
-    """List results: published ones, imported ones and your own finished runs."""
+    """List results: published ones, imported ones and your own finished runs.
+
+    Example: luma evidence list --dataset ade20k --backbone dinov3
+    """
     from luma_cli.evidence.table import load_evidence
     from luma_cli.report.evidence import print_evidence
 
@@ -70,11 +73,11 @@ def list_evidence(
 
 @app.command()
 def show(
-    id: Annotated[str, Argument(help="Id of a row, as the list shows it.")],
+    id: Annotated[str, Argument(help="Id of a result, as in the list.")],
     database: Database = None,
     as_json: Json = False,
 ) -> None:
-    """Show all that is known of one row, with its source."""
+    """Show one result with its source."""
     from luma_cli.evidence.table import load_evidence
     from luma_cli.report.evidence import evidence_json, row_table
     from luma_cli.report.table import print_json, print_table
@@ -91,16 +94,16 @@ def show(
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, Argument(help="CSV, or JSON lines; docs/use/evidence.md has the columns.")],
+    file: Annotated[Path, Argument(help="CSV or JSON lines; docs/evidence.md lists the columns.")],
     scale: Annotated[
         Literal["percent", "fraction"] | None,
-        Option(help="What mIoU figures of at most 1 are; asked where it matters."),
+        Option(help="Unit of mIoU figures of at most 1; asked for where it matters."),
     ] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Check the file and write nothing.")] = False,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
-    """Take in the results of a file. Says which rows it rejected and why; exit code 1 when none was accepted."""
+    """Import the results of a file and report rejected rows; exit code 1 when no row was accepted."""
     from luma_cli.evidence.imported import examine, keep, read_file, unclear
     from luma_cli.evidence.table import load_evidence
     from luma_cli.report.evidence import print_import
@@ -116,12 +119,11 @@ def import_file(
         raise NoAnswer(f"{file}: no row was accepted" if found.records else f"{file} has a heading and no row below it")
 
 
-def _ask(question: str) -> MiouScale:
-    """What figures of at most 1 are, by the user."""
-    typer.echo(f"{question}.", err=True)
+def _ask(question: Unclear) -> MiouScale:
+    typer.echo(f"{question.text}.", err=True)
     while True:
         answer = typer.prompt("Are these figures `fraction` or `percent`?", err=True).strip().lower()
-        if answer in ("fraction", "fractions", "f"):
+        if answer in ("fraction", "f"):
             return "fraction"
         if answer in ("percent", "p", "%"):
             return "percent"
@@ -130,12 +132,12 @@ def _ask(question: str) -> MiouScale:
 @app.command()
 @spread
 def export(
-    out: Annotated[Path | None, Option(help="File to write; stdout unless given.")] = None,
+    out: Annotated[Path | None, Option(help="File to write. \\[default: stdout]")] = None,
     *,
     filters: RowFilters,
     database: Database = None,
 ) -> None:
-    """Write results as CSV that `luma evidence import` reads back as it is."""
+    """Write results as CSV that `luma evidence import` can read back."""
     from luma_cli import files
     from luma_cli.evidence.table import load_evidence, load_imported
     from luma_cli.report.evidence import evidence_csv
@@ -155,12 +157,12 @@ def export(
 
 @app.command()
 def rm(
-    ids: Annotated[list[str] | None, Argument(help="Ids of imported rows, as the list shows them.")] = None,
-    source: Annotated[str, Option(help="Every imported row of exactly this source.")] = "",
+    ids: Annotated[list[str] | None, Argument(help="Ids of imported results, as in the list.")] = None,
+    source: Annotated[str, Option(help="All imported results of exactly this source.")] = "",
     yes: Yes = False,
     database: Database = None,
 ) -> None:
-    """Take imported results out again, by id or by source."""
+    """Remove imported results, by id or by source."""
     from luma_cli.evidence.imported import remove
     from luma_cli.evidence.table import load_imported
 

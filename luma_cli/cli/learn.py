@@ -1,4 +1,4 @@
-"""`luma scaling`, `luma findings` and `luma plot`: what all results together say, in words and as pictures."""
+"""`luma scaling`, `luma findings` and `luma plot`: conclusions from all results, in words and as pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Out = Annotated[Path, Option("--out", help="File to write: .png, .svg or .pdf.")
 
 @dataclass(frozen=True, slots=True)
 class CurveOptions:
-    """Which results the scaling law is fitted to."""
+    """The results that the scaling law is fitted to."""
 
     dataset: Annotated[str, Option(help="ade20k, cityscapes, or a dataset of own runs.")] = "ade20k"
     family: Family = ""
@@ -47,7 +47,7 @@ class CurveOptions:
     database: Database = None
 
     def answer(self, start: str) -> Scaling:
-        """The law and what follows at `start`, a model as NAME@PIXELS. Raises NoAnswer, UsageError."""
+        """The law and its exponents at `start`, NAME@PIXELS. Raises NoAnswer, UsageError."""
         from luma_cli.advise.more_compute import scaling
 
         return scaling(start=start, **asdict(self))
@@ -57,19 +57,21 @@ class CurveOptions:
 def scaling(
     start: Annotated[
         str,
-        Option("--from", help="Model that exponents and --more are for, as vit_b.dinov3@512; else one of --family."),
+        Option("--from", help="Model of exponents and --more, e.g. vit_b.dinov3@512. \\[default: one of --family]"),
     ] = "",
-    more: Annotated[float | None, Option(help="How many times the compute of --from there is, e.g. 10.")] = None,
-    num_runs: Annotated[int, Option("--runs", help="Size of the design that is listed: 9 or 16.")] = 9,
+    more: Annotated[
+        float | None, Option(help="Factor of compute, e.g. 10: which model for 10 times that of --from.")
+    ] = None,
+    num_runs: Annotated[int, Option("--runs", help="Number of runs in the proposed design: 9 or 16.")] = 9,
     convention: Flops = "mac",
     *,
     curve: CurveOptions,
     as_json: Json = False,
 ) -> None:
-    """Fit the scaling law of error in size and resolution, and say how to spend compute.
+    """Fit the scaling law of error in model size and resolution, and say how to spend more compute.
 
-    Exponents are printed with their 90% interval where the results tell them; where not, the paper's are shown as the
-    paper's, with the runs that would tell.
+    Exponents have 90% intervals. Where the results cannot determine them, the paper's are shown, with the runs that
+    would determine them. Example: luma scaling --from vit_b.dinov3@512 --more 10
     """
     from luma_cli.advise.more_compute import spend
     from luma_cli.report.scaling import print_scaling
@@ -91,16 +93,16 @@ def scaling(
 
 def findings(
     dataset: EvidenceDataset = "ade20k",
-    device: Annotated[str | None, Option(help="Device of measured claims: cpu, cuda or part of its name.")] = None,
-    claim: Annotated[list[str] | None, Option(help="Name of a claim; may repeat.")] = None,
-    rows: Annotated[bool, Option("--rows", help="List every row of evidence behind each claim.")] = False,
+    device: Annotated[str | None, Option(help="Device for claims on speed: cpu, cuda or part of a name.")] = None,
+    claim: Annotated[list[str] | None, Option(help="Only this claim, e.g. imagenet; may repeat.")] = None,
+    rows: Annotated[bool, Option("--rows", help="List all results behind each claim.")] = False,
     as_json: Json = False,
     database: Database = None,
 ) -> None:
     """Test the paper's claims on published results, your own runs and your profiles.
 
-    Each has a verdict (supported, contradicted, not enough evidence) by a rule fixed beforehand, its numbers with 90%
-    intervals, the rows behind them, and the commands that would settle it.
+    Each claim has a verdict (supported, contradicted, not enough evidence) by a rule fixed beforehand, numbers with 90%
+    intervals, and the commands that would settle it. Example: luma findings --claim imagenet --rows
     """
     from luma_cli.findings.findings import findings as answer
     from luma_cli.report.findings import print_findings
@@ -124,7 +126,10 @@ def draw_front(
     *,
     filters: Filters,
 ) -> None:
-    """Draw the learned front that `luma front` prints, with its band, all candidates and own runs."""
+    """Draw the front of `luma front` with its uncertainty, all candidates and own runs.
+
+    Example: luma plot front --out front.svg
+    """
     from luma_cli.advise.front import front_of
     from luma_cli.report.plots import check_path, picture_of, plot_front
 
@@ -139,11 +144,14 @@ def draw_front(
 @spread
 def draw_scaling(
     out: Out,
-    start: Annotated[str, Option("--from", help="Model that exponents are for, NAME@PIXELS.")] = "",
+    start: Annotated[str, Option("--from", help="Model of the exponents, NAME@PIXELS.")] = "",
     *,
     curve: CurveOptions,
 ) -> None:
-    """Draw error by size and by resolution, every level moved onto one, with what `luma scaling` concludes."""
+    """Draw error by model size and by resolution with the law of `luma scaling`.
+
+    Example: luma plot scaling --out scaling.svg
+    """
     from luma_cli.report.plots import check_path, plot_scaling
 
     check_path(out)

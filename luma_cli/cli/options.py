@@ -1,4 +1,4 @@
-"""Options that several commands share, spelled once, and how a command line is read."""
+"""Options that several commands share, and how a command line is read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def complete_backbone(incomplete: str) -> list[str]:
-    """Backbone names that start with what was typed, from the cards alone."""
+    """Backbone names that start with the typed text, from the cards alone."""
     from luma_cli.catalogue.names import complete
 
     return complete(incomplete)
@@ -39,56 +39,54 @@ Dataset = Literal["ade20k", "cityscapes"]
 Compile = Literal["none", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 _NAMES = Argument(
-    help="Card (vit_b, vit_b.dinov3), timm name, glob, hf-hub: or local-dir:", autocompletion=complete_backbone
+    help="Card (vit_b, vit_b.dinov3), timm name, pattern ('vit*'), hf-hub: or local-dir:",
+    autocompletion=complete_backbone,
 )
 Names = Annotated[list[str], _NAMES]
 NamesUnlessAll = Annotated[list[str] | None, _NAMES]
 Resolutions = Annotated[
-    list[int] | None, Option("--res", help="Side of the square input in pixels; several may follow.")
+    list[int] | None, Option("--res", help="Side of the square input in pixels, e.g. --res 512 1024.")
 ]
 Database = Annotated[Path | None, Option("--db", help="Database file. \\[default: $LUMA_DB or the data folder]")]
 Json = Annotated[bool, Option("--json", help="Print JSON, schema 1.")]
 Csv = Annotated[bool, Option("--csv", help="Print CSV with timm's column names.")]
 Flops = Annotated[FlopConvention, Option("--flop-convention", help="FLOPs per multiply-add, in display and budgets.")]
-EvidenceDataset = Annotated[Dataset, Option("--dataset", help="Dataset of the accuracy.")]
+EvidenceDataset = Annotated[Dataset, Option("--dataset", help="Dataset of the mIoU.")]
 _FAMILIES = "isotropic, hierarchical, convolutional, hybrid, moe"
 Family = Annotated[str, Option("--family", help=f"{_FAMILIES}.")]
 Families = Annotated[list[str] | None, Option("--family", help=f"{_FAMILIES}; may repeat.")]
 Pretraining = Annotated[str, Option("--pretraining", help="Objective, e.g. dinov3.")]
 Pretrainings = Annotated[list[str] | None, Option("--pretraining", help="Objective, e.g. dinov3; may repeat.")]
-Licences = Annotated[list[str] | None, Option("--license", help="Of the weights, e.g. apache-2.0; may repeat.")]
+Licences = Annotated[list[str] | None, Option("--license", help="Licence of the weights, e.g. apache-2.0; may repeat.")]
 CostDevice = Annotated[
     str | None,
-    Option("--device", help="Device of time, memory and energy: cpu, cuda or part of its name, e.g. 'RTX 4090'."),
+    Option("--device", help="Device for time, memory and energy: cpu, cuda or part of a name, e.g. 'RTX 4090'."),
 ]
-CostAxis = Annotated[Axis, Option("--x", help="What the front costs.")]
-OwnOnly = Annotated[bool, Option("--own-only", help="Only what you have trained yourself.")]
-Import = Annotated[
-    str | None, Option("--import", help="Module or file.py that registers a backbone of your own with timm.")
-]
-HeadChoice = Annotated[Head, Option("--head", help="Head that is attached.")]
-Queries = Annotated[int | None, Option("--queries", help="Queries K of luma and eomt; 100 unless given.")]
-Classes = Annotated[int | None, Option("--classes", help="Classes C; 150 unless given.")]
-L2 = Annotated[int | None, Option("--l2", help="Last blocks that queries meet: luma 1, eomt 3 to 5, unless given.")]
-TapSide = Annotated[
-    TapPoint | None, Option("--tap", help="What luma's queries read of a block: its output unless given.")
-]
+CostAxis = Annotated[Axis, Option("--x", help="Cost of the front.")]
+OwnOnly = Annotated[bool, Option("--own-only", help="Only your own runs.")]
+Import = Annotated[str | None, Option("--import", help="Module or file.py that registers your own backbone with timm.")]
+HeadChoice = Annotated[Head, Option("--head", help="Head on the backbone.")]
+Queries = Annotated[int | None, Option("--queries", help="Queries of luma and eomt. \\[default: 100]")]
+Classes = Annotated[int | None, Option("--classes", help="Number of classes. \\[default: 150]")]
+L2 = Annotated[int | None, Option("--l2", help="Last blocks with queries. \\[default: luma 1, eomt 3 to 5]")]
+TapSide = Annotated[TapPoint | None, Option("--tap", help="luma: where queries read a block. \\[default: its output]")]
 Prefix = Annotated[
-    bool | None, Option("--prefix/--no-prefix", help="luma: queries see class and register tokens; no unless given.")
+    bool | None,
+    Option("--prefix/--no-prefix", help="luma: queries attend to class and register tokens. \\[default: no]"),
 ]
 FfnChoice = Annotated[
-    Ffn | None, Option("--ffn", help="luma: whose FFN; unless given the block's own where it lends one.")
+    Ffn | None, Option("--ffn", help="luma: which FFN. \\[default: the block's own, if it can be shared]")
 ]
-ManyYes = Annotated[bool, Option("--yes", "-y", help="Go ahead with more than 20 backbones without asking.")]
+ManyYes = Annotated[bool, Option("--yes", "-y", help="Do not ask before more than 20 backbones.")]
 Yes = Annotated[bool, Option("--yes", "-y", help="Do not ask.")]
 
 
-# Options that the help names last, whatever group they came with.
+# These options are last in every help text.
 _LAST = ("convention", "as_json", "as_csv", "yes", "database")
 
 
 def spread(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`command` with the options of a group in place of each parameter whose type is a dataclass of options."""
+    """`command` with the fields of a dataclass of options as options, in place of each such parameter."""
     types = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: kind for name, kind in types.items() if is_dataclass(kind)}
     parameters: list[Parameter] = []
@@ -115,20 +113,13 @@ def spread(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_groups
 
 
-# Option of a head -> field of its configuration.
-_FIELDS = {
-    "queries": "num_queries",
-    "classes": "num_classes",
-    "l2": "l2",
-    "tap": "tap",
-    "prefix": "prefix",
-    "ffn": "ffn",
-}
+# Option of a head -> field of its configuration, where they differ.
+_FIELDS = {"queries": "num_queries", "classes": "num_classes"}
 
 
 @dataclass(frozen=True, slots=True)
 class HeadOptions:
-    """The options of a head; None stands for one that was not given."""
+    """The options of a head; None for one that was not given."""
 
     head: HeadChoice = "luma"
     queries: Queries = None
@@ -139,25 +130,21 @@ class HeadOptions:
     ffn: FfnChoice = None
 
     def config(self) -> HeadConfig:
-        """The head they describe. Raises UsageError as `given_options` does."""
+        """The head of these options. Raises UsageError as `given_options` does."""
         return HeadConfig(**given_options(**asdict(self)))
 
 
 def given_options(head: Head | None, **options: Any) -> dict[str, Any]:
-    """The options that were given, by field of the configuration; without a head those of luma are expected.
+    """The given options, those that are not None, by field of the head's configuration; without a head: luma's.
 
-    options: by name on the command line, None for one that was not given. Raises UsageError for an option that this
-    head does not have, and for a value that is none.
+    Raises UsageError for an option that this head does not have, and for --l2 0.
     """
-    asked = {_FIELDS[name]: value for name, value in options.items() if value is not None}
     name = head or "luma"
-    spelled = {field: f"--{option}" for option, field in _FIELDS.items()}
-    foreign = [spelled[field] for field in asked if field not in HAS[name]]
-    if foreign:
+    spelled = {_FIELDS.get(option, option): f"--{option}" for option in options}
+    asked = {_FIELDS.get(option, option): value for option, value in options.items() if value is not None}
+    if foreign := [spelled[field] for field in asked if field not in HAS[name]]:
         known = ", ".join(spelled[field] for field in HAS[name] if field in spelled) or "none"
-        raise UsageError(
-            f"{foreign[0]} says nothing to --head {name}, whose options are: {known}; leave {foreign[0]} out"
-        )
+        raise UsageError(f"{foreign[0]} does not apply to --head {name} (supported: {known}); leave {foreign[0]} out")
     if asked.get("l2") == 0:
         raise UsageError("--l2 is 0, expected at least 1; leave it out for the head's own number of blocks")
     return asked if head is None else {"name": name, **asked}
@@ -165,7 +152,7 @@ def given_options(head: Head | None, **options: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which candidates `recommend`, `front`, `next` and `plot front` ask about, with which head."""
+    """The candidates of `recommend`, `front`, `next` and `plot front`, and their head."""
 
     resolutions: Resolutions = None
     family: Families = None
@@ -175,8 +162,13 @@ class Filters:
     convention: Flops = "mac"
     database: Database = None
 
+    def arguments(self) -> dict[str, Any]:
+        """The filters as `advise.recommend.recommend` takes them."""
+        renamed = {"family": "families", "pretraining": "pretrainings", "licence": "licences"}
+        return {renamed.get(name, name): value for name, value in asdict(self).items() if value is not None}
+
     def question(self, dataset: str, device: str | None, budgets: Iterable[str] = ()) -> Question:
-        """What is asked of the advisor. Raises BadBudget."""
+        """The question to the advisor. Raises BadBudget."""
         from luma_cli.advise.question import Question, tightest
         from luma_cli.units import parse_budget
 
@@ -194,9 +186,19 @@ class Filters:
 
 
 def one_form(as_json: bool, as_csv: bool) -> None:
-    """Refuse two forms of output at once, with UsageError."""
+    """Raise UsageError when two forms of output are asked for."""
     if as_json and as_csv:
         raise UsageError("--json and --csv are both given, expected one of them; leave one out")
+
+
+def print_answer(found: Any, as_json: bool, print_text: Callable[..., None], *more: Any) -> None:
+    """Print an answer to stdout: as JSON, or with `print_text`, which may take more arguments."""
+    from luma_cli.report.table import print_json
+
+    if as_json:
+        print_json(found)
+    else:
+        print_text(found, *more)
 
 
 def can_ask() -> bool:
@@ -205,50 +207,46 @@ def can_ask() -> bool:
 
 
 def confirm(question: str, refusal: str) -> None:
-    """Ask before going on; typer.Abort when declined. Without a terminal: UsageError with the refusal."""
+    """Ask, and raise typer.Abort when the user declines. Without a terminal: UsageError with the refusal."""
     if not can_ask():
         raise UsageError(refusal)
     if not typer.confirm(question, err=True):
         raise typer.Abort
 
 
-# More than this many backbones from one command is rarely meant.
-MANY = 20
+MANY = 20  # a pattern that matches more backbones is rarely meant
 
 
 def confirm_many(specs: Sequence[BackboneSpec], num_resolutions: int, yes: bool) -> None:
-    """Ask whether to go on with more than MANY backbones. Without a terminal: UsageError naming `--yes`."""
+    """Ask before more than MANY backbones. Without a terminal: UsageError that names `--yes`."""
     if len(specs) > MANY and not yes:
         what = f"{len(specs)} backbones x {num_resolutions} resolutions ({specs[0].name} ... {specs[-1].name})"
         confirm(f"{what}: go ahead?", f"{what}: more than {MANY}; narrow the pattern, or add --yes to go ahead")
 
 
-# Options that may be followed by more than one integer.
-MANY_VALUED = frozenset({"--res"})
+# Options that may be followed by several values -> what further values look like.
+MANY_VALUED = {"--res": re.compile(r"[+-]?\d+"), "--split": re.compile("train|val")}
 # Options whose value may be left out: what a bare one means, and what else may follow.
 OPTIONAL_VALUED = {"--again": ("all", frozenset({"all", "failed"}))}
 _HELP = ("-h", "--help")
-_INTEGER = re.compile(r"[+-]?\d+")
 
 
-def repeat_flags(arguments: Sequence[str], flags: Iterable[str] = MANY_VALUED) -> list[str]:
-    """`arguments` with a many-valued flag repeated before each further integer after it.
+def repeat_flags(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with a many-valued flag repeated before each further value after it.
 
     >>> repeat_flags(["--res", "512", "1024", "convnext_b"])
     ['--res', '512', '--res', '1024', 'convnext_b']
     """
-    many, result, current = frozenset(flags), list[str](), ""
-    after_value = False
+    result, current, after_value = list[str](), "", False
     for position, argument in enumerate(arguments):
         if argument == "--":
             return result + list(arguments[position:])
-        if argument in many:
-            current, after_value = argument, False
-        elif argument.partition("=")[0] in many:
-            current, after_value = argument.partition("=")[0], True
+        flag, _, value = argument.partition("=")
+        if flag in MANY_VALUED:
+            current, after_value = flag, bool(value)
         elif current and not after_value:
             after_value = True
-        elif current and _INTEGER.fullmatch(argument):
+        elif current and MANY_VALUED[current].fullmatch(argument):
             result.append(current)
         else:
             current = ""
@@ -257,7 +255,7 @@ def repeat_flags(arguments: Sequence[str], flags: Iterable[str] = MANY_VALUED) -
 
 
 def complete_flags(arguments: Sequence[str]) -> list[str]:
-    """`arguments` with the default put after an option whose value was left out.
+    """`arguments` with the default after an option whose value was left out.
 
     >>> complete_flags(["vit_b", "--again", "--json"])
     ['vit_b', '--again', 'all', '--json']
@@ -272,7 +270,7 @@ def complete_flags(arguments: Sequence[str]) -> list[str]:
 
 
 class ManyValued(TyperCommand):
-    """Command class that accepts several integers after one `--res`, and `--again` without a value."""
+    """Command class that accepts several values after one `--res` or `--split`, and `--again` without a value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse `args` after repeating and completing flags."""
@@ -280,17 +278,17 @@ class ManyValued(TyperCommand):
 
 
 class ListUnlessNamed(TyperGroup):
-    """A group whose sub-command `list` may be left out: `luma runs` and `luma runs --json` are `luma runs list`."""
+    """A group whose sub-command `list` may be left out: `luma runs --json` is `luma runs list --json`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse `args` with the sub-command put in where it was left out."""
+        """Parse `args` with `list` in front where no sub-command is named."""
         named = bool(args) and (not args[0].startswith("-") or args[0] in _HELP)
         return super().parse_args(ctx, args if named else ["list", *args])
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Reference cycles are left alone meanwhile; afterwards they are collected as before."""
+    """Without the collection of reference cycles, which would scan the many objects of an answer and free few."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,11 +1,11 @@
-"""`luma runs`, `eval`, `predict` and `export`: trainings, what they reached, and what is made of them."""
+"""`luma runs`, `eval`, `predict` and `export`: trainings, their scores, and the use of their weights."""
 
 from __future__ import annotations
 
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from luma_cli.cli.options import Csv, Database, Json, ListUnlessNamed, Yes, confirm, one_form, spread
+from luma_cli.cli.options import Csv, Database, Json, ListUnlessNamed, Yes, confirm, one_form, print_answer, spread
 from luma_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from luma_cli.train.runs import FoundRun
 
 
-Run = Annotated[str, Argument(help="Id of a run, the start of one, `latest`, or the path of a run folder.")]
-Runs = Annotated[list[str], Argument(help="Runs, each as an id, the start of one, `latest` or a path.")]
+Run = Annotated[str, Argument(help="Run: id, start of an id, `latest` or run folder.")]
+Runs = Annotated[list[str], Argument(help="Runs: ids, starts of ids, `latest` or run folders.")]
 
 
 app = typer.Typer(
@@ -36,7 +36,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_runs(database: Database = None, as_json: Json = False, as_csv: Csv = False) -> None:
-    """List all runs, the newest last, with the best mIoU of each."""
+    """List all runs with their best mIoU, the newest last."""
     from luma_cli.report.runs import print_runs
     from luma_cli.train.runs import standings
 
@@ -47,25 +47,24 @@ def list_runs(database: Database = None, as_json: Json = False, as_csv: Csv = Fa
 @app.command()
 def show(
     run: Run,
-    classes: Annotated[bool, Option("--classes", help="Every class of the latest evaluation.")] = False,
+    classes: Annotated[bool, Option("--classes", help="Show every class of the latest evaluation.")] = False,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
-    """Show one run: settings, curves, evaluations, cost of the same model."""
-    from luma_cli.report.runs import print_sheet, sheet_json
-    from luma_cli.report.table import print_json
-    from luma_cli.train.runs import find_run
+    """Show one run: settings, curves, evaluations, profiles of the same model.
 
-    kept = _kept(find_run(run, database), database)
-    if as_json:
-        print_json(sheet_json(kept))
-    else:
-        print_sheet(kept, classes, plain=not (sys.stdout.encoding or "").lower().startswith("utf"))
+    Example: luma runs show latest --classes
+    """
+    from luma_cli.report.runs import print_sheet
+    from luma_cli.train.find_run import find_run
+
+    plain = not (sys.stdout.encoding or "").lower().startswith("utf")
+    print_answer(_kept(find_run(run, database), database), as_json, print_sheet, classes, plain)
 
 
 @app.command()
 def compare(runs: Runs, database: Database = None, as_json: Json = False) -> None:
-    """Put runs side by side: what they reached and in which settings they differ."""
+    """Compare runs: their results, and the settings in which they differ."""
     from luma_cli.report.runs import cautions, comparison_json, comparison_table
     from luma_cli.report.table import print_json, print_table
 
@@ -74,7 +73,7 @@ def compare(runs: Runs, database: Database = None, as_json: Json = False) -> Non
         raise UsageError(f"{len(found)} run is given, expected two or more; `luma runs list` shows all")
     compared = [_kept(one, database) for one in found]
     for caution in cautions(compared):
-        print(f"luma: the numbers cannot be compared as they are: {caution}", file=sys.stderr)
+        print(f"luma: the numbers are not comparable: {caution}", file=sys.stderr)
     if as_json:
         print_json(comparison_json(compared))
     else:
@@ -84,7 +83,7 @@ def compare(runs: Runs, database: Database = None, as_json: Json = False) -> Non
 @app.command()
 def rm(
     runs: Runs,
-    files: Annotated[bool, Option("--files", help="The run folder with its checkpoints, too.")] = False,
+    files: Annotated[bool, Option("--files", help="Also the run folders with their checkpoints.")] = False,
     yes: Yes = False,
     database: Database = None,
 ) -> None:
@@ -114,7 +113,6 @@ def _what(found: FoundRun, files: bool) -> str:
 
 
 def _kept(found: FoundRun, database: Path | None) -> Kept:
-    """All that folder and database know of a run."""
     from luma_cli.report.runs import COSTS, Kept
     from luma_cli.store.database import open_read
     from luma_cli.store.profiles import select_rows
@@ -123,28 +121,27 @@ def _kept(found: FoundRun, database: Path | None) -> Kept:
     from luma_cli.train.runs import standing
 
     config = found.record.config if found.record else found.folder.config().to_json() if found.folder else {}
-    checkpoints = names(found.folder) if found.folder else []
-    kept = Kept(standing(found, database), config, checkpoints)
+    kept = Kept(standing(found, database), config, names(found.folder) if found.folder else [])
     connection = open_read(database)
     if connection is None:
         return kept
     with closing(connection):
         rows = select_rows(connection, COSTS, view="score_costs", run_id=found.run_id)
         costs = [dict(zip(COSTS, row, strict=True)) for row in dict.fromkeys(rows)]
-        scored = evaluations(connection, found.run_id)
-        return Kept(kept.standing, config, checkpoints, curves(connection, found.run_id), scored, costs)
+        run = found.run_id
+        return replace(kept, curves=curves(connection, run), evaluations=evaluations(connection, run), costs=costs)
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """A run or checkpoint whose weights are used."""
+    """A run or checkpoint to load."""
 
-    run: Annotated[str, Argument(help="Run id, the start of one, latest, run folder, checkpoint or weights file.")]
-    weights: Annotated[Literal["best", "latest"], Option(help="Which checkpoint of a run.")] = "best"
+    run: Annotated[str, Argument(help="Run (id, start of an id, latest or folder), checkpoint or weights file.")]
+    weights: Annotated[Literal["best", "latest"], Option(help="Checkpoint of a run.")] = "best"
     database: Database = None
 
     def restored(self, device: Any = "cpu") -> Restored:
-        """The segmenter with these weights on a device of torch. Raises as `restore` does."""
+        """The segmenter with these weights on a torch device. Raises as `restore` does."""
         from luma_cli.train.restore import restore
 
         return restore(self.run, self.weights, database=self.database, device=device)
@@ -152,42 +149,44 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class PassOptions:
-    """How forward passes are done."""
+    """Options of forward passes."""
 
-    tta: Annotated[bool, Option("--tta", help="Average six scales, each with and without a flip.")] = False
+    tta: Annotated[bool, Option("--tta", help="Average over six scales, each with and without a flip.")] = False
     batch: Annotated[int | None, Option(help="Windows per pass. \\[default: 1, on a GPU 8]")] = None
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
     dtype: Annotated[
-        Literal["auto", "bf16", "fp16", "fp32"], Option("--dtype", help="auto: bf16 on a GPU that has it, else fp32.")
+        Literal["auto", "bf16", "fp16", "fp32"],
+        Option("--dtype", help="auto: bf16 on a GPU that supports it, else fp32."),
     ] = "auto"
 
     def windows(self, device: Any) -> int:
-        """How many go through at once on that device."""
+        """Windows per pass on that device."""
         return self.batch if self.batch is not None else (8 if device.type == "cuda" else 1)
 
 
 @spread
 def evaluate_run(
     source: RunOptions,
-    data: Annotated[str | None, Option(help="Dataset: name or TOML file. \\[default: the run's]")] = None,
-    root: Annotated[Path | None, Option(help="Where the dataset is. \\[default: $LUMA_DATA]")] = None,
+    data: Annotated[str | None, Option(help="Dataset: name or TOML file. \\[default: that of the run]")] = None,
+    root: Annotated[Path | None, Option(help="Folder of the dataset. \\[default: $LUMA_DATA]")] = None,
     split: Annotated[Literal["train", "val"], Option(help="Split to evaluate on.")] = "val",
     absent: Annotated[
         Literal["skip", "zero"],
-        Option("--absent", help="Classes in neither truth nor prediction; zero: as EoMT counts."),
+        Option("--absent", help="Classes in neither truth nor prediction: leave out, or count as 0 like EoMT."),
     ] = "skip",
-    boundary: Annotated[bool, Option("--boundary/--no-boundary", help="Boundary IoU as well.")] = True,
+    boundary: Annotated[bool, Option("--boundary/--no-boundary", help="Compute boundary IoU.")] = True,
     workers: Annotated[int, Option(min=0, help="Threads that read files and count pixels.")] = 2,
-    skip_bad: Annotated[int, Option(help="Unusable images that may be left out.")] = 0,
-    classes: Annotated[bool, Option("--classes", help="Also every class.")] = False,
+    skip_bad: Annotated[int, Option(help="Most unusable images to leave out.")] = 0,
+    classes: Annotated[bool, Option("--classes", help="Also print every class.")] = False,
     *,
     passes: PassOptions,
     as_json: Json = False,
     as_csv: Annotated[bool, Option("--csv", help="Print CSV: one row, or with --classes one per class.")] = False,
 ) -> None:
-    """Evaluate a run or checkpoint: mIoU, mean accuracy, pixel accuracy, boundary IoU, windows and cost per image.
+    """Evaluate a run or checkpoint: mIoU, mean accuracy, pixel accuracy, boundary IoU, cost per image.
 
-    The short side is resized to the run's resolution and windows slide along the long side, as EoMT evaluates.
+    As in EoMT, the short side is resized to the run's resolution and windows slide along the long side.
+    Example: luma eval latest --tta
     """
     from luma_cli.data.decode import keep_freed_memory
     from luma_cli.evaluate.evaluation import EvalSettings
@@ -216,19 +215,20 @@ def evaluate_run(
 
 
 def _open(restored: Restored, data: str | None, root: Path | None, split: str) -> Split:
-    """The split, found where the run found its data unless another place or dataset is named."""
+    """The split, in the run's own data folder unless another folder or dataset is named."""
     from luma_cli.catalogue.datasets import load_card
     from luma_cli.data.source import find_root
     from luma_cli.data.split import open_split
 
     card = load_card(data or restored.config.data)
-    known = Path(restored.config.data_root) if restored.config.data_root and data in (None, card.name) else None
-    place = root if root is not None else known if known is not None and known.exists() else None
-    return open_split(card, find_root(card, place), split)
+    known = restored.config.data_root if data in (None, card.name) else None
+    if root is None and known and Path(known).exists():
+        root = Path(known)
+    return open_split(card, find_root(card, root), split)
 
 
 def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype: str, workers: int) -> EvaluationRecord:
-    """What the segmenter gets right on the split; images that were left out are said on stderr."""
+    """The scores of the segmenter on the split; images that were left out are named on stderr."""
     from luma_cli.evaluate.evaluation import evaluate, evaluation_record
     from luma_cli.evaluate.inference import autocast_dtype, dtype_name
     from luma_cli.measure.facts import segmenter_cost
@@ -261,7 +261,7 @@ def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype:
 
 
 def _note(opened: Split) -> str:
-    """What the reader must know of data that is not the official one."""
+    """A warning about data other than the official one."""
     if opened.is_official:
         return ""
     official = opened.card.splits[opened.name_of_split].count if opened.card.shipped else 0
@@ -273,20 +273,22 @@ def _note(opened: Split) -> str:
 def predict(
     source: RunOptions,
     images: Annotated[list[str], Argument(help="Image files, folders or patterns such as 'photos/*.jpg'.")],
-    out: Annotated[Path, Option(help="Folder of the results, made when missing.")],
-    recursive: Annotated[bool, Option("--recursive", help="Look into the folders below a folder too.")] = False,
-    overlay: Annotated[bool, Option("--overlay/--no-overlay", help="Class colours over the image.")] = True,
-    opacity: Annotated[float, Option(help="Of the colours: 0 the image, 1 the colours.")] = 0.5,
-    raw: Annotated[bool, Option("--raw", help="Also the values of the dataset's own label files.")] = False,
-    force: Annotated[bool, Option("--force", help="Replace results that exist; never an input.")] = False,
+    out: Annotated[Path, Option(help="Folder for the results.")],
+    recursive: Annotated[bool, Option("--recursive", help="Also images in folders below a folder.")] = False,
+    overlay: Annotated[bool, Option("--overlay/--no-overlay", help="Write the image with class colours.")] = True,
+    opacity: Annotated[float, Option(help="Opacity of the colours, 0 to 1.")] = 0.5,
+    raw: Annotated[
+        bool, Option("--raw", help="Also write label maps with the values of the dataset's own files.")
+    ] = False,
+    force: Annotated[bool, Option("--force", help="Replace existing results; never an input.")] = False,
     *,
     passes: PassOptions,
     as_json: Json = False,
 ) -> None:
-    """Predict images of any size: a label map and an overlay each, one legend of all.
+    """Predict images of any size: a label map and an overlay for each, and one legend.
 
-    A label map is a PNG of class indices shown in the class colours. Exit code 1 when an image could not be predicted;
-    the others are.
+    A label map is a PNG of class indices shown in the class colours. Exit code 1 when an image failed; the others are
+    still predicted. Example: luma predict latest photos --out predictions
     """
     from luma_cli.catalogue.datasets import load_card
     from luma_cli.evaluate.inference import autocast_dtype, torch_device
@@ -337,22 +339,22 @@ def predict(
 @spread
 def export_run(
     source: RunOptions,
-    form: Annotated[Literal["torch-export", "onnx", "safetensors"], Option("--format", help="Kind of file.")] = "onnx",
-    out: Annotated[Path | None, Option(help="File to write. \\[default: RUN and the suffix, here]")] = None,
-    batch: Annotated[str, Option(help="Images per call: a number, or dynamic for any.")] = "1",
+    form: Annotated[
+        Literal["torch-export", "onnx", "safetensors"], Option("--format", help="Format of the file.")
+    ] = "onnx",
+    out: Annotated[Path | None, Option(help="File to write. \\[default: RUN with the suffix of the format]")] = None,
+    batch: Annotated[str, Option(help="Images per call: a number, or dynamic.")] = "1",
     resolution: Annotated[
-        int | None, Option("--res", help="Side of the input in pixels. \\[default: the run's]")
+        int | None, Option("--res", help="Side of the input in pixels. \\[default: that of the run]")
     ] = None,
-    scores: Annotated[bool, Option("--scores", help="Class scores per pixel in place of the logits.")] = False,
-    tolerance: Annotated[
-        float | None, Option(help="Largest difference, of an output's largest value: 1e-4 unless given.")
-    ] = None,
-    force: Annotated[bool, Option("--force", help="Replace a file that exists.")] = False,
+    scores: Annotated[bool, Option("--scores", help="Give class scores per pixel instead of logits.")] = False,
+    tolerance: Annotated[float | None, Option(help="Maximum relative error. \\[default: 1e-4]")] = None,
+    force: Annotated[bool, Option("--force", help="Replace an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
     """Export a run in float32 and compare the file with torch on random images.
 
-    Exit code 1, and no file, when they differ by more than the tolerance.
+    Exit code 1, and no file, when the relative error is above the tolerance. Example: luma export latest --format onnx
     """
     from luma_cli.catalogue.datasets import load_card
     from luma_cli.export.check import TOLERANCE

@@ -36,7 +36,7 @@ Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """All that folder and database know of a run.
+    """All that folder and database know of a run; JSON is schema 1.
 
     config: as in config.json. evaluations: oldest first. costs: profiles of the same model, by the columns COSTS.
     """
@@ -52,6 +52,21 @@ class Kept:
     def latest(self) -> EvaluationRecord | None:
         """The newest evaluation, None without any."""
         return self.evaluations[-1] if self.evaluations else None
+
+    def __json__(self) -> dict[str, Any]:
+        one = self.standing
+        unbounded = [name for name, points in self.curves.items() if not all(math.isfinite(each) for _, each in points)]
+        return {
+            "schema": SCHEMA,
+            "run": run_json(one),
+            "config": self.config,
+            "facts": one.record.facts if one.record else {},
+            "checkpoints": self.checkpoints,
+            "curves": self.curves,
+            "not_finite": unbounded,  # a value that is not finite is null in `curves`
+            "evaluations": [evaluation_json(evaluation) for evaluation in self.evaluations],
+            "costs": self.costs,
+        }
 
 
 def print_runs(standings: Sequence[Standing], file: TextIO, *, as_json: bool = False, as_csv: bool = False) -> None:
@@ -218,24 +233,6 @@ def protocol_text(protocol: Mapping[str, Any]) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def sheet_json(kept: Kept) -> dict[str, Any]:
-    """Schema 1. A value that is not finite is null, and `not_finite` names its metric."""
-    one = kept.standing
-    return {
-        "schema": SCHEMA,
-        "run": run_json(one),
-        "config": kept.config,
-        "facts": one.record.facts if one.record else {},
-        "checkpoints": kept.checkpoints,
-        "curves": kept.curves,
-        "not_finite": [
-            name for name, points in kept.curves.items() if not all(math.isfinite(value) for _, value in points)
-        ],
-        "evaluations": [evaluation_json(evaluation) for evaluation in kept.evaluations],
-        "costs": kept.costs,
-    }
 
 
 def evaluation_json(evaluation: EvaluationRecord) -> dict[str, Any]:
