@@ -68,9 +68,9 @@ def test_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
         "+2.50 +- 0.40 pretraining dinov3",
         "53.5 mIoU arch_vit_b.dinov3 at 512x512, UPerNet, fine-tuned, single-scale, ADE20K val (paper 1, "
         "https://example.org/1); doubtful: odd",
-        "1 candidate may exceed a budget",
+        "1 may exceed a budget",
         "18 ms predicted (80%: 15 to 22), may not meet 20ms",
-        "1 candidate within budget without evidence, not recommended, among them: - swin_t.supervised_in1k",
+        "1 fit the budget but have no evidence and are not recommended; the top 1: - swin_t.supervised_in1k",
     ):
         assert part in joined, part
 

@@ -65,7 +65,9 @@ def recommend(
 
     mIoU is predicted from published results and your own runs. GFLOPs and parameters are exact and include the head;
     other costs are measured, shipped or predicted. A predicted cost must fit with its whole 80% interval.
-    Exit code 1 when nothing can be recommended. Example: luma recommend --budget 200gflops --budget 20ms
+    Exit code 1 when nothing can be recommended.
+
+    Example: luma recommend --budget 200gflops --budget 20ms
     """
     if audit:
         _audit(filters.database, as_json)
@@ -201,10 +203,12 @@ def front(
     filters: Filters,
     as_json: Json = False,
 ) -> None:
-    """Show the learned front: the best expected mIoU at each cost, and each candidate's probability to be on it.
+    """Show the best expected mIoU at each cost.
 
-    A front is for one dataset and one device. Profiles of another compile mode, number format or environment are
-    corrected by an offset or left out; notes say which. Example: luma front --x latency --device 'RTX 4090'
+    A front is for one dataset and one device, and gives each candidate's probability to be on it. Profiles of another
+    compile mode, number format or environment are corrected by an offset or left out; notes say which.
+
+    Example: luma front --x latency --device 'RTX 4090'
     """
     from luma_cli.advise.front import front_of
     from luma_cli.report.front import print_front
@@ -227,9 +231,10 @@ def next_(
     filters: Filters,
     as_json: Json = False,
 ) -> None:
-    """Propose the next runs, by expected gain per GPU-hour, each as a luma train command.
+    """Propose the next training runs, by gain per GPU-hour.
 
     Without --budget the gain is that of the front's hypervolume, with it that of the recommendation.
+
     Example: luma next --budget-hours 100 --budget 200gflops
     """
     from luma_cli.advise.next import next_runs
@@ -256,7 +261,7 @@ def estimate(
     convention: Flops = "mac",
     database: Database = None,
 ) -> None:
-    """Estimate the mIoU of one training run with its 50, 80 and 90% intervals, and its costs.
+    """Estimate the mIoU of one training run, and its costs.
 
     Example: luma estimate vit_b.dinov3 --res 512 --head eomt
     """

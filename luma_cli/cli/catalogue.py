@@ -31,7 +31,7 @@ def list_backbones(
     as_json: Json = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print names only.")] = False,
 ) -> None:
-    """List backbones: family, pretraining with public weights, cost without a head.
+    """List backbones with family, public weights and cost.
 
     Example: luma list 'vit*' --pretraining dinov3 --max-gflops 200
     """
@@ -68,7 +68,7 @@ def show(
     convention: Flops = "mac",
     as_json: Json = False,
 ) -> None:
-    """Show one backbone: timm name, licence, weights, and its cost with a head at six resolutions."""
+    """Show one backbone: licence, weights, cost by resolution."""
     from luma_cli.catalogue.listing import show as look_up
     from luma_cli.report.catalogue import print_pretraining, print_sheet
 
@@ -89,9 +89,11 @@ def doctor(
     as_json: Json = False,
     database: Database = None,
 ) -> None:
-    """Check the installation, and with NAMES that these backbones build, accept the head and give the right shapes.
+    """Check the installation, or that backbones work.
 
-    Exit code 1 when a check fails. Example: luma doctor vit_b.dinov3 --res 512
+    A backbone works when it builds, accepts the head and gives the right shapes. Exit code 1 when a check fails.
+
+    Example: luma doctor vit_b.dinov3 --res 512
     """
     from luma_cli.catalogue.names import expand
     from luma_cli.measure.doctor import check_backbone, check_environment

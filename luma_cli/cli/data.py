@@ -13,7 +13,7 @@ from typer import Argument, Option
 from luma_cli.cli.options import Json, ManyValued
 from luma_cli.errors import DataError, UsageError
 
-app = typer.Typer(help="Datasets: find, check, draw.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Datasets: list, check, sample.", no_args_is_help=True, add_completion=False)
 
 
 class SplitName(StrEnum):
@@ -41,7 +41,7 @@ RootFolder = Annotated[
 
 @app.command("list")
 def list_datasets(as_json: Json = False) -> None:
-    """List the shipped datasets and their folders, found in $LUMA_DATA or the folders of luma.toml."""
+    """List the shipped datasets and their folders."""
     from luma_cli.catalogue.datasets import card_names, load_card
     from luma_cli.report.dataset import print_listing
 
@@ -56,9 +56,11 @@ def check(
     workers: Annotated[int | None, Option(min=1, help="Processes. \\[default: one for each core]")] = None,
     as_json: Json = False,
 ) -> None:
-    """Read every file of a dataset and check pairs, sizes and label values; print the share of each class.
+    """Check every file of a dataset and count its classes.
 
-    Exit code 1 for a problem; every bad file is named. Example: luma data check ade20k --root ~/data
+    Checked are pairs, sizes and label values. Exit code 1 for a problem; every bad file is named.
+
+    Example: luma data check ade20k --root ~/data
     """
     from luma_cli.catalogue.datasets import load_card
     from luma_cli.data.check import check_pairs, usable_cores
@@ -85,7 +87,7 @@ def sample(
     number: Annotated[int, Option("--n", help="Number of images; a fifth is for validation.")] = 64,
     seed: Annotated[int, Option(help="Seed of the drawing.")] = 0,
 ) -> None:
-    """Draw a small dataset in the layout of an official one, to try luma without downloads.
+    """Draw a small dataset, to try luma without downloads.
 
     Example: luma data sample ade20k /tmp/drawn
     """

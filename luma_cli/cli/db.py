@@ -14,7 +14,7 @@ from luma_cli.cli.options import Database, Json
 from luma_cli.errors import StoreError
 
 app = typer.Typer(
-    help="The database: one SQLite file with all profiles, runs and results.",
+    help="Database: path, info, query, export, backup, merge, check.",
     no_args_is_help=True,
     add_completion=False,
 )

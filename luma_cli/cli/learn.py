@@ -68,10 +68,12 @@ def scaling(
     curve: CurveOptions,
     as_json: Json = False,
 ) -> None:
-    """Fit the scaling law of error in model size and resolution, and say how to spend more compute.
+    """Fit the scaling law, and say how to spend more compute.
 
-    Exponents have 90% intervals. Where the results cannot determine them, the paper's are shown, with the runs that
-    would determine them. Example: luma scaling --from vit_b.dinov3@512 --more 10
+    The law gives the error by model size and resolution. Exponents have 90% intervals; where the results cannot
+    determine them, the paper's are shown, with the runs that would.
+
+    Example: luma scaling --from vit_b.dinov3@512 --more 10
     """
     from luma_cli.advise.more_compute import spend
     from luma_cli.report.scaling import print_scaling
@@ -99,10 +101,12 @@ def findings(
     as_json: Json = False,
     database: Database = None,
 ) -> None:
-    """Test the paper's claims on published results, your own runs and your profiles.
+    """Test the paper's claims on all results.
 
     Each claim has a verdict (supported, contradicted, not enough evidence) by a rule fixed beforehand, numbers with 90%
-    intervals, and the commands that would settle it. Example: luma findings --claim imagenet --rows
+    intervals, and the commands that would settle it.
+
+    Example: luma findings --claim imagenet --rows
     """
     from luma_cli.findings.findings import findings as answer
     from luma_cli.report.findings import print_findings

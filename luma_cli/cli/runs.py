@@ -183,9 +183,10 @@ def evaluate_run(
     as_json: Json = False,
     as_csv: Annotated[bool, Option("--csv", help="Print CSV: one row, or with --classes one per class.")] = False,
 ) -> None:
-    """Evaluate a run or checkpoint: mIoU, mean accuracy, pixel accuracy, boundary IoU, cost per image.
+    """Evaluate a run or checkpoint: mIoU, accuracy, boundary IoU.
 
     As in EoMT, the short side is resized to the run's resolution and windows slide along the long side.
+
     Example: luma eval latest --tta
     """
     from luma_cli.data.decode import keep_freed_memory
@@ -285,10 +286,12 @@ def predict(
     passes: PassOptions,
     as_json: Json = False,
 ) -> None:
-    """Predict images of any size: a label map and an overlay for each, and one legend.
+    """Predict images of any size: label maps, overlays, a legend.
 
     A label map is a PNG of class indices shown in the class colours. Exit code 1 when an image failed; the others are
-    still predicted. Example: luma predict latest photos --out predictions
+    still predicted.
+
+    Example: luma predict latest photos --out predictions
     """
     from luma_cli.catalogue.datasets import load_card
     from luma_cli.evaluate.inference import autocast_dtype, torch_device
@@ -352,9 +355,11 @@ def export_run(
     force: Annotated[bool, Option("--force", help="Replace an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Export a run in float32 and compare the file with torch on random images.
+    """Export a run in float32 and compare the file with torch.
 
-    Exit code 1, and no file, when the relative error is above the tolerance. Example: luma export latest --format onnx
+    Exit code 1, and no file, when the relative error on random images is above the tolerance.
+
+    Example: luma export latest --format onnx
     """
     from luma_cli.catalogue.datasets import load_card
     from luma_cli.export.check import TOLERANCE

@@ -99,8 +99,8 @@ def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
         if gain:
             yield "    ", line
     yield from _reasons(answer)
-    yield from _aside(answer.may_exceed, "may exceed a budget: only part of the 80% interval of the cost fits")
-    yield from _aside(answer.unsupported, "within budget without evidence, not recommended")
+    yield from _aside(answer.may_exceed, "may exceed a budget (at the expensive end of a predicted cost)")
+    yield from _aside(answer.unsupported, "fit the budget but have no evidence and are not recommended")
     yield from own_lines("Measured here:", [_own(row, answer) for row in answer.measured_here])
     yield "", ""
     yield from (("* ", note) for note in answer.notes)
@@ -163,7 +163,7 @@ def _result(found: Evidence) -> str:
 def _aside(aside: Aside, what: str) -> Iterator[tuple[str, str]]:
     if aside.count:
         yield "", ""
-        yield "", f"{aside.count} candidate{'s' if aside.count > 1 else ''} {what}, among them:"
+        yield "", f"{aside.count} {what}; the top {len(aside.rows[:_NUM_ASIDE])}:"
     for row in aside.rows[:_NUM_ASIDE]:
         miou, interval = number(row.prediction.miou_percent), " to ".join(map(number, row.prediction.interval_80))
         yield "  - ", f"{row.candidate.label}: {miou} mIoU predicted ({interval}); {row.why}"
