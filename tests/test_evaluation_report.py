@@ -7,7 +7,7 @@ import io
 import json
 
 from luma_cli.report.evaluation import class_table, print_evaluation, protocol_line, score_table
-from luma_cli.report.progress import ImageProgress
+from luma_cli.report.progress import Countdown
 from luma_cli.report.table import print_plain
 from luma_cli.store.records import ClassScore, EvaluationRecord, ImageScore
 
@@ -95,18 +95,20 @@ class Terminal(io.StringIO):
 def test_progress_is_a_line_now_and_then():
     clock = iter([0.0, 1.0, 11.0, 12.0, 30.0]).__next__
     stream = io.StringIO()
-    progress = ImageProgress(stream, clock)
-    for done in (1, 2, 3, 60):
-        progress(done, 60)
-    assert stream.getvalue() == "2 of 60 images, 0.182 images/s, 5:19 left\n60 of 60 images, 2 images/s, 0:00 left\n"
+    progress = Countdown(stream, 60, clock, done="evaluated")
+    for number in (1, 1, 1, 57):
+        progress(number)
+    assert stream.getvalue() == (
+        "luma: evaluated 2 of 60 in 0:11, about 5:19 left\nluma: evaluated 60 of 60 in 0:30, about 0:00 left\n"
+    )
 
 
 def test_progress_on_a_terminal_redraws_one_line(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     clock = iter([0.0, 1.0, 1.1, 2.0]).__next__
     stream = Terminal()
-    progress = ImageProgress(stream, clock)
-    for done in (1, 2, 4):
-        progress(done, 4)
+    progress = Countdown(stream, 4, clock)
+    for number in (1, 1, 2):
+        progress(number)
     assert stream.getvalue().count("\r\x1b[2K") == 2
-    assert stream.getvalue().endswith("4 of 4 images, 2 images/s, 0:00 left\n")
+    assert stream.getvalue().endswith("counted 4 of 4 in 0:02, about 0:00 left\n")

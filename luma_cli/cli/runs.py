@@ -233,13 +233,14 @@ def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype:
     from luma_cli.evaluate.evaluation import evaluate, evaluation_record
     from luma_cli.evaluate.inference import autocast_dtype, dtype_name
     from luma_cli.measure.facts import segmenter_cost
-    from luma_cli.report.progress import ImageProgress
+    from luma_cli.report.progress import Countdown
 
     cost = segmenter_cost(restored.segmenter)
     used = autocast_dtype(dtype, next(restored.segmenter.parameters()).device)
     start, now = time.perf_counter(), datetime.now(UTC)
+    count = Countdown(sys.stderr, len(opened), done="evaluated")
     counts = evaluate(
-        restored.segmenter, opened, settings, dtype=used, num_workers=workers, on_image=ImageProgress(sys.stderr)
+        restored.segmenter, opened, settings, dtype=used, num_workers=workers, on_image=lambda done, total: count()
     )
     for _, reason in counts.skipped:
         print(f"luma: left out: {reason}", file=sys.stderr)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from luma_cli.catalogue.costs import BackboneFacts
-from luma_cli.catalogue.head_cost import eomt_plan_from_facts, head_macs, head_params
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.listing import Listing, ListRow, Sheet
-from luma_cli.report.profiles import ACTIVE, cost_cell, head_text, millions
+from luma_cli.catalogue.spec import BackboneSpec
+from luma_cli.measure.cost import cost_from_facts
+from luma_cli.report.profiles import ACTIVE, millions, print_costs
 from luma_cli.report.table import Table, columns, number, print_json, print_table
 from luma_cli.units import FlopConvention, convention_caption, gflops, gmacs
 
@@ -78,11 +79,14 @@ def print_sheet(
     if as_json:
         print_json(sheet_json(sheet, convention, head))
         return
-    costs = _costs(sheet, convention, head)
+    costs = [(sheet.spec, cost_from_facts(sheet.spec, row, head)) for row in sheet.costs]
     print_table(Table(columns("fact", "value~"), tuple(facts(sheet).items())))
     if sheet.tags:
         print_table(_weights(sheet))
-    print_table(costs)
+    if costs:
+        print_costs(costs, convention)
+    else:
+        print_table(Table(columns("costs~"), ((f"not in the shipped table; run: luma cost {sheet.spec.name}",),)))
 
 
 def _weights(sheet: Sheet) -> Table:
@@ -118,28 +122,6 @@ def facts(sheet: Sheet) -> dict[str, str]:
         "sources": " ".join(card.sources) if card else "",
     }
     return {name: value for name, value in found.items() if value}
-
-
-def _costs(sheet: Sheet, convention: FlopConvention, head: HeadConfig) -> Table:
-    if not sheet.costs:
-        return Table(columns("costs~"), ((f"not in the shipped table; run: luma cost {sheet.spec.name}",),))
-    # How many blocks EoMT's queries use depends on the depth.
-    num_blocks = eomt_plan_from_facts(sheet.costs[0], head).num_joint if head.name == "eomt" else head.l2
-    caption = f"{convention_caption(convention)}; {head_text(head, num_blocks)}"
-    active = any(row.met_params != row.params for row in sheet.costs)
-    headings = ["px>", "GFLOPs>", "backbone GFLOPs>", "head GFLOPs>", "params M>", "channels>", "stride>", "tokens>"]
-    headings += ["FFN", *(["active M>"] if active else [])]
-    rows = []
-    for row in sheet.costs:
-        macs, params = head_macs(row, head), head_params(row, head)
-        cells = [
-            str(row.resolution),
-            *(cost_cell(each, row.complete, convention) for each in (row.macs + macs, row.macs)),
-        ]
-        cells += [number(gflops(macs, convention)), millions(row.params + params)]
-        cells += [str(row.width), str(row.stride), str(row.num_tokens), row.ffn]
-        rows.append(tuple(cells + ([millions(row.met_params + params)] if active else [])))
-    return Table(columns(*headings), tuple(rows), caption=f"{caption}; {ACTIVE}" if active else caption)
 
 
 def print_pretraining(sheet: Sheet) -> None:
@@ -192,20 +174,12 @@ def sheet_json(sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfi
         ],
         "flop_convention": convention,
         "head": head.name,
-        "costs": [_cost_json(row, head, convention) for row in sheet.costs],
+        "costs": [_cost_json(sheet.spec, row, head, convention) for row in sheet.costs],
     }
 
 
-def _cost_json(row: BackboneFacts, head: HeadConfig, convention: FlopConvention) -> dict[str, Any]:
-    macs, params = head_macs(row, head), head_params(row, head)
-    return {
-        "resolution": row.resolution,
-        "macs": row.macs + macs,
-        "backbone_macs": row.macs,
-        "head_macs": macs,
-        "gflops": gflops(row.macs + macs, convention),
-        "params": row.params + params,
-        "active_params": row.met_params + params,
-        **{name: getattr(row, name) for name in ("width", "stride", "ffn")},
-        "flops_complete": row.complete,
-    }
+def _cost_json(spec: BackboneSpec, row: BackboneFacts, head: HeadConfig, convention: FlopConvention) -> dict[str, Any]:
+    cost = cost_from_facts(spec, row, head)
+    names = ("resolution", "macs", "backbone_macs", "head_macs", "params", "active_params", "width", "stride")
+    found = {name: getattr(cost, name) for name in names}
+    return found | {"gflops": gflops(cost.macs, convention), "ffn": row.ffn, "flops_complete": cost.complete}

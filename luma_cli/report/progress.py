@@ -138,18 +138,6 @@ class Countdown(_StatusLine):
             self._status(f"{done}, about {left} left", last)
 
 
-class ImageProgress(_StatusLine):
-    """To be called after each image with images done and all images."""
-
-    def __call__(self, done: int, total: int) -> None:
-        """So many are done."""
-        now, last = self._clock(), done == total
-        if self._due(now, last):
-            rate = done / max(now - self._start, 1e-9)
-            left = _minutes((total - done) / rate)
-            self._status(f"{done:,} of {total:,} images, {rate:.3g} images/s, {left} left", last)
-
-
 class TrainingProgress(_StatusLine):
     """Callable for the events of a training; without a terminal a line every half minute."""
 
