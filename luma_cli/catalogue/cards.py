@@ -1,4 +1,4 @@
-"""Cards: one TOML file per backbone family in `models/`; docs/cards.md describes the format.
+"""Cards: one TOML file per backbone family in `models/`; docs/reference/cards.md describes the format.
 
 A user's own cards lie in the folder named by `$LUMA_MODELS` and may replace shipped ones of the same name.
 """

@@ -1,6 +1,6 @@
 """Recipes of fine-tuning: every number that decides what is learnt, by name or from a file, with changes, checked.
 
-Shipped recipes are the TOML files in `profiles/recipes/`; docs/recipes.md describes the format. The defaults are EoMT's
+Shipped recipes are the TOML files in `profiles/recipes/`; docs/reference/recipes.md describes the format. The defaults are EoMT's
 for ADE20K with DINOv2 (arXiv 2503.19108, section 4.1, and https://github.com/tue-mps/eomt). LUMA is assumed to share
 them: arXiv 2607.00687 gives no others. Imports no torch.
 """
@@ -128,7 +128,7 @@ def load_recipe(name_or_file: str) -> Recipe:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"{path}: {error}; docs/recipes.md describes the format") from error
+        raise BadRecipe(f"{path}: {error}; docs/reference/recipes.md describes the format") from error
     name, found = path.stem, [_unknown_setting(key) for key in values if key not in TYPES]
     if values.get("name", name) != name:
         found.append(f"name is {values['name']!r}, expected {name!r} as the file; leave it out")
@@ -148,7 +148,9 @@ def _unknown(name: str) -> str:
 
 def _unknown_setting(name: str) -> str:
     near = nearest(name, SETTINGS, 1)
-    return f"unknown setting {name!r}; " + (f"did you mean {near[0]!r}?" if near else "docs/recipes.md lists them")
+    return f"unknown setting {name!r}; " + (
+        f"did you mean {near[0]!r}?" if near else "docs/reference/recipes.md lists them"
+    )
 
 
 def with_changes(recipe: Recipe, changes: Sequence[str]) -> tuple[Recipe, tuple[str, ...]]:

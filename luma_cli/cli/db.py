@@ -70,7 +70,7 @@ def info(database: Database = None, as_json: Json = False) -> None:
 def query(
     sql: Annotated[
         str,
-        Argument(help="One SELECT. docs/store.md lists the views: profiles, runs, score_costs, ..."),
+        Argument(help="One SELECT. docs/reference/store.md lists the views: profiles, runs, score_costs, ..."),
     ],
     database: Database = None,
     as_json: Json = False,

@@ -94,7 +94,7 @@ def show(
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, Argument(help="CSV or JSON lines; docs/evidence.md lists the columns.")],
+    file: Annotated[Path, Argument(help="CSV or JSON lines; docs/use/evidence.md lists the columns.")],
     scale: Annotated[
         Literal["percent", "fraction"] | None,
         Option(help="Unit of mIoU figures of at most 1; asked for where it matters."),
@@ -119,11 +119,11 @@ def import_file(
         raise NoAnswer(f"{file}: no row was accepted" if found.records else f"{file} has a heading and no row below it")
 
 
-def _ask(question: Unclear) -> MiouScale:
-    typer.echo(f"{question.text}.", err=True)
+def _ask(question: str) -> MiouScale:
+    typer.echo(f"{question}.", err=True)
     while True:
         answer = typer.prompt("Are these figures `fraction` or `percent`?", err=True).strip().lower()
-        if answer in ("fraction", "f"):
+        if answer in ("fraction", "fractions", "f"):
             return "fraction"
         if answer in ("percent", "p", "%"):
             return "percent"

@@ -56,7 +56,7 @@ def show(
     Example: luma runs show latest --classes
     """
     from luma_cli.report.runs import print_sheet
-    from luma_cli.train.find_run import find_run
+    from luma_cli.train.runs import find_run
 
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     print_answer(_kept(find_run(run, database), database), as_json, print_sheet, classes, plain)

@@ -91,7 +91,7 @@ def read_file(path: Path) -> TableFile:
     if missing := sorted(set(needed) - set(table.columns)):
         raise UsageError(
             f"{path}: no column {', '.join(missing)} in the heading {', '.join(table.columns)[:100]}; "
-            "docs/evidence.md lists the columns"
+            "docs/use/evidence.md lists the columns"
         )
     return table
 

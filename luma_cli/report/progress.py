@@ -158,12 +158,12 @@ class TrainingProgress(_StatusLine):
                 self._stepped(event)
             case loop.Evaluating() if self._live and self._due(self._clock(), event.done == event.total):
                 self._status(f"step {event.step}: validating {event.done}/{event.total}")
-            case events.Evaluated():
+            case loop.Evaluated():
                 self._last = None  # the time of a validation or of a checkpoint is not that of a step
                 self._print(evaluation_line(event))
-            case events.Saved():
+            case loop.Saved():
                 self._last = None
-            case events.Noted():
+            case loop.Noted():
                 self._print(event.text)
 
     def _started(self, event: Started) -> None:

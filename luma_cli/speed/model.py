@@ -12,7 +12,7 @@ Memory at batch 1 is the sum of weights, a share of the activations, and the dev
 
 Energy is predicted time times measured power. GPU-hours of a training come from the user's own runs on the device,
 otherwise from forward time and the ratio of a step to it, measured for LUMA and EoMT
-(docs/heads_speed.md: 3.2 to 3.7 and 4.6 to 6.1, float32 on a CPU).
+(docs/understand/heads_speed.md: 3.2 to 3.7 and 4.6 to 6.1, float32 on a CPU).
 """
 
 from __future__ import annotations
