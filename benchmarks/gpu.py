@@ -77,7 +77,7 @@ class Bench:
     def profile(self, name: str, resolution: int, *, energy: bool = False, **fields: Any) -> Profile:
         """Measure one configuration in a fresh process and keep it."""
         template = sweep.template(device=self.device, dtype=self.scale.dtype, **fields)
-        settings = sweep.Settings(
+        settings = sweep.SweepSettings(
             device=self.device,
             again="all",
             timeout_seconds=180,
@@ -145,7 +145,7 @@ def kernel_proof(bench: Bench) -> Iterator[Check]:
     ]
     planned = [c for template in templates for c in sweep.plan(specs, [resolution], template)]
     # One process for all: its times are not used, nor are its rows kept.
-    settings = sweep.Settings(
+    settings = sweep.SweepSettings(
         device=bench.device, isolation="backbone", timeout_seconds=180, max_seconds=0.1, energy_seconds=0.0
     )
     for kind, found in zip(kinds, sweep.measure_all(planned, settings), strict=True):
@@ -182,13 +182,13 @@ def against_plain_loop(bench: Bench) -> Iterator[Check]:
 
     from luma_cli.measure.accelerator import Cpu, Cuda
     from luma_cli.measure.devices import find
-    from luma_cli.measure.subject import Subject
+    from luma_cli.measure.session import MeasuredPart
 
     accelerator = Cuda(find(bench.device).uuid) if bench.judges else Cpu()
     resolution, batch = next(iter(bench.scale.batches.items()))
     name = bench.scale.attending[0]
     configuration = Configuration(name, name, resolution, dtype=bench.scale.dtype, device=bench.device)
-    subject = Subject(configuration, accelerator.torch_device)
+    subject = MeasuredPart(configuration, accelerator.torch_device)
     with torch.inference_mode():
         ours, theirs = rates(bench, subject.caller(batch), accelerator, batch)
         detail = f"{ours:.1f} against {theirs:.1f} images/s"

@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from luma_cli.measure.count import count
-from luma_cli.measure.operators import formulas, known_zero
+from luma_cli.measure.count import count, formulas, known_zero
 
 
 def meta(name: str, side: int = 224, **options) -> tuple[nn.Module, torch.Tensor]:
@@ -208,7 +207,7 @@ def test_meta_shapes_are_those_that_torch_gives():
             (torch.randn(2, 4, 3, 3), None, None, torch.zeros(4), torch.ones(4), False, 0.1, 1e-5, True),
         ),
     ]
-    from luma_cli.measure.operators import meta_shapes
+    from luma_cli.measure.count import meta_shapes
 
     shapes = meta_shapes()
     assert {str(operator) for operator, _ in cases} | {"aten.lstm.input"} == set(shapes)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from luma_cli.measure.nvml import Load, measure_energy
+from luma_cli.measure.nvml import Energy, measure_energy
 
 
 class Card:
@@ -37,13 +39,14 @@ class Card:
     def read(self) -> int:
         return 0 if self._still else int(self._shown[1] * 1e3)
 
-    def load(self) -> Load:
-        return Load(self.call, lambda: None, batch=4, call_seconds=0.02)
+    def measure(self, read: Callable[[], int | None]) -> Energy | None:
+        clocks = {"clock": self.clock, "sleep": self.sleep}
+        return measure_energy(self.call, lambda: None, read, batch=4, call_seconds=0.02, **clocks)
 
 
 def test_gross_and_net_energy_per_image() -> None:
     card = Card()
-    found = measure_energy(card.load(), card.read, clock=card.clock, sleep=card.sleep)
+    found = card.measure(card.read)
     assert found is not None
     assert found.idle_watts == pytest.approx(100, rel=1e-6)
     assert found.gross == pytest.approx((3.0, 3.0), rel=1e-6)  # 600 W x 20 ms / 4
@@ -52,7 +55,7 @@ def test_gross_and_net_energy_per_image() -> None:
 
 def test_windows_last_ten_seconds_and_start_at_different_phases() -> None:
     card = Card(update_seconds=0.1)
-    found = measure_energy(card.load(), card.read, clock=card.clock, sleep=card.sleep)
+    found = card.measure(card.read)
     assert found is not None
     assert card.num_calls * 0.02 >= 20
     assert found.gross == pytest.approx((3.0, 3.0), rel=0.02)
@@ -60,10 +63,10 @@ def test_windows_last_ten_seconds_and_start_at_different_phases() -> None:
 
 def test_a_counter_that_stands_still_gives_nothing() -> None:
     card = Card(stands_still=True)
-    assert measure_energy(card.load(), card.read, clock=card.clock, sleep=card.sleep) is None
+    assert card.measure(card.read) is None
 
 
 def test_no_counter_gives_nothing_and_starts_nothing() -> None:
     card = Card()
-    assert measure_energy(card.load(), lambda: None, clock=card.clock, sleep=card.sleep) is None
+    assert card.measure(lambda: None) is None
     assert card.num_calls == 0

@@ -29,7 +29,7 @@ def profile(
     name: str = "vit_small_patch16_224", resolution: int = 224, energy_seconds: float = 0.0, **fields: Any
 ) -> Profile:
     template = sweep.template(**{"device": "cuda", "dtype": "bfloat16", "batch": 4, **fields})
-    settings = sweep.Settings(device="cuda", max_seconds=1.0, timeout_seconds=120, energy_seconds=energy_seconds)
+    settings = sweep.SweepSettings(device="cuda", max_seconds=1.0, timeout_seconds=120, energy_seconds=energy_seconds)
     (found,) = sweep.measure_all(sweep.plan([resolve(name)], [resolution], template), settings)
     return found
 

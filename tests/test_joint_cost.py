@@ -16,8 +16,7 @@ from luma_cli.errors import BuildError, UsageError
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure.cost import CostSources, cost, cost_from_facts
 from luma_cli.measure.facts import backbone_facts, segmenter_cost
-from luma_cli.measure.sweep import check
-from luma_cli.store.records import Configuration
+from luma_cli.measure.sweep import plan, template
 
 CONFIGS = (
     HeadConfig(name="eomt"),
@@ -104,8 +103,8 @@ def test_facts_that_do_not_say_their_blocks_are_counted_again(tmp_path):
 
 
 def test_an_eomt_head_has_no_part_of_its_own():
-    with pytest.raises(UsageError, match="--part head cannot be told from the backbone with --head eomt"):
-        check(Configuration("test_vit", "test_vit", 64, HeadConfig(name="eomt"), part="head"))
+    with pytest.raises(UsageError, match="--part head does not apply to --head eomt"):
+        plan([resolve("test_vit")], [64], template(HeadConfig(name="eomt"), part="head"))
 
 
 def test_counting_leaves_the_model_with_its_data():

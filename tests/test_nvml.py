@@ -12,10 +12,10 @@ from luma_cli.errors import UsageError
 from luma_cli.measure import devices
 from luma_cli.measure.accelerator import count_others
 from luma_cli.measure.nvml import (
+    ClockSamples,
     Gpu,
     Nvml,
     NvmlMissing,
-    Samples,
     Watched,
     load_nvml,
     reason_names,
@@ -126,24 +126,24 @@ def test_siblings_share_an_identity_but_not_a_provenance() -> None:
     assert (first.provenance["gpu_uuid"], second.provenance["gpu_uuid"]) == ("GPU-a", "GPU-b")
 
 
-def samples_of(*masks: int) -> Samples:
+def samples_of(*masks: int) -> ClockSamples:
     return [{"at": 0.0, "sm_mhz": 1500 + i, "watts": 300.0, "reasons": mask} for i, mask in enumerate(masks)]
 
 
 class Traces:
     """Stands in for the sampling process: one prepared trace per measurement."""
 
-    def __init__(self, *traces: Samples):
+    def __init__(self, *traces: ClockSamples):
         self.traces = list(traces)
 
     @contextmanager
-    def __call__(self, uuid: str) -> Iterator[Samples]:
-        samples: Samples = []
+    def __call__(self, uuid: str) -> Iterator[ClockSamples]:
+        samples: ClockSamples = []
         yield samples
         samples.extend(self.traces.pop(0))
 
 
-def run_watched(gpu: FakeGpu, *traces: Samples) -> tuple[Watched[int], list[float]]:
+def run_watched(gpu: FakeGpu, *traces: ClockSamples) -> tuple[Watched[int], list[float]]:
     slept: list[float] = []
     count = iter(range(10))
     return watched(lambda: next(count), opened(gpu), sampling=Traces(*traces), sleep=slept.append), slept

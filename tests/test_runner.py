@@ -110,9 +110,36 @@ def gone(pid: int, seconds: float = 5.0) -> bool:
     return False
 
 
-def test_a_finished_worker_that_does_not_leave_keeps_its_result(tmp_path: Path) -> None:
-    (result,) = results(stand_in(tmp_path, "give(); time.sleep(600)"))
+def test_a_finished_worker_that_does_not_leave_keeps_its_result_and_is_killed(tmp_path: Path) -> None:
+    start = time.monotonic()
+    body = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); give(); time.sleep(600)"
+    (result,) = results(stand_in(tmp_path, body))
     assert result.status == "ok"
+    assert time.monotonic() - start < 10
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
+
+
+def test_a_finished_worker_has_a_moment_to_clean_up(tmp_path: Path) -> None:
+    body = f"""
+    for configuration in jobs:
+        give()
+    time.sleep(0.3)
+    open({str(tmp_path / "left")!r}, "w").write("clean")
+    """
+    (result,) = results(stand_in(tmp_path, body))
+    assert result.status == "ok"
+    assert (tmp_path / "left").read_text() == "clean"
+
+
+def test_a_worker_that_leaves_at_once_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = """
+    for configuration in jobs:
+        give(notes={"at": time.monotonic()})
+    os._exit(0)
+    """
+    monkeypatch.setattr(runner, "_LEAVE_SECONDS", 30.0)
+    (result,) = results(stand_in(tmp_path, body))
+    assert time.monotonic() - result.notes["at"] < 1
 
 
 def test_a_crash_after_the_result_does_not_undo_it(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure import session
 from luma_cli.measure.accelerator import Cpu
 from luma_cli.measure.runner import Options, Result, dump
-from luma_cli.measure.steps import Findings
 from luma_cli.measure.timing import Rule
 from luma_cli.store.records import Configuration
 
@@ -108,14 +107,14 @@ def test_half_precision_runs() -> None:
 
 WHOLE_STEP = """
 from luma_cli.measure.accelerator import Cpu
-from luma_cli.measure.steps import Findings
+from luma_cli.measure.runner import Result
 from luma_cli.measure.session import measure_training_memory
 from luma_cli.store.records import Configuration
 
-findings = Findings(lambda stage: None)
+result = Result("ok")
 configuration = Configuration("test_vit", "test_vit", resolution=512, batch=6)
-measure_training_memory(configuration, Cpu(), findings)
-print(findings.notes["training_memory"]["batch"], findings.metrics["memory_allocated_training"].median)
+measure_training_memory(configuration, Cpu(), result)
+print(result.notes["training_memory"]["batch"], result.metrics["memory_allocated_training"].median)
 """
 
 
@@ -222,9 +221,7 @@ def test_any_other_error_is_a_failure_in_one_line(error: Exception, reason: str)
 
 
 def test_inputs_are_random_seeded_and_rotate() -> None:
-    from luma_cli.measure.subject import Subject
-
-    subject = Subject(Configuration("test_vit", "test_vit", 64), torch.device("cpu"))
+    subject = session.MeasuredPart(Configuration("test_vit", "test_vit", 64), torch.device("cpu"))
     images = subject.inputs(2)
     assert len(images) == 3
     assert all(0.9 < float(image.std()) < 1.1 for image in images)
@@ -281,9 +278,7 @@ def test_memory_comes_before_kernels_are_chosen_by_trial() -> None:
 
 
 def test_the_graph_is_captured_with_the_kernels_of_the_eager_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    from luma_cli.measure import steps
     from luma_cli.measure.accelerator import Cuda
-    from luma_cli.measure.subject import Subject
 
     class OnCuda(Cpu):
         kind = "cuda"
@@ -295,11 +290,12 @@ def test_the_graph_is_captured_with_the_kernels_of_the_eager_latency(monkeypatch
         seen.append(torch.backends.cudnn.benchmark)
         return lambda number: None
 
-    monkeypatch.setattr(steps, "capture", capture)
+    monkeypatch.setattr(session, "capture", capture)
     configuration = Configuration("test_vit", "test_vit", 64)
-    findings = Findings(lambda stage: None)
-    subject = Subject(configuration, torch.device("cpu"))
-    steps.Steps(configuration, QUICK, subject, OnCuda(), findings).measure_graph_latency()
+    result = Result("ok")
+    subject = session.MeasuredPart(configuration, torch.device("cpu"))
+    steps = session.MeasurementSteps(configuration, QUICK, subject, OnCuda(), result, lambda stage: None)
+    steps.measure_graph_latency()
     assert seen == [True]
-    assert "latency_cuda_graph" in findings.metrics
+    assert "latency_cuda_graph" in result.metrics
     assert torch.backends.cudnn.benchmark is False

@@ -81,7 +81,7 @@ def measured(log: Path) -> list[str]:
 
 def run(configurations: list[Configuration], worker: list[str], store: Memory, **settings: Any) -> list[Profile]:
     return sweep.measure_all(
-        configurations, sweep.Settings(**settings), store=store, facts=no_facts, here=HERE, command=worker
+        configurations, sweep.SweepSettings(**settings), store=store, facts=no_facts, here=HERE, command=worker
     )
 
 
@@ -189,9 +189,12 @@ def test_what_can_never_run_starts_nothing(log: Path, fields: dict[str, Any], re
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"attention": "flash"}, "attention flash takes float16 or bfloat16 only, dtype is float32"),
-        ({"attention": "cudnn"}, "attention cudnn takes float16 or bfloat16 only, dtype is float32"),
-        ({"attention": "flash-attn", "dtype": "float16", "compile": "default"}, "attention flash-attn replaces calls"),
+        ({"attention": "flash"}, "attention flash supports float16 and bfloat16 only, dtype is float32"),
+        ({"attention": "cudnn"}, "attention cudnn supports float16 and bfloat16 only, dtype is float32"),
+        (
+            {"attention": "flash-attn", "dtype": "float16", "compile": "default"},
+            "attention flash-attn works in eager mode only",
+        ),
         ({"attention": "flash-attn", "dtype": "float16"}, ""),
         ({"attention": "efficient"}, ""),
         ({"attention": "math", "device": "cpu"}, ""),
@@ -255,12 +258,12 @@ def test_choices_that_do_not_exist_are_refused(fields: dict[str, Any], message: 
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="expected"):
-        sweep.Settings(**settings)
+        sweep.SweepSettings(**settings)
 
 
 def test_cuda_without_cuda_is_refused_before_anything_starts(log: Path) -> None:
     with pytest.raises(UsageError, match="try --device cpu"):
-        sweep.measure_all(plan(device="cuda"), sweep.Settings(device="cuda:9"), command=command(log))
+        sweep.measure_all(plan(device="cuda"), sweep.SweepSettings(device="cuda:9"), command=command(log))
     assert measured(log) == []
 
 

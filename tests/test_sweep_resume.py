@@ -42,7 +42,7 @@ configurations = sweep.plan([BackboneSpec("test_vit", "test_vit", "test_vit")], 
 store = ProfileStore(open_write(Path({database!r})))
 here = Environment({{"device": "cpu", "device_name": "made up"}})
 print("ready", flush=True)
-sweep.measure_all(configurations, sweep.Settings(isolation="backbone"), store=store, here=here,
+sweep.measure_all(configurations, sweep.SweepSettings(isolation="backbone"), store=store, here=here,
     facts=lambda c, i: [{{}}] * len(c), command={command!r})
 """
 

@@ -23,7 +23,7 @@ def my_tiny_vit(pretrained=False, **kwargs):
 
 def test_a_sweep_of_real_workers() -> None:
     stages: list[str] = []
-    settings = sweep.Settings(max_seconds=0.05, isolation="backbone")
+    settings = sweep.SweepSettings(max_seconds=0.05, isolation="backbone")
     configurations = sweep.plan([resolve("test_vit")], [64, 96], sweep.template(batch=1))
     profiles = sweep.measure_all(
         configurations, settings, on_event=lambda event: stages.append(event.text) if event.kind == "stage" else None
@@ -42,7 +42,7 @@ def test_a_sweep_of_real_workers() -> None:
 def test_ones_own_backbone_reaches_the_worker(tmp_path: Path) -> None:
     module = tmp_path / "mine.py"
     module.write_text(OWN)
-    settings = sweep.Settings(max_seconds=0.05, imports=(str(module),))
+    settings = sweep.SweepSettings(max_seconds=0.05, imports=(str(module),))
     spec = resolve("my_tiny_vit", imported=True)
     (profile,) = sweep.measure_all(sweep.plan([spec], [64], sweep.template(batch=1)), settings)
     assert profile.status == "ok", profile.reason
@@ -53,7 +53,7 @@ def test_ones_own_backbone_reaches_the_worker(tmp_path: Path) -> None:
 def test_a_module_that_fails_to_import_is_said(tmp_path: Path) -> None:
     module = tmp_path / "broken.py"
     module.write_text("raise RuntimeError('not today')\n")
-    settings = sweep.Settings(imports=(str(module),))
+    settings = sweep.SweepSettings(imports=(str(module),))
     spec = resolve("my_tiny_vit", imported=True)
     (profile,) = sweep.measure_all(sweep.plan([spec], [64], sweep.template()), settings, facts=lambda c, i: [{}])
     assert profile.status == "failed"

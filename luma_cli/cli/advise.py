@@ -159,14 +159,14 @@ class Consultation:
         """Profile each name at its size with the question's head and classes, as `luma profile` does."""
         from luma_cli.advise.candidates import num_classes
         from luma_cli.catalogue.heads import HeadConfig
-        from luma_cli.measure.sweep import Settings, profile
+        from luma_cli.measure.sweep import SweepSettings, profile
         from luma_cli.report.progress import Progress
 
         by_resolution: dict[int, list[str]] = defaultdict(list)
         for name, resolution in wanted:
             by_resolution[resolution].append(name)
         head = HeadConfig(name=self.head, num_classes=num_classes(self.dataset))
-        settings = Settings(device=here(self.device))
+        settings = SweepSettings(device=here(self.device))
         with Progress(sys.stderr) as progress:
             for resolution, names in by_resolution.items():
                 profile(names, resolution, head=head, settings=settings, database=self.database, on_event=progress)

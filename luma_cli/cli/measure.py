@@ -193,7 +193,7 @@ def profile(
     if cost_only:
         _show(wanted, _answers(wanted, config, imports), config, convention, as_json, as_csv)
         return
-    from luma_cli.measure.sweep import Settings, profile_specs, template
+    from luma_cli.measure.sweep import SweepSettings, profile_specs, template
     from luma_cli.report.profiles import print_profiles
     from luma_cli.report.progress import Progress
     from luma_cli.store.records import TROUBLE
@@ -210,7 +210,7 @@ def profile(
         train_memory=train_memory,
         tag=tag,
     )
-    settings = Settings(
+    settings = SweepSettings(
         device=device,
         isolation=isolation,
         again=again,

@@ -1,4 +1,4 @@
-"""The device that a worker measures on: its stopwatch, its memory, its CUDA graphs, its clean-up."""
+"""The device that a worker measures on: its stopwatch, memory, CUDA graphs and clean-up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WARM_CALLS = 3
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """Peak bytes of a call: in tensors, reserved by the allocator, on the device by this process. None: unknown."""
+    """Peak bytes of a call: in tensors, reserved by the allocator, of this process on the device; None: unknown."""
 
     allocated: int
     reserved: int | None
@@ -36,14 +36,14 @@ class Peaks:
 
 
 class Cpu:
-    """The host. Memory is resident memory: its growth since this object was made, and its whole."""
+    """The host. Memory is resident memory: its growth since this object was made, and all of it."""
 
     kind = "cpu"
     torch_device = torch.device("cpu")
     gpu: Gpu | None = None  # NVML's view of a CUDA device
 
     def __init__(self) -> None:
-        gc.collect()  # what earlier calls left behind is not there to be given back meanwhile
+        gc.collect()  # garbage that is freed later would hide growth
         self._before = devices.resident_bytes()
 
     def stopwatch(self) -> Stopwatch:
@@ -51,25 +51,25 @@ class Cpu:
         return Stopwatch()
 
     def synchronize(self) -> None:
-        """Wait until the device is idle. Calls on the host are over when they return."""
+        """Wait until the device is idle, as the host always is between calls."""
 
     def tuned(self) -> AbstractContextManager[object]:
-        """Inside, libraries may choose their kernels by trial, as they do for whatever is timed."""
+        """Inside, libraries may choose their kernels by trial."""
         return contextlib.nullcontext()
 
     def peaks(self, call: Callable[[], object]) -> Peaks:
-        """Peak memory while `call` runs: growth and whole of the peak of resident memory."""
+        """Peak memory while `call` runs."""
         fresh = devices.reset_peak()
         call()
         peak = devices.peak_bytes()
         return Peaks(max(0, peak - self._before), None, peak, "rss" if fresh else "rss over the process' life")
 
     def free_bytes(self) -> int:
-        """Bytes that can still be had."""
+        """Bytes that can still be allocated."""
         return devices.available_bytes()
 
     def release(self) -> None:
-        """Give back what earlier calls left behind."""
+        """Free what earlier calls left behind."""
         gc.collect()
 
 
@@ -79,8 +79,9 @@ class Cuda(Cpu):
     kind = "cuda"
 
     def __init__(self, uuid: str) -> None:
-        # Before torch touches the device: whoever is on it now is somebody else.
-        self.gpu = _open_gpu(uuid)
+        # Before torch touches the device: every process on it now belongs to others.
+        with contextlib.suppress(NvmlMissing):
+            self.gpu = load_nvml().open(uuid)
         self._used_before = self.gpu.used_bytes() if self.gpu else None
         self._processes_before = set(self.gpu.processes()) if self.gpu else set()
         self._was_ours = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
@@ -97,12 +98,12 @@ class Cuda(Cpu):
         torch.cuda.synchronize(self.torch_device)
 
     def tuned(self) -> AbstractContextManager[object]:
-        """Benchmark mode of cuDNN. What it chose stays chosen for the shape, workspace included: memory comes first."""
+        """Benchmark mode of cuDNN. Its choice and workspace stay for the shape: measure memory before."""
         cudnn = torch.backends.cudnn
         return cudnn.flags(enabled=True, benchmark=True, allow_tf32=cudnn.allow_tf32)
 
     def peaks(self, call: Callable[[], object]) -> Peaks:
-        """Peaks of torch's allocator and of the process on the device, after earlier caches are given back."""
+        """Peaks of torch's allocator and of the process on the device, after caches are freed."""
         self.release()
         torch.cuda.reset_peak_memory_stats(self.torch_device)
         call()
@@ -112,12 +113,13 @@ class Cuda(Cpu):
         return Peaks(allocated, reserved, *self._device_bytes())
 
     def _device_bytes(self) -> tuple[int | None, str]:
-        """Bytes of this process on the device; in a container the driver may not know our PID."""
+        """Bytes of this process on the device, and how they were found."""
         if self.gpu is None:
             return None, "no NVML"
         own = self.gpu.processes().get(os.getpid())
         if own is not None:
             return own, "nvml process"
+        # in a container the driver may not know our PID
         used = self.gpu.used_bytes()
         if used is None or self._used_before is None:
             return None, "nvml gives no memory"
@@ -140,14 +142,6 @@ class Cuda(Cpu):
         torch.cuda.empty_cache()
 
 
-def _open_gpu(uuid: str) -> Gpu | None:
-    """NVML's view of the GPU, None without NVML."""
-    try:
-        return load_nvml().open(uuid)
-    except NvmlMissing:
-        return None
-
-
 def find_cuda(uuid: str) -> int:
     """Torch's index of the GPU with this UUID. Raises MeasureError when torch does not see it."""
     if not torch.cuda.is_available():
@@ -163,20 +157,17 @@ def find_cuda(uuid: str) -> int:
 
 
 def count_others(before: set[int], now: set[int], pid: int, *, was_ours: bool) -> int:
-    """Processes that are not ours among those seen before our context and those seen now.
-
-    A container's driver may know us under another PID. Where `pid` is not listed, one of the processes is still ours:
-    of the new ones, or of all if our context is older.
-    """
+    """Processes of others among those before our context and those now; was_ours: whether our context is older."""
     if pid in now:
         return len((before | now) - {pid})
+    # a container's driver knows us under another PID: one process is ours, a new one unless our context is older
     if was_ours:
         return max(0, len(before | now) - 1)
     return len(before) + max(0, len(now - before) - 1)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error means that memory ran out, on the device or on the host."""
+    """Whether memory ran out, on the device or on the host."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
@@ -186,9 +177,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def capture(module: Callable[[Tensor], Any], inputs: list[Tensor]) -> Callable[[int], None]:
     """A call that replays one CUDA graph per input, in turn; the graphs share their memory.
 
-    Replayed, the host no longer launches kernels one by one. Raises what capture raises, and RuntimeError for a module
-    that makes the host wait. That is found before capture: a capture that breaks off leaves the allocator unable to
-    give memory back.
+    Raises what capture raises, and RuntimeError for a module that makes the host wait.
     """
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
@@ -196,7 +185,8 @@ def capture(module: Callable[[Tensor], Any], inputs: list[Tensor]) -> Callable[[
         for _ in range(_WARM_CALLS):
             module(inputs[0])
         waiting = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")  # an operation that makes the host wait raises RuntimeError
+        # A wait raises here, before capture: a capture that breaks off leaves the allocator unable to free memory.
+        torch.cuda.set_sync_debug_mode("error")
         try:
             module(inputs[0])
         finally:
@@ -210,7 +200,7 @@ def capture(module: Callable[[Tensor], Any], inputs: list[Tensor]) -> Callable[[
             outputs.append(module(tensor))
         graphs.append(graph)
 
-    def replay(number: int, kept: list[Any] = outputs) -> None:
+    def replay(number: int, kept: list[Any] = outputs) -> None:  # the outputs are the graphs' memory
         graphs[number % len(graphs)].replay()
 
     return replay

@@ -1,7 +1,6 @@
-"""Attention kernels: forced through torch's or timm's switches or flash-attn, checked before, listed after.
+"""Attention kernels: chosen through torch's or timm's switches or flash-attn, checked before, listed after.
 
-timm reads its switch when a module is built, so `set_fused` comes before building. torch's `sdpa_kernel` is exclusive:
-a call that its only backend refuses raises, so every call is asked about beforehand.
+timm reads its switch when a module is built, so `set_fused` comes before building.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +78,7 @@ class Attend:
 
 
 class AttentionWatch(TorchFunctionMode):
-    """Sees every call of scaled dot product attention made under it and passes it to `on_call`."""
+    """Passes every call of scaled dot product attention made under it to `on_call`."""
 
     def __init__(self, on_call: Callable[[Attend], None]):
         super().__init__()
@@ -94,7 +93,7 @@ class AttentionWatch(TorchFunctionMode):
 
 
 def set_fused(attention: str) -> int | None:
-    """Set timm's switch for models built from now on; returns its level, None where timm's own default stays.
+    """Set timm's switch for models built from now on; returns its level, None where timm's default stays.
 
     0: written-out attention. 2: fused also where timm calls it experimental (Swin, XCiT, Visformer).
     """
@@ -102,71 +101,59 @@ def set_fused(attention: str) -> int | None:
         return None
     from timm.layers.config import set_fused_attn
 
-    level = 0 if attention == "unfused" else 2
-    set_fused_attn(level > 0, experimental=level > 1)
-    return level
+    is_fused = attention != "unfused"
+    set_fused_attn(is_fused, experimental=is_fused)
+    return 2 if is_fused else 0
 
 
 def forced(attention: str) -> contextlib.AbstractContextManager[object]:
-    """Only this backend of torch for calls inside; `auto`, `unfused` and `flash-attn` leave torch its choice."""
+    """Only this backend of torch inside; `auto`, `unfused` and `flash-attn` leave the choice to torch."""
     return sdpa_kernel(BACKENDS[attention]) if attention in BACKENDS else contextlib.nullcontext()
 
 
 def refusal(call: Attend, attention: str) -> str:
-    """Why the backend cannot run this call; empty when it can."""
+    """Why the backend cannot run this call, which would raise if it were forced; empty when it can."""
     ask = _ASK.get(attention)
     if ask is None:
         return ""
     parameters = SDPAParams(
         call.query, call.key, call.value, call.attn_mask, call.dropout_p, call.is_causal, call.enable_gqa
     )
-    with _said() as said:
-        return "" if ask(parameters, True) else said() or "no reason given by torch"
-
-
-@contextlib.contextmanager
-def _said() -> Iterator[Callable[[], str]]:
-    """Collects what torch says meanwhile: as Python warnings, or from C++ straight to file descriptor 2."""
+    # torch gives its reasons as Python warnings, or from C++ straight to file descriptor 2
     with tempfile.TemporaryFile() as file, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         kept = os.dup(2)
         os.dup2(file.fileno(), 2)
-
-        def text() -> str:
-            file.seek(0)
-            raw = [*(str(w.message) for w in caught), *file.read().decode(errors="replace").splitlines()]
-            return "; ".join(dict.fromkeys(line for line in map(_plain, raw) if line))
-
         try:
-            yield text
+            if ask(parameters, True):
+                return ""
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+        file.seek(0)
+        raw = [*(str(each.message) for each in caught), *file.read().decode(errors="replace").splitlines()]
+    return "; ".join(dict.fromkeys(filter(None, map(_plain, raw)))) or "no reason given by torch"
 
 
 def _plain(line: str) -> str:
-    """A warning of torch without its time, its source line and the function that gave it."""
+    """A warning of torch without time, source line and function."""
     line = re.sub(r"^\[W\S* \S+ \S+\] (Warning: )?", "", line.strip())
     line = re.sub(r"\s*\((?:function \w+|Triggered internally at [^)]*)\)", "", line)
     return line.strip().rstrip(".")
 
 
 def load_kernel() -> Kernel:
-    """The attention function of the flash-attn package (FlashAttention-2, Dao 2023).
-
-    Raises MeasureError when it is not installed or does not load.
-    """
+    """The attention function of the flash-attn package (FlashAttention-2, Dao 2023). Raises MeasureError without it."""
     try:
-        module = importlib.import_module("flash_attn")
+        kernel: Kernel = importlib.import_module("flash_attn").flash_attn_func
     except ImportError as error:
         text = f"flash-attn does not import ({error}); try: pip install 'luma-seg[flash]'"
         raise MeasureError(text) from error
-    kernel: Kernel = module.flash_attn_func
     return kernel
 
 
 class FlashAttn(TorchFunctionMode):
-    """Redirects calls of scaled dot product attention that the package can run exactly, and counts both kinds."""
+    """Redirects the attention calls that the package can run exactly, and counts both kinds."""
 
     def __init__(self, kernel: Kernel, device_type: str = "cuda"):
         super().__init__()
@@ -187,7 +174,7 @@ class FlashAttn(TorchFunctionMode):
         )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Redirect or let through. torch has heads before tokens, the package tokens before heads."""
+        """Redirect or let through."""
         kwargs = kwargs or {}
         if func is not scaled_dot_product_attention:
             return func(*args, **kwargs)
@@ -196,15 +183,13 @@ class FlashAttn(TorchFunctionMode):
             self.num_passed += 1
             return func(*args, **kwargs)
         self.num_redirected += 1
+        # torch has heads before tokens, the package tokens before heads
         tokens_first = (tensor.transpose(1, 2) for tensor in (call.query, call.key, call.value))
         return self._kernel(*tokens_first, softmax_scale=call.scale, causal=call.is_causal).transpose(1, 2)
 
 
 def attention_kernels(run: Callable[[], object], *, cuda: bool) -> dict[str, dict[str, int]]:
-    """Operators and device kernels of attention that the profiler saw in one call of `run`, each with how often it ran.
-
-    `operators` are torch's own (on the CPU they name the kernel too), `kernels` the names on the device.
-    """
+    """How often each attention operator of torch and each attention kernel on the device ran in one call of `run`."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
     with profile(activities=activities, acc_events=True) as profiler:
         run()

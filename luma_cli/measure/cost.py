@@ -1,7 +1,4 @@
-"""Exact cost of a segmenter: from the shipped table, else from the cache, else counted once in a worker process.
-
-Importing this file loads no torch, and neither does a cost that the table or the cache holds.
-"""
+"""Exact cost of a segmenter: from the shipped table, else the cache, else counted once in a worker. No torch."""
 
 from __future__ import annotations
 
@@ -38,20 +35,24 @@ from luma_cli.units import FlopConvention, gflops, gmacs
 
 Source = Literal["table", "cache", "counted"]
 NUM_COUNTING = 2  # worker processes, of one thread each, where many backbones are counted
-COUNT_VERSION = 3  # raise when formulas, the allow-list or the facts change: older cache files are then left alone
+COUNT_VERSION = 3  # raise when formulas, the known zeros or the facts change: older cache files are then ignored
 _COUNT_SECONDS = 600.0  # a card's whole size at six resolutions takes under ten
-_MOVING_SOURCES = frozenset({"hf-hub", "local-dir"})  # what stands behind these names may change under them
+_MOVING_SOURCES = frozenset({"hf-hub", "local-dir"})  # the model behind such a name may change
+_FACTS = (
+    *("macs", "params", "backbone_macs", "head_macs", "backbone_params", "head_params", "active_params"),
+    *("activations", "width", "stride", "num_tokens", "ffn", "l2"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Multiply-adds and parameters of one segmenter on one square image of `resolution` pixels.
 
-    The query pass through a reused FFN belongs to `head_macs`; that FFN's parameters belong to `backbone_params`.
-    backbone_active_params: those of the backbone that one token meets, fewer only in a mixture of experts.
-    activations: elements put out by the backbone's convolutions, linear layers and matrix products.
-    l2: blocks that queries meet, 0 of a head without queries.
-    complete: whether every operator was understood; if not, `macs` is a lower bound, to be shown with `>=`.
+    The query pass through a reused FFN belongs to `head_macs`, its parameters to `backbone_params`.
+    backbone_active_params: those that one token meets, fewer only in a mixture of experts.
+    activations: output elements of the backbone's convolutions, linear layers and matrix products.
+    l2: blocks that queries meet, 0 for a head without queries.
+    complete: whether every operator is known; if not, `macs` is a lower bound, to be shown with `>=`.
     """
 
     backbone: str
@@ -86,12 +87,12 @@ class Cost:
 
     @property
     def active_params(self) -> int:
-        """Parameters of the whole segmenter that one token or query meets; `params` but for a mixture of experts."""
+        """Parameters of the whole segmenter that one token or query meets."""
         return self.backbone_active_params + self.head_params
 
     @property
     def gmacs(self) -> float:
-        """Multiply-adds of the whole segmenter in units of 10^9."""
+        """Multiply-adds of the whole segmenter / 10^9."""
         return gmacs(self.macs)
 
     def gflops(self, convention: FlopConvention = "mac") -> float:
@@ -99,10 +100,8 @@ class Cost:
         return gflops(self.macs, convention)
 
     def as_facts(self, *, head_alone: bool = False) -> dict[str, Any]:
-        """The numbers under the names that a stored profile has for them; `macs` and `params` are of what is run."""
-        names = ("macs", "params", "backbone_macs", "head_macs", "backbone_params", "head_params")
-        shape = ("active_params", "activations", "width", "stride", "num_tokens", "ffn", "l2")
-        facts = {name: getattr(self, name) for name in (*names, *shape)}
+        """The numbers under a stored profile's names; `macs` and `params` are of the part that runs."""
+        facts = {name: getattr(self, name) for name in _FACTS}
         if head_alone:
             facts |= {"macs": self.head_macs, "params": self.head_params}
         tap = self.head.tap if self.head.name == "luma" else None
@@ -111,7 +110,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class CountJob:
-    """One backbone at one resolution, in pixels, to be counted: its facts, or with a head the cost of the segmenter."""
+    """Count the facts of a backbone at one resolution (px), or with a head the cost of the segmenter."""
 
     spec: BackboneSpec
     resolution: int
@@ -125,23 +124,22 @@ class Refusal:
     kind: str
     message: str
 
+    @classmethod
+    def of(cls, error: errors.LumaError) -> Refusal:
+        """The refusal that `error` becomes between processes."""
+        return cls(type(error).__name__, str(error))
+
     def error(self) -> errors.LumaError:
-        """The error itself; a kind that is not ours becomes a MeasureError."""
-        found = getattr(errors, self.kind, None)
-        if isinstance(found, type) and issubclass(found, errors.LumaError):
-            return found(self.message)
-        return errors.MeasureError(f"{self.kind}: {self.message}")
-
-
-def _refused(error: errors.LumaError) -> Refusal:
-    return Refusal(type(error).__name__, str(error))
+        """The error itself; a MeasureError if `errors.py` does not have its kind."""
+        kind: type[errors.LumaError] | None = getattr(errors, self.kind, None)
+        return kind(self.message) if kind else errors.MeasureError(f"{self.kind}: {self.message}")
 
 
 Answer = BackboneFacts | Refusal
 
 
 def cache_folder() -> Path:
-    """Where counted facts are kept between runs, one small JSON file per backbone and resolution."""
+    """Where counted facts are kept, one JSON file per backbone and resolution."""
     return Path(platformdirs.user_cache_dir("luma", appauthor=False)) / "costs"
 
 
@@ -164,8 +162,7 @@ def cost(
 ) -> Cost:
     """The cost of `name` with `head` on one image of `resolution` x `resolution` pixels.
 
-    `imports` are modules or files that register own backbones. Raises UnknownName, BadResolution, BuildError or
-    MeasureError.
+    imports: modules or files that register own backbones. Raises UnknownName, BadResolution, BuildError, MeasureError.
 
     >>> cost("vit_base_patch16_224", 512, HeadConfig(name="none")).macs  # doctest: +SKIP
     107027122176
@@ -183,9 +180,9 @@ def costs(
     imports: Sequence[str] = (),
     sources: CostSources | None = None,
 ) -> list[Cost | Refusal]:
-    """Costs in the order wanted, with one counting process for all that neither table nor cache holds.
+    """Costs in the order wanted; one process counts all that neither table nor cache holds.
 
-    A backbone or resolution that cannot be counted is a Refusal, so that one of them does not hide the others.
+    What cannot be counted is a Refusal, so that one does not hide the others.
     """
     sources = sources or CostSources()
     imports_hash = combined_hash([find(item) for item in imports])
@@ -199,7 +196,7 @@ def costs(
             found[index] = (answer, "counted")
             if isinstance(answer, BackboneFacts):
                 _keep(_cache_file(sources.cache, jobs[index], imports_hash), answer)
-    return [_cost(job, hit, head) for job, hit in zip(jobs, found.values(), strict=True) if hit]
+    return [_cost(job, *hit, head) for job, hit in zip(jobs, found.values(), strict=True) if hit]
 
 
 def recount(
@@ -209,10 +206,9 @@ def recount(
     imports: Sequence[str] = (),
     on_count: Callable[[], None] = lambda: None,
 ) -> list[Cost | Refusal]:
-    """Costs counted anew, `on_count` after each: neither the shipped table nor the cache is read or written.
+    """Costs counted anew, without table and cache, `on_count` called after each; the closed form must agree.
 
-    Every backbone is built with its head on the meta device, and the closed form must agree. Raises MeasureError when
-    a counting process dies.
+    Raises MeasureError when a counting process dies.
     """
     jobs = [CountJob(spec, resolution, head) for spec, resolution in wanted]
     return count_in_process(jobs, imports, num_workers=NUM_COUNTING, on_count=on_count)
@@ -227,7 +223,7 @@ def count_in_process(
 ) -> list[Any]:
     """Facts, a cost or a Refusal for every job, from fresh processes, offline.
 
-    Raises MeasureError with the last line of its stderr when one dies, and when a count takes too long.
+    Raises MeasureError when one dies, with the last line of its stderr, and when a count takes too long.
     """
     options = runner.Options(num_threads=1, imports=tuple(find(name) for name in imports))
     found: dict[int, Any] = {}
@@ -257,16 +253,12 @@ def _counting_failed(job: CountJob, trouble: runner.Trouble) -> errors.MeasureEr
     return errors.MeasureError(f"the counting process {ended}: {last}")
 
 
-# Facts of each configuration, or why there are none.
 Found = dict[str, Any] | Refusal
 Facts = Callable[[Sequence[Configuration], Sequence[str]], list[Found]]
 
 
 def spec_of(configuration: Configuration) -> BackboneSpec:
-    """The backbone to build: as planned, else by the user's spelling, which finds its card.
-
-    One's own backbone is known to timm alone.
-    """
+    """The backbone to build: as planned, else by the user's spelling."""
     if configuration.spec is not None:
         return configuration.spec
     name = configuration.backbone or configuration.timm_name
@@ -274,11 +266,7 @@ def spec_of(configuration: Configuration) -> BackboneSpec:
 
 
 def counted_facts(configurations: Sequence[Configuration], imports: Sequence[str] = ()) -> list[Found]:
-    """Multiply-adds and parameters of the parts under test, those of backbone and head beside them.
-
-    What neither table nor cache holds is counted in one process per head. A Refusal stands where something cannot be
-    counted.
-    """
+    """Facts of each configuration, as `Cost.as_facts` names them, or a Refusal; one counting process per head."""
     # the head that is built: none where the backbone is the part
     heads = [replace(c.head, name="none") if c.part == "backbone" else c.head for c in configurations]
     found: dict[int, Found] = {}
@@ -288,7 +276,7 @@ def counted_facts(configurations: Sequence[Configuration], imports: Sequence[str
             wanted = [(spec_of(configurations[index]), configurations[index].resolution) for index in group]
             answers = costs(wanted, head, imports=imports)
         except errors.LumaError as error:
-            answers = [_refused(error)] * len(group)
+            answers = [Refusal.of(error)] * len(group)
         for index, answer in zip(group, answers, strict=True):
             part = configurations[index].part
             found[index] = answer if isinstance(answer, Refusal) else answer.as_facts(head_alone=part == "head")
@@ -305,9 +293,9 @@ def _spec(name: str | BackboneSpec, imported: bool) -> BackboneSpec:
 
 
 def _look_up(job: CountJob, imports_hash: str, sources: CostSources, head: HeadConfig) -> tuple[Answer, Source] | None:
-    """Facts from the table, if it was made with the installed timm, else from the cache; a refusal by the rules.
+    """Facts from the table, if the installed timm made it, else from the cache, or a refusal by the rules.
 
-    Facts that do not say what the head needs are counted again.
+    None when it must be counted: the facts are missing or too old to hold what the head needs.
     """
     covered = not imports_hash and _is_as_shipped(job.spec)
     row = sources.table.get((job.spec.architecture, job.resolution)) if covered else None
@@ -316,8 +304,11 @@ def _look_up(job: CountJob, imports_hash: str, sources: CostSources, head: HeadC
     kept = _kept(_cache_file(sources.cache, job, imports_hash))
     if kept is not None and _suffices(kept, head):
         return kept, "cache"
-    refusal = _misfit(job)
-    return None if refusal is None else (refusal, "table")
+    try:
+        _check_size(job)
+    except errors.BadResolution as error:
+        return Refusal.of(error), "table"
+    return None
 
 
 def _suffices(facts: BackboneFacts, head: HeadConfig) -> bool:
@@ -326,34 +317,25 @@ def _suffices(facts: BackboneFacts, head: HeadConfig) -> bool:
     return head.name != "eomt" or knows_joint_blocks(facts)
 
 
-def _misfit(job: CountJob) -> Refusal | None:
-    """A size that the rule table already refuses, without building anything."""
+def _check_size(job: CountJob) -> None:
+    """Raise BadResolution for a size that the rule table refuses, without building anything."""
     spec = job.spec
-    entry = load_index().get(spec.architecture) if spec.source == "timm" else None
-    if entry is None:
-        return None
-    rule = load_rules().model_rule(entry.module, entry.cls, spec.architecture, spec.rule)
-    try:
+    if spec.source == "timm" and (entry := load_index().get(spec.architecture)):
+        rule = load_rules().model_rule(entry.module, entry.cls, spec.architecture, spec.rule)
         check_resolution(spec.name, job.resolution, rule, spec.architecture)
-    except errors.BadResolution as error:
-        return _refused(error)
-    return None
 
 
 def _is_as_shipped(spec: BackboneSpec) -> bool:
-    """Whether `spec` is the model that the table counted under its architecture.
-
-    A folder's `config.json` may state other constructor arguments, and a rule of one's own another model or tap.
-    """
+    """Whether `spec` is the model that the table counted under its architecture."""
+    # A folder's config.json may give other constructor arguments, and an own rule another model or tap.
     return spec.source != "local-dir" and (not spec.rule or spec.rule == resolve(spec.architecture).rule)
 
 
-def _cost(job: CountJob, hit: tuple[Answer, Source], head: HeadConfig) -> Cost | Refusal:
-    facts, source = hit
+def _cost(job: CountJob, facts: Answer, source: Source, head: HeadConfig) -> Cost | Refusal:
     try:
         return facts if isinstance(facts, Refusal) else cost_from_facts(job.spec, facts, head, source)
     except errors.BuildError as error:
-        return _refused(error)
+        return Refusal.of(error)
 
 
 def cost_from_facts(spec: BackboneSpec, facts: BackboneFacts, head: HeadConfig, source: Source = "table") -> Cost:
@@ -400,7 +382,7 @@ def _cache_file(folder: Path, job: CountJob, imports_hash: str) -> Path | None:
 
 
 def _kept(path: Path | None) -> BackboneFacts | None:
-    """The facts in the file; one that cannot be read counts as absent."""
+    """The facts in the file; None if it is missing or cannot be read."""
     try:
         return BackboneFacts(**json.loads(path.read_text(encoding="utf-8"))) if path else None
     except (OSError, ValueError, TypeError):
@@ -408,7 +390,6 @@ def _kept(path: Path | None) -> BackboneFacts | None:
 
 
 def _keep(path: Path | None, facts: BackboneFacts) -> None:
-    """Keep `facts`; a folder that cannot be written only costs the next run its time."""
     if path is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a folder that cannot be written only costs the next run its time
             files.write_text(path, json.dumps(asdict(facts)))

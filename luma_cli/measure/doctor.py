@@ -34,22 +34,22 @@ class Check:
 
 def check_environment(database: Path | None = None) -> list[Check]:
     """Packages, device, attention backends, NVML, database and hub, in that order."""
-    checks = [check_torch(), check_torchvision()]
-    if all(check.verdict == "ok" for check in checks):
+    checks = [_torch(), _torchvision()]
+    if all(check.verdict == "ok" for check in checks):  # the others import torch, or need it
+        index = load_index()
         checks += [
-            check_package("timm", "backbones"),
-            check_index(),
-            check_package("fvcore", "--by-module"),
-            check_cuda(),
-            check_attention(),
-            check_package("flash_attn", "--attention flash-attn (extra `flash`)", optional=True),
-            check_nvml(),
+            _package("timm", "backbones"),
+            Check("timm index", "note" if index.stale else "ok", index.stale or f"of timm {index.version}"),
+            _package("fvcore", "--by-module"),
+            _cuda(),
+            _attention(),
+            _package("flash_attn", "--attention flash-attn (extra `flash`)", missing="note"),
+            _nvml(),
         ]
-    return [*checks, check_database(database), check_hub()]
+    return [*checks, _database(database), _hub()]
 
 
-def check_torch() -> Check:
-    """Torch imports."""
+def _torch() -> Check:
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -57,32 +57,24 @@ def check_torch() -> Check:
     return Check("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")
 
 
-def check_torchvision() -> Check:
-    """Torchvision matches torch; a CUDA torchvision beside a CPU torch dies at import."""
+def _torchvision() -> Check:
     try:
         import torchvision
-    except (ImportError, RuntimeError, OSError) as error:
-        detail = f"does not match torch: {_first_line(error)}; reinstall both: pip install --force-reinstall torch"
-        return Check("torchvision", "fail", detail + " torchvision")
+    except (ImportError, RuntimeError, OSError) as error:  # a CUDA torchvision beside a CPU torch fails at import
+        repair = "reinstall both: pip install --force-reinstall torch torchvision"
+        return Check("torchvision", "fail", f"does not match torch: {_first_line(error)}; {repair}")
     return Check("torchvision", "ok", torchvision.__version__)
 
 
-def check_package(name: str, purpose: str, optional: bool = False) -> Check:
+def _package(name: str, purpose: str, missing: Verdict = "fail") -> Check:
     """Whether a package is installed, from its metadata."""
     try:
         return Check(name, "ok", f"{importlib.metadata.version(name)}, for {purpose}")
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, "note" if optional else "fail", f"not installed; needed for {purpose}")
+        return Check(name, missing, f"not installed; needed for {purpose}")
 
 
-def check_index() -> Check:
-    """The index of names and classes fits the installed timm."""
-    index = load_index()
-    return Check("timm index", "note" if index.stale else "ok", index.stale or f"of timm {index.version}")
-
-
-def check_cuda() -> Check:
-    """CUDA devices as torch sees them."""
+def _cuda() -> Check:
     import torch
 
     built = torch.version.cuda
@@ -93,7 +85,7 @@ def check_cuda() -> Check:
     return Check("cuda", "ok", f"CUDA {built}, cuDNN {cudnn}: {', '.join(names)}")
 
 
-def check_attention() -> Check:
+def _attention() -> Check:
     """The scaled-dot-product attention backends that torch has switched on."""
     import torch
 
@@ -104,32 +96,31 @@ def check_attention() -> Check:
     return Check("attention", "ok", "enabled: " + ", ".join(enabled))
 
 
-def check_nvml() -> Check:
-    """Clocks, power and energy come from NVML."""
+def _nvml() -> Check:
     try:
         nvml = load_nvml()
         return Check("nvml", "ok", f"driver {nvml.driver()}, {len(nvml.uuids())} GPUs")
     except NvmlMissing as error:
-        return Check("nvml", "note", f"{error}: no clocks, throttling or energy will be recorded")
+        return Check("nvml", "note", f"{error}: clocks, throttling and energy are not recorded")
 
 
-def check_database(path: Path | None) -> Check:
-    """The store opens and is whole; nothing is created."""
+def _database(path: Path | None) -> Check:
+    """Whether the database opens and is intact; nothing is created."""
     where = databases.path(path)
     if not where.exists():
-        return Check("database", "ok", f"{where} (not there yet, made by the first profile)")
+        return Check("database", "ok", f"{where} (does not exist yet; the first profile creates it)")
     try:
         problems = inspection.check(where).problems
     except LumaError as error:
         return Check("database", "fail", str(error))
-    return Check("database", "fail" if problems else "ok", f"{where}" + "".join(f"; {text}" for text in problems))
+    return Check("database", "fail" if problems else "ok", "; ".join([str(where), *problems]))
 
 
-def check_hub() -> Check:
+def _hub() -> Check:
     """Whether a pretrained weight could be downloaded; nothing is contacted."""
     if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "yes", "on", "TRUE", "ON", "YES"}:
         return Check("hub", "note", "HF_HUB_OFFLINE is set: pretrained weights from the cache or --weights FILE only")
-    return Check("hub", "ok", "online mode; profile and cost never contact it")
+    return Check("hub", "ok", "online; profile and cost never contact it")
 
 
 def check_backbone(spec: BackboneSpec, resolution: int, head: HeadConfig | None = None) -> list[Check]:
@@ -139,13 +130,13 @@ def check_backbone(spec: BackboneSpec, resolution: int, head: HeadConfig | None 
     head = head or HeadConfig()
     backbone = create_backbone(spec, resolution)
     attached = _head(backbone, head)
-    shapes = [_parity(spec, resolution, head)] if attached.verdict == "ok" else []
     detail = f"{backbone.width} channels, stride {backbone.stride}, {len(backbone.pruned)} unused modules pruned"
-    return [Check("layout", "ok", detail), _ffn(backbone), attached, *shapes]
+    checks = [Check("layout", "ok", detail), _ffn(backbone), attached]
+    return [*checks, _shapes(spec, resolution, head)] if attached.verdict == "ok" else checks
 
 
 def _head(backbone: Backbone, head: HeadConfig) -> Check:
-    """Whether the head can be built on this backbone, and of how many blocks and parameters."""
+    """Whether the head can be built on this backbone, with its blocks and parameters."""
     import torch
 
     from luma_cli.head.segmenter import Segmenter
@@ -170,7 +161,8 @@ def _ffn(backbone: Backbone) -> Check:
     return Check("ffn", "ok" if verdict.passed else "fail", "; ".join(filter(None, (found, verdict.reason))))
 
 
-def _parity(spec: BackboneSpec, resolution: int, head: HeadConfig) -> Check:
+def _shapes(spec: BackboneSpec, resolution: int, head: HeadConfig) -> Check:
+    """Whether the outputs that are counted have the shapes of those that are computed."""
     import torch
 
     from luma_cli.head.segmenter import build
@@ -185,8 +177,8 @@ def _parity(spec: BackboneSpec, resolution: int, head: HeadConfig) -> Check:
     meta, real = shapes
     if meta != real:
         return Check("shapes", "fail", f"counted as {meta}, runs as {real}")
-    said = ", ".join(f"{name} {shape}" for name, shape in real.items())
-    return Check("shapes", "ok", f"{said}, the same when counted and when run")
+    named = ", ".join(f"{name} {shape}" for name, shape in real.items())
+    return Check("shapes", "ok", f"{named}, the same when counted and when run")
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import logging
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -30,8 +30,7 @@ from luma_cli.head.luma import LumaHead
 from luma_cli.head.segmenter import Segmenter, block_of, tap_of
 from luma_cli.isotropic.mixtures import idle_params
 from luma_cli.measure.cost import Cost, CountJob, Refusal
-from luma_cli.measure.count import Count, Counting, count
-from luma_cli.measure.operators import known_zero
+from luma_cli.measure.count import Count, Counting, count, known_zero
 
 RGB = 3
 SEPARATOR = " > "  # between a caller and a module that it does not own
@@ -40,7 +39,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def answer(job: CountJob) -> BackboneFacts | Cost | Refusal:
-    """The facts or the checked cost that `job` asks for, or why there are none."""
+    """The facts or the checked cost that `job` asks for, or a refusal."""
     try:
         if job.head is None:
             return backbone_facts(create_backbone(job.spec, job.resolution, device="meta"))
@@ -50,7 +49,7 @@ def answer(job: CountJob) -> BackboneFacts | Cost | Refusal:
         facts = backbone_facts(segmenter.backbone, known)
         return checked(counted, (head_macs(facts, job.head), head_params(facts, job.head)))
     except LumaError as error:
-        return Refusal(type(error).__name__, str(error))
+        return Refusal.of(error)
     except Exception as error:  # a backbone that fails in its own code must not hide the others
         text = str(error).strip().splitlines() or ["no message"]
         named = f"{job.spec.name} at {job.resolution}"
@@ -58,7 +57,7 @@ def answer(job: CountJob) -> BackboneFacts | Cost | Refusal:
 
 
 def checked(counted: Cost, formula: tuple[int, int]) -> Cost | Refusal:
-    """`counted`, unless the closed form gives its head other multiply-adds or parameters."""
+    """`counted`, or a refusal if the closed form gives its head other multiply-adds or parameters."""
     if formula == (counted.head_macs, counted.head_params):
         return counted
     return Refusal(
@@ -69,9 +68,9 @@ def checked(counted: Cost, formula: tuple[int, int]) -> Cost | Refusal:
 
 
 def backbone_facts(backbone: Backbone, counted: Count | None = None) -> BackboneFacts:
-    """The facts of `backbone` at its own resolution. It is not touched: the pass runs on a twin without data.
+    """The facts of `backbone` at its own resolution, from a twin without data.
 
-    counted: the count of its forward on one image where that is known, which saves the pass.
+    counted: the count of its forward on one image, if known; it saves the pass.
     """
     twin = meta_twin(backbone)
     side = twin.resolution
@@ -98,7 +97,12 @@ def backbone_facts(backbone: Backbone, counted: Count | None = None) -> Backbone
         num_prefix_tokens=twin.sites.num_prefix_tokens,
         blocks=format_blocks(_blocks(twin, query_ffn_macs)),
         no_joint=twin.rule.joint_refusal,
-        joint_blocks=_runs(_token_and_pair_macs(block, twin.width) for block in reversed(joint_blocks(twin))),
+        joint_blocks=" ".join(
+            f"{per_token}x{per_pair}*{len(list(same))}"
+            for (per_token, per_pair), same in groupby(
+                _token_and_pair_macs(block, twin.width) for block in reversed(joint_blocks(twin))
+            )
+        ),
     )
 
 
@@ -107,7 +111,11 @@ def meta_twin(module: Module) -> Module:
     tensors = [*module.parameters(), *module.buffers()]
     if all(tensor.is_meta for tensor in tensors):
         return module
-    memo: dict[int, object] = {id(tensor): _without_data(tensor) for tensor in tensors}
+    memo: dict[int, object] = {}
+    for tensor in tensors:
+        empty = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
     return copy.deepcopy(module, memo)
 
 
@@ -117,32 +125,28 @@ def num_parameters(module: nn.Module) -> int:
 
 
 def num_active_parameters(module: nn.Module) -> int:
-    """Parameters of `module` that one token meets: all of them but those of experts that it is not sent to.
-
-    Experts are known where they are luma's own (`isotropic/mixtures.py`); those of one's own module count as met.
-    """
+    """Parameters of `module` that one token meets: all but those of luma's experts that it is not sent to."""
     return num_parameters(module) - idle_params(module)
 
 
 def _blocks(backbone: Backbone, last_ffn_macs: int) -> list[Block]:
-    """The blocks that queries can read, last first, with what their FFNs cost a query."""
+    """The blocks that queries can read, last first, with the cost of a query in their FFNs."""
     found = [block_of(backbone, back) for back in range(len(backbone.sites.found))]
-    counted: list[int] = [last_ffn_macs]
-    known: dict[object, int] = {}  # alike blocks are counted once
+    known: dict[object, int] = {}  # blocks of the same shapes are counted once
+    blocks = [replace(block, ffn_macs=last_ffn_macs) for block in found[:1]]
     for back, block in enumerate(found[1:], 1):
-        ffn = backbone.earlier_ffn(back)
+        ffn, macs = backbone.earlier_ffn(back), 0
         if block.lends_ffn and isinstance(ffn, QueryFfn):
             likeness = _likeness(ffn)
             if likeness not in known:
                 known[likeness] = _ffn_macs(ffn, block.width)
-            counted.append(known[likeness])
-        else:
-            counted.append(0)
-    return [replace(block, ffn_macs=macs) for block, macs in zip(found, counted, strict=False)]
+            macs = known[likeness]
+        blocks.append(replace(block, ffn_macs=macs))
+    return blocks
 
 
 def _likeness(ffn: QueryFfn) -> object:
-    """Equal for FFNs of the same rule whose layers have the same classes and shapes."""
+    """A key that FFNs of the same rule, classes and shapes share."""
     modules = [module for part in ffn.parts() if isinstance(part, nn.Module) for module in part.modules()]
     shapes = [tuple(parameter.shape) for module in modules for parameter in module.parameters(recurse=False)]
     return ffn.rule, tuple(type(module) for module in modules), tuple(shapes)
@@ -154,30 +158,15 @@ def _ffn_macs(ffn: Callable[[torch.Tensor], torch.Tensor], width: int) -> int:
 
 
 def _token_and_pair_macs(block: nn.Module, width: int) -> tuple[int, int]:
-    """Multiply-adds of a transformer block per token and per pair of tokens, from counts with one and two tokens.
-
-    They are all that it has, as every layer works on tokens alone but attention, whose products are one per pair.
-    """
+    """Multiply-adds of a transformer block per token and per pair of tokens, from counts with one and two tokens."""
+    # Attention has one product per pair; every other layer works on each token alone.
     one, two = (count(block, torch.empty(1, tokens, width, device="meta")).macs for tokens in (1, 2))
     per_pair = (two - 2 * one) // 2
     return one - per_pair, per_pair
 
 
-def _runs(blocks: Iterable[tuple[int, int]]) -> str:
-    """`per token x per pair * blocks` for every run of equal ones, separated by spaces."""
-    return " ".join(f"{costs[0]}x{costs[1]}*{len(list(same))}" for costs, same in groupby(blocks))
-
-
-def _without_data(tensor: torch.Tensor) -> torch.Tensor:
-    empty = torch.empty_like(tensor, device="meta")
-    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-
-
 def segmenter_cost(segmenter: Segmenter) -> Cost:
-    """Counted cost of `segmenter` on one image of its backbone's resolution; the head's is what it adds.
-
-    An EoMT head does not stand apart from the backbone, so that the whole is counted and the backbone's own taken off.
-    """
+    """Counted cost of `segmenter` on one image of its backbone's resolution; the head's is what it adds."""
     twin = meta_twin(segmenter)
     side = twin.backbone.resolution
     images = torch.empty(1, RGB, side, side, device="meta")
@@ -186,7 +175,7 @@ def segmenter_cost(segmenter: Segmenter) -> Cost:
     (features,) = made
     num_blocks, head = 0, Count(0, 0)
     if isinstance(twin.head, EomtHead):
-        num_blocks = twin.head.plan.num_joint
+        num_blocks = twin.head.plan.num_joint  # it runs inside the backbone: count the whole, subtract the backbone
         whole = count(twin, images)
         head = replace(whole, macs=whole.macs - backbone.macs, activations=whole.activations - backbone.activations)
     elif twin.head is not None:
@@ -217,11 +206,10 @@ def segmenter_cost(segmenter: Segmenter) -> Cost:
 
 
 def count_by_module(root: nn.Module, *inputs: Any) -> tuple[Count, Counter[str]]:
-    """The count of `root(*inputs)` and the multiply-adds of every module under its path, the root's being ''.
+    """The count of `root(*inputs)`, and the multiply-adds of every module by path; the root's path is ''.
 
-    A module that its caller owns has its own name (`backbone.model.blocks.11.mlp`); one that the caller only borrows
-    has the caller's before it (`head > backbone.model.blocks.11.mlp`). So a module that two parts share is counted in
-    each for its own calls.
+    A module owned by its caller has its own name (`backbone.model.blocks.11.mlp`), a borrowed one the caller's before
+    it (`head > backbone.model.blocks.11.mlp`): what two parts share counts in each for its own calls.
     """
     names = {module: name for name, module in root.named_modules()}
     running: list[str] = []  # paths, innermost last
@@ -234,14 +222,11 @@ def count_by_module(root: nn.Module, *inputs: Any) -> tuple[Count, Counter[str]]
     def enter(module: nn.Module, inputs: Any) -> None:
         running.append(_path(running[-1], names[module]) if running else names[module])
 
-    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        running.pop()
-
     counting = Counting(on_macs)
     with ExitStack() as hooks:
         for module in names:
             hooks.enter_context(module.register_forward_pre_hook(enter))
-            hooks.enter_context(module.register_forward_hook(leave, always_call=True))
+            hooks.enter_context(module.register_forward_hook(lambda *_: running.pop() and None, always_call=True))
         with torch.inference_mode(), counting:
             root(*inputs)
     return counting.result(), macs_of
@@ -257,10 +242,10 @@ def _path(running: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModuleCost:
-    """Multiply-adds of one module, everything that it calls included, by our count and by fvcore's.
+    """Multiply-adds of one module and all that it calls, by our count and by fvcore's.
 
-    path: dotted name; `caller > name` for a module that the caller borrows, such as the reused FFN in the head.
-    fvcore_macs: None where fvcore, which knows names only, cannot tell a borrowed call from an owned one.
+    path: dotted name; `caller > name` for a borrowed module, such as the reused FFN in the head.
+    fvcore_macs: None where fvcore cannot separate borrowed calls from owned ones.
     """
 
     path: str
@@ -270,9 +255,9 @@ class ModuleCost:
 
 
 def by_module(segmenter: Segmenter, max_depth: int = 5) -> list[ModuleCost]:
-    """Every module that does multiply-adds, in the model's order and down to `max_depth` dots; the first is the whole.
+    """Every module with multiply-adds, in the model's order and down to `max_depth` dots; the first is the whole.
 
-    `segmenter` is on the CPU with data, as fvcore runs it. Raises MeasureError for operators that fvcore cannot count.
+    `segmenter` is on the CPU with data, as fvcore runs it. Raises MeasureError for operators unknown to fvcore.
     """
     side = segmenter.backbone.resolution
     _, ours = count_by_module(meta_twin(segmenter), torch.empty(1, RGB, side, side, device="meta"))
@@ -290,11 +275,10 @@ def by_module(segmenter: Segmenter, max_depth: int = 5) -> list[ModuleCost]:
 def fvcore_macs(module: nn.Module, *inputs: torch.Tensor) -> Counter[str]:
     """Fvcore's multiply-adds per module name, called modules counted with their caller.
 
-    fvcore has no handle for fused attention (fvcore issue 143), so it gets ours, and its norm and pooling handles are
-    taken off, since both columns are multiply-adds. It only warns about operators that it does not know; here anything
-    outside our own list of known zeros raises MeasureError.
+    Raises MeasureError for an operator that neither fvcore nor our list of known zeros has.
     """
 
+    # fvcore has no handle for fused attention (fvcore issue 143), and counts norms and pooling, which we do not
     def attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
         query, key, value = (item.type().sizes() for item in inputs[:3])
         return Counter({"attention": math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])})
@@ -302,7 +286,7 @@ def fvcore_macs(module: nn.Module, *inputs: torch.Tensor) -> Counter[str]:
     logger = logging.getLogger("fvcore.nn.jit_analysis")
     level = logger.level
     with warnings.catch_warnings(), torch.no_grad():
-        # fvcore traces with torch.jit and warns about both that and every operator; what matters is raised instead
+        # fvcore warns about torch.jit and every unknown operator; what matters is raised below
         warnings.simplefilter("ignore")
         from fvcore.nn import FlopCountAnalysis
 
@@ -319,5 +303,5 @@ def fvcore_macs(module: nn.Module, *inputs: torch.Tensor) -> Counter[str]:
     zero = {name.replace(".", "::") for name in known_zero()}
     if unknown := sorted(name for name in unsupported if name not in zero):
         listed = ", ".join(unknown)
-        raise MeasureError(f"fvcore cannot count {listed}; leave out --by-module, the total of `luma cost` has them")
+        raise MeasureError(f"fvcore cannot count {listed}; leave out --by-module: `luma cost` counts them")
     return Counter({name: int(macs) for name, macs in found.items()})

@@ -1,8 +1,8 @@
 """One GPU through NVML (module `pynvml`, package nvidia-ml-py), addressed by UUID: clocks, memory, energy, throttling.
 
-A query that a GPU, a MIG slice or a container does not support answers None instead of failing the measurement. Run as
-`python -P -m luma_cli.measure.nvml UUID` this file samples clocks, power and temperature every 50 ms, in a process of
-its own so that the measured one is not disturbed: one JSON line per sample until stdin ends. Imports no torch.
+A query that a GPU, a MIG slice or a container does not support returns None. Run as a program with a UUID, this file
+writes clocks, power and temperature every 50 ms, one JSON line per sample, until stdin ends: in a process of its own,
+so that the measured one is not disturbed. Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar
 from luma_cli.measure.timing import median
 
 T = TypeVar("T")
-Samples = list[dict[str, Any]]
+ClockSamples = list[dict[str, Any]]
 
 # Bits of the clocks-event reasons, nvml.h.
 REASONS: dict[int, str] = {
@@ -86,7 +86,7 @@ class Nvml:
         self._module = module
 
     def uuids(self) -> list[str]:
-        """UUIDs of all GPUs in nvidia-smi's order. Raises NvmlMissing when one does not answer."""
+        """UUIDs of all GPUs in nvidia-smi's order. Raises NvmlMissing."""
         try:
             count = self._module.nvmlDeviceGetCount()
             handles = [self._module.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
@@ -95,14 +95,14 @@ class Nvml:
             raise NvmlMissing(str(error)) from error
 
     def driver(self) -> str:
-        """Version of the driver, empty when it does not tell."""
+        """Version of the driver, empty if unknown."""
         try:
             return _text(self._module.nvmlSystemGetDriverVersion())
         except self._module.NVMLError:
             return ""
 
     def open(self, uuid: str) -> Gpu:
-        """The GPU (or MIG slice) with this UUID. Raises NvmlMissing when it is gone."""
+        """The GPU or MIG slice with this UUID. Raises NvmlMissing."""
         try:
             return Gpu(self._module, self._module.nvmlDeviceGetHandleByUUID(uuid), uuid)
         except self._module.NVMLError as error:
@@ -121,7 +121,7 @@ class Gpu:
         self._refusals = (module.NVMLError, older, AttributeError)
 
     def _ask(self, query: str, *constants: str) -> Any:
-        """The answer of `nvmlDeviceGet<query>`, whose further arguments are constants of pynvml; None where refused."""
+        """The answer of `nvmlDeviceGet<query>`, given constants of pynvml by name; None where refused."""
         try:
             arguments = [getattr(self._module, name) for name in constants]
             return getattr(self._module, f"nvmlDeviceGet{query}")(self._handle, *arguments)
@@ -129,12 +129,12 @@ class Gpu:
             return None
 
     def name(self) -> str:
-        """Marketing name, e.g. `NVIDIA H200`."""
+        """E.g. `NVIDIA H200`."""
         return _text(self._ask("Name") or "unknown GPU")
 
     def power_limit_watts(self) -> float | None:
         """The power limit in force, in W."""
-        return _thousandth(self._ask("EnforcedPowerLimit"))
+        return _watts(self._ask("EnforcedPowerLimit"))
 
     def vbios(self) -> str:
         """Version of the VBIOS."""
@@ -156,36 +156,35 @@ class Gpu:
         }
 
     def clocks(self) -> dict[str, float | int | None]:
-        """One sample: clocks in MHz, power in W, temperature in C, utilisation in %, mask of clocks-event reasons."""
+        """Clocks in MHz, power in W, temperature in C, utilisation in %, mask of clocks-event reasons."""
         rates = self._ask("UtilizationRates")
         return {
             "sm_mhz": self._ask("ClockInfo", "NVML_CLOCK_SM"),
             "memory_mhz": self._ask("ClockInfo", "NVML_CLOCK_MEM"),
-            "watts": _thousandth(self._ask("PowerUsage")),
+            "watts": _watts(self._ask("PowerUsage")),
             "celsius": self._ask("Temperature", "NVML_TEMPERATURE_GPU"),
             "utilisation_percent": None if rates is None else rates.gpu,
             "reasons": self.reasons(),
         }
 
     def reasons(self) -> int | None:
-        """Mask of the reasons for which the clocks are not at their highest now."""
-        newer = self._ask("CurrentClocksEventReasons")
-        mask: int | None = newer if newer is not None else self._ask("CurrentClocksThrottleReasons")
-        return mask
+        """Mask of the reasons why the clocks are now below their maximum."""
+        mask: int | None = self._ask("CurrentClocksEventReasons")
+        return self._ask("CurrentClocksThrottleReasons") if mask is None else mask  # an older driver's name
 
     def violations_ns(self) -> dict[str, int | None]:
-        """Nanoseconds lost so far to the power and to the thermal cap; differences count."""
+        """Nanoseconds lost so far to the power cap and to the thermal cap."""
         policies = {"power": "NVML_PERF_POLICY_POWER", "thermal": "NVML_PERF_POLICY_THERMAL"}
         found = {name: self._ask("ViolationStatus", policy) for name, policy in policies.items()}
         return {name: None if status is None else int(status.violationTime) for name, status in found.items()}
 
     def energy_millijoules(self) -> int | None:
         """Energy used since the driver was loaded, in mJ (Volta and later); updated every 20 to 100 ms."""
-        energy = self._ask("TotalEnergyConsumption")
-        return None if energy is None else int(energy)
+        energy: int | None = self._ask("TotalEnergyConsumption")
+        return energy
 
     def processes(self) -> dict[int, int | None]:
-        """Bytes that each compute process holds, by PID as the driver sees it; None where it will not say."""
+        """Bytes that each compute process holds, by the driver's PID; None where unknown."""
         held = {int(each.pid): each.usedGpuMemory for each in self._ask("ComputeRunningProcesses") or []}
         return {pid: None if size in (None, _UNKNOWN_MEMORY) else int(size) for pid, size in held.items()}
 
@@ -196,21 +195,19 @@ class Gpu:
 
 
 def _text(value: str | bytes) -> str:
-    """Text, whichever of the two this nvidia-ml-py returns."""
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode() if isinstance(value, bytes) else value  # versions of nvidia-ml-py differ
 
 
-def _thousandth(value: int | None) -> float | None:
-    """W from mW."""
-    return None if value is None else value / 1e3
+def _watts(milliwatts: int | None) -> float | None:
+    return None if milliwatts is None else milliwatts / 1e3
 
 
 @contextlib.contextmanager
-def sampling(uuid: str, command: Sequence[str] = SAMPLER) -> Iterator[Samples]:
-    """Samples of the GPU taken inside; the list is filled on leaving, and empty where NVML does not answer."""
-    samples: Samples = []
+def sampling(uuid: str) -> Iterator[ClockSamples]:
+    """Samples of the GPU taken inside; the list is filled on leaving, and stays empty without NVML."""
+    samples: ClockSamples = []
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen([*command, uuid], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*SAMPLER, uuid], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL)
         try:
             yield samples
         finally:
@@ -226,15 +223,15 @@ def sampling(uuid: str, command: Sequence[str] = SAMPLER) -> Iterator[Samples]:
 
 
 def write_samples(gpu: Gpu, stop: Callable[[float], bool], write: Callable[[str], object]) -> None:
-    """Write samples until `stop(period)`, which sleeps, says so."""
+    """Write samples until `stop(period)`, which sleeps, returns true."""
     while True:
         write(json.dumps({"at": time.time(), **gpu.clocks()}) + "\n")
         if stop(PERIOD_SECONDS):
             return
 
 
-def summary(samples: Samples) -> dict[str, Any]:
-    """What is kept of the samples: how many, medians and extremes, and the share of them under each reason."""
+def summary(samples: ClockSamples) -> dict[str, Any]:
+    """Number of samples, medians and extremes, and the share of the samples under each reason."""
     kept: dict[str, Any] = {"num_samples": len(samples)}
     for name in ("sm_mhz", "memory_mhz", "watts", "celsius", "utilisation_percent"):
         values = [float(sample[name]) for sample in samples if sample.get(name) is not None]
@@ -248,7 +245,7 @@ def summary(samples: Samples) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Watched(Generic[T]):
-    """A measurement with the trace of the GPU beneath it."""
+    """A measurement and the summary of the GPU's samples meanwhile."""
 
     value: T
     throttled: bool
@@ -260,10 +257,10 @@ def watched(
     measure: Callable[[], T],
     gpu: Gpu,
     *,
-    sampling: Callable[[str], AbstractContextManager[Samples]] = sampling,
+    sampling: Callable[[str], AbstractContextManager[ClockSamples]] = sampling,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Watched[T]:
-    """Measure; when heat or a hardware limit slowed the GPU meanwhile, cool and measure again, at most three times."""
+    """Measure; if heat or a hardware limit slowed the GPU, cool and measure again, at most three times."""
     num_retries = 0
     while True:
         before = gpu.violations_ns()
@@ -274,15 +271,15 @@ def watched(
             break
         num_retries += 1
         _cool(gpu, sleep)
-    after = gpu.violations_ns()
-    lost = {
-        name: None if start is None or (end := after[name]) is None else end - start for name, start in before.items()
-    }
+    lost: dict[str, int | None] = {}
+    for name, end in gpu.violations_ns().items():
+        start = before[name]
+        lost[name] = None if start is None or end is None else end - start
     return Watched(value, throttled, num_retries, {**summary(samples), "violations_ns": lost})
 
 
 def _cool(gpu: Gpu, sleep: Callable[[float], None]) -> None:
-    """Wait until the GPU gives no reason to discard, in pauses that grow from 50 ms to 0.5 s, at most 10 s in all."""
+    """Wait until the GPU is no longer slowed, at most 10 s, in growing pauses."""
     pause, waited = _FIRST_PAUSE_SECONDS, 0.0
     while waited < _LONGEST_WAIT_SECONDS:
         sleep(pause)
@@ -294,79 +291,68 @@ def _cool(gpu: Gpu, sleep: Callable[[float], None]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """Joules per image of each window, with and without the idle power in W before them."""
+    """Joules per image of each window, gross and without the idle power, and that power in W."""
 
     gross: tuple[float, ...]
     net: tuple[float, ...]
     idle_watts: float
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """The work: `call(number)` queues one batch, `synchronize` waits for it, `call_seconds` is about what it takes."""
-
-    call: Callable[[int], object]
-    synchronize: Callable[[], None]
-    batch: int
-    call_seconds: float
-
-
 def measure_energy(
-    load: Load,
+    call: Callable[[int], object],
+    synchronize: Callable[[], None],
     read_millijoules: Callable[[], int | None],
     *,
+    batch: int,
+    call_seconds: float,
     window_seconds: float = 10.0,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Energy | None:
-    """Energy per image over windows of steady load, or None when the counter is missing or stands still.
+    """Energy per image over windows of steady load, or None when the counter is missing or does not move.
 
+    `call(number)` queues one batch that takes about `call_seconds`; `synchronize` waits for it.
     The counter moves every 20 to 100 ms and some GPUs watch their power only part of the time (arXiv 2312.02741), so a
     window lasts 10 s or more, a second one starts at another phase, and both readings are kept.
     """
-    idle_watts = _idle_watts(read_millijoules, clock, sleep)
-    if idle_watts is None:
+
+    def spent(work: Callable[[float], int]) -> tuple[float, float, int]:
+        """Joules (0 without a counter), seconds and images of `work`, which gets the time of its start."""
+        before, start = read_millijoules(), clock()
+        num_images = work(start)
+        after, end = read_millijoules(), clock()
+        joules = 0.0 if before is None or after is None else (after - before) / 1e3
+        return joules, end - start, num_images
+
+    def idle(start: float) -> int:
+        sleep(IDLE_SECONDS)
+        return 0
+
+    def busy(start: float) -> int:
+        num_calls = 0
+        while clock() - start < window_seconds:
+            for number in range(num_calls, num_calls + per_burst):
+                call(number)
+            synchronize()
+            num_calls += per_burst
+        return num_calls * batch
+
+    if read_millijoules() is None:
         return None
+    per_burst = max(1, int(_BURST_SECONDS / max(call_seconds, 1e-6)))
+    idle_joules, idle_seconds, _ = spent(idle)
+    idle_watts = idle_joules / idle_seconds
     gross, net = [], []
     for _ in range(NUM_WINDOWS):
         sleep(PHASE_SHIFT_SECONDS)
-        joules, seconds, num_images = _window(load, read_millijoules, window_seconds, clock)
+        call(0)
+        synchronize()
+        joules, seconds, num_images = spent(busy)
         if joules <= 0:
             return None
         gross.append(joules / num_images)
         net.append(max(0.0, joules - idle_watts * seconds) / num_images)
     return Energy(tuple(gross), tuple(net), idle_watts)
-
-
-def _idle_watts(
-    read: Callable[[], int | None], clock: Callable[[], float], sleep: Callable[[float], None]
-) -> float | None:
-    """Mean power in W while nothing runs; None without a counter."""
-    before, start = read(), clock()
-    sleep(IDLE_SECONDS)
-    after, end = read(), clock()
-    if before is None or after is None or end <= start:
-        return None
-    return (after - before) / 1e3 / (end - start)
-
-
-def _window(
-    load: Load, read: Callable[[], int | None], window_seconds: float, clock: Callable[[], float]
-) -> tuple[float, float, int]:
-    """Joules (0 without a counter), seconds and images of one window of back-to-back calls."""
-    per_burst = max(1, int(_BURST_SECONDS / max(load.call_seconds, 1e-6)))
-    load.call(0)
-    load.synchronize()
-    before, start = read(), clock()
-    num_calls = 0
-    while clock() - start < window_seconds:
-        for number in range(num_calls, num_calls + per_burst):
-            load.call(number)
-        load.synchronize()
-        num_calls += per_burst
-    after, end = read(), clock()
-    joules = 0.0 if before is None or after is None else (after - before) / 1e3
-    return joules, end - start, num_calls * load.batch
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Worker processes for measuring and counting alike: started, listened to asleep, and ended whatever they do.
+"""Worker processes for measuring and counting: start them, wait for their answers asleep, and end them.
 
 A worker reads a line of options from stdin, then one job a line, and writes stages and one answer per job to a pipe.
-A worker that is killed, crashes, hangs or talks nonsense is the Trouble of the job that it was at; the jobs after it go
-to a fresh worker. Imports no torch.
+A worker that is killed, crashes, hangs or writes anything else becomes the Trouble of its current job; a fresh worker
+does the rest. Imports no torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from luma_cli.measure.imports import Import
-from luma_cli.measure.timing import Rule
+from luma_cli.measure.timing import Rule, summarise
 from luma_cli.store.records import Metric, Status
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ LONGEST_LINE = 64 * 2**20
 _READ_BYTES = 1 << 16
 _STDERR_TAIL_BYTES = 4000
 _EXIT_SECONDS = 10.0
+_LEAVE_SECONDS = 2.0  # leaving an idle GPU takes a worker far less
 _LONGEST_POLL_MS = 2**31 - 1
 _OOM_COUNTERS = ("/proc/vmstat", "/sys/fs/cgroup/memory.events")
 
@@ -60,9 +61,9 @@ class Stage:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Result:
-    """The measurement of one configuration; the sweep adds the environment's identity and the facts."""
+    """The measurement of one configuration, filled step by step; the sweep adds the environment and the facts."""
 
     status: Status
     reason: str = ""
@@ -73,10 +74,14 @@ class Result:
     provenance: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
+    def add(self, name: str, unit: str, values: Sequence[float], *, tail: bool = False, noisy: bool = False) -> None:
+        """Add the metric of these samples; `tail` adds the 90th percentile. Raises MeasureError, see `summarise`."""
+        self.metrics[name] = summarise(name, unit, values, tail=tail, noisy=noisy)
+
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why a worker gave no answer, after how many seconds, the end of its stderr, and its exit code once it ended."""
+    """Why a worker gave no answer, after how many seconds, the end of its stderr, and its exit code if it ended."""
 
     status: Status
     reason: str
@@ -93,23 +98,23 @@ def dump(message: Any) -> bytes:
 def load(line: bytes, kinds: Sequence[type[Any]]) -> Any:
     """What `dump` wrote, one of `kinds`. Raises an error for anything else, a missing or unknown field included."""
     ((name, values),) = json.loads(line).items()
-    return restore(next(kind for kind in kinds if kind.__name__ == name), values)
+    return _restore(next(kind for kind in kinds if kind.__name__ == name), values)
 
 
-def restore(kind: Any, value: Any) -> Any:
-    """`value`, as JSON has it, as a `kind`: dataclasses, and tuples and dicts of them, are made again."""
+def _restore(kind: Any, value: Any) -> Any:
+    """JSON as a `kind`: a dataclass, a tuple or dict of them, or a plain value."""
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         if set(value) != {each.name for each in dataclasses.fields(kind)}:
             raise ValueError(f"no {kind.__name__}")
-        return kind(**{name: restore(hints[name], each) for name, each in value.items()})
+        return kind(**{name: _restore(hints[name], each) for name, each in value.items()})
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is tuple:
-        return tuple(restore(arguments[0], each) for each in value)
+        return tuple(_restore(arguments[0], each) for each in value)
     if origin is dict:
-        return {name: restore(arguments[1], each) for name, each in value.items()}
+        return {name: _restore(arguments[1], each) for name, each in value.items()}
     if origin in (Union, UnionType):  # of something and None
-        return None if value is None else restore(arguments[0], value)
+        return None if value is None else _restore(arguments[0], value)
     return value
 
 
@@ -123,19 +128,18 @@ def run(
     variables: Mapping[str, str] | None = None,
     on_stage: OnStage = lambda index, stage: None,
     command: Sequence[str] = COMMAND,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Generator[tuple[int, T | Trouble], None, None]:
-    """Yield (index, answer) for every job as soon as it is over; one worker keeps their order.
+    """Yield (index, answer) of every job as soon as it is over; one worker keeps their order.
 
-    kinds: classes of answers. `timeout_seconds` bounds each job, start of its worker included. Closing the iterator, or
-    an exception such as KeyboardInterrupt while it waits, kills the workers and everything that they started.
+    kinds: classes of answers. `timeout_seconds` limits each job, start of its worker included. Closing the iterator, or
+    an exception such as KeyboardInterrupt while it waits, ends the workers and everything that they started.
     """
     waiting = deque(enumerate(jobs))
     workers: list[_Worker] = []
     try:
         while waiting or workers:
             while waiting and len(workers) < num_workers:
-                workers.append(_Worker(command, {**os.environ, **(variables or {})}, options, timeout_seconds, clock))
+                workers.append(_Worker(command, {**os.environ, **(variables or {})}, options, timeout_seconds))
                 workers[-1].take(*waiting.popleft())
             for worker in _wait(workers):
                 answer = worker.listen(kinds, on_stage)
@@ -153,7 +157,7 @@ def run(
 
 
 def _wait(workers: Sequence[_Worker]) -> list[_Worker]:
-    """Sleep in the kernel until a worker writes or is overdue; those of which one holds."""
+    """Sleep in the kernel until a worker writes or is overdue; return those."""
     poll = select.poll()
     for worker in workers:
         poll.register(worker.events, select.POLLIN)
@@ -163,18 +167,11 @@ def _wait(workers: Sequence[_Worker]) -> list[_Worker]:
 
 
 class _Worker:
-    """A worker process at one job at a time. Its stdin stays open: it is the worker's sign that we are alive."""
+    """A worker process at one job at a time. It ends itself when its stdin closes, so also when we die."""
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        variables: Mapping[str, str],
-        options: Options,
-        timeout_seconds: float,
-        clock: Callable[[], float],
-    ):
+    def __init__(self, command: Sequence[str], variables: Mapping[str, str], options: Options, timeout_seconds: float):
         self._timeout_seconds = timeout_seconds
-        self._clock = clock
+        self._is_idle = False
         self._oom_kills = oom_kills()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `end`)
         self.events, writer = os.pipe()
@@ -185,8 +182,8 @@ class _Worker:
                 stdout=self._output,
                 stderr=self._output,
                 pass_fds=(writer,),
-                start_new_session=True,
-                env=dict(variables),
+                start_new_session=True,  # a group of its own, to be killed with all that it started
+                env=variables,
             )
         except BaseException:
             os.close(self.events)
@@ -198,23 +195,23 @@ class _Worker:
 
     def take(self, index: int, job: Any) -> None:
         """Begin with a job."""
-        self.index, self._stage, self._heard, self._start = index, "starting", b"", self._clock()
+        self.index, self._stage, self._heard, self._start = index, "starting", b"", time.monotonic()
+        self._is_idle = False
         self._send(job)
 
     def _send(self, message: Any) -> None:
-        """Write a line; a worker that is gone already shows at the first read."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError):  # a worker that is gone already shows at the first read
             self._process.stdin.write(dump(message))
             self._process.stdin.flush()
 
     @property
     def remaining(self) -> float:
-        """Seconds until the job at hand is overdue."""
-        return self._start + self._timeout_seconds - self._clock()
+        """Seconds until the current job is overdue."""
+        return self._start + self._timeout_seconds - time.monotonic()
 
     def listen(self, kinds: Sequence[type[T]], on_stage: OnStage) -> T | Trouble | None:
-        """Read what the worker wrote, once it did or is overdue: an answer, or None when there is none yet."""
+        """Read what the worker wrote, or note that it is overdue: an answer, or None when there is none yet."""
         if self.remaining <= 0:
             return self._trouble("timeout", f"no result after {self._timeout_seconds:g} s")
         data = os.read(self.events, _READ_BYTES)
@@ -228,22 +225,23 @@ class _Worker:
                 text = line[:80].decode(errors="replace")
                 return self._trouble("failed", f"the worker wrote {text!r} instead of a message")
             if not isinstance(message, Stage):
+                self._is_idle = True
                 answer: T = message
                 return answer
             self._stage = message.text
             on_stage(self.index, message.text)
         if len(self._heard) > LONGEST_LINE:
-            return self._trouble("failed", "the worker wrote no line of its protocol")
+            return self._trouble("failed", f"the worker wrote over {LONGEST_LINE} bytes without a newline")
         return None
 
     def _ended(self) -> Trouble:
-        """What an end without an answer means."""
+        """The trouble of a worker that ended without an answer."""
         try:
             code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            return self._trouble("failed", "the worker closed its pipe but went on")
+            return self._trouble("failed", "the worker closed its pipe and kept running")
         if code == -signal.SIGKILL and oom_kills() > self._oom_kills:
-            return self._trouble("oom", "killed by the kernel for want of memory", code)
+            return self._trouble("oom", "killed by the kernel because memory ran out", code)
         if code < 0:
             return self._trouble("crashed", f"killed by {_signal_name(-code)}", code)
         return self._trouble("crashed", f"ended with exit code {code} and no result", code)
@@ -252,16 +250,21 @@ class _Worker:
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, size - _STDERR_TAIL_BYTES))
         tail = self._output.read().decode(errors="replace")
-        return Trouble(status, f"{reason}, while {self._stage}", self._clock() - self._start, tail, code)
+        return Trouble(status, f"{reason}, while {self._stage}", time.monotonic() - self._start, tail, code)
 
     def end(self) -> None:
-        """Kill the worker's session and reap the worker: no zombie, nothing left on the GPU."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        """Let an idle worker leave by itself, for a moment; then kill its session and reap it."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
+        if self._is_idle:
+            # Its end of the pipe closes when it leaves: this wakes at once, where Popen.wait would poll.
+            left = select.poll()
+            left.register(self.events, select.POLLIN)
+            left.poll(_LEAVE_SECONDS * 1e3)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()  # no zombie
         os.close(self.events)
         self._output.close()
 
@@ -275,7 +278,7 @@ def _signal_name(number: int) -> str:
 
 
 def oom_kills(counters: Sequence[str] = _OOM_COUNTERS) -> int:
-    """Processes that the kernel has killed so far for want of memory, as far as it tells."""
+    """Processes that the kernel has killed so far because memory ran out, where it counts them."""
     total = 0
     for path in map(Path, counters):
         with contextlib.suppress(OSError):

@@ -1,13 +1,9 @@
-"""A sweep: plan the configurations, skip what the store has, measure the rest one by one, keep each as it ends.
-
-Imports no torch.
-"""
+"""A sweep: plan the configurations, skip those in the store, measure the rest, save each as it ends. No torch."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -43,12 +39,11 @@ _MISTAKES = frozenset({"BadResolution", "BuildError", "UnknownName", "UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How to measure, as opposed to what. Times in seconds, per configuration.
+class SweepSettings:
+    """How to measure. Times in seconds, per configuration.
 
     again: None measures what was never tried, crashed, timed out or failed; `failed` also what ran out of memory; `all`
-    everything.
-    energy_seconds: window of the energy counter on CUDA, 0 for none.
+    everything. energy_seconds: window of the energy counter on CUDA, 0 for none.
     """
 
     device: str = "cpu"
@@ -60,19 +55,18 @@ class Settings:
     energy_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        if not self.timeout_seconds > 0:
-            raise UsageError(f"--timeout is {self.timeout_seconds:g}, expected seconds greater than 0")
-        if not self.max_seconds > 0:
-            raise UsageError(f"--max-seconds is {self.max_seconds:g}, expected seconds greater than 0")
+        for option, seconds in (("--timeout", self.timeout_seconds), ("--max-seconds", self.max_seconds)):
+            if not seconds > 0:  # NaN too
+                raise UsageError(f"{option} is {seconds:g}, expected seconds greater than 0")
         if self.isolation not in ("config", "backbone", "none"):
             raise UsageError(f"--isolation {self.isolation} is unknown, expected config, backbone or none")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Progress. kind: `kept` (the store has it), `stage` (text says which) or `finished` (profile is set).
+    """Progress. kind: `kept` (the store has it), `stage` (named in text) or `finished` (profile is set).
 
-    index, total: position in the plan. eta_seconds: expected time to the end of the sweep, None before the first end.
+    index, total: position in the plan. eta_seconds: expected time to the end of the sweep, None at first.
     """
 
     kind: Literal["kept", "stage", "finished"]
@@ -85,7 +79,7 @@ class Event:
 
 
 OnEvent = Callable[[Event], None]
-Run = Callable[..., Generator[tuple[int, Result | Trouble], None, None]]
+Results = Generator[tuple[int, Result | Trouble], None, None]
 
 
 def profile(
@@ -93,19 +87,19 @@ def profile(
     resolutions: int | Sequence[int] = 512,
     *,
     head: HeadConfig | None = None,
-    settings: Settings | None = None,
+    settings: SweepSettings | None = None,
     database: Path | None = None,
     on_event: OnEvent = lambda event: None,
     **choices: Any,
 ) -> list[Profile]:
-    """A profile of every name at every resolution, measured now unless the store has it.
+    """A profile of every name at every resolution (px), measured now unless the store has it.
 
-    choices: other fields of `Configuration`, e.g. `dtype="bfloat16"`, `batch=8`, `attention="flash"`. Raises UsageError
-    (names, sizes, devices) before anything starts; trouble with one configuration becomes a profile with a status.
+    choices: other fields of `Configuration`, e.g. `dtype="bfloat16"`, `batch=8`. Raises UsageError before anything
+    starts; later trouble becomes a profile with a status.
 
-    >>> profile("vit_b", [512, 1024], settings=Settings(device="cuda"))  # doctest: +SKIP
+    >>> profile("vit_b", [512, 1024], settings=SweepSettings(device="cuda"))  # doctest: +SKIP
     """
-    settings = settings or Settings(device="auto")
+    settings = settings or SweepSettings(device="auto")
     specs = expand([names] if isinstance(names, str) else names, imported=bool(settings.imports))
     sizes = [resolutions] if isinstance(resolutions, int) else resolutions
     return profile_specs(specs, sizes, template(head=head, **choices), settings, database=database, on_event=on_event)
@@ -115,49 +109,39 @@ def profile_specs(
     specs: Sequence[BackboneSpec],
     resolutions: Sequence[int],
     wanted: Configuration,
-    settings: Settings,
+    settings: SweepSettings,
     *,
     database: Path | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> list[Profile]:
     """`profile` for resolved backbones and a template of the configuration."""
     if names_a_file(wanted.weights):
-        local_file(wanted.weights)
-    settings = replace(settings, device=_find_device(settings.device))
+        local_file(wanted.weights)  # raises before anything starts
+    if settings.device == "auto":
+        device = "cpu"
+        with contextlib.suppress(UsageError):
+            device = devices.find("cuda").name
+        settings = replace(settings, device=device)
     planned = plan(specs, resolutions, replace(wanted, device=settings.device))
     with contextlib.closing(files.open_write(database)) as db:
         return measure_all(planned, settings, store=ProfileStore(db), on_event=on_event)
 
 
-def _find_device(name: str) -> str:
-    """`auto` as the first CUDA device, or the CPU where there is none; any other name as it is."""
-    if name != "auto":
-        return name
-    try:
-        return devices.find("cuda").name
-    except UsageError:
-        return "cpu"
-
-
 def template(head: HeadConfig | None = None, **fields: Any) -> Configuration:
-    """A configuration of no backbone yet, to be handed to `plan`."""
+    """A configuration without a backbone, for `plan`."""
     return Configuration(backbone="", timm_name="", resolution=1, head=head or HeadConfig(), **fields)
 
 
 def plan(specs: Sequence[BackboneSpec], resolutions: Sequence[int], template: Configuration) -> list[Configuration]:
-    """Every spec at every resolution; all other fields are the template's, whose device loses its number.
-
-    Raises UsageError for a choice that does not exist.
-    """
-    check(template)
+    """Every spec at every resolution, otherwise as the template. Raises UsageError for an unknown choice."""
+    _check(template)
     kind = template.device.partition(":")[0]
     labels = ("timm_name", "family", "pretraining")
     named = [{"spec": spec, "backbone": spec.name, **{name: getattr(spec, name) for name in labels}} for spec in specs]
     return [replace(template, device=kind, resolution=side, **each) for each in named for side in resolutions]
 
 
-def check(configuration: Configuration) -> None:
-    """Raise UsageError, naming the option and its values, for a choice that does not exist."""
+def _check(configuration: Configuration) -> None:
     for option, value, known in (
         ("--dtype", configuration.dtype, DTYPES),
         ("--attention", configuration.attention, ATTENTIONS),
@@ -172,24 +156,24 @@ def check(configuration: Configuration) -> None:
     if configuration.part == "head" and configuration.head.name == "none":
         raise UsageError("--part head with --head none leaves nothing to measure; try --head luma")
     if configuration.part == "head" and configuration.head.name == "eomt":
-        raise UsageError("--part head cannot be told from the backbone with --head eomt; try --part all or --head luma")
+        raise UsageError("--part head does not apply to --head eomt, which runs inside the backbone; try --part all")
 
 
 def never_applicable(configuration: Configuration) -> str:
-    """Why this configuration can never run, whatever the backbone; empty when it may."""
+    """Why no backbone can run in this configuration; empty if one may."""
     attention, device, dtype = configuration.attention, configuration.device, configuration.dtype
     if attention in _CUDA_ONLY and not device.startswith("cuda"):
         return f"attention {attention} runs on CUDA only, device is {device}"
     if attention in _HALF_ONLY and dtype not in ("bfloat16", "float16"):
-        return f"attention {attention} takes float16 or bfloat16 only, dtype is {dtype}"
+        return f"attention {attention} supports float16 and bfloat16 only, dtype is {dtype}"
     if attention == "flash-attn" and configuration.compile != "none":
-        return "attention flash-attn replaces calls in eager mode only, compile is " + configuration.compile
+        return f"attention flash-attn works in eager mode only, compile is {configuration.compile}"
     return ""
 
 
 def measure_all(
     configurations: Sequence[Configuration],
-    settings: Settings | None = None,
+    settings: SweepSettings | None = None,
     *,
     store: ProfileStore | None = None,
     on_event: OnEvent = lambda event: None,
@@ -199,18 +183,16 @@ def measure_all(
 ) -> list[Profile]:
     """A profile for every configuration, in their order; measured now unless the store has it.
 
-    Each is saved as soon as it ends. Ctrl-C kills the worker, keeps what is finished and passes on. `here` stands in
-    for the environment in tests. Raises UsageError before anything starts when the device is not there, and the first
-    refusal when nothing that was planned can be built.
+    Each is saved as soon as it ends. Ctrl-C ends the worker and passes on. `here` replaces the environment in tests.
+    Raises UsageError when the device does not exist, and the first refusal when no configuration can be built.
     """
-    settings = settings or Settings()
+    settings = settings or SweepSettings()
     device = devices.find(settings.device)
     for configuration in configurations:
         if configuration.device != device.kind:
             raise UsageError(f"planned for {configuration.device}, to run on {settings.device}; try the same --device")
     found = [imports.find(target) for target in settings.imports]
-    hashed = imports.combined_hash(found)
-    planned = [replace(c, backbone_hash=hashed) if hashed else c for c in configurations]
+    planned = [replace(c, backbone_hash=imports.combined_hash(found) or c.backbone_hash) for c in configurations]
     where = here or devices.here(device)
     sweep = _Sweep(planned, where, store, on_event)
     todo = sweep.unfinished(settings.again)
@@ -231,8 +213,7 @@ def measure_all(
         variables=devices.worker_variables(device),
         command=command,
     )
-    # configurations that share a process
-    groups: dict[Any, list[int]] = {}
+    groups: dict[Any, list[int]] = {}  # configurations that share a process
     for index in todo:
         own = {"config": index, "backbone": planned[index].timm_name, "none": 0}[settings.isolation]
         groups.setdefault(own, []).append(index)
@@ -249,7 +230,7 @@ def _in_process(
     variables: Mapping[str, str],
     **_: Any,
 ) -> Generator[tuple[int, Result], None, None]:
-    """Measure in this process: no timeout, and a crash takes the sweep along."""
+    """Measure in this process: no timeout, and a crash ends the sweep."""
     os.environ.update({name: value for name, value in variables.items() if not name.startswith("CUDA_")})
     from luma_cli.measure import worker
 
@@ -259,7 +240,7 @@ def _in_process(
 
 
 class _Sweep:
-    """The state of one sweep: what is planned, what is known."""
+    """The state of one sweep: the plan, and the profiles known so far."""
 
     def __init__(
         self, planned: list[Configuration], where: Environment, store: ProfileStore | None, on_event: OnEvent
@@ -275,7 +256,7 @@ class _Sweep:
         self._counted: dict[int, Found] = {}
 
     def unfinished(self, again: Again | None) -> list[int]:
-        """Indices to measure: the first of each fingerprint that the store does not settle."""
+        """Indices to measure: the first of each fingerprint without a kept result."""
         latest = self._store.latest(list(dict.fromkeys(self._keys))) if self._store and again != "all" else {}
         todo: dict[str, int] = {}
         for index, key in enumerate(self._keys):
@@ -289,10 +270,7 @@ class _Sweep:
         return list(todo.values())
 
     def count(self, todo: list[int], facts: Facts, imported: Sequence[str]) -> None:
-        """Count what is to be measured, all at once and before anything is timed.
-
-        Raises the first refusal, a usage error, when nothing at all that was planned can be built.
-        """
+        """Count the costs before anything is timed. Raises the first refusal when nothing planned can be built."""
         self._tell("stage", todo[0], "counting multiply-adds")
         counted = facts([self._planned[index] for index in todo], imported)
         self._counted = dict(zip(todo, counted, strict=True))
@@ -300,16 +278,12 @@ class _Sweep:
         if len(refused) == len(todo) and not self._known:
             raise refused[0].error()
 
-    def measure(
-        self, group: list[int], run: Callable[..., Generator[tuple[int, Result | Trouble], None, None]]
-    ) -> None:
+    def measure(self, group: list[int], run: Callable[..., Results]) -> None:
         """Measure the configurations of one group and keep each result."""
         group = [index for index in group if not self._keep_inapplicable(index)]
+        jobs = [self._planned[index] for index in group]
         started_at = _now()
-        results = run(
-            [self._planned[index] for index in group], on_stage=lambda at, stage: self._tell("stage", group[at], stage)
-        )
-        with contextlib.closing(results):
+        with contextlib.closing(run(jobs, on_stage=lambda at, stage: self._tell("stage", group[at], stage))) as results:
             for at, result in results:
                 if isinstance(result, Trouble):
                     notes = {"stderr_tail": result.stderr_tail}
@@ -318,7 +292,7 @@ class _Sweep:
                 started_at = _now()
 
     def _keep_inapplicable(self, index: int) -> bool:
-        """Settle a configuration that can be refused without starting anything."""
+        """Whether a configuration is refused, and kept as such, without starting anything."""
         counted = self._counted[index]
         reason = never_applicable(self._planned[index])
         if isinstance(counted, Refusal) and counted.kind in _MISTAKES:
@@ -328,11 +302,10 @@ class _Sweep:
         return bool(reason)
 
     def _keep(self, index: int, result: Result, started_at: str) -> None:
-        """Turn a result into a profile, save it and tell."""
-        facts, notes = dict(result.facts), dict(result.notes)
-        counted = self._counted[index]
+        """Save a result as a profile and report it."""
+        facts, notes, counted = result.facts, result.notes, self._counted[index]
         if isinstance(counted, Refusal):
-            notes["facts_missing"] = counted.message
+            notes = {**notes, "facts_missing": counted.message}
         else:
             facts = {**counted, **facts}
         profile = Profile(
@@ -354,16 +327,14 @@ class _Sweep:
         self._tell("finished", index, profile=profile)
 
     def _tell(self, kind: Any, index: int, text: str = "", profile: Profile | None = None) -> None:
-        """Report progress."""
         remaining = self._num_todo - len(self._seconds)
         eta = remaining * sum(self._seconds) / len(self._seconds) if self._seconds else None
         self._on_event(Event(kind, index, len(self._planned), self._planned[index], text, profile, eta))
 
     def profiles(self) -> list[Profile]:
-        """A profile per planned configuration, under the name that this plan gives it."""
+        """A profile per planned configuration, under its name in the plan."""
         return [replace(self._known[k], configuration=c) for k, c in zip(self._keys, self._planned, strict=True)]
 
 
 def _now() -> str:
-    """The time as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

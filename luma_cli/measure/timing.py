@@ -1,8 +1,7 @@
-"""Timing of repeated calls: warm up, sample until the median is known to 1%, and find the batch of the plateau.
+"""Timing of repeated calls: warm up, sample until the median is known to 1%, and find the plateau batch.
 
-The clock and the device events come in as a `Stopwatch`, so that the rules can be tested with made-up time. A call is
-timed by one pair of device events (or of clock readings on the CPU); the host waits once per round, never inside it.
-The interval of a median is from order statistics and assumes no distribution, e.g. Conover, Practical Nonparametric
+A call is timed by one pair of device events (or of clock readings on the CPU); the host waits once per round. The
+interval of a median is from order statistics and assumes no distribution, e.g. Conover, Practical Nonparametric
 Statistics, section 3.2. Imports no torch.
 """
 
@@ -28,7 +27,7 @@ class Stopwatch:
         self._clock = clock
 
     def now(self) -> float:
-        """Host time in seconds, once the device has nothing left to do."""
+        """Host time in seconds, once the device is idle."""
         return self._clock()
 
     def round(self, call: Call, first: int, count: int) -> list[float]:
@@ -42,31 +41,22 @@ class Stopwatch:
 
 
 class EventStopwatch(Stopwatch):
-    """Times calls by events on the device's stream; the host waits once, at the end of a round.
+    """Times calls by events on the device's stream, made by `make_event`; the host waits at the end of a round."""
 
-    An untimed call leads each round: without it the first pair of events would span the time in which the device
-    waits for the first kernel to be launched. `make_event` makes what torch.cuda.Event is.
-    """
-
-    def __init__(
-        self,
-        make_event: Callable[[], Any],
-        synchronize: Callable[[], None],
-        clock: Callable[[], float] = time.perf_counter,
-    ):
-        super().__init__(clock)
+    def __init__(self, make_event: Callable[[], Any], synchronize: Callable[[], None]):
+        super().__init__()
         self._make_event = make_event
         self._synchronize = synchronize
 
     def now(self) -> float:
-        """Host time in seconds, once the device has nothing left to do."""
+        """Host time in seconds, once the device is idle."""
         self._synchronize()
         return self._clock()
 
     def round(self, call: Call, first: int, count: int) -> list[float]:
         """Seconds of each call, by one pair of events around it."""
         pairs = [(self._make_event(), self._make_event()) for _ in range(count)]
-        if first > 0:
+        if first > 0:  # an untimed lead: else the first pair would span the wait for the first launch
             call(first - 1)
         for number, (start, end) in enumerate(pairs, first):
             start.record()
@@ -103,7 +93,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Warmup:
-    """Calls and seconds spent, the first call's seconds, and about the seconds that a call takes once warm."""
+    """Number of calls, seconds spent, seconds of the first call, and typical seconds of a warm call."""
 
     calls: int
     seconds: float
@@ -112,8 +102,8 @@ class Warmup:
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
-    """Seconds of every sampled call, in order, and the warm-up before them."""
+class Timing:
+    """Seconds of every sampled call, in order; `noisy` when the time limit came before the rule was met."""
 
     seconds: tuple[float, ...]
     noisy: bool
@@ -121,7 +111,7 @@ class Samples:
 
 
 def warm_up(call: Call, stopwatch: Stopwatch, rule: Rule) -> Warmup:
-    """Call until times settle. A single call longer than the cap ends it."""
+    """Call until times settle or the cap is reached."""
     cap = min(rule.warmup_cap, rule.max_seconds)
     start = stopwatch.now()
     medians = stopwatch.round(call, 0, 1)
@@ -137,18 +127,16 @@ def warm_up(call: Call, stopwatch: Stopwatch, rule: Rule) -> Warmup:
     return Warmup(calls, spent, first, medians[-1])
 
 
-def measure(call: Call, stopwatch: Stopwatch, rule: Rule | None = None) -> Samples:
-    """Seconds per call after a warm-up that is not part of them; `noisy` when the cap came before the rule was met."""
-    rule = rule or Rule()
+def measure(call: Call, stopwatch: Stopwatch, rule: Rule = Rule()) -> Timing:  # noqa: B008  (frozen)
+    """Seconds per call by `rule`, after a warm-up that is left out."""
     warmup = warm_up(call, stopwatch, rule)
     seconds: list[float] = []
     start, number = stopwatch.now(), warmup.calls
     while True:
         remaining = rule.max_seconds - (stopwatch.now() - start)
-        if _precise(seconds, rule):
-            return Samples(tuple(seconds), False, warmup)
-        if remaining <= 0 and len(seconds) >= rule.least_at_cap:
-            return Samples(tuple(seconds), True, warmup)
+        is_precise = _is_precise(seconds, rule)
+        if is_precise or (remaining <= 0 and len(seconds) >= rule.least_at_cap):
+            return Timing(tuple(seconds), not is_precise, warmup)
         typical = median(seconds) if seconds else warmup.typical_seconds
         count = _round_size(typical, min(rule.round_seconds, max(remaining, 0.0)))
         seconds += stopwatch.round(call, number, count)
@@ -162,8 +150,7 @@ def _round_size(typical_seconds: float, budget_seconds: float) -> int:
     return max(1, min(1000, int(budget_seconds / typical_seconds)))
 
 
-def _precise(seconds: list[float], rule: Rule) -> bool:
-    """Whether there are enough samples, over enough time, that agree on the median."""
+def _is_precise(seconds: list[float], rule: Rule) -> bool:
     if len(seconds) < rule.least_calls or math.fsum(seconds) < min(rule.least_seconds, rule.max_seconds):
         return False
     low, high = median_interval(seconds)
@@ -172,7 +159,7 @@ def _precise(seconds: list[float], rule: Rule) -> bool:
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """The `q` quantile (0 to 1) of `values`, linear between neighbours. Raises MeasureError without values."""
+    """The `q` quantile of `values`, linear between neighbours. Raises MeasureError without values."""
     if not values:
         raise MeasureError("no samples: nothing was timed")
     ordered = sorted(values)
@@ -190,17 +177,18 @@ def median(values: Sequence[float]) -> float:
 
 
 def interval_ranks(n: int, level: float = 0.95) -> tuple[int, int]:
-    """Ranks (from 0) of the two order statistics of `n` samples that cover the median with at least `level`.
+    """Ranks (from 0) of the two of `n` ordered samples that cover the median with at least `level`.
 
-    Walks outward from the middle of Binomial(n, 1/2), so it costs about sqrt(n) steps. Below six samples no pair
-    covers the median with 95%: the ranks are then of their whole range.
+    Below six samples no pair reaches 95%: the ranks are then of the whole range. Raises MeasureError without samples.
 
     >>> interval_ranks(30)
     (9, 20)
     """
     if n < 1:
         raise MeasureError("no samples: nothing was timed")
-    low = (n - 1) // 2  # the pair (x_low, x_{n-1-low}) covers with P(low < B <= n - 1 - low), B ~ Binomial(n, 1/2)
+    # The pair (x_low, x_{n-1-low}) covers with P(low < B <= n - 1 - low), B ~ Binomial(n, 1/2). Outward from the
+    # middle this takes about sqrt(n) steps.
+    low = (n - 1) // 2
     covered = math.fsum(_half_binomial(n, k) for k in range(low + 1, n - low))
     while covered < level and low > 0:
         covered += 2 * _half_binomial(n, low)
@@ -214,14 +202,14 @@ def _half_binomial(n: int, k: int) -> float:
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Low and high end of the interval that covers the median with at least `level`; the range below six samples."""
+    """Both ends of the interval that covers the median with at least `level`; the range below six samples."""
     ordered = sorted(values)
     low, high = interval_ranks(len(ordered), level)
     return ordered[low], ordered[high]
 
 
 def summarise(name: str, unit: str, values: Sequence[float], *, tail: bool = False, noisy: bool = False) -> Metric:
-    """The metric that `values` make, raw samples kept; `tail` adds the 90th percentile. Raises MeasureError."""
+    """The metric of `values`; `tail` adds the 90th percentile. Raises MeasureError for no values or no numbers."""
     if not all(math.isfinite(value) for value in values):
         raise MeasureError(f"{name}: a sample is not a finite number")
     low, high = median_interval(values)
@@ -231,7 +219,7 @@ def summarise(name: str, unit: str, values: Sequence[float], *, tail: bool = Fal
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Result of one batch. `oom` trials have no rate; `bytes_peak` is None where it was not measured."""
+    """Result of one batch; `oom` trials have no rate, `bytes_peak` is None if it was not measured."""
 
     batch: int
     outcome: Literal["ok", "oom"]
@@ -245,15 +233,13 @@ class Bounds:
 
     largest_batch: int = 1024
     free_bytes: int | None = None
-    memory_share: float = 0.85
     numel_per_image: int = 1
     call_seconds: float = 5.0
-    tolerance: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Plateau:
-    """The chosen batch, all trials, the memory fit (bytes at batch 0, bytes per image), what ended the search."""
+    """The chosen batch, all trials, why the search ended, and the memory fit: bytes at batch 0 and bytes per image."""
 
     batch: int
     trials: tuple[Trial, ...]
@@ -264,15 +250,15 @@ class Plateau:
 
 # 32-bit indices: a tensor with more elements leaves torch's fast kernels ("canUse32BitIndexMath").
 LARGEST_NUMEL = 2**31 - 1
+_MEMORY_SHARE = 0.85  # of what is free; the rest covers a fit from small batches
+_TOLERANCE = 0.02  # rates this near to the best count as equal
 
 
 def search(try_batch: Callable[[int], Trial], bounds: Bounds) -> Plateau:
     """The smallest batch whose throughput is within 2% of the best: doubled while it pays, and while memory lasts.
 
-    Memory is taken as m0 + m1 * batch, fitted to the first two batches, so that the search stops before memory does.
-    After running out all the same, one batch between the last two is tried. The rate found must be measured again with
-    new samples: the best of noisy candidates is biased upward. `try_batch` must return an `oom` trial, not raise, when
-    memory runs out. Raises MeasureError when batch 1 does.
+    Measure its rate again with new samples: the best of noisy candidates is biased upward. `try_batch` must return an
+    `oom` trial when memory runs out. Raises MeasureError when that happens at batch 1.
     """
     trials: list[Trial] = []
     batch, stopped_by = 1, ""
@@ -284,11 +270,11 @@ def search(try_batch: Callable[[int], Trial], bounds: Bounds) -> Plateau:
         else:
             batch *= 2
             stopped_by = _reason_to_stop(trials, batch, bounds)
-    return Plateau(smallest_near_best(trials, bounds.tolerance), tuple(trials), stopped_by, *memory_fit(trials))
+    return Plateau(smallest_near_best(trials), tuple(trials), stopped_by, *memory_fit(trials))
 
 
 def _back_off(trials: list[Trial], try_batch: Callable[[int], Trial]) -> list[Trial]:
-    """One trial between the last batch that fitted and the one that did not, a multiple of 8 where there is one."""
+    """One trial between the last two batches, at a multiple of 8 if there is one."""
     if len(trials) < 2:
         raise MeasureError("out of memory at batch 1; try a lower --res or --dtype bfloat16")
     fitted = trials[-2].batch
@@ -298,25 +284,25 @@ def _back_off(trials: list[Trial], try_batch: Callable[[int], Trial]) -> list[Tr
 
 
 def _reason_to_stop(trials: list[Trial], batch: int, bounds: Bounds) -> str:
-    """Why `batch` is not worth or not safe to try; empty when it is."""
+    """Why not to try `batch`; empty if it should be tried."""
     if batch > bounds.largest_batch:
         return f"batch limit {bounds.largest_batch}"
     if batch * bounds.numel_per_image > LARGEST_NUMEL:
         return "a tensor would pass 2^31 elements"
     intercept, slope = memory_fit(trials)
     needed = 0.0 if intercept is None or slope is None else intercept + slope * batch
-    if bounds.free_bytes is not None and needed > bounds.memory_share * bounds.free_bytes:
+    if bounds.free_bytes is not None and needed > _MEMORY_SHARE * bounds.free_bytes:
         return "memory"
     if batch / trials[-1].images_per_second > bounds.call_seconds:
         return f"a call would take more than {bounds.call_seconds:g} s"
     best_before = max((trial.images_per_second for trial in trials[:-2]), default=0.0)
-    paid = max(trial.images_per_second for trial in trials[-2:]) > best_before * (1 + bounds.tolerance)
+    paid = max(trial.images_per_second for trial in trials[-2:]) > best_before * (1 + _TOLERANCE)
     # Two doublings in a row without gain: one alone may be an unlucky tile size.
     return "" if paid or len(trials) < 3 else "no gain from two doublings"
 
 
 def memory_fit(trials: list[Trial]) -> tuple[float | None, float | None]:
-    """Bytes at batch 0 and bytes per image, least squares over the batches whose peak is known."""
+    """Bytes at batch 0 and bytes per image, by least squares; None from fewer than two known peaks."""
     known = [(t.batch, t.bytes_peak) for t in trials if t.bytes_peak is not None]
     if len(known) < 2:
         return None, None
@@ -324,8 +310,8 @@ def memory_fit(trials: list[Trial]) -> tuple[float | None, float | None]:
     return intercept, slope
 
 
-def smallest_near_best(trials: list[Trial], tolerance: float) -> int:
-    """The smallest batch within `tolerance` of the best rate."""
+def smallest_near_best(trials: list[Trial]) -> int:
+    """The smallest batch whose rate is within 2% of the best."""
     fitted = [trial for trial in trials if trial.outcome == "ok"]
     best = max(trial.images_per_second for trial in fitted)
-    return min(trial.batch for trial in fitted if trial.images_per_second >= best * (1 - tolerance))
+    return min(trial.batch for trial in fitted if trial.images_per_second >= best * (1 - _TOLERANCE))

@@ -1,6 +1,6 @@
 """The process that measures and counts: reads options and jobs on stdin, writes messages to the pipe named `--events`.
 
-It dies with its parent: a thread sleeps in a read of stdin, whose end means that nobody waits for the answers.
+It dies with its parent: a thread sleeps in a read of stdin and ends the process when stdin closes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ORPHANED = 75  # EX_TEMPFAIL
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Answer one job after the other, for as long as the parent is there."""
+    """Answer one job after the other, until stdin closes."""
     events = int(arguments[arguments.index("--events") + 1])
 
     def send(message: Any) -> None:
@@ -40,21 +40,20 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _listen(put: Callable[[bytes], None]) -> None:
-    """Hand on every line of stdin; once it ends, end the process at once."""
     with open(0, "rb", closefd=False) as stdin:
         for line in stdin:
             put(line)
-    os._exit(ORPHANED)
+    os._exit(ORPHANED)  # whatever the main thread is doing: nobody waits for its answer
 
 
 def prepare(options: Options) -> Refusal | None:
-    """Set up the process: one's own backbones, threads. Returns the refusal that a failed import is for every job."""
+    """Import own backbones and set the threads. A failed import is a refusal of every job."""
     for item in options.imports:
         try:
             imports.load(item)
         except LumaError as error:
-            return Refusal(type(error).__name__, str(error))
-        except Exception as error:  # whatever the user's module raises is the user's to read
+            return Refusal.of(error)
+        except Exception as error:  # the user's module may raise anything
             return Refusal("UsageError", f"--import {item.target} failed: {type(error).__name__}: {error}")
     # torch and timm take seconds to import: only here, so that a wrong --import is refused at once
     import torch
@@ -65,13 +64,11 @@ def prepare(options: Options) -> Refusal | None:
 
 
 def answer(job: Configuration | CountJob, options: Options, refused: Refusal | None, say: Callable[[str], None]) -> Any:
-    """The Result of a configuration; facts, a cost or a refusal for a count."""
+    """The Result of a configuration; facts, a cost or a refusal of a count."""
     if isinstance(job, CountJob):
-        if refused:
-            return refused
         from luma_cli.measure.facts import answer as count
 
-        return count(job)
+        return refused or count(job)
     if refused:
         return Result("failed", refused.message.partition("\n")[0])
     from luma_cli.measure import session
