@@ -23,7 +23,10 @@ QUICK = Options(rule=Rule(max_seconds=0.05))
 
 def attempt(backbone: str = "test_vit", build: Any = None, **fields: Any) -> Result:
     configuration = Configuration(backbone, backbone, **{"resolution": 64, "batch": 2, **fields})
-    return session.attempt(configuration, QUICK, lambda stage: None, build)
+    with pytest.MonkeyPatch.context() as patch:
+        if build is not None:
+            patch.setattr("luma_cli.head.segmenter.build", build)
+        return session.attempt(configuration, QUICK, lambda stage: None)
 
 
 @pytest.fixture(autouse=True)
@@ -261,7 +264,8 @@ def test_a_call_of_ten_seconds_is_not_repeated_often(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Cpu, "stopwatch", lambda self: Stopwatch(lambda: clock.now))
     slow = Slow(clock)
     configuration = Configuration("test_vit", "test_vit", 64)
-    result = session.attempt(configuration, Options(), lambda stage: None, lambda *a, **k: slow)
+    monkeypatch.setattr("luma_cli.head.segmenter.build", lambda *a, **k: slow)
+    result = session.attempt(configuration, Options(), lambda stage: None)
     assert result.status == "ok", result.reason
     assert result.batch == 1
     assert result.metrics["latency_eager"].n == 3

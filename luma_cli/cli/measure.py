@@ -43,10 +43,8 @@ Switch = Literal["auto", "on", "off"]
 Part = Literal["all", "backbone", "head"]
 Isolation = Literal["config", "backbone", "none"]
 Again = Literal["all", "failed"]
-EveryCard = Annotated[bool, Option("--all", help="Every card at every one of its sizes, instead of names.")]
-Anew = Annotated[
-    bool, Option("--count", help="Build on the meta device and count, head too; the closed form must agree.")
-]
+EveryCard = Annotated[bool, Option("--all", help="All cards in all sizes, instead of names.")]
+Anew = Annotated[bool, Option("--count", help="Count every segmenter anew and compare with the closed form.")]
 
 
 @spread
@@ -65,7 +63,7 @@ def cost(
 ) -> None:
     """Count multiply-adds and parameters of backbones with a head: exact, no GPU, no weights, no network.
 
-    With --all or --count a size at which a backbone cannot be built is a row that says so.
+    With --all or --count, a size that a backbone does not support becomes a row that says so.
     """
     from luma_cli.catalogue.cards import card_sizes
     from luma_cli.catalogue.names import expand
@@ -87,13 +85,12 @@ def cost(
 def _answers(
     wanted: Sequence[tuple[BackboneSpec, int]], head: HeadConfig, imports: str | None, *, anew: bool = False
 ) -> list[Cost | Refusal]:
-    """The cost of each, out of table and cache or counted anew, or why it cannot be told."""
+    """The cost of each from table or cache, or counted anew; a refusal where it is not known."""
+    from luma_cli.measure.cost import costs, recount
+
     modules = [imports] if imports else []
     if not anew:
-        from luma_cli.measure.cost import costs
-
         return costs(wanted, head, imports=modules)
-    from luma_cli.measure.cost import recount
     from luma_cli.report.progress import Countdown
 
     return recount(wanted, head, imports=modules, on_count=Countdown(sys.stderr, len(wanted)))
@@ -109,10 +106,10 @@ def _show(
     *,
     misfits_are_rows: bool = False,
 ) -> None:
-    """Print the answers, and on stderr what could not be counted.
+    """Print the answers, and the failures on stderr.
 
-    misfits_are_rows: sizes at which a backbone cannot be built are rows without numbers, not failures. Raises the first
-    refusal when nothing could be counted, and LumaError when something failed.
+    misfits_are_rows: sizes that a backbone does not support are rows without numbers, not failures. Raises the first
+    refusal when everything failed, and LumaError when something did.
     """
     from luma_cli.measure.cost import Cost
     from luma_cli.report.profiles import Misfit, print_costs
@@ -140,29 +137,24 @@ def profile(
     names: Names,
     resolutions: Resolutions = None,
     weights: Annotated[
-        str,
-        Option(
-            help="random, pretrained, FILE, local-dir:FOLDER, hf-hub:OWNER/REPO; from disk or cache, not downloaded."
-        ),
+        str, Option(help="random, pretrained, FILE, local-dir:FOLDER or hf-hub:OWNER/REPO, from disk or cache.")
     ] = "random",
     batch: Annotated[str, Option(help="auto (plateau search) or a number.")] = "auto",
     dtype: Annotated[Dtype, Option(help="Number format of the weights.")] = "float32",
     attention: Annotated[Attention, Option(help="Attention implementation.")] = "auto",
     compile_mode: Annotated[Compile, Option("--compile", help="Mode of torch.compile.")] = "none",
-    channels_last: Annotated[Switch, Option(help="auto: the faster of both for convolutional models.")] = "auto",
+    channels_last: Annotated[Switch, Option(help="auto: the faster layout for convolutional models.")] = "auto",
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N (numbered as nvidia-smi does).")] = "auto",
-    part: Annotated[Part, Option(help="What is run.")] = "all",
-    cost_only: Annotated[bool, Option("--cost-only", help="Count, do not run.")] = False,
-    by_module: Annotated[
-        bool, Option("--by-module", help="Multiply-adds per module, counted by fvcore and cross-checked.")
-    ] = False,
-    train_memory: Annotated[bool, Option("--train-memory", help="Also the peak memory of one training step.")] = False,
+    part: Annotated[Part, Option(help="Part to run.")] = "all",
+    cost_only: Annotated[bool, Option("--cost-only", help="Count only.")] = False,
+    by_module: Annotated[bool, Option("--by-module", help="Multiply-adds per module, by luma and by fvcore.")] = False,
+    train_memory: Annotated[bool, Option("--train-memory", help="Also measure the memory of a training step.")] = False,
     isolation: Annotated[Isolation, Option(help="One process per configuration, per backbone, or none.")] = "config",
-    timeout: Annotated[float, Option(help="Seconds after which a configuration is killed.")] = 900.0,
-    max_seconds: Annotated[float, Option(help="Most seconds of sampling per number; more would narrow it.")] = 10.0,
+    timeout: Annotated[float, Option(help="Seconds before a configuration is stopped.")] = 900.0,
+    max_seconds: Annotated[float, Option(help="Longest sampling per number; more narrows the interval.")] = 10.0,
     convention: Flops = "mac",
-    again: Annotated[Again | None, Option(help="Measure again what is kept: all, or only what failed.")] = None,
-    tag: Annotated[str, Option(help="Your own label, stored with every row.")] = "",
+    again: Annotated[Again | None, Option(help="Measure stored configurations again: all, or failed.")] = None,
+    tag: Annotated[str, Option(help="Label stored with every row.")] = "",
     *,
     head: HeadOptions,
     imports: Import = None,
@@ -171,10 +163,10 @@ def profile(
     yes: ManyYes = False,
     database: Database = None,
 ) -> None:
-    """Measure backbones with a head on this machine and keep every number.
+    """Measure backbones with a head on this machine and store the results.
 
-    The same command again fills only the gaps. Weights are random unless --weights says otherwise; the network is never
-    touched.
+    Repeating the command measures only what is missing. Weights are random unless --weights is given; nothing is
+    downloaded.
     """
     from luma_cli.catalogue.names import expand
 
@@ -193,24 +185,12 @@ def profile(
     if cost_only:
         _show(wanted, _answers(wanted, config, imports), config, convention, as_json, as_csv)
         return
-    from luma_cli.measure.sweep import SweepSettings, profile_specs, template
+    from luma_cli.measure import sweep
     from luma_cli.report.profiles import print_profiles
     from luma_cli.report.progress import Progress
     from luma_cli.store.records import TROUBLE
 
-    configuration = template(
-        head=config,
-        weights=weights,
-        batch=batch_size,
-        dtype=dtype,
-        attention=attention,
-        compile=compile_mode,
-        channels_last=channels_last,
-        part=part,
-        train_memory=train_memory,
-        tag=tag,
-    )
-    settings = SweepSettings(
+    settings = sweep.SweepSettings(
         device=device,
         isolation=isolation,
         again=again,
@@ -219,7 +199,23 @@ def profile(
         imports=(imports,) if imports else (),
     )
     with Progress(sys.stderr) as progress:
-        profiles = profile_specs(specs, sizes, configuration, settings, database=database, on_event=progress)
+        profiles = sweep.profile(
+            names,
+            sizes,
+            head=config,
+            settings=settings,
+            database=database,
+            on_event=progress,
+            weights=weights,
+            batch=batch_size,
+            dtype=dtype,
+            attention=attention,
+            compile=compile_mode,
+            channels_last=channels_last,
+            part=part,
+            train_memory=train_memory,
+            tag=tag,
+        )
     print_profiles(profiles, convention, as_json, as_csv)
     if any(found.status in TROUBLE for found in profiles):
         raise typer.Exit(_TROUBLE_EXIT)

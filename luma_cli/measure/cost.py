@@ -167,6 +167,9 @@ def cost(
     >>> cost("vit_base_patch16_224", 512, HeadConfig(name="none")).macs  # doctest: +SKIP
     107027122176
     """
+    if not isinstance(name, (str, BackboneSpec)):
+        given = type(name).__name__
+        raise errors.UsageError(f"cost() takes a name, got {given}; for a module use segmenter_cost(build(...))")
     answer = costs([(name, resolution)], head, imports=imports, sources=sources)[0]
     if isinstance(answer, Refusal):
         raise answer.error()
@@ -186,17 +189,19 @@ def costs(
     """
     sources = sources or CostSources()
     imports_hash = combined_hash([find(item) for item in imports])
-    jobs = [CountJob(_spec(name, bool(imports)), resolution) for name, resolution in wanted]
-    found = {index: _look_up(job, imports_hash, sources, head) for index, job in enumerate(jobs)}
-    missing = [index for index, hit in found.items() if hit is None]
+    jobs = []
+    for name, resolution in wanted:
+        spec = name if isinstance(name, BackboneSpec) else resolve(name, imported=bool(imports))
+        jobs.append(CountJob(spec, resolution))
+    found = [_look_up(job, imports_hash, sources, head) for job in jobs]
+    missing = [index for index, hit in enumerate(found) if hit is None]
     if missing:
-        counter = sources.counter or count_in_process
-        answers = counter([jobs[index] for index in missing], imports)
+        answers = (sources.counter or count_in_process)([jobs[index] for index in missing], imports)
         for index, answer in zip(missing, answers, strict=True):
             found[index] = (answer, "counted")
             if isinstance(answer, BackboneFacts):
                 _keep(_cache_file(sources.cache, jobs[index], imports_hash), answer)
-    return [_cost(job, *hit, head) for job, hit in zip(jobs, found.values(), strict=True) if hit]
+    return [_cost(job, *hit, head) for job, hit in zip(jobs, found, strict=True) if hit]
 
 
 def recount(
@@ -281,15 +286,6 @@ def counted_facts(configurations: Sequence[Configuration], imports: Sequence[str
             part = configurations[index].part
             found[index] = answer if isinstance(answer, Refusal) else answer.as_facts(head_alone=part == "head")
     return [found[index] for index in range(len(configurations))]
-
-
-def _spec(name: str | BackboneSpec, imported: bool) -> BackboneSpec:
-    if isinstance(name, BackboneSpec):
-        return name
-    if not isinstance(name, str):
-        given = type(name).__name__
-        raise errors.UsageError(f"cost() takes a name, got {given}; for a module use segmenter_cost(build(...))")
-    return resolve(name, imported=imported)
 
 
 def _look_up(job: CountJob, imports_hash: str, sources: CostSources, head: HeadConfig) -> tuple[Answer, Source] | None:

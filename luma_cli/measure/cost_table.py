@@ -18,20 +18,19 @@ from luma_cli import files
 from luma_cli.catalogue.cards import load_cards
 from luma_cli.catalogue.costs import BackboneFacts, costs_path
 from luma_cli.catalogue.names import resolve
-from luma_cli.measure.cost import NUM_COUNTING, Answer, CountJob, count_in_process
+from luma_cli.measure.cost import NUM_COUNTING, CountJob, count_in_process
 
 RESOLUTIONS = (224, 384, 512, 640, 768, 1024)
-_NOT_AT_THIS_SIZE = "BadResolution"
 
 
 def architectures() -> list[str]:
-    """Every timm architecture that a shipped card chooses, for a size or for one of its pretrainings, sorted."""
+    """Every timm architecture that a shipped card chooses, sorted."""
     sizes = (size for card in load_cards().values() if not card.registered for size in card.sizes.values())
     return sorted({architecture for size in sizes for architecture in size.chosen})
 
 
 def table_text(rows: Iterable[BackboneFacts]) -> str:
-    """The table as CSV, sorted by architecture and resolution, so that equal facts give equal bytes."""
+    """The table as CSV, sorted, so that equal facts give equal bytes."""
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, [field.name for field in fields(BackboneFacts)], lineterminator="\n")
     writer.writeheader()
@@ -44,24 +43,23 @@ def table_text(rows: Iterable[BackboneFacts]) -> str:
 
 
 def count_all(names: Sequence[str]) -> tuple[list[BackboneFacts], list[str]]:
-    """Facts of every architecture at every resolution that it takes, and a line for every failure.
+    """Facts of every architecture at every resolution that it supports, and a line for every failure.
 
-    An architecture fails that cannot be counted for another reason than its size, or that fits no resolution at all.
+    A refused size is no failure, unless all are refused.
     """
     jobs = [CountJob(resolve(name), resolution) for name in names for resolution in RESOLUTIONS]
-    answers: list[Answer] = count_in_process(jobs, num_workers=NUM_COUNTING)
     rows, failed = [], []
-    for job, answer in zip(jobs, answers, strict=True):
+    for job, answer in zip(jobs, count_in_process(jobs, num_workers=NUM_COUNTING), strict=True):
         if isinstance(answer, BackboneFacts):
             rows.append(answer)
-        elif answer.kind != _NOT_AT_THIS_SIZE:
+        elif answer.kind != "BadResolution":
             failed.append(f"{job.spec.architecture}: {answer.message}")
     known = {facts.architecture for facts in rows} | {line.partition(":")[0] for line in failed}
     return rows, failed + [f"{name}: fits none of {RESOLUTIONS}" for name in names if name not in known]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the table, or with `--check` say whether the one at hand is current; 1 when it is not or a count failed."""
+    """Write the table, or check it with `--check`; 1 when it is not current or a count failed."""
     parser = argparse.ArgumentParser(prog="python -m luma_cli.measure.cost_table", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     parser.add_argument("--out", type=Path, default=costs_path(), help="the table's file")

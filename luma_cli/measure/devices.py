@@ -1,8 +1,4 @@
-"""Devices by name (`cpu`, `cuda`, `cuda:1`), host memory, and the environment of a measurement. Imports no torch.
-
-GPUs are numbered as nvidia-smi does. The parent of the workers asks for the environment to know what is already
-measured, so nothing here may import torch or timm at the top.
-"""
+"""Devices by name (`cpu`, `cuda`, `cuda:1`, as nvidia-smi numbers them), host memory, environment. No torch."""
 
 from __future__ import annotations
 
@@ -28,8 +24,7 @@ from luma_cli.version import __version__
 if TYPE_CHECKING:
     import torch
 
-# Raised when a change to the method makes older rows incomparable.
-METHOD = 1
+METHOD = 1  # raise when a change to the method makes older rows incomparable
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _NAME = re.compile(r"cpu|cuda(?::(\d+))?")
@@ -40,7 +35,7 @@ _KEPT_VARIABLES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device to measure on: `kind` is cpu or cuda; `uuid` is what the worker is confined to."""
+    """A device to measure on: `kind` is cpu or cuda; a worker sees only the GPU with this `uuid`."""
 
     name: str
     kind: str
@@ -48,10 +43,7 @@ class Device:
 
 
 def find(name: str, nvml: Nvml | None = None, variables: Mapping[str, str] = os.environ) -> Device:
-    """The device that `name` means here.
-
-    Raises UsageError for a name that is none, for CUDA on a machine without it, and for a GPU that is not there.
-    """
+    """The device with this name here. Raises UsageError for an unknown name, no driver, or a GPU that is missing."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise UsageError(f"device {name!r} is unknown, expected cpu, cuda or cuda:N; try --device cpu")
@@ -68,40 +60,40 @@ def find(name: str, nvml: Nvml | None = None, variables: Mapping[str, str] = os.
 
 
 def visible(uuids: list[str], variables: Mapping[str, str]) -> list[str]:
-    """The UUIDs that CUDA_VISIBLE_DEVICES leaves; like CUDA it stops at the first entry that names no device."""
+    """The UUIDs that CUDA_VISIBLE_DEVICES leaves."""
     setting = variables.get("CUDA_VISIBLE_DEVICES")
     if setting is None:
         return uuids
     chosen: list[str] = []
     for entry in (part.strip() for part in setting.split(",")):
-        numbered = uuids[int(entry)] if entry.isdigit() and int(entry) < len(uuids) else None
-        found = numbered or next((uuid for uuid in uuids if entry and uuid.startswith(entry)), None)
-        found = entry if entry.startswith("MIG-") else found
-        if found is None:
+        if entry.startswith("MIG-"):
+            found = [entry]
+        elif entry.isdigit() and int(entry) < len(uuids):
+            found = [uuids[int(entry)]]
+        else:
+            found = [uuid for uuid in uuids if entry and uuid.startswith(entry)][:1]
+        if not found:  # like CUDA: nothing after the first entry without a device
             break
-        chosen.append(found)
+        chosen += found
     return chosen
 
 
 def worker_variables(device: Device) -> dict[str, str]:
-    """Environment variables that confine a worker to the device and keep it off the network."""
+    """Environment variables that show a worker only this device and no network."""
     if device.kind == "cpu":
         return {**OFFLINE, "CUDA_VISIBLE_DEVICES": ""}
     return {**OFFLINE, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device.uuid}
 
 
 def here(device: Device, nvml: Nvml | None = None, variables: Mapping[str, str] = os.environ) -> Environment:
-    """The environment of measurements on `device`, as far as it is known without torch.
-
-    Raises MeasureError when torch or timm is not installed.
-    """
+    """The environment of measurements on `device`, as known without importing torch. Raises MeasureError without it."""
     identity: dict[str, Any] = {"device": device.kind, "method": METHOD, **versions()}
     provenance: dict[str, Any] = {
         "host": socket.gethostname(),
         "luma": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "revision": revision(Path.cwd()),
+        "revision": _revision(Path.cwd()),
         "variables": {k: v for k, v in sorted(variables.items()) if _KEPT_VARIABLES.fullmatch(k)},
     }
     if device.kind == "cpu":
@@ -110,7 +102,7 @@ def here(device: Device, nvml: Nvml | None = None, variables: Mapping[str, str] 
     nvml = nvml or load_nvml()
     gpu = nvml.open(device.uuid)  # by UUID: indices of NVML and CUDA need not agree
     identity |= {"device_name": gpu.name(), "driver": nvml.driver(), "power_limit_watts": gpu.power_limit_watts()}
-    identity["cuda"] = cuda_version()
+    identity["cuda"] = _cuda_version()
     provenance |= {"gpu_uuid": gpu.uuid, "vbios": gpu.vbios(), "cpu": cpu_name(), **gpu.settings()}
     return Environment(identity, provenance)
 
@@ -123,8 +115,8 @@ def versions() -> dict[str, str]:
         raise MeasureError(f"{error.name} is not installed; try: pip install luma-seg") from error
 
 
-def cuda_version() -> str:
-    """The CUDA release that torch was built for, e.g. `13.2`; empty for a CPU build. Reads torch/version.py alone."""
+def _cuda_version() -> str:
+    """The CUDA release that torch was built for, e.g. `13.2`; empty for a CPU build. Reads torch/version.py only."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return ""
@@ -133,7 +125,7 @@ def cuda_version() -> str:
 
 
 def torch_provenance(device: torch.device) -> dict[str, Any]:
-    """Flags and library builds that only torch can tell and that can move a number, as they are set now."""
+    """Flags and library builds, known to torch only, that can move a number."""
     import torch
 
     found: dict[str, Any] = {
@@ -148,7 +140,7 @@ def torch_provenance(device: torch.device) -> dict[str, Any]:
     if device.type != "cuda":
         return found
     properties = torch.cuda.get_device_properties(device)
-    has_triton = importlib.util.find_spec("triton") is not None
+    triton = importlib.metadata.version("triton") if importlib.util.find_spec("triton") else ""
     return found | {
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "cudnn_benchmark_for_timing": True,
@@ -158,7 +150,7 @@ def torch_provenance(device: torch.device) -> dict[str, Any]:
         "compute_capability": f"{properties.major}.{properties.minor}",
         "num_multiprocessors": properties.multi_processor_count,
         "device_memory_bytes": properties.total_memory,
-        "triton": importlib.metadata.version("triton") if has_triton else "",
+        "triton": triton,
         "allocator": torch.cuda.get_allocator_backend(),
     }
 
@@ -187,7 +179,7 @@ def num_threads(variables: Mapping[str, str] = os.environ, cpuinfo: Path = Path(
 
 
 def _physical_cores(allowed: set[int], cpuinfo: Path) -> int:
-    """Distinct cores among the allowed logical CPUs; all of them where the system does not tell."""
+    """Distinct cores among the allowed logical CPUs; the number of CPUs where unknown."""
     if not cpuinfo.is_file():
         return len(allowed)
     cores = set()
@@ -198,7 +190,7 @@ def _physical_cores(allowed: set[int], cpuinfo: Path) -> int:
     return len(cores) or len(allowed)
 
 
-def revision(folder: Path) -> str:
+def _revision(folder: Path) -> str:
     """The git commit of `folder`, with `+` when it has changes; empty outside a repository."""
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
@@ -209,7 +201,7 @@ def revision(folder: Path) -> str:
 
 
 def resident_bytes() -> int:
-    """Bytes of this process that are in RAM now; its peak where the system does not tell."""
+    """Bytes of this process in RAM now; its peak where the system does not report them."""
     return _proc_bytes("/proc/self/status", "VmRSS") or lifetime_peak_bytes()
 
 

@@ -77,6 +77,7 @@ def backbone_facts(backbone: Backbone, counted: Count | None = None) -> Backbone
     counted = counted or count(twin, torch.empty(1, RGB, side, side, device="meta"))
     plan = plan_head(tap_of(twin), HeadConfig())
     query_ffn_macs = _ffn_macs(twin.query_ffn, twin.width) if plan.ffn == "reused" else 0
+    joint = [_token_and_pair_macs(block, twin.width) for block in reversed(joint_blocks(twin))]
     return BackboneFacts(
         architecture=twin.spec.architecture,
         resolution=side,
@@ -97,12 +98,7 @@ def backbone_facts(backbone: Backbone, counted: Count | None = None) -> Backbone
         num_prefix_tokens=twin.sites.num_prefix_tokens,
         blocks=format_blocks(_blocks(twin, query_ffn_macs)),
         no_joint=twin.rule.joint_refusal,
-        joint_blocks=" ".join(
-            f"{per_token}x{per_pair}*{len(list(same))}"
-            for (per_token, per_pair), same in groupby(
-                _token_and_pair_macs(block, twin.width) for block in reversed(joint_blocks(twin))
-            )
-        ),
+        joint_blocks=" ".join(f"{each[0]}x{each[1]}*{len(list(same))}" for each, same in groupby(joint)),
     )
 
 

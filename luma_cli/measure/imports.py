@@ -1,4 +1,4 @@
-"""One's own backbones behind `--import module|file.py`: found and hashed here, run only in the worker. No torch."""
+"""Own backbones for `--import module|file.py`: found and hashed here, run only in the worker. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from luma_cli.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """A module to import before building: its name or file, where it was found, SHA-256 of its source."""
+    """A module to import before building: as given, where it was found, and the SHA-256 of its source."""
 
     target: str
     path: str
@@ -24,16 +24,16 @@ class Import:
 
 
 def find(target: str, cwd: Path | None = None) -> Import:
-    """The module or file that `target` names, hashed but not run; of a package every source file is hashed.
+    """The module or file `target`, hashed but not run; a package is hashed with all its files.
 
-    Modules are looked for in the current folder and on the path. Raises UsageError when there is none.
+    Searches the current folder and the path. Raises UsageError when there is none.
     """
     cwd = cwd or Path.cwd()
     if target.endswith(".py"):
         path = (cwd / target).resolve()
         if not path.is_file():
             raise UsageError(f"--import {target}: no such file; give a path to a .py file or the name of a module")
-        return Import(target, str(path), str(path.parent), _hash(path))
+        return Import(target, str(path), str(path.parent), _hash(path.read_bytes()))
     parts = target.split(".")
     if not all(part.isidentifier() for part in parts):
         raise UsageError(f"--import {target}: not a module name; give a path to a .py file or the name of a module")
@@ -41,9 +41,11 @@ def find(target: str, cwd: Path | None = None) -> Import:
         base = Path(folder or cwd, *parts)
         file, package = base.with_suffix(".py"), base / "__init__.py"
         if file.is_file():
-            return Import(target, str(file), folder, _hash(file))
+            return Import(target, str(file), folder, _hash(file.read_bytes()))
         if package.is_file():
-            return Import(target, str(package), folder, _hash_tree(base))
+            sources = sorted(base.rglob("*.py"))
+            named = [str(each.relative_to(base)).encode() + b"\0" + each.read_bytes() + b"\0" for each in sources]
+            return Import(target, str(package), folder, _hash(b"".join(named)))
     raise UsageError(f"--import {target}: no such module here or on the path; try --import path/to/file.py")
 
 
@@ -51,11 +53,11 @@ def combined_hash(imports: Sequence[Import]) -> str:
     """One hash for all of them, in their order; empty for none."""
     if len(imports) < 2:
         return imports[0].sha256 if imports else ""
-    return hashlib.sha256("\n".join(item.sha256 for item in imports).encode()).hexdigest()
+    return _hash("\n".join(item.sha256 for item in imports).encode())
 
 
 def load(item: Import) -> None:
-    """Run the module, which registers its backbones with timm. Whatever it raises passes through."""
+    """Run the module, which registers its backbones with timm. Its own errors pass through."""
     if not item.target.endswith(".py"):
         if item.folder not in sys.path:
             sys.path.insert(0, item.folder)
@@ -70,13 +72,5 @@ def load(item: Import) -> None:
     spec.loader.exec_module(module)
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _hash_tree(folder: Path) -> str:
-    """SHA-256 over names and contents of all Python files below `folder`."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+def _hash(source: bytes) -> str:
+    return hashlib.sha256(source).hexdigest()

@@ -311,43 +311,34 @@ def measure_energy(
 ) -> Energy | None:
     """Energy per image over windows of steady load, or None when the counter is missing or does not move.
 
-    `call(number)` queues one batch that takes about `call_seconds`; `synchronize` waits for it.
-    The counter moves every 20 to 100 ms and some GPUs watch their power only part of the time (arXiv 2312.02741), so a
-    window lasts 10 s or more, a second one starts at another phase, and both readings are kept.
+    `call(number)` queues one batch of about `call_seconds`; `synchronize` waits for it. The counter moves every 20 to
+    100 ms and some GPUs watch their power only part of the time (arXiv 2312.02741), so a window lasts 10 s or more, a
+    second one starts at another phase, and both readings are kept.
     """
-
-    def spent(work: Callable[[float], int]) -> tuple[float, float, int]:
-        """Joules (0 without a counter), seconds and images of `work`, which gets the time of its start."""
-        before, start = read_millijoules(), clock()
-        num_images = work(start)
-        after, end = read_millijoules(), clock()
-        joules = 0.0 if before is None or after is None else (after - before) / 1e3
-        return joules, end - start, num_images
-
-    def idle(start: float) -> int:
-        sleep(IDLE_SECONDS)
-        return 0
-
-    def busy(start: float) -> int:
-        num_calls = 0
-        while clock() - start < window_seconds:
-            for number in range(num_calls, num_calls + per_burst):
-                call(number)
-            synchronize()
-            num_calls += per_burst
-        return num_calls * batch
-
     if read_millijoules() is None:
         return None
+
+    def now() -> tuple[float, float]:  # joules and seconds
+        return (read_millijoules() or 0) / 1e3, clock()
+
+    idle = now()
+    sleep(IDLE_SECONDS)
+    joules, seconds = now()
+    idle_watts = (joules - idle[0]) / (seconds - idle[1])
     per_burst = max(1, int(_BURST_SECONDS / max(call_seconds, 1e-6)))
-    idle_joules, idle_seconds, _ = spent(idle)
-    idle_watts = idle_joules / idle_seconds
     gross, net = [], []
     for _ in range(NUM_WINDOWS):
         sleep(PHASE_SHIFT_SECONDS)
         call(0)
         synchronize()
-        joules, seconds, num_images = spent(busy)
+        start, num_calls = now(), 0
+        while clock() - start[1] < window_seconds:
+            for number in range(num_calls, num_calls + per_burst):
+                call(number)
+            synchronize()
+            num_calls += per_burst
+        end = now()
+        joules, seconds, num_images = end[0] - start[0], end[1] - start[1], num_calls * batch
         if joules <= 0:
             return None
         gross.append(joules / num_images)

@@ -243,7 +243,8 @@ class _Worker:
         if code == -signal.SIGKILL and oom_kills() > self._oom_kills:
             return self._trouble("oom", "killed by the kernel because memory ran out", code)
         if code < 0:
-            return self._trouble("crashed", f"killed by {_signal_name(-code)}", code)
+            name = {each.value: each.name for each in signal.Signals}.get(-code, f"signal {-code}")
+            return self._trouble("crashed", f"killed by {name}", code)
         return self._trouble("crashed", f"ended with exit code {code} and no result", code)
 
     def _trouble(self, status: Status, reason: str, code: int | None = None) -> Trouble:
@@ -267,14 +268,6 @@ class _Worker:
         self._process.wait()  # no zombie
         os.close(self.events)
         self._output.close()
-
-
-def _signal_name(number: int) -> str:
-    """E.g. SIGSEGV."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def oom_kills(counters: Sequence[str] = _OOM_COUNTERS) -> int:

@@ -34,22 +34,18 @@ _LONGEST_CALL_SECONDS = 2.0
 _LAYOUT_TRIAL_BATCH = {"cpu": 1, "cuda": 16}
 
 Say = Callable[[str], None]
-Build = Callable[..., Any]
 
 
 class NotApplicable(Exception):
     """The configuration makes no sense for this backbone."""
 
 
-def attempt(configuration: Configuration, options: Options, say: Say, build: Build | None = None) -> Result:
-    """The result of measuring `configuration`; after an error it holds what was found before.
-
-    `say` receives the name of each step; `build` replaces the function that builds segmenters.
-    """
+def attempt(configuration: Configuration, options: Options, say: Say) -> Result:
+    """The result of measuring `configuration`, after an error what was found before; `say` receives each step."""
     start = time.perf_counter()
     result = Result("ok")
     try:
-        _measure(configuration, options, result, say, build)
+        _measure(configuration, options, result, say)
     except Exception as error:  # a failed measurement is a result too
         result.status, result.reason = _verdict(error)
     result.seconds = time.perf_counter() - start
@@ -67,12 +63,12 @@ def _verdict(error: Exception) -> tuple[Status, str]:
     return "failed", f"{type(error).__name__}: {first_line}"
 
 
-def _measure(configuration: Configuration, options: Options, result: Result, say: Say, build: Build | None) -> None:
+def _measure(configuration: Configuration, options: Options, result: Result, say: Say) -> None:
     accelerator = Cpu() if configuration.device == "cpu" else Cuda(options.uuid)
     result.provenance |= torch_provenance(accelerator.torch_device)
     say("building")
     result.notes["fused_attention_level"] = attention.set_fused(configuration.attention)
-    subject = MeasuredPart(configuration, accelerator.torch_device, build)
+    subject = MeasuredPart(configuration, accelerator.torch_device)
     result.facts["ffn"] = subject.ffn
     if configuration.weights != "random":
         result.notes["weights"] = subject.weights
@@ -94,7 +90,7 @@ def _measure(configuration: Configuration, options: Options, result: Result, say
     if configuration.train_memory:
         del subject  # its memory must be free before training is measured
         say("training memory")
-        measure_training_memory(configuration, accelerator, result, build)
+        measure_training_memory(configuration, accelerator, result)
 
 
 def _first_call(configuration: Configuration, subject: MeasuredPart, accelerator: Cpu, result: Result) -> None:
@@ -125,15 +121,13 @@ def _first_call(configuration: Configuration, subject: MeasuredPart, accelerator
         raise NotApplicable(f"attention {configuration.attention} cannot run {refused[0]}")
 
 
-def measure_training_memory(
-    configuration: Configuration, accelerator: Cpu, result: Result, build: Build | None = None
-) -> None:
+def measure_training_memory(configuration: Configuration, accelerator: Cpu, result: Result) -> None:
     """Add the peak memory, in bytes, of the second of two training steps, when the optimiser has its state.
 
     A fresh model and a surrogate loss: a lower bound for every recipe with this batch and AdamW.
     """
     accelerator.release()
-    subject = MeasuredPart(configuration, accelerator.torch_device, build)
+    subject = MeasuredPart(configuration, accelerator.torch_device)
     batch = max(LEAST_TRAINING_BATCH, configuration.batch)
     inputs = subject.inputs(batch, 1)[0]
     module = subject.module.train()
@@ -380,11 +374,11 @@ class Decoder(nn.Module):
 class MeasuredPart:
     """The part and its inputs. Calls run in whatever contexts the caller has entered."""
 
-    def __init__(self, configuration: Configuration, device: torch.device, build: Build | None = None):
+    def __init__(self, configuration: Configuration, device: torch.device):
         self._configuration = configuration
         self._device = device
         self._dtype: torch.dtype = getattr(torch, configuration.dtype)
-        self.segmenter = (build or segmenters.build)(
+        self.segmenter = segmenters.build(
             spec_of(configuration),
             configuration.resolution,
             head=HeadConfig(name="none") if configuration.part == "backbone" else configuration.head,

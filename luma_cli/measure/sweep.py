@@ -26,11 +26,13 @@ from luma_cli.store.records import TROUBLE, Configuration, Environment, Profile
 Isolation = Literal["config", "backbone", "none"]
 Again = Literal["all", "failed"]
 
-DTYPES = ("float32", "bfloat16", "float16")
-ATTENTIONS = ("auto", "flash", "efficient", "cudnn", "math", "unfused", "flash-attn")
-COMPILES = ("none", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-LAYOUTS = ("auto", "on", "off")
-PARTS = ("all", "backbone", "head")
+_CHOICES = {
+    "dtype": ("float32", "bfloat16", "float16"),
+    "attention": ("auto", "flash", "efficient", "cudnn", "math", "unfused", "flash-attn"),
+    "compile": ("none", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+    "channels_last": ("auto", "on", "off"),
+    "part": ("all", "backbone", "head"),
+}
 _CUDA_ONLY = ("flash", "efficient", "cudnn", "flash-attn")
 _HALF_ONLY = ("flash", "cudnn", "flash-attn")
 
@@ -102,19 +104,7 @@ def profile(
     settings = settings or SweepSettings(device="auto")
     specs = expand([names] if isinstance(names, str) else names, imported=bool(settings.imports))
     sizes = [resolutions] if isinstance(resolutions, int) else resolutions
-    return profile_specs(specs, sizes, template(head=head, **choices), settings, database=database, on_event=on_event)
-
-
-def profile_specs(
-    specs: Sequence[BackboneSpec],
-    resolutions: Sequence[int],
-    wanted: Configuration,
-    settings: SweepSettings,
-    *,
-    database: Path | None = None,
-    on_event: OnEvent = lambda event: None,
-) -> list[Profile]:
-    """`profile` for resolved backbones and a template of the configuration."""
+    wanted = template(head=head, **choices)
     if names_a_file(wanted.weights):
         local_file(wanted.weights)  # raises before anything starts
     if settings.device == "auto":
@@ -122,7 +112,7 @@ def profile_specs(
         with contextlib.suppress(UsageError):
             device = devices.find("cuda").name
         settings = replace(settings, device=device)
-    planned = plan(specs, resolutions, replace(wanted, device=settings.device))
+    planned = plan(specs, sizes, replace(wanted, device=settings.device))
     with contextlib.closing(files.open_write(database)) as db:
         return measure_all(planned, settings, store=ProfileStore(db), on_event=on_event)
 
@@ -142,15 +132,10 @@ def plan(specs: Sequence[BackboneSpec], resolutions: Sequence[int], template: Co
 
 
 def _check(configuration: Configuration) -> None:
-    for option, value, known in (
-        ("--dtype", configuration.dtype, DTYPES),
-        ("--attention", configuration.attention, ATTENTIONS),
-        ("--compile", configuration.compile, COMPILES),
-        ("--channels-last", configuration.channels_last, LAYOUTS),
-        ("--part", configuration.part, PARTS),
-    ):
-        if value not in known:
-            raise UsageError(f"{option} {value} is unknown, expected one of: {', '.join(known)}")
+    for name, known in _CHOICES.items():
+        if (value := getattr(configuration, name)) not in known:
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} {value} is unknown, expected one of: {', '.join(known)}")
     if configuration.batch < 0:
         raise UsageError(f"--batch {configuration.batch} is out of range, expected auto or at least 1; try --batch 1")
     if configuration.part == "head" and configuration.head.name == "none":

@@ -92,30 +92,18 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Warmup:
-    """Number of calls, seconds spent, seconds of the first call, and typical seconds of a warm call."""
-
-    calls: int
-    seconds: float
-    first_call_seconds: float
-    typical_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Timing:
     """Seconds of every sampled call, in order; `noisy` when the time limit came before the rule was met."""
 
     seconds: tuple[float, ...]
     noisy: bool
-    warmup: Warmup
 
 
-def warm_up(call: Call, stopwatch: Stopwatch, rule: Rule) -> Warmup:
-    """Call until times settle or the cap is reached."""
+def warm_up(call: Call, stopwatch: Stopwatch, rule: Rule) -> tuple[int, float]:
+    """Call until times settle or the cap is reached. Returns the number of calls and typical seconds of a call."""
     cap = min(rule.warmup_cap, rule.max_seconds)
     start = stopwatch.now()
-    medians = stopwatch.round(call, 0, 1)
-    first, calls = medians[0], 1
+    medians, calls = stopwatch.round(call, 0, 1), 1
     while (spent := stopwatch.now() - start) < cap:
         last = medians[-rule.warmup_rounds :]
         settled = len(last) == rule.warmup_rounds and max(last) - min(last) <= rule.warmup_drift * min(last)
@@ -124,20 +112,20 @@ def warm_up(call: Call, stopwatch: Stopwatch, rule: Rule) -> Warmup:
         count = _round_size(medians[-1], min(rule.round_seconds, cap - spent))
         medians.append(median(stopwatch.round(call, calls, count)))
         calls += count
-    return Warmup(calls, spent, first, medians[-1])
+    return calls, medians[-1]
 
 
 def measure(call: Call, stopwatch: Stopwatch, rule: Rule = Rule()) -> Timing:  # noqa: B008  (frozen)
     """Seconds per call by `rule`, after a warm-up that is left out."""
-    warmup = warm_up(call, stopwatch, rule)
+    number, typical = warm_up(call, stopwatch, rule)
     seconds: list[float] = []
-    start, number = stopwatch.now(), warmup.calls
+    start = stopwatch.now()
     while True:
         remaining = rule.max_seconds - (stopwatch.now() - start)
         is_precise = _is_precise(seconds, rule)
         if is_precise or (remaining <= 0 and len(seconds) >= rule.least_at_cap):
-            return Timing(tuple(seconds), not is_precise, warmup)
-        typical = median(seconds) if seconds else warmup.typical_seconds
+            return Timing(tuple(seconds), not is_precise)
+        typical = median(seconds) if seconds else typical
         count = _round_size(typical, min(rule.round_seconds, max(remaining, 0.0)))
         seconds += stopwatch.round(call, number, count)
         number += count

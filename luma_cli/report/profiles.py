@@ -1,4 +1,4 @@
-"""Profiles and exact costs as a table, JSON (schema 1) or CSV. Numbers that were not measured are null."""
+"""Profiles and exact costs as a table, JSON (schema 1) or CSV; a number that was not measured is null."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def print_profiles(
 
 def _print_rows(rows: Sequence[dict[str, Any]], as_csv: bool) -> None:
     if as_csv:
-        flat = [flat_row(row) for row in rows]
+        flat = [_flat_row(row) for row in rows]
         print_csv(list(flat[0]) if flat else ["model"], [list(row.values()) for row in flat])
     else:
         print_json({"schema": SCHEMA, "profiles": rows})
@@ -53,7 +53,7 @@ def profile_row(profile: Profile, convention: FlopConvention = "mac") -> dict[st
         "weights": configuration.weights,
         "family": configuration.family,
         "head": configuration.head.name,
-        **head_fields(configuration.head, facts),
+        **_head_fields(configuration.head, facts),
         "resolution": configuration.resolution,
         "device": configuration.device,
         "device_name": profile.environment.identity.get("device_name"),
@@ -118,9 +118,8 @@ def flat_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def profile_table(profiles: Sequence[Profile], convention: FlopConvention = "mac") -> Table:
-    """Speed and memory beside exact cost, one row per configuration."""
+    """Exact cost, speed and memory, one row per configuration."""
     noisy = any(metric.noisy for profile in profiles for metric in profile.metrics.values())
-    # The reasons of rows without numbers go below the table: a cell has no room for a sentence.
     reasons = [
         f"{profile.configuration.backbone} at {profile.configuration.resolution} px, {profile.status}: {profile.reason}"
         for profile in profiles
@@ -184,7 +183,7 @@ def _conditions(profile: Profile) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A size, in pixels, at which a backbone cannot be built, and why."""
+    """A size, in pixels, that a backbone does not support, and why."""
 
     resolution: int
     head: HeadConfig
