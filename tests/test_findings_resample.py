@@ -5,23 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from findings_world import row, tables
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from luma_cli.findings.finding import Interval
-from luma_cli.findings.pretraining import architecture_pairs, gap_ratio, objective_pairs, typical_gap
+from luma_cli.findings.pretraining import architecture_pairs, gap_ratio, mean_square, objective_pairs, shares
 from luma_cli.findings.scores import scores
 from luma_cli.findings.statistics import (
     Sample,
     cluster_interval,
     mean_interval,
     multiplicities,
-    outliers,
-    partial_pearson,
     pearson,
     ratio_interval,
-    spearman,
     student_quantile,
 )
 
@@ -87,10 +84,8 @@ def test_typical_gap_counts_every_figure_once() -> None:
     for score in scores(rows):
         by_shape[score.shape].append(score.miou_percent)
     variance = np.mean([np.var(values, ddof=1) for values in by_shape.values()])
-    found = typical_gap(pairs)
-    assert found is not None
-    assert found.value == pytest.approx(np.sqrt(2 * variance))
-    assert sum(pair.share for pair in pairs) == pytest.approx(3 * 3)  # degrees of freedom: 3 ViTs of 4 objectives
+    assert mean_square(pairs, np.ones((1, len(pairs)))) == pytest.approx(2 * variance)
+    assert shares(pairs).sum() == pytest.approx(3 * 3)  # degrees of freedom: 3 ViTs of 4 objectives
 
 
 def test_pairs_stay_within_one_table_size_and_series() -> None:
@@ -125,49 +120,24 @@ def test_ratio_of_gaps_covers_its_truth() -> None:
     assert covered >= 33  # 90 % nominal of 40; long runs of this world give 87 to 91 %
 
 
-def sample(name: str, group: str, x: float, y: float, held: float | None = None) -> Sample:
-    return Sample(name, group, name[0], x, y, held)
-
-
 def test_levels_of_groups_do_not_correlate() -> None:
     """Two groups on a rising line, each falling inside: what counts is inside."""
     rising = [
-        sample("a", "low", 0, 1),
-        sample("b", "low", 1, 0),
-        sample("c", "high", 10, 11),
-        sample("d", "high", 11, 10),
+        Sample("low", "a", 0, 1),
+        Sample("low", "b", 1, 0),
+        Sample("high", "c", 10, 11),
+        Sample("high", "d", 11, 10),
     ]
     found = pearson(rising)
     assert found is not None
     assert found.value == pytest.approx(-1)
     assert found.low is None  # many draws leave one figure a group
-    ranks = spearman(rising)
-    assert ranks is not None
-    assert ranks.value == pytest.approx(-1)
-
-
-def test_what_is_held_fixed_is_taken_out() -> None:
-    random = np.random.default_rng(0)
-    size = random.normal(size=60)
-    x, y = size + 0.1 * random.normal(size=60), size + 0.1 * random.normal(size=60)
-    samples = [Sample(f"m{i}", "g", i % 12, x[i], y[i], size[i]) for i in range(60)]
-    plain, partial = pearson(samples), partial_pearson(samples)
-    assert plain is not None
-    assert partial is not None
-    assert plain.value > 0.95
-    assert abs(partial.value) < 0.3
-    assert partial_pearson([Sample("m", "g", "c", 1, 2)]) is None
-
-
-def test_outliers_are_named_with_their_distance() -> None:
-    samples = [sample(f"{i:02d}", "g", i, i + 0.1 * (-1) ** i) for i in range(20)] + [sample("far", "g", 10, 16)]
-    found = outliers(samples)
-    assert [name for name, _ in found] == ["far"]
-    assert found[0][1] == pytest.approx(6, abs=0.5)
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=12))
+@example([1e-160, 0.0, 0.0])
+@example([0.1, 0.1, 0.1])
 def test_correlation_never_leaves_its_range(values: list[float]) -> None:
-    samples = [Sample(str(i), "g", i, value, -value + i) for i, value in enumerate(values)]
+    samples = [Sample("g", i, value, -value + i) for i, value in enumerate(values)]
     found = pearson(samples)
-    assert found is None or -1 - 1e-9 <= found.value <= 1 + 1e-9
+    assert found is None or -1 <= found.value <= 1

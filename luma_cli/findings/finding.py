@@ -1,16 +1,12 @@
-"""A claim of the benchmark (arXiv 2607.00687) with its verdict, and the evidence that a verdict may rest on."""
+"""A claim of the benchmark (arXiv 2607.00687), its verdict, and the evidence that the verdict rests on."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
-from statistics import fmean
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from luma_cli.evidence.evidence import Evidence
-from luma_cli.evidence.own_runs import recipe_for
-from luma_cli.store.runs import OwnRun
 
 Verdict = Literal["supported", "contradicted", "not enough evidence"]
 SUPPORTED: Verdict = "supported"
@@ -18,14 +14,9 @@ CONTRADICTED: Verdict = "contradicted"
 UNDECIDED: Verdict = "not enough evidence"
 
 
-def counted(number: int, one: str) -> str:
-    """A number of things: `1 source`, `3 sources`."""
-    return f"{number} {one}{'' if number == 1 else 's'}"
-
-
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and its central 90% interval, both ends None where there is too little to resample."""
+    """An estimate and its central 90% interval; both ends are None where there is too little to resample."""
 
     value: float
     low: float | None = None
@@ -42,18 +33,30 @@ def above(interval: Interval | None, limit: float) -> bool:
     return interval is not None and interval.low is not None and interval.low > limit
 
 
+def position(interval: Interval | None, limit: float) -> str:
+    """Where the interval lies, in words: `lies below 1`, `lies above 1`, `includes 1`, `is not known`."""
+    if interval is None or interval.low is None:
+        return "is not known"
+    said = "lies below" if below(interval, limit) else "lies above" if above(interval, limit) else "includes"
+    return f"{said} {limit:g}"
+
+
 def judge(supported: bool, contradicted: bool) -> Verdict:
-    """The verdict; what contradicts weighs more."""
+    """The verdict; a contradiction weighs more."""
     return CONTRADICTED if contradicted else SUPPORTED if supported else UNDECIDED
+
+
+def counted(number: int, one: str) -> str:
+    """A number of things: `1 source`, `3 sources`."""
+    return f"{number} {one}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number behind a verdict.
+    """A number that decides a claim.
 
-    what: e.g. `gap between two objectives, fine-tuned, ADE20K`. value: None where nothing could be computed, and
-    `why_not` says why. unit: `points`, `r`, `x`, `%`. counts: what it was computed from, e.g. `30 pairs, 9 sources`.
-    decides: whether the rule looks at it. digits: decimals worth printing.
+    value: None where nothing could be computed, and `why_not` says why. unit: `points`, `r`, `x` or empty. counts: what
+    it was computed from, e.g. `30 pairs, 9 sources`. digits: decimals worth printing.
     """
 
     what: str
@@ -61,7 +64,6 @@ class Figure:
     unit: str = ""
     counts: str = ""
     why_not: str = ""
-    decides: bool = True
     digits: int = 2
 
     def __json__(self) -> dict[str, Any]:
@@ -74,7 +76,6 @@ class Figure:
             "unit": self.unit or None,
             "counts": self.counts or None,
             "why_not": self.why_not or None,
-            "decides": self.decides,
         }
 
 
@@ -91,9 +92,8 @@ class EvidenceRow:
 class Finding:
     """A claim and what the evidence says about it.
 
-    name: what `--claim` takes. claim: in one sentence. rule: how the verdict is reached, fixed beforehand. because: why
-    this verdict, one sentence. settle: exact commands that would bring the missing evidence; empty when nothing is
-    missing. notes: what a reader must know. rows: everything that entered a figure, in order of id.
+    name: what `--claim` takes. rule: how the verdict is reached, one sentence. because: why this verdict. settle:
+    commands that bring the missing evidence, none once the claim is decided. rows: all that entered a figure, by id.
     """
 
     name: str
@@ -114,18 +114,11 @@ class Finding:
         return len(self.rows)
 
     def concluded(
-        self,
-        verdict: Verdict,
-        because: str,
-        figures: Iterable[Figure],
-        rows: Iterable[EvidenceRow],
-        settle: Iterable[str],
-        notes: Iterable[str],
+        self, verdict: Verdict, because: str, figures: list[Figure], rows: list[EvidenceRow], settle: list[str]
     ) -> Finding:
-        """The same claim with what was found. settle: what to run, left out once the claim is decided."""
-        commands = tuple(settle) if verdict == UNDECIDED else ()
-        ordered, rule = tuple(sorted(set(rows))), " ".join(self.rule.split())
-        return Finding(self.name, self.claim, rule, verdict, because, tuple(figures), commands, tuple(notes), ordered)
+        """The same claim with what was found."""
+        commands, ordered = tuple(settle) if verdict == UNDECIDED else (), tuple(sorted(set(rows)))
+        return replace(self, verdict=verdict, because=because, figures=tuple(figures), settle=commands, rows=ordered)
 
 
 def rows_of(evidence: Iterable[Evidence], ids: Collection[str]) -> list[EvidenceRow]:
@@ -137,54 +130,3 @@ def rows_of(evidence: Iterable[Evidence], ids: Collection[str]) -> list[Evidence
             says = f"{row.miou_percent:.1f} mIoU, {row.backbone}, {objective}, {row.size}, {row.scale.label}"
             found.append(EvidenceRow(row.id, says, row.source))
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class OwnScore:
-    """One model of the user's with one head: the mean mIoU over its seeds. ids: of the runs."""
-
-    timm_name: str
-    resolution: int
-    head: str
-    miou_percent: float
-    ids: tuple[str, ...]
-
-
-def usable(run: OwnRun, dataset: str, own_weights: bool = False) -> bool:
-    """Whether the run's score may be compared with others of the dataset; heads and backbones may differ.
-
-    Finished, official data and unchanged recipe. own_weights: whether weights from a file or folder of the user's will
-    do; random ones never do.
-    """
-    return (
-        (run.data, run.dataset, run.split, run.status) == (dataset, dataset, "val", "finished")
-        and (run.recipe, run.usual_recipe) == (recipe_for(dataset, run.head.name), True)
-        and (run.weights != "random" if own_weights else run.weights == "pretrained")
-        and (run.single_scale, run.absent, run.num_skipped) == (True, "skip", 0)
-        and run.has_default_head
-    )
-
-
-def own_scores(runs: Iterable[OwnRun], dataset: str, own_weights: bool = False) -> list[OwnScore]:
-    """Mean score of every model and head over seeds, in a fixed order; own_weights as in `usable`."""
-    groups: dict[tuple[str, int, str], list[OwnRun]] = defaultdict(list)
-    for run in runs:
-        if usable(run, dataset, own_weights):
-            groups[run.timm_name, run.resolution, run.head.name].append(run)
-    return [
-        OwnScore(*key, fmean(run.miou_percent for run in group), tuple(sorted(run.run_id for run in group)))
-        for key, group in sorted(groups.items())
-    ]
-
-
-def own_rows(runs: Iterable[OwnRun], ids: Collection[str]) -> list[EvidenceRow]:
-    """The runs with these ids as rows behind a claim."""
-    return [
-        EvidenceRow(
-            run.run_id,
-            f"{run.miou_percent:.2f} mIoU, {run.timm_name}, head {run.head.name}, {run.resolution} px, seed {run.seed}",
-            f"your run {run.run_id}",
-        )
-        for run in runs
-        if run.run_id in ids
-    ]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luma_cli.accuracy.fit import load_components
 from luma_cli.accuracy.model import load_model
 from luma_cli.advise.candidates import num_classes
 from luma_cli.catalogue.costs import load_costs
@@ -16,15 +15,15 @@ from luma_cli.errors import StoreError, UsageError
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference, top1_percent
 from luma_cli.evidence.own_runs import evidence_of
 from luma_cli.evidence.table import load_evidence
-from luma_cli.findings.finding import Finding, usable
+from luma_cli.findings.finding import Finding
 from luma_cli.findings.front import front
 from luma_cli.findings.heads import heads
 from luma_cli.findings.imagenet import imagenet_top1
 from luma_cli.findings.mixers import mixers
 from luma_cli.findings.pretraining import pretraining
 from luma_cli.findings.profiles import of_device
+from luma_cli.findings.scores import usable
 from luma_cli.findings.split import split
-from luma_cli.speed.reference import load_table
 from luma_cli.store import database as files
 from luma_cli.store.profiles import Measured, measurements
 from luma_cli.store.runs import OwnRun, scored_runs
@@ -40,7 +39,6 @@ class _World:
     rows: Sequence[Evidence]
     runs: Sequence[OwnRun] = ()
     measured: Sequence[Measured] = ()
-    notes: tuple[str, ...] = ()
 
     @property
     def published(self) -> list[Evidence]:
@@ -70,6 +68,17 @@ class ClaimVerdicts:
         return {"schema": 1, "dataset": self.dataset, "findings": found, "notes": list(self.notes)}
 
 
+# What `--claim` takes, in the order of output.
+CLAIMS: Mapping[str, Callable[[_World], Finding]] = {
+    "front": lambda of: front(load_model(of.rows), of.measured, of.device, of.dataset),
+    "pretraining": lambda of: pretraining(of.evidence, of.dataset),
+    "imagenet": lambda of: imagenet_top1(of.evidence, top1_percent(), of.dataset),
+    "split": lambda of: split(of.published, of.runs, of.dataset, num_classes(of.dataset)),
+    "mixers": lambda of: mixers(of.runs, of.measured, of.device, of.dataset),
+    "heads": lambda of: heads(of.runs, load_costs(), of.dataset),
+}
+
+
 def findings(
     dataset: str = "ade20k",
     *,
@@ -79,8 +88,8 @@ def findings(
 ) -> ClaimVerdicts:
     """The claims named, or all of them, on one dataset. Raises UsageError for a claim or dataset that is not known.
 
-    database: the store with own runs and profiles, $LUMA_DB or the data folder when None; what cannot be read of it is
-    a note, not an error.
+    database: the store with own runs and profiles, $LUMA_DB or the data folder when None; a store that cannot be read
+    gives a note, not an error.
 
     >>> findings("ade20k", claims=["pretraining"]).findings[0].name  # doctest: +SKIP
     'pretraining'
@@ -90,34 +99,25 @@ def findings(
     unknown = [name for name in claims if name not in CLAIMS]
     if unknown:
         raise UsageError(f"claim {unknown[0]!r} is not known; use {', '.join(CLAIMS)}")
-    world = _stored(dataset, device, database)
+    notes = []
+    try:
+        world = _stored(dataset, device, database)
+        if device is not None and not of_device(world.measured, device)[0]:
+            how = "run `luma profile NAME` there, and `luma db merge` its database here"
+            notes.append(f"you profiled nothing on {device}; {how}")
+    except StoreError as error:
+        world = _World(dataset, device, load_reference())
+        notes.append(f"your own results were not read: {error}")
     found = tuple(test(world) for name, test in CLAIMS.items() if not claims or name in claims)
-    return ClaimVerdicts(dataset, found, world.notes)
+    return ClaimVerdicts(dataset, found, tuple(notes))
 
 
 def _stored(dataset: str, device: str | None, database: Path | None) -> _World:
-    """What ships with what the store adds; what ships alone, and why, where the store cannot be read."""
-    try:
-        world = _World(dataset, device, load_evidence(database))
-        connection = files.open_read(database)
-        if connection is not None:
-            with closing(connection):
-                runs, measured = scored_runs(connection), measurements(connection)
-            world = replace(world, runs=runs, measured=measured)
-    except StoreError as error:
-        return _World(dataset, device, load_reference(), notes=(f"your own results were not read: {error}",))
-    if device is None or of_device(world.measured, device)[0]:
-        return world
-    note = f"you profiled nothing on {device}; run `luma profile NAME` there, and `luma db merge` its database here"
-    return replace(world, notes=(note,))
-
-
-# What `--claim` takes, in the order of output.
-CLAIMS: Mapping[str, Callable[[_World], Finding]] = {
-    "front": lambda of: front(load_model(of.rows), of.measured, load_table(), of.device, of.dataset),
-    "pretraining": lambda of: pretraining(of.evidence, of.dataset, load_components().effects),
-    "imagenet": lambda of: imagenet_top1(of.evidence, top1_percent(), of.dataset),
-    "split": lambda of: split(of.published, of.runs, of.dataset, num_classes(of.dataset)),
-    "mixers": lambda of: mixers(of.runs, of.measured, of.device, of.dataset),
-    "heads": lambda of: heads(of.runs, load_costs(), of.dataset),
-}
+    """What ships with what the store adds. Raises StoreError where it cannot be read."""
+    rows = load_evidence(database)
+    connection = files.open_read(database)
+    if connection is None:
+        return _World(dataset, device, rows)
+    with closing(connection):
+        runs, measured = from_scored(scored_runs(connection)), from_measurements(measurements(connection))
+    return _World(dataset, device, rows, runs, measured)

@@ -1,15 +1,15 @@
 """Claim: plain ViTs hold the throughput front at every resolution, with and without FlashAttention (arXiv 2607.00687).
 
-Accuracy is the model's, for the same pretraining on every architecture, so that what is compared is architectures; its
-joint draws carry how unsure it is. Each set of conditions and each resolution has a front of its own.
+Accuracy is the model's, for the same pretraining on every architecture, so that architectures are compared; its joint
+draws carry its uncertainty. Each set of conditions and each resolution has a front of its own. Only segmenters that the
+user profiled count: shipped throughputs are of classifiers on small images, without a head.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,28 +17,9 @@ from numpy.typing import NDArray
 from luma_cli.accuracy.backbones import recognise
 from luma_cli.accuracy.sightings import AccuracyModel
 from luma_cli.accuracy.subjects import subject_of
-from luma_cli.findings.finding import (
-    CONTRADICTED,
-    SUPPORTED,
-    EvidenceRow,
-    Figure,
-    Finding,
-    Interval,
-    above,
-    below,
-    judge,
-)
-from luma_cli.findings.profiles import (
-    WITH_FLASH,
-    WITHOUT_FLASH,
-    attention_label,
-    device_option,
-    latest,
-    of_device,
-    profile_row,
-)
+from luma_cli.findings.finding import CONTRADICTED, SUPPORTED, Figure, Finding, Interval, above, below, judge
+from luma_cli.findings.profiles import device_option, is_fused, latest, of_device, profile_row
 from luma_cli.findings.statistics import Numbers, percentiles
-from luma_cli.speed.reference import ThroughputTable
 from luma_cli.store.profiles import Conditions, Measured
 
 # The paper's architectures were all pretrained on ImageNet-21k labels.
@@ -49,85 +30,48 @@ NUM_DRAWS = 400
 CLAIM = Finding(
     "front",
     "Plain ViTs hold the throughput front at every resolution, with and without FlashAttention.",
-    f"""
-    At each resolution and set of conditions of one device, over the speeds that plain ViTs span: mIoU lost by taking
-    the best plain ViT that is as fast rather than the best model that is, mean over log speed, accuracy predicted for
-    {PRETRAINING} on every architecture, 90% interval from joint draws. A front is held where the loss lies below
-    {MARGIN} mIoU, lost where above. Segmenters that you profiled decide; needs {FEWEST_VITS} ViTs and {FEWEST_OTHERS}
-    others at each of {FEWEST_RESOLUTIONS} resolutions, one of {LARGE_PX} px or more, both with and without
-    FlashAttention. Contradicted where one front is lost, supported where all are held. timm's classifiers are shown
-    and do not decide: small images, no head.
-    """,
+    "mIoU lost by taking the best plain ViT instead of the best model that is as fast, mean over the speeds that ViTs "
+    f"span, accuracy predicted for {PRETRAINING} weights: supported where the 90% interval of every front lies below "
+    f"{MARGIN}, contradicted where one lies above; needs {FEWEST_VITS} ViTs and {FEWEST_OTHERS} others that you "
+    f"profiled at {FEWEST_RESOLUTIONS} resolutions, one of {LARGE_PX} px or more, with and without FlashAttention.",
+    notes=("accuracy is predicted from published results with other heads, not measured",),
 )
 # Patches of 8 and 32 pixels trade accuracy for speed in a way that no evidence here knows.
 _PLAIN = re.compile(r"(vit|deit3?)_[a-z0-9]+_patch1[46](_.*)?")
-_SHIPPED_PX = (224, 384, 512)
 # ViTs of every size beside the usual rivals.
 _TO_PROFILE = (
     "vit_t vit_s vit_b vit_l swin_t swin_b convnext_t convnext_b hiera_b caformer_s18 poolformer_s36 nextvit_s"
 )
+# The profiles of each resolution under one set of conditions.
+_Fronts = Mapping[tuple[int, Conditions], Sequence[Measured]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Front:
-    """Models of one set of conditions at one resolution, their images per second by architecture, the rows behind.
-
-    attention: how the user's own profiles were made, which decide; empty for timm's classifiers, which do not.
-    """
-
-    title: str
-    resolution: int
-    attention: str
-    head: str
-    rates: Mapping[str, float]
-    rows: tuple[EvidenceRow, ...]
-
-    @property
-    def num_vits(self) -> int:
-        return sum(map(is_plain, self.rates))
-
-    @property
-    def is_enough(self) -> bool:
-        speeds = {rate for name, rate in self.rates.items() if is_plain(name)}
-        return len(speeds) >= FEWEST_VITS and len(self.rates) - self.num_vits >= FEWEST_OTHERS
-
-
-def front(
-    model: AccuracyModel, measured: Sequence[Measured], shipped: ThroughputTable, device: str | None, dataset: str
-) -> Finding:
-    """The claim on the user's profiles of one device, timm's classifiers beside them."""
+def front(model: AccuracyModel, measured: Sequence[Measured], device: str | None, dataset: str) -> Finding:
+    """The claim on the user's profiles of one device."""
     name, rows = of_device(measured, device)
-    own = list(_measured_fronts(rows, name))
-    fronts = [each for each in (*own, *_shipped_fronts(shipped, device)) if each.is_enough]
-    found = [(each, _held(model, each, dataset)) for each in fronts]
-    deciding = [(each, result.loss_points) for each, result in found if each.attention]
-    lost = [each.title for each, loss in deciding if above(loss, MARGIN)]
-    num_held = sum(below(loss, MARGIN) for _, loss in deciding)
-    covered = all(_covers(deciding, attention) for attention in (WITH_FLASH, WITHOUT_FLASH))
-    verdict = judge(covered and num_held == len(deciding), bool(lost))
+    fronts = _fronts(rows)
+    losses = {key: _loss(model, found, dataset) for key, found in fronts.items()}
+    titles = {key: _title(*key) for key in fronts}
+    lost = [titles[key] for key, loss in losses.items() if above(loss, MARGIN)]
+    num_held = sum(below(loss, MARGIN) for loss in losses.values())
+    verdict = judge(all(_is_covered(fronts, fused) for fused in (True, False)) and num_held == len(fronts), bool(lost))
+    because = f"no resolution{f' on {name}' if name else ''} has {FEWEST_VITS} ViTs and {FEWEST_OTHERS} others profiled"
     if verdict == CONTRADICTED:
         because = f"lost at {lost[0]}" + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
     elif verdict == SUPPORTED:
-        because = f"held at all {len(deciding)} fronts on {name}"
-    elif not own:
-        because = "no segmenter of yours has a sound throughput" + (f" on {name}" if name else "")
-    elif not deciding:
-        because = f"no resolution on {name} has {FEWEST_VITS} plain ViTs and {FEWEST_OTHERS} other backbones profiled"
-    else:
-        because = (
-            f"held at {num_held} of {len(deciding)} fronts on {name}, lost at none; the rest, or a resolution, is open"
-        )
+        because = f"held at all {len(fronts)} fronts on {name}"
+    elif fronts:
+        because = f"held at {num_held} of {len(fronts)} fronts on {name}, lost at none; others are open or not profiled"
     line = f"luma profile {_TO_PROFILE} --res 224 512 1024{device_option(device)}"
     return CLAIM.concluded(
         verdict,
         because,
-        [_figure(each, result) for each, result in found],
-        (row for each in fronts for row in each.rows),
-        settle=(line, f"{line} --attention unfused"),
-        notes=(
-            f"accuracy is predicted, not measured, and rests on published results with other heads: {model.scale_note}",
-            "a front is a statement about one device, number format and compile mode; name another with --device",
-        ),
+        [
+            Figure(f"loss with ViTs alone, {titles[key]}", loss, "points", f"{len(fronts[key])} models", digits=1)
+            for key, loss in losses.items()
+        ],
+        [profile_row(row) for found in fronts.values() for row in found],
+        [line, f"{line} --attention unfused"],
     )
 
 
@@ -136,86 +80,51 @@ def is_plain(architecture: str) -> bool:
     return _PLAIN.fullmatch(architecture) is not None
 
 
-def _counts(architecture: str) -> bool:
-    """Plain ViTs, and what is no ViT at all: variants (relative positions, EVA, BEiT, hybrids) are on neither side."""
+def _is_compared(architecture: str) -> bool:
+    """Whether it is on a side: variants of ViT (relative positions, EVA, BEiT, hybrids) are on neither."""
     lineage = recognise(architecture).lineage
     return is_plain(architecture) or (lineage is not None and lineage.name not in ("vit", "eva02"))
 
 
-def _measured_fronts(rows: Sequence[Measured], device: str) -> Iterator[_Front]:
-    """One front per set of conditions and resolution."""
+def _fronts(rows: Sequence[Measured]) -> _Fronts:
+    """Sound throughputs of comparable models by resolution and conditions, where there are enough on both sides."""
     groups: dict[tuple[int, Conditions], list[Measured]] = defaultdict(list)
-    for (conditions, architecture, resolution), row in latest(rows).items():
-        if row.images_per_second and "throughput" not in row.noisy and _counts(architecture):
-            groups[resolution, conditions].append(row)
-    for (resolution, conditions), found in sorted(groups.items()):
-        rates = {row.architecture: row.images_per_second or 0.0 for row in found}
-        attention = attention_label(conditions)
-        title = f"{resolution} px {attention} ({conditions.attention}), {device} {conditions.dtype}"
-        title += "" if conditions.compile == "none" else f", compile {conditions.compile}"
-        yield _Front(title, resolution, attention, conditions.head, rates, tuple(map(profile_row, found)))
+    for row in latest(rows):
+        if row.images_per_second and "throughput" not in row.noisy and _is_compared(row.architecture):
+            groups[row.resolution, row.conditions].append(row)
+    fronts = {}
+    for key, found in sorted(groups.items()):
+        vits = [row.images_per_second for row in found if is_plain(row.architecture)]
+        if len(set(vits)) >= FEWEST_VITS and len(found) - len(vits) >= FEWEST_OTHERS:  # equal speeds span no front
+            fronts[key] = found
+    return fronts
 
 
-def _shipped_fronts(table: ThroughputTable, device: str | None) -> Iterator[_Front]:
-    """One front per setting and size of timm's classifiers, on the device named or the one with most of them."""
-    names = [setting.device_name for setting in table.settings]
-    shown = {name for name in names if device and device.lower() in name.lower()}
-    if names and not shown:
-        counts = [sum(row.milliseconds[at] is not None for row in table.rows) for at in range(len(names))]
-        shown = {names[counts.index(max(counts))]}
-    for at, setting in enumerate(table.settings):
-        for resolution in _SHIPPED_PX if setting.device_name in shown else ():
-            rates = {
-                row.architecture: 1e3 / time
-                for row in table.rows
-                if row.resolution == resolution and (time := row.milliseconds[at]) and _counts(row.architecture)
-            }
-            title = f"{resolution} px, classifiers, {setting.label}"
-            says = f"{len(rates)} classifiers, {title}"
-            row = EvidenceRow(f"timm {title}", says, "profiles/reference/timm_throughput.csv")
-            yield _Front(title, resolution, "", "luma", rates, (row,))
-
-
-def _covers(deciding: Sequence[tuple[_Front, Interval]], attention: str) -> bool:
-    """Whether enough resolutions were seen with this kind of attention."""
-    sizes = {each.resolution for each, _ in deciding if each.attention == attention}
+def _is_covered(fronts: _Fronts, fused: bool) -> bool:
+    """Whether enough resolutions were seen with, or without, FlashAttention."""
+    sizes = {resolution for resolution, conditions in fronts if is_fused(conditions) == fused}
     return len(sizes) >= FEWEST_RESOLUTIONS and max(sizes) >= LARGE_PX
 
 
-def _figure(of: _Front, result: Held) -> Figure:
-    counts = (
-        f"{of.num_vits} ViTs, {len(of.rates) - of.num_vits} others; "
-        f"a ViT is best at {result.share_percent:.0f}% of speeds"
-    )
-    what = f"loss with ViTs alone, {of.title}"
-    return Figure(what, result.loss_points, "points", counts, decides=bool(of.attention), digits=1)
+def _title(resolution: int, conditions: Conditions) -> str:
+    compiled = "" if conditions.compile == "none" else f", compile {conditions.compile}"
+    attention = f"{'with' if is_fused(conditions) else 'without'} FlashAttention ({conditions.attention})"
+    return f"{resolution} px {attention}, {conditions.device_name} {conditions.dtype}{compiled}"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """loss_points: mIoU lost by taking the best of the class rather than of all, mean over the speeds asked for.
-
-    share_percent: of those speeds at which the best of all is of the class. Speeds asked for are spread evenly in their
-    logarithm between the slowest and the fastest of the class.
-    """
-
-    loss_points: Interval
-    share_percent: float
+def _loss(model: AccuracyModel, found: Sequence[Measured], dataset: str) -> Interval:
+    names, resolution, head = [row.architecture for row in found], found[0].resolution, found[0].conditions.head
+    subjects = [subject_of(name, dataset, resolution=resolution, pretraining=PRETRAINING, head=head) for name in names]
+    rates = np.array([row.images_per_second for row in found])
+    return loss_of_class(rates, model.draws(subjects, NUM_DRAWS), np.array([is_plain(name) for name in names]))
 
 
-def _held(model: AccuracyModel, of: _Front, dataset: str) -> Held:
-    subjects = [
-        subject_of(name, dataset, resolution=of.resolution, pretraining=PRETRAINING, head=of.head) for name in of.rates
-    ]
-    is_class = np.array([is_plain(name) for name in of.rates])
-    return held(np.array(list(of.rates.values())), model.draws(subjects, NUM_DRAWS), is_class)
+def loss_of_class(rates: Numbers, accuracy: Numbers, is_class: NDArray[np.bool_]) -> Interval:
+    """Points of mIoU lost by taking the best of a class rather than of all, with its 90% interval.
 
-
-def held(rates: Numbers, accuracy: Numbers, is_class: NDArray[np.bool_]) -> Held:
-    """What the class holds, from joint draws of the accuracy [draws, models], with the 90% interval of the loss.
-
-    rates: images per second. Needs two models of the class with different rates. The best at a speed is the best in
-    mean accuracy, as an adviser would have to choose; the best of each draw would be whichever is least certain.
+    rates: images per second. accuracy: joint draws [draws, models]. Mean over speeds spread evenly in their logarithm
+    between the slowest and the fastest of the class, which needs two models with different rates. The best at a speed
+    is the best in mean accuracy, as an adviser would have to choose; the best of each draw would be the least certain.
     """
     order = np.argsort(-rates, kind="stable")
     logs, drawn, of_class = np.log(rates[order]), accuracy[:, order], is_class[order]
@@ -224,10 +133,8 @@ def held(rates: Numbers, accuracy: Numbers, is_class: NDArray[np.bool_]) -> Held
     best_of_class = _best_so_far(np.where(of_class, drawn.mean(0), -np.inf))[fastest:slowest]
     # Between the speeds of a model and the next slower one, the best of those as fast stays the same: a step function.
     steps = -np.diff(logs[fastest : slowest + 1])
-    weights = steps / steps.sum()
-    loss = (drawn[:, best] - drawn[:, best_of_class]) @ weights
-    share = 100 * float(weights @ (best == best_of_class))
-    return Held(percentiles(float(loss.mean()), loss), share)
+    loss = (drawn[:, best] - drawn[:, best_of_class]) @ (steps / steps.sum())
+    return percentiles(float(loss.mean()), loss)
 
 
 def _best_so_far(scores: Numbers) -> NDArray[np.int64]:

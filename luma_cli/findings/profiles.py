@@ -1,4 +1,4 @@
-"""The user's profiles of one device told apart by conditions, so that nothing measured differently is ever compared."""
+"""The user's profiles of one device, kept apart by conditions, so that only equal conditions are compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from luma_cli.store.profiles import Conditions, Measured
 
 # Attention that writes the N x N weights to memory: what a GPU without FlashAttention does.
 _UNFUSED = ("math", "unfused")
-WITH_FLASH, WITHOUT_FLASH = "with FlashAttention", "without FlashAttention"
 
 
 def of_device(rows: Iterable[Measured], device: str | None) -> tuple[str, list[Measured]]:
@@ -31,15 +30,16 @@ def device_option(device: str | None) -> str:
     return f" --device {device}" if device and device.split(":")[0] in ("cpu", "cuda") else ""
 
 
-def attention_label(conditions: Conditions) -> str:
-    """Whether attention was fused: `auto` takes a fused kernel wherever there is one."""
-    return WITHOUT_FLASH if conditions.attention in _UNFUSED else WITH_FLASH
+def is_fused(conditions: Conditions) -> bool:
+    """Whether attention was fused (FlashAttention): `auto` takes a fused kernel wherever there is one."""
+    return conditions.attention not in _UNFUSED
 
 
-def latest(rows: Sequence[Measured]) -> dict[tuple[Conditions, str, int], Measured]:
+def latest(rows: Sequence[Measured]) -> list[Measured]:
     """The last row of every model and size under each set of conditions."""
     ordered = sorted(rows, key=lambda row: (row.started_at, row.fingerprint))
-    return {(row.conditions, row.architecture, row.resolution): row for row in ordered if not row.own_module}
+    found = {(row.conditions, row.architecture, row.resolution): row for row in ordered if not row.own_module}
+    return list(found.values())
 
 
 def profile_row(row: Measured) -> EvidenceRow:

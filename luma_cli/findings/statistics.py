@@ -10,7 +10,7 @@ interval.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import exp, log, sqrt
 from statistics import NormalDist, fmean, stdev
 
@@ -24,15 +24,14 @@ Numbers = NDArray[np.float64]
 NUM_DRAWS = 2000
 SEED = 0
 TAIL = 0.05
-# Fewer clusters give intervals that are far too narrow; none is better than a false one.
+# Fewer clusters give intervals that are far too narrow, so there is none.
 FEWEST_CLUSTERS = 4
 # Below it Student's quantile is so large that the interval says nothing.
 FEWEST_VALUES = 4
-# A statistic may be undefined in a draw that misses most sources; more than this many and there is no interval.
+# A statistic may be undefined in a draw that misses most sources; with more than this share there is no interval.
 _MOST_UNDEFINED = 0.05
-# A residual beyond this many robust standard deviations is named; of 100 Gaussian ones 1 or 2 are.
-OUTLIER = 2.5
-_MAD_TO_SD = 1.4826
+# Deviations smaller than this part of the values are rounding, and a correlation of rounding means nothing.
+_ROUNDING = 1e-12
 
 
 def multiplicities(num_clusters: int, num_draws: int = NUM_DRAWS, seed: int = SEED) -> Numbers:
@@ -47,7 +46,7 @@ def cluster_interval(clusters: Sequence[Hashable], statistic: Callable[[Numbers]
     statistic: from weights [draws, rows] to one number a draw, NaN where undefined; weights are how often a row's
     cluster was drawn. No ends with fewer than FEWEST_CLUSTERS clusters. None when undefined on all rows.
     """
-    names = sorted(set(clusters), key=str)  # whatever the order of the rows
+    names = sorted(set(clusters), key=str)  # so that the order of the rows does not matter
     with np.errstate(invalid="ignore", divide="ignore"):
         value = float(statistic(np.ones((1, len(clusters))))[0]) if names else float("nan")
         if not np.isfinite(value):
@@ -60,7 +59,7 @@ def cluster_interval(clusters: Sequence[Hashable], statistic: Callable[[Numbers]
 
 
 def percentiles(value: float, drawn: Numbers, tail: float = TAIL) -> Interval:
-    """The value between the `tail` and `1 - tail` quantiles of what was drawn; no ends where too much is undefined."""
+    """The value between the `tail` and `1 - tail` quantiles of the draws; no ends where too many are undefined."""
     sound = drawn[np.isfinite(drawn)]
     if len(sound) < (1 - _MOST_UNDEFINED) * len(drawn):
         return Interval(value)
@@ -79,7 +78,7 @@ def expanded_tail(num_clusters: int) -> float:
 
 
 def student_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t, by the expansion in 1 / degrees (Abramowitz and Stegun 26.7.5): within 1 % from 3 on.
+    """Quantile of Student's t, by the expansion in 1 / degrees (Abramowitz and Stegun 26.7.5): within 1% from 3 on.
 
     scipy.stats has it exactly, and takes as long to import as all claims take to test.
     """
@@ -119,86 +118,41 @@ def ratio_interval(values: Sequence[float]) -> Interval | None:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Two numbers of one thing: its name, group and cluster, and a third number to hold fixed (None if not known)."""
+    """Two numbers of one thing, the group within which they are compared, and the cluster that is resampled."""
 
-    name: str
     group: Hashable
     cluster: Hashable
     x: float
     y: float
-    held: float | None = None
 
 
 def pearson(samples: Sequence[Sample]) -> Interval | None:
     """Pooled within-group Pearson r of x and y, clusters resampled; group means are taken anew in every draw."""
-    groups = _groups(samples)
-    x, y = (np.array([getattr(sample, name) for sample in samples]) for name in ("x", "y"))
+    order = {group: index for index, group in enumerate(dict.fromkeys(sample.group for sample in samples))}
+    codes = np.array([order[sample.group] for sample in samples], dtype=int)
+    groups = np.asarray(codes[:, None] == np.arange(len(order)), dtype=float)
+    x, y = (_scaled([getattr(sample, name) for sample in samples]) for name in ("x", "y"))
 
     def statistic(weights: Numbers) -> Numbers:
         dx, dy = (_centred(values, groups, weights) for values in (x, y))
         covariance, var_x, var_y = ((weights * a * b).sum(1) for a, b in ((dx, dy), (dx, dx), (dy, dy)))
-        found: Numbers = covariance / np.sqrt(var_x * var_y)
+        defined = np.minimum(var_x, var_y) > _ROUNDING**2 * weights.sum(1)
+        found: Numbers = np.where(defined, np.clip(covariance / np.sqrt(var_x * var_y), -1, 1), np.nan)
         return found
 
     return cluster_interval([sample.cluster for sample in samples], statistic)
 
 
-def spearman(samples: Sequence[Sample]) -> Interval | None:
-    """Pearson r of the ranks of the deviations from the group means."""
-    return pearson(_replaced(samples, *(_ranks(_deviations(samples, name)) for name in ("x", "y"))))
-
-
-def partial_pearson(samples: Sequence[Sample]) -> Interval | None:
-    """Pearson r of what `held` does not explain of x and y, within groups; samples without it are left out."""
-    known = [sample for sample in samples if sample.held is not None]
-    dx, dy, dh = (_deviations(known, name) for name in ("x", "y", "held"))
-    spread = float(dh @ dh)
-    if spread == 0:
-        return None
-    return pearson(_replaced(known, *(d - dh * float(d @ dh) / spread for d in (dx, dy))))
-
-
-def outliers(samples: Sequence[Sample]) -> list[tuple[str, float]]:
-    """Names whose mean y is far from the within-group line, with the distance in units of y, largest first."""
-    dx, dy = _deviations(samples, "x"), _deviations(samples, "y")
-    spread = float(dx @ dx)
-    if spread == 0:
-        return []
-    residuals = dy - dx * float(dx @ dy) / spread
-    scale = _MAD_TO_SD * float(np.median(np.abs(residuals)))
-    names = np.array([sample.name for sample in samples])
-    means = {str(name): float(residuals[names == name].mean()) for name in dict.fromkeys(names)}
-    far = [(name, mean) for name, mean in means.items() if abs(mean) > OUTLIER * scale > 0]
-    return sorted(far, key=lambda item: (-abs(item[1]), item[0]))
-
-
-def _groups(samples: Sequence[Sample]) -> Numbers:
-    """Membership [samples, groups], 0 or 1."""
-    at = {group: index for index, group in enumerate(dict.fromkeys(sample.group for sample in samples))}
-    codes = np.array([at[sample.group] for sample in samples], dtype=int)
-    return np.asarray(codes[:, None] == np.arange(len(at)), dtype=float)
+def _scaled(values: Sequence[float]) -> Numbers:
+    """Values over the largest, which keeps the squares of very small ones above zero."""
+    array = np.array(values, dtype=float)
+    largest = np.abs(array).max(initial=0.0)
+    return array / largest if largest else array
 
 
 def _centred(values: Numbers, groups: Numbers, weights: Numbers) -> Numbers:
-    """Values minus their group's weighted mean, [draws, samples]; a group that was not drawn does not matter."""
+    """Values minus their group's weighted mean, [draws, samples]; groups: membership [samples, groups], 0 or 1."""
     total = weights @ groups
     means = (weights * values) @ groups / np.where(total > 0, total, 1)
     found: Numbers = values - means @ groups.T
     return found
-
-
-def _deviations(samples: Sequence[Sample], name: str) -> Numbers:
-    """A field of the samples less its group's mean."""
-    values = np.array([getattr(sample, name) for sample in samples], dtype=float)
-    return np.asarray(_centred(values, _groups(samples), np.ones((1, len(samples))))[0])
-
-
-def _ranks(values: Numbers) -> Numbers:
-    """Ranks from 1, ties sharing their mean; differences below 1e-9 are rounding."""
-    _, at, counts = np.unique(np.round(values, 9), return_inverse=True, return_counts=True)
-    found: Numbers = (np.cumsum(counts) - (counts - 1) / 2)[at]
-    return found
-
-
-def _replaced(samples: Sequence[Sample], x: Numbers, y: Numbers) -> list[Sample]:
-    return [replace(each, x=float(a), y=float(b)) for each, a, b in zip(samples, x, y, strict=True)]
