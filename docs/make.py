@@ -1,4 +1,4 @@
-"""Regenerates what shows the program's output: `docs/reference/cli.md`, `docs/reference/schemas.md`, `docs/terminal.svg`.
+"""Regenerates what shows output: docs/reference/cli.md, docs/reference/schemas.md and docs/terminal.svg.
 
 Usage: python docs/make.py [--check]. With --check nothing is written; exit 1 if one of the two pages is stale.
 """

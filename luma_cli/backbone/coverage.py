@@ -1,7 +1,7 @@
 """Two tables about the installed timm: docs/reference/coverage.md and profiles/params.csv.
 
-`python -m luma_cli.backbone.coverage` rewrites docs/reference/coverage.md: it builds every architecture on meta, picks the
-smallest of each kind and runs the self-check on it (about ten minutes on two cores).
+`python -m luma_cli.backbone.coverage` rewrites docs/reference/coverage.md: it builds every architecture on meta, picks
+the smallest of each kind and runs the self-check on it (about ten minutes on two cores).
 `python -m luma_cli.backbone.coverage --params profiles/params.csv` counts the parameters of every architecture that its
 name alone builds (about three minutes).
 """

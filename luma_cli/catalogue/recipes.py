@@ -1,8 +1,8 @@
 """Recipes of fine-tuning: every number that decides what is learnt, by name or from a file, with changes, checked.
 
-Shipped recipes are the TOML files in `profiles/recipes/`; docs/reference/recipes.md describes the format. The defaults are EoMT's
-for ADE20K with DINOv2 (arXiv 2503.19108, section 4.1, and https://github.com/tue-mps/eomt). LUMA is assumed to share
-them: arXiv 2607.00687 gives no others. Imports no torch.
+Shipped recipes are the TOML files in `profiles/recipes/`; docs/reference/recipes.md describes the format. The defaults
+are EoMT's for ADE20K with DINOv2 (arXiv 2503.19108, section 4.1, and https://github.com/tue-mps/eomt). LUMA is assumed
+to share them: arXiv 2607.00687 gives no others. Imports no torch.
 """
 
 from __future__ import annotations

@@ -119,5 +119,5 @@ def _stored(dataset: str, device: str | None, database: Path | None) -> _World:
     if connection is None:
         return _World(dataset, device, rows)
     with closing(connection):
-        runs, measured = from_scored(scored_runs(connection)), from_measurements(measurements(connection))
+        runs, measured = scored_runs(connection), measurements(connection)
     return _World(dataset, device, rows, runs, measured)

@@ -13,6 +13,7 @@ from luma_cli.catalogue.costs import BackboneFacts
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BuildError
 from luma_cli.evidence.evidence import DATASET_TITLES
+from luma_cli.evidence.own_runs import evidence_of
 from luma_cli.findings.finding import EvidenceRow, Figure, Finding, Interval, above, below, counted, judge, position
 from luma_cli.findings.scores import OwnScore, own_scores, pairs, rows_behind
 from luma_cli.findings.statistics import FEWEST_VALUES, mean_interval
@@ -50,7 +51,7 @@ def heads(runs: Sequence[OwnRun], costs: Mapping[tuple[str, int], BackboneFacts]
         Figure(f"multiply-adds, LUMA over EoMT, {_PX} px, median", price, "x", f"{len(ratios)} backbones", digits=3),
         Figure(f"mIoU of LUMA minus EoMT, {title}", gap, "points", counts),
     ]
-    rows = rows_behind((run.evidence for run in runs), both)
+    rows = rows_behind((evidence_of(run) for run in runs), both)
     if ratios:
         rows.append(EvidenceRow(f"costs-{_PX}", f"{len(ratios)} backbones at {_PX} px", "profiles/costs.csv"))
     to_train = _TO_TRAIN[-max(1, FEWEST_VALUES - len(both)) :]

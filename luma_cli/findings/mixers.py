@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from luma_cli.evidence.evidence import DATASET_TITLES
+from luma_cli.evidence.own_runs import evidence_of
 from luma_cli.findings.finding import UNDECIDED, Figure, Finding, above, below, counted, judge, position
 from luma_cli.findings.profiles import device_option, is_fused, latest, of_device, profile_row
 from luma_cli.findings.scores import OwnScore, own_scores, pairs, rows_behind
@@ -79,7 +80,7 @@ def mixers(runs: Sequence[OwnRun], measured: Sequence[Measured], device: str | N
     if not all(each is not None and each.low is not None for each in (speed, memory)):
         settle.insert(0, f"luma profile vit_b {' '.join(_TO_PROFILE)} --res 512 1024{device_option(device)}")
     profiles = [profile_row(row) for pair in profiled for row in pair]
-    own_rows = rows_behind((run.evidence for run in runs), trained)
+    own_rows = rows_behind((evidence_of(run) for run in runs), trained)
     return CLAIM.concluded(verdict, because, figures, [*profiles, *own_rows], settle)
 
 

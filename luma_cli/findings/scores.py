@@ -16,8 +16,9 @@ from typing import TypeVar
 
 from luma_cli.accuracy.backbones import recognise
 from luma_cli.evidence.evidence import Evidence, Scale
-from luma_cli.evidence.own_runs import OwnRun, differences
+from luma_cli.evidence.own_runs import differences
 from luma_cli.findings.finding import EvidenceRow, rows_of
+from luma_cli.store.runs import OwnRun
 
 Item = TypeVar("Item")
 

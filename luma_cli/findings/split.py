@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
+from luma_cli.evidence.own_runs import evidence_of
 from luma_cli.findings.finding import Figure, Finding, Interval, counted, judge, rows_of
 from luma_cli.scaling.answer import Scaling, scaling
 from luma_cli.scaling.bootstrap import WIDEST
@@ -59,7 +60,7 @@ def split(evidence: Sequence[Evidence], runs: Sequence[OwnRun], dataset: str, nu
         judge(is_supported, is_contradicted),
         because,
         figures,
-        rows_of([*evidence, *(run.evidence for run in runs)], ids),
+        rows_of([*evidence, *(evidence_of(run) for run in runs)], ids),
         [
             *(model.train_line(dataset) for model in missing[:_MOST_COMMANDS]),
             f"luma scaling --dataset {dataset}  (lists all runs of the design)",

@@ -36,7 +36,7 @@ def print_profiles(
 
 def _print_rows(rows: Sequence[dict[str, Any]], as_csv: bool) -> None:
     if as_csv:
-        flat = [_flat_row(row) for row in rows]
+        flat = [flat_row(row) for row in rows]
         print_csv(list(flat[0]) if flat else ["model"], [list(row.values()) for row in flat])
     else:
         print_json({"schema": SCHEMA, "profiles": rows})
@@ -53,7 +53,7 @@ def profile_row(profile: Profile, convention: FlopConvention = "mac") -> dict[st
         "weights": configuration.weights,
         "family": configuration.family,
         "head": configuration.head.name,
-        **_head_fields(configuration.head, facts),
+        **head_fields(configuration.head, facts),
         "resolution": configuration.resolution,
         "device": configuration.device,
         "device_name": profile.environment.identity.get("device_name"),
