@@ -19,8 +19,7 @@ def print_check(
     """Print the share of each class in each split, then warnings and problems, one a line; or JSON, schema 1."""
     if as_json:
         ok = not any(report.problems for report in reports)
-        splits = [_check_json(report) for report in reports]
-        print_json({"schema": 1, "dataset": card.name, "place": root.place, "ok": ok, "splits": splits}, file)
+        print_json({"schema": 1, "dataset": card.name, "place": root.place, "ok": ok, "splits": reports}, file)
         return
     headings = [f"{report.split} {what}>" for report in reports for what in ("images", "pixels %")]
     rows = [
@@ -40,16 +39,6 @@ def print_check(
 def _cells(report: SplitReport, index: int) -> tuple[str, str]:
     each = report.classes[index]
     return f"{each.images:,}", f"{each.pixels / report.pixels if report.pixels else 0:.3%}"[:-1]
-
-
-def _check_json(report: SplitReport) -> dict[str, Any]:
-    names = ("split", "identity", "fingerprint", "pixels", "ignored_pixels", "ignored_share", "warnings", "problems")
-    return {
-        **{name: getattr(report, name) for name in names},
-        "images": report.num_images,
-        "official_images": report.expected or None,
-        "classes": [{"name": each.name, "pixels": each.pixels, "images": each.images} for each in report.classes],
-    }
 
 
 def print_listing(cards: Sequence[DatasetCard], file: TextIO, as_json: bool = False) -> None:
