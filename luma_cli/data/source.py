@@ -1,16 +1,11 @@
-"""Where a dataset's files are: a folder, or a zip archive that is read in place without extraction. No torch.
+"""Finds a dataset and reads its files: a folder, or a zip archive that is read in place. No torch.
 
-Both give the same names, sizes and bytes. Names are paths with `/`, relative to the dataset's own folder.
-
-The file `luma.toml`: where the user's datasets are. No torch.
+Both give the same names, sizes and bytes. Names are paths with `/`, relative to the dataset's own folder. Places: the
+folder given, else $LUMA_DATA, else `luma.toml`, whose relative paths start at its own folder:
 
     [data]
     root = "/datasets"            # a folder that holds datasets
     ade20k = "/scratch/ade"       # the place of one of them
-
-Relative paths start at the folder of the file.
-
-Finds a dataset: the folder given, else $LUMA_DATA, else `luma.toml`; archives or extracted folders. No torch.
 """
 
 from __future__ import annotations
@@ -18,15 +13,15 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 import platformdirs
 
-from luma_cli import files as content
+from luma_cli import files
 from luma_cli.catalogue.datasets import DatasetCard, SplitCard, card_names
 from luma_cli.catalogue.reading import require
 from luma_cli.errors import BadCard, BadSample, DataError
@@ -45,24 +40,8 @@ def shown(name: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
 
 
-class Source(Protocol):
-    """Files of a dataset. It can be pickled, and read from several processes."""
-
-    def sizes(self, folder: str, recursive: bool) -> dict[str, int] | None:
-        """Bytes of each file of `folder`, by its path relative to it; None when there is no such folder."""
-
-    def read(self, path: str) -> bytes:
-        """The whole file. Raises BadSample, naming it."""
-
-    def open(self, path: str) -> IO[bytes]:
-        """The file, to read its beginning. Raises OSError, zipfile.BadZipFile or KeyError."""
-
-    def where(self, path: str) -> str:
-        """The file as a message names it."""
-
-
 class Folder:
-    """A folder with the files of a dataset, extracted."""
+    """A folder with the extracted files of a dataset."""
 
     __slots__ = ("base",)
 
@@ -70,7 +49,10 @@ class Folder:
         self.base = base
 
     def sizes(self, folder: str, recursive: bool) -> dict[str, int] | None:
-        """See Source. Files and folders whose names start with a dot are left out. Raises DataError."""
+        """Bytes of each file of `folder`, by its path relative to it; None when there is no such folder.
+
+        Files and folders whose names start with a dot are left out. Raises DataError.
+        """
         top = self.base / folder
         if not top.is_dir():
             return None
@@ -80,7 +62,7 @@ class Folder:
             raise DataError(f"{top}: cannot be read: {error.strerror or error}; check its permissions") from error
 
     def read(self, path: str) -> bytes:
-        """See Source."""
+        """The whole file. Raises BadSample, naming it."""
         try:
             with self.open(path) as file:
                 _refuse_large(self.where(path), os.fstat(file.fileno()).st_size)
@@ -89,11 +71,11 @@ class Folder:
             raise BadSample(f"{self.where(path)}: cannot be read: {error.strerror or error}") from error
 
     def open(self, path: str) -> IO[bytes]:
-        """See Source."""
+        """The file, to read its beginning inside `reading`."""
         return (self.base / path).open("rb")
 
     def where(self, path: str) -> str:
-        """See Source."""
+        """The file as a message names it."""
         return shown(str(self.base / path))
 
 
@@ -105,13 +87,11 @@ def _walk(top: Path, inside: str, recursive: bool) -> Iterator[tuple[str, int]]:
                 continue
             if entry.is_file():
                 yield name, entry.stat().st_size
-            elif recursive and entry.is_dir() and not _leads_back(entry):
-                yield from _walk(top, f"{name}/", recursive)
-
-
-def _leads_back(entry: os.DirEntry[str]) -> bool:
-    """Whether a folder is a link to one that it lies in."""
-    return entry.is_symlink() and Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())
+            elif recursive and entry.is_dir():
+                path = Path(entry.path)
+                # A link to a folder that it lies in would be followed without end.
+                if not (entry.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())):
+                    yield from _walk(top, f"{name}/", recursive)
 
 
 class Archive:
@@ -134,7 +114,7 @@ class Archive:
         self.__init__(*state)  # type: ignore[misc]
 
     def sizes(self, folder: str, recursive: bool) -> dict[str, int] | None:
-        """See Source. Raises DataError for an archive that is damaged or unsafe."""
+        """See Folder. Raises DataError for an archive that is damaged or unsafe."""
         members = self._zip().infolist()
         prefix = f"{self._prefix}{folder}/" if folder else self._prefix
         found, seen = {}, False
@@ -148,7 +128,7 @@ class Archive:
         return found if seen else None
 
     def read(self, path: str) -> bytes:
-        """See Source."""
+        """See Folder."""
         try:
             opened = self._zip()
             member = opened.getinfo(self._prefix + path)
@@ -158,12 +138,12 @@ class Archive:
             raise BadSample(f"{self.where(path)}: cannot be read: {error}; download the archive again") from error
 
     def open(self, path: str) -> IO[bytes]:
-        """See Source."""
-        opened = self._zip()
+        """See Folder."""
+        opened = self._zip()  # before the prefix is read, which opening sets
         return opened.open(self._prefix + path)
 
     def where(self, path: str) -> str:
-        """See Source."""
+        """See Folder."""
         return shown(f"{self.file}: {path}")
 
     def close(self) -> None:
@@ -173,7 +153,7 @@ class Archive:
         self._opened = None
 
     def _zip(self) -> zipfile.ZipFile:
-        """The handle of this process: one that a fork brought along shares its place in the file with the parent's."""
+        """The handle of this process. One inherited by a fork shares its position in the file with the parent's."""
         if self._opened is None or self._process != os.getpid():
             self._opened, self._process = _open_zip(self.file), os.getpid()
             top = f"{self.top}/"
@@ -188,32 +168,21 @@ def _open_zip(file: Path) -> zipfile.ZipFile:
         opened = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise DataError(
-            f"{file}: {_size_of(file)} bytes and no whole zip archive ({error}), perhaps a download that stopped; "
-            "download it again, or delete it if the files are extracted beside it"
+            f"{file}: {file.stat().st_size:,} bytes and no whole zip archive ({error}), perhaps a download that "
+            "stopped; download it again, or delete it if the files are extracted beside it"
         ) from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
     for member in opened.infolist():
-        problem = _unsafe(member)
+        name, problem = member.filename, ""
+        if name.startswith("/") or "\\" in name or ":" in name.partition("/")[0] or ".." in name.split("/"):
+            problem = "leads out of the archive"
+        elif member.flag_bits & 1:
+            problem = "is encrypted"
         if problem:
             opened.close()
-            raise DataError(f"{file}: the member {member.filename!r} {problem}; use the official archive")
+            raise DataError(f"{file}: the member {name!r} {problem}; use the official archive")
     return opened
-
-
-def _size_of(file: Path) -> str:
-    try:
-        return f"{file.stat().st_size:,}"
-    except OSError:
-        return "unknown"
-
-
-def _unsafe(member: zipfile.ZipInfo) -> str:
-    """Why a member may not be read, empty for a sound one."""
-    name = member.filename
-    if name.startswith("/") or "\\" in name or ":" in name.partition("/")[0] or ".." in name.split("/"):
-        return "leads out of the archive"
-    return "is encrypted" if member.flag_bits & 1 else ""
 
 
 def _refuse_large(where: str, num_bytes: int) -> None:
@@ -223,7 +192,7 @@ def _refuse_large(where: str, num_bytes: int) -> None:
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Turns what can go wrong while the beginning of a file is read into BadSample, naming the file."""
+    """Turns errors of reading the beginning of a file into BadSample, naming the file."""
     try:
         yield
     except _TROUBLE as error:
@@ -231,40 +200,10 @@ def reading(where: str) -> Iterator[None]:
 
 
 FILE_NAME = "luma.toml"
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A folder that a settings file names: for one dataset, or for all (`dataset` empty)."""
-
-    folder: Path
-    dataset: str
-    file: Path
-
-
-def settings_files() -> tuple[Path, Path]:
-    """Where settings are looked for, the first wins: the current folder, then the user's configuration folder."""
-    return Path.cwd() / FILE_NAME, platformdirs.user_config_path("luma", appauthor=False) / FILE_NAME
-
-
-def read_settings(files: Sequence[Path] | None = None) -> tuple[Setting, ...]:
-    """What the files that exist say, in their order. Raises BadCard for an unknown key, naming the nearest."""
-    return tuple(setting for file in files or settings_files() if file.is_file() for setting in _read(file))
-
-
-def _read(file: Path) -> list[Setting]:
-    try:
-        values = require(str(file), content.read_toml(file), {"data": dict}, ())
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadCard(f"{file}: cannot be read: {error}") from error
-    folders = require(f"{file}: [data]", values.get("data", {}), dict.fromkeys(("root", *card_names()), str), ())
-    return [
-        Setting(file.parent / Path(folder).expanduser(), "" if key == "root" else key, file)
-        for key, folder in folders.items()
-    ]
-
-
 VARIABLE = "LUMA_DATA"
+
+
+Source = Folder | Archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +215,7 @@ class Root:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SearchedPlace:
     """A folder to look into, and who named it."""
 
     folder: Path
@@ -290,7 +229,7 @@ def find_root(card: DatasetCard, given: str | Path | None = None) -> Root:
     """Where the dataset is: in `given`, else in the first place that holds it.
 
     A place may be the folder of the archives, an archive, the extracted folder or its parent. Archives are read before
-    extracted folders. Raises DataError that says what was looked for and where.
+    extracted folders. Raises DataError with what was looked for and where, BadCard for a wrong `luma.toml`.
     """
     places = _places(card, given)
     for place in places:
@@ -299,21 +238,38 @@ def find_root(card: DatasetCard, given: str | Path | None = None) -> Root:
     raise DataError(_not_found(card, places))
 
 
-def _places(card: DatasetCard, given: str | Path | None) -> list[Place]:
+def _settings_files() -> tuple[Path, Path]:
+    """The current folder's wins over the user's."""
+    return Path.cwd() / FILE_NAME, platformdirs.user_config_path("luma", appauthor=False) / FILE_NAME
+
+
+def _places(card: DatasetCard, given: str | Path | None) -> list[SearchedPlace]:
     if given is not None:
-        return [Place(Path(given).expanduser().absolute(), "--root")]
-    places = [] if card.shipped else [Place(Path(card.file).parent, "beside the card")]
+        return [SearchedPlace(Path(given).expanduser().absolute(), "--root")]
+    places = [] if card.shipped else [SearchedPlace(Path(card.file).parent, "beside the card")]
     if variable := os.environ.get(VARIABLE):
-        places.append(Place(Path(variable).expanduser().absolute(), f"${VARIABLE}"))
-    for setting in sorted(read_settings(), key=lambda each: not each.dataset):
-        if setting.dataset in ("", card.name):
-            places.append(Place(setting.folder, str(setting.file)))
+        places.append(SearchedPlace(Path(variable).expanduser().absolute(), f"${VARIABLE}"))
+    settings = [(file, _folders_in(file)) for file in _settings_files() if file.is_file()]
+    for key in (card.name, "root"):  # a dataset's own key wins, in whichever file it is
+        for file, folders in settings:
+            if key in folders:
+                places.append(SearchedPlace(file.parent / Path(folders[key]).expanduser(), str(file)))
     return places
+
+
+def _folders_in(file: Path) -> dict[str, str]:
+    """Key of [data] -> folder."""
+    try:
+        values = require(str(file), files.read_toml(file), {"data": dict}, ())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadCard(f"{file}: cannot be read: {error}") from error
+    return require(f"{file}: [data]", values.get("data", {}), dict.fromkeys(("root", *card_names()), str), ())
 
 
 def _sources(card: DatasetCard, place: Path) -> Iterator[Source]:
     """Every archive of the card at the place, then every folder that holds one of its split folders."""
-    bases = _bases(card, place)
+    start = place.parent if place.is_file() and place.name in card.archives else place
+    bases = (start, start / card.name)
     for base in bases:
         for name in card.archives:
             if (base / name).is_file():
@@ -326,30 +282,24 @@ def _sources(card: DatasetCard, place: Path) -> Iterator[Source]:
                 yield Folder(inner)
 
 
-def _bases(card: DatasetCard, place: Path) -> tuple[Path, ...]:
-    start = place.parent if place.is_file() and place.name in card.archives else place
-    return start, start / card.name
-
-
 def _folders(card: DatasetCard) -> list[str]:
-    """Folders that tell the dataset, without the dataset's own folder, which every place would be."""
-    every = (folder for split in card.splits.values() for folder in (split.images, split.labels))
-    return list(dict.fromkeys(every))
+    """Its split folders identify a dataset; its own folder would not, as any place could be it."""
+    return list(dict.fromkeys(folder for split in card.splits.values() for folder in (split.images, split.labels)))
 
 
-def _not_found(card: DatasetCard, places: list[Place]) -> str:
+def _not_found(card: DatasetCard, places: list[SearchedPlace]) -> str:
     inner = f"{card.folder}/" if card.folder else ""
     wanted = [*card.archives, *(f"{inner}{folder or '.'}/" for folder in _folders(card))]
     looked = "; ".join(map(str, places))
     if not places:
-        files = ", ".join(map(str, settings_files()))
-        looked = f"no place: --root is not given, ${VARIABLE} is not set, and [data] is in none of {files}"
+        searched = ", ".join(map(str, _settings_files()))
+        looked = f"no place: --root is not given, ${VARIABLE} is not set, and [data] is in none of {searched}"
     source = f"; the dataset is at {card.sources[0]}" if card.sources else ""
     return f"{card.name} not found: looked for {', '.join(wanted)} in {looked}; give --root DIR{source}"
 
 
 def missing_folder(card: DatasetCard, root: Root, split: SplitCard, folder: str) -> DataError:
-    """The error for a dataset that is there but for one of its folders, as Cityscapes without gtFine is."""
+    """The error for a dataset that lacks one of its folders, e.g. Cityscapes without gtFine."""
     there = ", ".join(source.where("").rstrip(": ") for source in root.sources)
     archives = f", or one of {', '.join(card.archives)} with it" if card.archives else ""
     other = split.labels if folder == split.images else split.images

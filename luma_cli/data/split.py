@@ -1,14 +1,7 @@
-"""One split of a dataset: pairs of an image and its label file, in a fixed order, read where they are. No torch.
+"""One split of a dataset: pairs of an image and its label file, read in place. No torch.
 
-H W pixels of the file, as stored.
-
-Which label file belongs to which image. No torch.
-
-Order: by the first number in the image's path, then by the path (https://github.com/tue-mps/eomt, datasets/dataset.py).
-
-Images with label maps, as training and evaluation read them; `Split` is the one that reads a dataset. No torch.
-
-H W pixels of the file, as stored.
+Pairs are ordered by the first number in the image's path, then by the path (https://github.com/tue-mps/eomt,
+datasets/dataset.py). H W pixels of the file, as stored.
 """
 
 from __future__ import annotations
@@ -16,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import IO, Protocol
@@ -34,7 +26,7 @@ _NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SplitFolder:
     """A folder of a source: the images of a split, or its labels. Paths are relative to it."""
 
     source: Source
@@ -69,70 +61,85 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """What the two folders of a split hold. unlabelled: images whose label file is missing; imageless: label files."""
+    """The content of a split's two folders. unlabelled: images without labels; imageless: labels without images."""
 
     split: str
-    images: Part
-    labels: Part
+    images: SplitFolder
+    labels: SplitFolder
     pairs: tuple[Pair, ...]
     unlabelled: tuple[Pair, ...] = ()
     imageless: tuple[str, ...] = ()
 
 
+class Samples(Protocol):
+    """A sequence of pairs in a fixed order. It can be pickled, and read from several processes."""
+
+    @property
+    def table(self) -> LabelTable:
+        """The classes that the label maps hold."""
+
+    def __len__(self) -> int:
+        """How many pairs."""
+
+    def name(self, index: int) -> str:
+        """A short name that no other pair of the split has, e.g. `ADE_val_00000001`."""
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """RGB [H, W, 3]. Raises BadSample, naming the file, when it cannot be read as that."""
+
+    def labels(self, index: int) -> Labels:
+        """Class indices [H, W], IGNORED (255) where a pixel does not count. Raises BadSample, naming the file."""
+
+
 def find_pairs(card: DatasetCard, root: Root, split: str) -> Pairing:
-    """The pairs of a split in their order, and what has no counterpart.
+    """The pairs of a split in their order, and the files without a counterpart.
 
     Raises UnknownName for a split that the card lacks, DataError for a missing folder or one without images.
     """
-    described = _split_card(card, split)
+    if split not in card.splits:
+        near = nearest(split, card.splits, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected {' or '.join(card.splits)}"
+        raise UnknownName(f"{card.name} has no split {split!r}; {hint}")
+    described = card.splits[split]
     images, image_sizes = _part(card, root, described, described.images)
     labels, label_sizes = _part(card, root, described, described.labels)
     label_names = [name for name in label_sizes if name.endswith(card.label_suffix)]
     if described.images == described.labels:
         image_sizes = {name: size for name, size in image_sizes.items() if name not in set(label_names)}
-    found = _ordered(card, described, (pair for name in image_sizes if (pair := _pair(card, name))))
+    top = f"{card.folder}/{described.images}"
+    found = sorted((pair for name in image_sizes if (pair := _pair(card, name))), key=lambda pair: _place(top, pair))
     if not found:
-        raise DataError(_no_images(card, images, list(image_sizes)))
-    _refuse_shared(images, found)
-    whole = tuple(
+        suffixes = Counter(PurePosixPath(name).suffix or name for name in image_sizes).most_common(3)
+        there = ", ".join(f"{count} {suffix}" for suffix, count in suffixes) or "no file"
+        wanted = " or ".join(card.image_suffixes)
+        raise DataError(f"{images.where('')}: no image that ends in {wanted}; there is {there}")
+    if shared := [labels for labels, count in Counter(pair.labels for pair in found).items() if count > 1]:
+        both = " and ".join(images.where(pair.image) for pair in found if pair.labels == shared[0])
+        raise DataError(f"{both} have the same label file {shared[0]}, expected one image for each")
+    whole = [
         replace(pair, image_bytes=image_sizes[pair.image], labels_bytes=label_sizes[pair.labels])
         for pair in found
         if pair.labels in label_sizes
-    )
+    ]
+    short = [pair.name.rpartition("/")[2] for pair in whole]
+    if len(set(short)) == len(short):  # folders are left out of names where these stay different
+        whole = [replace(pair, name=name) for pair, name in zip(whole, short, strict=True)]
     return Pairing(
         split,
         images,
         labels,
-        _named(whole),
+        tuple(whole),
         unlabelled=tuple(pair for pair in found if pair.labels not in label_sizes),
         imageless=tuple(sorted(set(label_names) - {pair.labels for pair in found})),
     )
 
 
-def fingerprint_of(pairs: Sequence[Pair]) -> str:
-    """SHA-256 over the paths and sizes of both files of every pair, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(
-            f"{pair.image}\0{pair.image_bytes}\0{pair.labels}\0{pair.labels_bytes}\n".encode(errors="surrogateescape")
-        )
-    return digest.hexdigest()
-
-
-def _split_card(card: DatasetCard, split: str) -> SplitCard:
-    if split in card.splits:
-        return card.splits[split]
-    near = nearest(split, card.splits, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected {' or '.join(card.splits)}"
-    raise UnknownName(f"{card.name} has no split {split!r}; {hint}")
-
-
-def _part(card: DatasetCard, root: Root, split: SplitCard, folder: str) -> tuple[Part, dict[str, int]]:
+def _part(card: DatasetCard, root: Root, split: SplitCard, folder: str) -> tuple[SplitFolder, dict[str, int]]:
     """The folder in the first source that has it, and the sizes of its files in bytes."""
     for source in root.sources:
         sizes = source.sizes(folder, split.recursive)
         if sizes is not None:
-            return Part(source, folder), sizes
+            return SplitFolder(source, folder), sizes
     raise missing_folder(card, root, split, folder)
 
 
@@ -144,34 +151,10 @@ def _pair(card: DatasetCard, image: str) -> Pair | None:
     return Pair(stem, image, stem + card.label_suffix) if PurePosixPath(stem).name else None
 
 
-def _ordered(card: DatasetCard, split: SplitCard, pairs: Iterable[Pair]) -> list[Pair]:
-    def key(pair: Pair) -> tuple[int, str]:
-        path = f"{card.folder}/{split.images}/{pair.image}"
-        number = _NUMBER.search(path)
-        return (int(number.group()) if number else 0), path
-
-    return sorted(pairs, key=key)
-
-
-def _named(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
-    """Pairs with short names: without folders, where that leaves all of them different."""
-    short = [pair.name.rpartition("/")[2] for pair in pairs]
-    if len(set(short)) < len(short):
-        return pairs
-    return tuple(replace(pair, name=name) for pair, name in zip(pairs, short, strict=True))
-
-
-def _refuse_shared(images: Part, pairs: Sequence[Pair]) -> None:
-    shared = [labels for labels, count in Counter(pair.labels for pair in pairs).items() if count > 1]
-    if shared:
-        both = [images.where(pair.image) for pair in pairs if pair.labels == shared[0]]
-        raise DataError(f"{' and '.join(both)} have the same label file {shared[0]}, expected one image for each")
-
-
-def _no_images(card: DatasetCard, images: Part, names: list[str]) -> str:
-    suffixes = Counter(PurePosixPath(name).suffix or name for name in names).most_common(3)
-    there = ", ".join(f"{count} {suffix}" for suffix, count in suffixes) or "no file"
-    return f"{images.where('')}: no image that ends in {' or '.join(card.image_suffixes)}; there is {there}"
+def _place(top: str, pair: Pair) -> tuple[int, str]:
+    path = f"{top}/{pair.image}"
+    number = _NUMBER.search(path)
+    return (int(number.group()) if number else 0), path
 
 
 _FINGERPRINT_DIGITS = 8
@@ -186,8 +169,8 @@ class Split:
 
     card: DatasetCard
     name_of_split: str
-    image_files: Part
-    label_files: Part
+    image_files: SplitFolder
+    label_files: SplitFolder
     pairs: tuple[Pair, ...]
     fingerprint: str
 
@@ -251,16 +234,7 @@ class Split:
 
 def open_split(card: DatasetCard, root: Root, split: str) -> Split:
     """The split `train` or `val`. Raises DataError when the card lacks it, or files of it are missing."""
-    return split_of(card, checked(card, find_pairs(card, root, split)))
-
-
-def split_of(card: DatasetCard, pairing: Pairing) -> Split:
-    """The pairs that there are, as a Split."""
-    return Split(card, pairing.split, pairing.images, pairing.labels, pairing.pairs, fingerprint_of(pairing.pairs))
-
-
-def checked(card: DatasetCard, pairing: Pairing) -> Pairing:
-    """`pairing` itself. Raises DataError for images without labels, naming the first."""
+    pairing = find_pairs(card, root, split)
     if pairing.unlabelled:
         first = pairing.unlabelled[0]
         raise DataError(
@@ -268,11 +242,21 @@ def checked(card: DatasetCard, pairing: Pairing) -> Pairing:
             f"{pairing.images.where(first.image)} needs {pairing.labels.where(first.labels)}; "
             f"`luma data check {card.name if card.shipped else card.file}` names all"
         )
-    return pairing
+    return split_of(card, pairing)
+
+
+def split_of(card: DatasetCard, pairing: Pairing) -> Split:
+    """The complete pairs as a Split; images without labels are left out."""
+    digest = hashlib.sha256()
+    for pair in pairing.pairs:
+        digest.update(
+            f"{pair.image}\0{pair.image_bytes}\0{pair.labels}\0{pair.labels_bytes}\n".encode(errors="surrogateescape")
+        )
+    return Split(card, pairing.split, pairing.images, pairing.labels, pairing.pairs, digest.hexdigest())
 
 
 def foreign_text(values: tuple[int, ...]) -> str:
-    """What is said of label values that no class has."""
+    """The message about label values that belong to no class."""
     some = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
     return f"label value{'s' if len(values) > 1 else ''} {some} in no class and not ignored"
 
@@ -280,23 +264,3 @@ def foreign_text(values: tuple[int, ...]) -> str:
 def _by(shape: tuple[int, ...]) -> str:
     """Width x height of [H, W]."""
     return f"{shape[1]} x {shape[0]}"
-
-
-class Samples(Protocol):
-    """A sequence of pairs in a fixed order. It can be pickled, and read from several processes."""
-
-    @property
-    def table(self) -> LabelTable:
-        """The classes that the label maps hold."""
-
-    def __len__(self) -> int:
-        """How many pairs."""
-
-    def name(self, index: int) -> str:
-        """A short name that no other pair of the split has, e.g. `ADE_val_00000001`."""
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """RGB [H, W, 3]. Raises BadSample, naming the file, when it cannot be read as that."""
-
-    def labels(self, index: int) -> Labels:
-        """Class indices [H, W], IGNORED (255) where a pixel does not count. Raises BadSample, naming the file."""
