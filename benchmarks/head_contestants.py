@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import EomtConfig, EomtForUniversalSegmentation
 
 from luma_cli.catalogue.heads import HeadConfig, HeadName
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.head.segmenter import build
 from luma_cli.measure.count import count
 from luma_cli.measure.facts import segmenter_cost
@@ -106,7 +106,7 @@ class Ours(Contestant):
         return segmenter_cost(self.model).macs
 
     def _one(self, prediction: Any, batch: Batch) -> Tensor:
-        assert isinstance(prediction, Prediction)
+        assert isinstance(prediction, HeadOutput)
         weighted: dict[str, Tensor] = self._criterion(
             masks_queries_logits=prediction.mask_logits,
             class_queries_logits=prediction.class_logits,

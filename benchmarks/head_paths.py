@@ -21,7 +21,7 @@ from torch.nn.functional import gelu, linear
 
 from luma_cli.catalogue.heads import HeadConfig, Tap, plan_head
 from luma_cli.head.luma import FreshFfn, LumaHead
-from luma_cli.head.parts import Prediction, ScaleBlock
+from luma_cli.head.parts import HeadOutput, ScaleBlock
 
 TOLERANCE = 1e-4
 Z_95 = 1.959964
@@ -77,20 +77,20 @@ class Paths:
         """Everything with weights."""
         return nn.ModuleList([self.head, self.block])
 
-    def published(self, features: Tensor) -> Prediction:
+    def published(self, features: Tensor) -> HeadOutput:
         """The head as it ships."""
-        prediction: Prediction = self.head(features, self.mask_size, self.block)
+        prediction: HeadOutput = self.head(features, self.mask_size, self.block)
         return prediction
 
-    def contiguous(self, features: Tensor) -> Prediction:
+    def contiguous(self, features: Tensor) -> HeadOutput:
         """Maps in NCHW memory before every doubling, as EoMT's code has them."""
         return self._with(features, lambda pixels: self._upscaled(pixels, lambda block, x: block(x.contiguous())))
 
-    def matrix_product(self, features: Tensor) -> Prediction:
+    def matrix_product(self, features: Tensor) -> HeadOutput:
         """The transposed convolution as one matrix product and a shuffle of its four results per pixel."""
         return self._with(features, lambda pixels: self._upscaled(pixels, _scale_by_product))
 
-    def folded_norm(self, features: Tensor) -> Prediction:
+    def folded_norm(self, features: Tensor) -> HeadOutput:
         """The last norm inside the mask product: its weight and bias go to the K queries, its mean and deviation to
         one number each per pixel, so that no normed map of W channels is written.
         """
@@ -124,7 +124,7 @@ class Paths:
 
     def _with(
         self, features: Tensor, upscaled: Callable[[Tensor], Tensor], norm: nn.LayerNorm | None = None
-    ) -> Prediction:
+    ) -> HeadOutput:
         """The published steps around another way from the normed patches to the masks."""
         tokens = features.flatten(2).transpose(1, 2)
         queries = self.block.query_ffn(self.head.attention(self.head.queries.weight, tokens))
@@ -132,7 +132,7 @@ class Paths:
         pixels = upscaled(tokens.view(len(features), *features.shape[2:], -1).permute(0, 3, 1, 2))
         embedded = self.head.mask(queries)
         masks = embedded @ pixels.flatten(2) if norm is None else _product_with_norm(embedded, pixels, norm)
-        return Prediction(self.head.classify(queries), masks.view(*embedded.shape[:2], *pixels.shape[2:]))
+        return HeadOutput(self.head.classify(queries), masks.view(*embedded.shape[:2], *pixels.shape[2:]))
 
 
 def _scale_by_product(block: ScaleBlock, pixels: Tensor) -> Tensor:

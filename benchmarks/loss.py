@@ -25,7 +25,7 @@ from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.measure.timing import median, median_interval
 from luma_cli.train.criterion import create_criterion
 
@@ -135,13 +135,13 @@ def _label_maps(size: Size, generator: torch.Generator) -> Tensor:
     return rows[:, None].repeat(1, size.resolution, 1)
 
 
-def _prediction(size: Size, generator: torch.Generator, device: str) -> Prediction:
+def _prediction(size: Size, generator: torch.Generator, device: str) -> HeadOutput:
     """Random logits, the masks' smooth as those of a network."""
     side = size.resolution // 4
     classes = torch.randn(size.batch, size.queries, size.classes + 1, generator=generator)
     coarse = 5 * torch.randn(size.batch, size.queries, side // 4, side // 4, generator=generator)
     masks = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
-    return Prediction(classes.to(device).requires_grad_(), masks.to(device).requires_grad_())
+    return HeadOutput(classes.to(device).requires_grad_(), masks.to(device).requires_grad_())
 
 
 def _base(name: str) -> str:

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.seeds import LOSS, MATCHING
 from luma_cli.train.criterion import MaskCriterion
 from luma_cli.train.points import uniform
@@ -36,12 +36,12 @@ def label_maps(batch: int, side: int, num_classes: int, seed: int = 0, ignored: 
 
 def prediction(
     batch: int, num_queries: int, num_classes: int, side: int, seed: int = 0, scale: float = 3
-) -> Prediction:
+) -> HeadOutput:
     """Random logits with gradients."""
     generator = torch.Generator().manual_seed(100 + seed)
     classes = torch.randn(batch, num_queries, num_classes + 1, generator=generator)
     masks = scale * torch.randn(batch, num_queries, side, side, generator=generator)
-    return Prediction(classes.requires_grad_(), masks.requires_grad_())
+    return HeadOutput(classes.requires_grad_(), masks.requires_grad_())
 
 
 def binary_masks(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ def at(masks: Tensor, points: Tensor) -> Tensor:
     return grid_sample(masks[:, None], 2 * points[:, :, None] - 1, align_corners=False)[:, 0, :, 0]
 
 
-def matched(found: Prediction, image: int, labels: Tensor, points: Tensor) -> tuple[list[int], list[int]]:
+def matched(found: HeadOutput, image: int, labels: Tensor, points: Tensor) -> tuple[list[int], list[int]]:
     """Queries and classes of an image's matched segments, by class, from costs pair by pair."""
     classes, masks = binary_masks(labels)
     logits = found.mask_logits[image].detach()
@@ -87,7 +87,7 @@ def matched(found: Prediction, image: int, labels: Tensor, points: Tensor) -> tu
     return [q for _, q in pairs], [int(classes[s]) for s, _ in pairs]
 
 
-def plain_loss(found: Prediction, labels: Tensor, recipe: Recipe, samples: Sequence[int]) -> Tensor:
+def plain_loss(found: HeadOutput, labels: Tensor, recipe: Recipe, samples: Sequence[int]) -> Tensor:
     """The total of one prediction, mask by mask and without a thought for speed."""
     batch, num_queries, classes_and_none = found.class_logits.shape
     bce, dice, num_masks = torch.zeros(()), torch.zeros(()), 0

@@ -13,7 +13,7 @@ from PIL import Image
 
 from luma_cli.catalogue.datasets import DatasetCard, load_card
 from luma_cli.data import check
-from luma_cli.data.check import SplitReport, Tally, check_pairs, is_drawn
+from luma_cli.data.check import SampleTally, SplitReport, check_pairs, is_drawn
 from luma_cli.data.drawn import write_sample
 from luma_cli.data.source import find_root
 from luma_cli.data.split import Split, find_pairs, open_split
@@ -171,13 +171,13 @@ def test_every_sample_is_reported_as_it_is_done(large: Path, ade: DatasetCard) -
     assert sum(numbers) == 100
 
 
-def dies(split: Split, indices: range) -> Tally:
+def dies(split: Split, indices: range) -> SampleTally:
     if indices.start >= 32:
         os.kill(os.getpid(), signal.SIGKILL)
-    return Tally(num_samples=len(indices))
+    return SampleTally(num_samples=len(indices))
 
 
-def fails(split: Split, indices: range) -> Tally:
+def fails(split: Split, indices: range) -> SampleTally:
     raise DataError("archive gone")
 
 

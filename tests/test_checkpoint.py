@@ -27,7 +27,15 @@ from luma_cli.train.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from luma_cli.train.checkpoints import Skipped, best, changed_versions, latest_sound, names, read_manifest, versions
+from luma_cli.train.checkpoints import (
+    SkippedCheckpoint,
+    best,
+    changed_versions,
+    latest_sound,
+    names,
+    read_manifest,
+    versions,
+)
 from luma_cli.train.run_folder import RunFolder, RunWarning, started
 
 
@@ -175,7 +183,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped_or_refused(folder, fault):
     damage(broken)
     found = latest_sound(folder)
     assert found.path == sound
-    assert found.skipped == (Skipped("step-000002", found.skipped[0].why),)
+    assert found.skipped == (SkippedCheckpoint("step-000002", found.skipped[0].why),)
     pytest.raises(CheckpointError, load_checkpoint, broken).match(message)
     assert re.search(message, found.skipped[0].why)
     load_checkpoint(sound)

@@ -14,7 +14,7 @@ from luma_cli.backbone.backbone import TokenSequence
 from luma_cli.catalogue.heads import HeadConfig, JointBlocks, plan_eomt
 from luma_cli.errors import BuildError, UsageError
 from luma_cli.head import eomt
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.head.segmenter import Segmenter, build
 
 SMALL = HeadConfig(name="eomt", num_queries=6, num_classes=4, l2=2)
@@ -26,7 +26,7 @@ def segmenter(name: str = PLAIN, config: HeadConfig = SMALL) -> Segmenter:
     return Segmenter(copy.deepcopy(shared(name)), config).eval()
 
 
-def close(found: Prediction, expected: Prediction) -> None:
+def close(found: HeadOutput, expected: HeadOutput) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -52,7 +52,7 @@ def test_images_of_a_batch_do_not_mix():
     model = segmenter()
     three = model(images(3))
     for index in range(3):
-        close(Prediction(*(part[index : index + 1] for part in three)), model(images(3)[index : index + 1]))
+        close(HeadOutput(*(part[index : index + 1] for part in three)), model(images(3)[index : index + 1]))
 
 
 def test_one_query_one_joint_block_and_all_of_them():

@@ -11,7 +11,7 @@ from torch import nn
 
 from luma_cli.catalogue.heads import HeadConfig, Tap, default_heads, num_scale_blocks, plan_head
 from luma_cli.errors import BuildError, UsageError
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.head.segmenter import Segmenter, build, tap_of
 
 SMALL = HeadConfig(num_queries=6, num_classes=4)
@@ -69,7 +69,7 @@ def test_images_need_not_be_square():
 
 def test_tiny_models_predict(tiny):
     prediction = tiny(images())
-    assert isinstance(prediction, Prediction)
+    assert isinstance(prediction, HeadOutput)
     assert prediction.class_logits.shape == (2, 6, 5)
     assert prediction.mask_logits.shape == (2, 6, 16, 16)
     assert torch.isfinite(prediction.mask_logits).all()

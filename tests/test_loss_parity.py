@@ -13,13 +13,13 @@ from transformers.models.mask2former import modeling_mask2former
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 
 BATCH, QUERIES, CLASSES, SIDE = 3, 12, 7, 48
 RECIPE = Recipe(num_points=400)
 
 
-def draws(predictions: list[Prediction], labels: torch.Tensor, samples: list[int]) -> Iterator[torch.Tensor]:
+def draws(predictions: list[HeadOutput], labels: torch.Tensor, samples: list[int]) -> Iterator[torch.Tensor]:
     """Our points in the order in which they ask for theirs, whose masks are sorted by query and not by class."""
     for number, found in enumerate(predictions):
         for sample in samples:
@@ -35,7 +35,7 @@ def draws(predictions: list[Prediction], labels: torch.Tensor, samples: list[int
         yield torch.cat(fresh)
 
 
-def queries_of(found: Prediction, image: int, labels: torch.Tensor, sample: int, number: int) -> list[int]:
+def queries_of(found: HeadOutput, image: int, labels: torch.Tensor, sample: int, number: int) -> list[int]:
     points = loss_world.matching_points(RECIPE, sample, number)
     return loss_world.matched(found, image, labels[image], points)[0]
 

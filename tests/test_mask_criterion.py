@@ -16,16 +16,16 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BuildError, DataError
 from luma_cli.head.linear import PixelLogits
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.train import points
 from luma_cli.train.criterion import LossParts, MaskCriterion, PixelCriterion, create_criterion
 
 
-def value(loss: MaskCriterion, found: list[Prediction], labels: Tensor, samples: list[int]) -> LossParts:
+def value(loss: MaskCriterion, found: list[HeadOutput], labels: Tensor, samples: list[int]) -> LossParts:
     return loss(found, labels, loss.totals(labels), STEP, samples)
 
 
-def gradients(total: Tensor, found: Prediction) -> tuple[Tensor, ...]:
+def gradients(total: Tensor, found: HeadOutput) -> tuple[Tensor, ...]:
     return torch.autograd.grad(total, tuple(found))
 
 
@@ -60,7 +60,7 @@ def test_weights_and_points_are_those_of_the_recipe():
 
 def test_one_query_one_pixel_one_class():
     """A mask of one logit x under a label map of one class: at the centre x itself, less towards the border."""
-    found = Prediction(torch.tensor([[[2.0, -1.0]]]), torch.full((1, 1, 1, 1), 1000.0))
+    found = HeadOutput(torch.tensor([[[2.0, -1.0]]]), torch.full((1, 1, 1, 1), 1000.0))
     parts = value(criterion(1, 1), [found], torch.zeros(1, 4, 4, dtype=torch.uint8), [0])
     assert float(parts.classes) == pytest.approx(math.log(1 + math.exp(-3)), rel=1e-5)
     void = torch.full((1, 4, 4), 255, dtype=torch.uint8)
@@ -71,7 +71,7 @@ def test_one_query_one_pixel_one_class():
 
 def test_zero_logits_have_known_losses():
     """x = 0 everywhere: BCE is log 2 whatever the mask, and Dice 1 - (sum t + 1) / (P / 2 + sum t + 1)."""
-    found = Prediction(torch.zeros(1, 2, 3), torch.zeros(1, 2, 8, 8))
+    found = HeadOutput(torch.zeros(1, 2, 3), torch.zeros(1, 2, 8, 8))
     labels = torch.zeros(1, 16, 16, dtype=torch.uint8)
     labels[:, :, 8:] = 1
     parts = value(criterion(2, 2, Recipe(num_points=4000)), [found], labels, [0])
@@ -85,9 +85,9 @@ def test_a_perfect_prediction_costs_nothing_and_void_is_negative():
     labels[:, :16] = 1
     masks = torch.full((1, 2, 32, 32), -50.0)
     masks[:, 0, :16] = 50
-    found = Prediction(torch.tensor([[[-50.0, 50.0, -50.0], [-50.0, -50.0, 50.0]]]), masks)
+    found = HeadOutput(torch.tensor([[[-50.0, 50.0, -50.0], [-50.0, -50.0, 50.0]]]), masks)
     perfect = value(criterion(2, 2), [found], labels, [0])
-    covering = value(criterion(2, 2), [Prediction(found.class_logits, masks.abs())], labels, [0])
+    covering = value(criterion(2, 2), [HeadOutput(found.class_logits, masks.abs())], labels, [0])
     assert float(perfect.dice) < 0.1
     assert float(covering.bce) > 5 * float(perfect.bce)
     assert float(covering.dice) > 5 * float(perfect.dice)
@@ -108,7 +108,7 @@ def test_any_split_of_a_batch_gives_its_loss_and_gradient(split, ranks):
     totals = sum(loss.totals(labels[part]) for part in split) / ranks
     pieces = [
         loss(
-            [Prediction(found.class_logits[part], found.mask_logits[part])],
+            [HeadOutput(found.class_logits[part], found.mask_logits[part])],
             labels[part],
             totals,
             STEP,
@@ -192,7 +192,7 @@ def test_weightless_queries_without_segments_cost_nothing():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["one pixel", "one mask", "all masks", "one class", "all classes"])
 def test_logits_that_are_not_finite_make_the_total_so(bad, where):
-    found = Prediction(*(logits.detach().clone() for logits in prediction(2, 6, 3, 8)))
+    found = HeadOutput(*(logits.detach().clone() for logits in prediction(2, 6, 3, 8)))
     parts = {
         "one pixel": found.mask_logits[1, 5, 7, 7:],
         "one mask": found.mask_logits[1, 5],
@@ -209,7 +209,7 @@ def test_logits_that_are_not_finite_make_the_total_so(bad, where):
 def test_huge_logits_give_finite_loss_and_gradient(size, sign):
     drawn = prediction(2, 6, 3, 8)
     signs = [{"random": x.sign(), "above": torch.ones_like(x), "below": -torch.ones_like(x)}[sign] for x in drawn]
-    found = Prediction(*((size * each).detach().requires_grad_() for each in signs))
+    found = HeadOutput(*((size * each).detach().requires_grad_() for each in signs))
     parts = value(criterion(6, 3), [found], label_maps(2, 16, 3), [0, 1])
     assert all(part.isfinite() for part in parts)
     assert all(gradient.isfinite().all() for gradient in gradients(parts.total, found))
@@ -218,8 +218,8 @@ def test_huge_logits_give_finite_loss_and_gradient(size, sign):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_taken_as_it_is(dtype):
     """Under autocast too: the loss is that of the same numbers in float32, the gradient comes in their own dtype."""
-    half = Prediction(*(x.detach().to(dtype).requires_grad_() for x in prediction(2, 6, 3, 8)))
-    full = Prediction(*(x.detach().float().requires_grad_() for x in half))
+    half = HeadOutput(*(x.detach().to(dtype).requires_grad_() for x in prediction(2, 6, 3, 8)))
+    full = HeadOutput(*(x.detach().float().requires_grad_() for x in half))
     labels = label_maps(2, 16, 3)
     with torch.autocast("cpu", torch.bfloat16):
         found = value(criterion(6, 3), [half], labels, [0, 1])

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits, grid_sample
 
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.train.mask_loss import Matches, assign, costs, gather
 
 
-def problem(points: int, scale: float = 3) -> tuple[Prediction, torch.Tensor, torch.Tensor, torch.Tensor]:
+def problem(points: int, scale: float = 3) -> tuple[HeadOutput, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Two images, four queries, three segments."""
     generator = torch.Generator().manual_seed(points)
-    found = Prediction(torch.randn(2, 4, 6, generator=generator), scale * torch.randn(2, 4, 5, 7, generator=generator))
+    found = HeadOutput(torch.randn(2, 4, 6, generator=generator), scale * torch.randn(2, 4, 5, 7, generator=generator))
     grid = 2 * torch.rand(2, points, 2, generator=generator) - 1
     return found, grid, torch.rand(2, 3, points, generator=generator), torch.tensor([[0, 2, 4], [1, 2, 3]])
 
@@ -45,7 +45,7 @@ def test_costs_of_huge_logits_keep_their_order():
     """A mask that is right everywhere costs least, however large its logits: nothing large cancels."""
     found, grid, masks, classes = problem(640)
     right = grid_sample(found.mask_logits, grid[:, :, None], align_corners=False)[:, 0, :, 0] > 0
-    large = Prediction(torch.zeros_like(found.class_logits), 1e6 * found.mask_logits)
+    large = HeadOutput(torch.zeros_like(found.class_logits), 1e6 * found.mask_logits)
     table = costs(large, grid, right[:, None].float(), classes[:, :1], Recipe(class_weight=0))
     assert table[:, 0, 0].abs().max() < 0.01
     assert table[:, 0, 1:].min() > 1e3

@@ -17,12 +17,12 @@ from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, reci
 from luma_cli.errors import NothingMeasured
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.store import database as files
-from luma_cli.store.profiles import Conditions, Measured
 from luma_cli.units import BudgetKind, gflops
 
 if TYPE_CHECKING:
     from luma_cli.speed.bench import Bench
     from luma_cli.speed.model import SpeedModel
+    from luma_cli.store.profiles import Conditions, Measured
 
 
 CostUnit = Literal["GPU-hours", "PFLOP"]
@@ -157,7 +157,7 @@ def set_apart(measured: Sequence[Measured], bench: Bench) -> list[str]:
 def _reason(row: Measured, here: Conditions) -> str:
     if row.flags:
         return f"flagged {' and '.join(row.flags)}"
-    names = [each.name for each in fields(Conditions) if each.name != "device"]
+    names = [each.name for each in fields(here) if each.name != "device"]
     different = [name for name in names if getattr(row.conditions, name) != getattr(here, name)]
     return f"with another {', '.join(different).replace('_', ' ')}" if different else "repeated since"
 

@@ -20,11 +20,11 @@ from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
 from luma_cli.evidence.own_runs import OwnRow, differences, own_rows
 from luma_cli.evidence.table import load_evidence
 from luma_cli.store import database as files
-from luma_cli.store.runs import OwnRun
 from luma_cli.units import BudgetKind, convention_caption
 
 if TYPE_CHECKING:
     from luma_cli.speed.model import SpeedModel
+    from luma_cli.store.runs import OwnRun
 
 
 Fit = Callable[[Sequence[Evidence]], AccuracyModel]

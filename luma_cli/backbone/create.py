@@ -16,7 +16,7 @@ from luma_cli.backbone import unused
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.query_ffn import part
 from luma_cli.backbone.taps import Trace, ffn_of, own_heads
-from luma_cli.backbone.timm_model import Recipe, build, class_name, first_line, normalisation_of, recipe_for
+from luma_cli.backbone.timm_model import BuildRecipe, build, class_name, first_line, normalisation_of, recipe_for
 from luma_cli.backbone.weights import load_weights
 from luma_cli.catalogue.heads import default_heads
 from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules, multiple_of
@@ -61,7 +61,7 @@ def create_backbone(
     return _prune(backbone, names).to(device)
 
 
-def _twin(spec: BackboneSpec, recipe: Recipe, resolution: int) -> tuple[Backbone, list[str]]:
+def _twin(spec: BackboneSpec, recipe: BuildRecipe, resolution: int) -> tuple[Backbone, list[str]]:
     """The backbone on meta and the names of what never runs. Raises BadResolution with sizes that do work, if any."""
     try:
         return _try(spec, recipe, resolution)
@@ -73,7 +73,7 @@ def _twin(spec: BackboneSpec, recipe: Recipe, resolution: int) -> tuple[Backbone
         raise BadResolution(f"{error}; try --res {sizes}") from error
 
 
-def _try(spec: BackboneSpec, recipe: Recipe, resolution: int) -> tuple[Backbone, list[str]]:
+def _try(spec: BackboneSpec, recipe: BuildRecipe, resolution: int) -> tuple[Backbone, list[str]]:
     twin = attach(build(recipe, resolution, _META), spec, resolution, recipe.module, recipe.architecture)
     names = inspect(twin)
     height, width = twin.grid
@@ -84,7 +84,7 @@ def _try(spec: BackboneSpec, recipe: Recipe, resolution: int) -> tuple[Backbone,
     return twin, names
 
 
-def _working_near(spec: BackboneSpec, recipe: Recipe, resolution: int) -> list[int]:
+def _working_near(spec: BackboneSpec, recipe: BuildRecipe, resolution: int) -> list[int]:
     """The nearest smaller and larger size, in pixels, at which the backbone is seen to run."""
     step = multiple_of(recipe.rule, recipe.architecture)
     found = []

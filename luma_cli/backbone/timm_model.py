@@ -20,14 +20,14 @@ from timm.models import get_pretrained_cfg, is_model, model_entrypoint, split_mo
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from luma_cli.catalogue.own import entries
 from luma_cli.catalogue.rules import Layout, ModelRule, load_rules, patch_size
 from luma_cli.catalogue.spec import SOURCES, BackboneSpec
 from luma_cli.errors import BuildError, UnknownName, WeightsError
-from luma_cli.isotropic.entrypoints import register
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class BuildRecipe:
     """What `timm.create_model` needs, resolved: architecture, rule of its module, arguments that its source brings."""
 
     name: str
@@ -44,7 +44,7 @@ class Recipe:
         return f"{self.architecture}.{self.tag}" if self.tag else self.architecture
 
 
-def recipe_for(spec: BackboneSpec) -> Recipe:
+def recipe_for(spec: BackboneSpec) -> BuildRecipe:
     """The recipe for `spec`, a timm name with or without tag, `local-dir:` or `hf-hub:` (from the cache alone).
 
     Raises UnknownName, WeightsError.
@@ -56,12 +56,15 @@ def recipe_for(spec: BackboneSpec) -> Recipe:
         architecture, arguments, tag = config["architecture"], config.get("model_args") or {}, ""
     else:
         architecture, tag = split_model_name_tag(spec.timm_name)
-    register()
+    if architecture in entries():
+        from luma_cli.isotropic.entrypoints import register  # other models need none of these files
+
+        register()
     if not is_model(architecture):
         raise UnknownName(f"{architecture!r} is not a model of timm {timm.__version__}; try `luma list {architecture}`")
     module = model_entrypoint(architecture).__module__.rpartition(".")[2]
     rule = load_rules().build_rule(module, architecture, spec.rule)
-    return Recipe(spec.name, architecture, tag, module, rule, dict(arguments), source)
+    return BuildRecipe(spec.name, architecture, tag, module, rule, dict(arguments), source)
 
 
 def source_folder(source: str) -> Path:
@@ -91,7 +94,7 @@ def read_config(source: str) -> Mapping[str, Any]:
     return config
 
 
-def build(recipe: Recipe, resolution: int, device: torch.device, seed: int = 0) -> nn.Module:
+def build(recipe: BuildRecipe, resolution: int, device: torch.device, seed: int = 0) -> nn.Module:
     """The model on `device` at `resolution` pixels, weights drawn from `seed`; the global generator is left as it was.
 
     Raises BuildError.
@@ -147,7 +150,7 @@ class Normalisation:
     source: str = "ImageNet's, as nothing states others"
 
 
-def normalisation_of(recipe: Recipe, weights: str) -> Normalisation:
+def normalisation_of(recipe: BuildRecipe, weights: str) -> Normalisation:
     """The numbers for `weights` as in `--weights`.
 
     A folder's or hub repository's own config.json comes first, then timm's config of the tag in the name, then that of

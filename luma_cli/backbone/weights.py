@@ -30,7 +30,7 @@ from timm.models import clean_state_dict, get_pretrained_cfg
 from torch import Tensor, nn
 
 from luma_cli.backbone.backbone import LoadedWeights
-from luma_cli.backbone.timm_model import Recipe, build, class_name, source_folder
+from luma_cli.backbone.timm_model import BuildRecipe, build, class_name, source_folder
 from luma_cli.catalogue.rules import ModelRule, load_rules
 from luma_cli.catalogue.spec import SOURCES, local_file
 from luma_cli.errors import WeightsError
@@ -46,7 +46,7 @@ _MAX_PREFIX = 16  # class and register tokens that a position embedding may hold
 
 
 def load_weights(
-    recipe: Recipe, resolution: int, weights: str, seed: int, unused: list[str]
+    recipe: BuildRecipe, resolution: int, weights: str, seed: int, unused: list[str]
 ) -> tuple[nn.Module, LoadedWeights]:
     """The model of `recipe` on the CPU with the weights asked for; what is `unused` may be absent from a file.
 
@@ -63,7 +63,7 @@ def load_weights(
     return model, LoadedWeights(source, seed, digest, ignored, changes)
 
 
-def find_file(recipe: Recipe, weights: str) -> Path:
+def find_file(recipe: BuildRecipe, weights: str) -> Path:
     """The file on disk that `weights` names, downloaded only for `pretrained`. Raises WeightsError."""
     if weights == "pretrained" and not recipe.source:
         return _pretrained_file(recipe)
@@ -77,7 +77,7 @@ def find_file(recipe: Recipe, weights: str) -> Path:
     return local_file(source)
 
 
-def _pretrained_file(recipe: Recipe) -> Path:
+def _pretrained_file(recipe: BuildRecipe) -> Path:
     name = recipe.tagged
     config = get_pretrained_cfg(name)
     if config is None or not config.has_weights:
@@ -133,7 +133,7 @@ def _read(path: Path) -> Any:
 
 
 def fit(
-    model: nn.Module, state: dict[str, Tensor], recipe: Recipe, path: Path, unused: Sequence[str]
+    model: nn.Module, state: dict[str, Tensor], recipe: BuildRecipe, path: Path, unused: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Load `state` into `model`, converted for its size; `unused` parts of the model may be absent from the file.
 
@@ -171,7 +171,7 @@ def filtered(model: nn.Module, state: dict[str, Tensor], module: str, rule: Mode
     return converted
 
 
-def _refusal(path: Path, recipe: Recipe, problems: Sequence[str]) -> WeightsError:
+def _refusal(path: Path, recipe: BuildRecipe, problems: Sequence[str]) -> WeightsError:
     return WeightsError(
         f"{path} does not fit {recipe.architecture}: {_some(problems, most=3, separator='; ')}; "
         f"give weights of {recipe.architecture} or use --weights random"
@@ -179,7 +179,7 @@ def _refusal(path: Path, recipe: Recipe, problems: Sequence[str]) -> WeightsErro
 
 
 def _problems(
-    model: nn.Module, state: Mapping[str, Tensor], recipe: Recipe, rule: ModelRule, unused: Sequence[str]
+    model: nn.Module, state: Mapping[str, Tensor], recipe: BuildRecipe, rule: ModelRule, unused: Sequence[str]
 ) -> list[str]:
     own = model.state_dict()
     found = []

@@ -119,7 +119,7 @@ def is_drawn(root: Root) -> bool:
     return False
 
 
-def _warnings(split: Split, found: Tally, drawn: bool) -> Iterator[str]:
+def _warnings(split: Split, found: SampleTally, drawn: bool) -> Iterator[str]:
     if drawn:
         yield "drawn by luma, not the official dataset"
     absent = [each.name for each in split.table.classes if not found.pixels[list(each.values)].any()]
@@ -151,7 +151,7 @@ def _zeros() -> NDArray[np.int64]:
 
 
 @dataclass(slots=True)
-class Tally:
+class SampleTally:
     """Counts over samples.
 
     pixels [256]: pixels of each label value; images [256]: label files with each class index. problems: (index, text).
@@ -165,7 +165,7 @@ class Tally:
     ignored: list[int] = field(default_factory=list)
     rotated: list[int] = field(default_factory=list)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: SampleTally) -> None:
         """Add the counts of other samples; the order of additions does not matter."""
         self.num_samples += other.num_samples
         self.pixels += other.pixels
@@ -175,9 +175,9 @@ class Tally:
         self.rotated = sorted(self.rotated + other.rotated)
 
 
-def tally(split: Split, indices: range) -> Tally:
+def tally(split: Split, indices: range) -> SampleTally:
     """Read, decode and count the samples `indices`."""
-    found = Tally()
+    found = SampleTally()
     for index in indices:
         found.num_samples += 1
         _count_image(split, index, found)
@@ -185,7 +185,7 @@ def tally(split: Split, indices: range) -> Tally:
     return found
 
 
-def _count_image(split: Split, index: int, found: Tally) -> None:
+def _count_image(split: Split, index: int, found: SampleTally) -> None:
     try:
         data = split.image_files.read(split.pairs[index].image)
         decode_image(data, split.image_path(index))
@@ -196,7 +196,7 @@ def _count_image(split: Split, index: int, found: Tally) -> None:
         found.rotated.append(index)
 
 
-def _count_labels(split: Split, index: int, found: Tally) -> None:
+def _count_labels(split: Split, index: int, found: SampleTally) -> None:
     try:
         values = split.values(index)
     except BadSample as error:
@@ -220,14 +220,14 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def tally_all(split: Split, num_workers: int, on_samples: OnSamples = lambda number: None) -> Tally:
+def tally_all(split: Split, num_workers: int, on_samples: OnSamples = lambda number: None) -> SampleTally:
     """The counts of the whole split. `on_samples` is called with how many samples were just done.
 
     Raises DataError when a process is killed.
     """
     chunks = [range(start, min(start + _CHUNK, len(split))) for start in range(0, len(split), _CHUNK)]
     alone = num_workers <= 1 or len(split) <= _ALONE
-    total = Tally()
+    total = SampleTally()
     parts = (tally(split, chunk) for chunk in chunks) if alone else _shared(split, chunks, num_workers)
     with closing(parts):  # ends the processes at once when counting is interrupted
         for part in parts:
@@ -236,7 +236,7 @@ def tally_all(split: Split, num_workers: int, on_samples: OnSamples = lambda num
     return total
 
 
-def _shared(split: Split, chunks: list[range], num_workers: int) -> Generator[Tally, None, None]:
+def _shared(split: Split, chunks: list[range], num_workers: int) -> Generator[SampleTally, None, None]:
     with _started(split, [share for worker in range(num_workers) if (share := chunks[worker::num_workers])]) as workers:
         left = dict(workers)
         while left:

@@ -52,10 +52,10 @@ from luma_cli.backbone.timm_model import Normalisation
 from luma_cli.catalogue.datasets import Labels
 from luma_cli.errors import BadSample, Diverged, UsageError
 from luma_cli.head.linear import PixelLogits
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure import devices
-from luma_cli.measure.accelerator import find_cuda
+from luma_cli.measure.devices import find_cuda
 
 MAX_RESIZED_PIXELS = 64_000_000  # 192 MB of RGB: a strip of 1 x 2000 pixels would become 512 x 1,024,000
 
@@ -226,7 +226,7 @@ def _forward(segmenter: Segmenter, windows: NDArray[np.uint8], dtype: torch.dtyp
     images = normalise(torch.from_numpy(windows).to(like.device), segmenter.backbone.normalisation).to(like.dtype)
     with torch.autocast(like.device.type, dtype, enabled=dtype != torch.float32):
         output = segmenter(images)
-    if isinstance(output, Prediction):
+    if isinstance(output, HeadOutput):
         probabilities = output.class_logits.float().softmax(dim=-1)[..., :-1]
         found = WindowLogits(output.mask_logits.permute(0, 2, 3, 1).contiguous(), probabilities)
     elif isinstance(output, PixelLogits):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
-from luma_cli.store.runs import OwnRun
 from luma_cli.units import gmacs
+
+if TYPE_CHECKING:
+    from luma_cli.store.runs import OwnRun
 
 HERE = "measured here"
 # What may set a run apart from the usual one of its dataset.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from luma_cli.errors import BuildError, UsageError
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.seeds import MODEL, seed_of
 
@@ -55,7 +55,7 @@ class Graph(nn.Module):
         if not self.scores:
             return tuple(output)
         size = (images.shape[2], images.shape[3])
-        if not isinstance(output, Prediction):
+        if not isinstance(output, HeadOutput):
             return (interpolate(output.logits, size, mode="bilinear", align_corners=False),)
         # As EoMT's released code (arXiv 2503.19108): no threshold, "no object" left out.
         masks = interpolate(output.mask_logits, size, mode="bilinear", align_corners=False).sigmoid()

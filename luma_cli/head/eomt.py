@@ -25,7 +25,7 @@ from luma_cli.backbone.backbone import (
 )
 from luma_cli.catalogue.heads import EomtPlan, HeadConfig
 from luma_cli.errors import UsageError
-from luma_cli.head.parts import NORM_EPS, MaskModule, Prediction
+from luma_cli.head.parts import NORM_EPS, HeadOutput, MaskModule
 
 _Kind = Literal["all", "drawn", "none"]  # which queries are masked in a joint block
 
@@ -102,7 +102,7 @@ class EomtHead(MaskModule):
         """What the head takes from the backbone: the tokens of images [B, 3, H, W] before the joint blocks."""
         return tokens_before(backbone, images, self.plan.num_joint)
 
-    def forward(self, sequence: TokenSequence, mask_size: tuple[int, int], backbone: Backbone) -> Prediction:
+    def forward(self, sequence: TokenSequence, mask_size: tuple[int, int], backbone: Backbone) -> HeadOutput:
         """Tokens before the joint blocks and the side lengths of the masks -> the final prediction, without masks."""
         joined = add_queries(sequence, self.queries.weight, num_prefix_tokens(backbone))
         for number in range(self.plan.num_joint):
@@ -111,7 +111,7 @@ class EomtHead(MaskModule):
 
     def predictions(
         self, sequence: TokenSequence, mask_size: tuple[int, int], backbone: Backbone, draws: Tensor | None
-    ) -> tuple[Prediction, ...]:
+    ) -> tuple[HeadOutput, ...]:
         """All supervised predictions, one before each joint block and the final one last, under masked attention.
 
         draws: numbers [B, J, K] from U[0, 1) that decide which queries go unmasked where a probability lies between 0
@@ -134,7 +134,7 @@ class EomtHead(MaskModule):
             raise UsageError("masks are annealed, some queries by chance: pass numbers [B, J, K] to draw by")
         return draws[:, number, :, None] >= self.mask_thresholds[number]
 
-    def _predict(self, joined: TokenSequence, mask_size: tuple[int, int], backbone: Backbone) -> Prediction:
+    def _predict(self, joined: TokenSequence, mask_size: tuple[int, int], backbone: Backbone) -> HeadOutput:
         """Class and mask logits of the tokens [B, T, D] after the final norm."""
         tokens = backbone.norm_tokens(joined.tokens) if self.norm is None else self.norm(joined.tokens)
         first = num_prefix_tokens(backbone)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.taps import Watch, read
 from luma_cli.catalogue.heads import FRESH_FFN_RATIO, HeadConfig, HeadPlan, Step
-from luma_cli.head.parts import NORM_EPS, CrossAttention, MaskModule, Prediction
+from luma_cli.head.parts import NORM_EPS, CrossAttention, HeadOutput, MaskModule
 
 
 class Tapped(NamedTuple):
@@ -89,7 +89,7 @@ class LumaHead(MaskModule):
         features: Tensor = backbone(images)
         return features
 
-    def forward(self, taken: Tensor | Tapped, mask_size: tuple[int, int], backbone: Backbone) -> Prediction:
+    def forward(self, taken: Tensor | Tapped, mask_size: tuple[int, int], backbone: Backbone) -> HeadOutput:
         """What `read` gave, and the side lengths of the masks -> a prediction."""
         features, blocks = taken if isinstance(taken, Tapped) else Tapped(taken, ())
         tokens = self.project(features.flatten(2).transpose(1, 2))

@@ -63,7 +63,7 @@ class ScaleBlock(nn.Module):
         return normed.permute(0, 3, 1, 2)
 
 
-class Prediction(NamedTuple):
+class HeadOutput(NamedTuple):
     """class_logits [B, K, C + 1], the last class being "no object"; mask_logits [B, K, H / 4, W / 4]."""
 
     class_logits: Tensor
@@ -81,7 +81,7 @@ class MaskModule(nn.Module):
         )
         self.upscale = nn.Sequential(*(ScaleBlock(width) for _ in range(num_scale_blocks)))
 
-    def predict(self, queries: Tensor, patches: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Prediction:
+    def predict(self, queries: Tensor, patches: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> HeadOutput:
         """Normed queries [B, K, W] and patches [B, N, W] on a grid (h, w) -> a prediction with masks of `size`.
 
         The bilinear finish for strides that no doubling meets acts on the K logits, not on the W channels: resizing
@@ -92,4 +92,4 @@ class MaskModule(nn.Module):
         masks = (self.mask(queries) @ pixels.flatten(2)).view(*queries.shape[:2], *pixels.shape[2:])
         if masks.shape[2:] != size:
             masks = interpolate(masks, size, mode="bilinear", align_corners=False)
-        return Prediction(self.classify(queries), masks)
+        return HeadOutput(self.classify(queries), masks)

@@ -23,11 +23,11 @@ from luma_cli.errors import BuildError
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.linear import LinearHead, PixelLogits
 from luma_cli.head.luma import LumaHead, Tapped
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 
 Head = LumaHead | EomtHead | LinearHead
 Taken = Tensor | Tapped | TokenSequence
-Output = Prediction | PixelLogits
+Output = HeadOutput | PixelLogits
 
 
 class Segmenter(nn.Module):

@@ -13,15 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from luma_cli.errors import MeasureError
 from luma_cli.measure import devices
+from luma_cli.measure.devices import find_cuda
 from luma_cli.measure.nvml import Gpu, NvmlMissing, load_nvml
 from luma_cli.measure.timing import EventStopwatch, Stopwatch
 
 # torch refuses above this share of the GPU, so that it is torch and not the driver that runs out.
 LARGEST_SHARE = 0.95
-# Of the driver, torch on the host, cuBLAS (ALLOC_FAILED) and cuDNN (ALLOCATION_FAILED), in lower case.
-_SIGNS_OF_NO_MEMORY = ("out of memory", "you tried to allocate", "alloc_failed", "allocation_failed")
 _WARM_CALLS = 3
 
 
@@ -142,20 +140,6 @@ class Cuda(Cpu):
         torch.cuda.empty_cache()
 
 
-def find_cuda(uuid: str) -> int:
-    """Torch's index of the GPU with this UUID. Raises MeasureError when torch does not see it."""
-    if not torch.cuda.is_available():
-        raise MeasureError("this torch has no CUDA device; try --device cpu, or a torch built for the driver")
-    count = torch.cuda.device_count()
-    seen = [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
-    matches = [index for index, name in enumerate(seen) if name and uuid.endswith(name)]
-    if matches:
-        return matches[0]
-    if count == 1:  # a MIG slice reports the UUID of its GPU; CUDA_VISIBLE_DEVICES left only the one asked for
-        return 0
-    raise MeasureError(f"torch does not see GPU {uuid} among {', '.join(seen)}")
-
-
 def count_others(before: set[int], now: set[int], pid: int, *, was_ours: bool) -> int:
     """Processes of others among those before our context and those now; was_ours: whether our context is older."""
     if pid in now:
@@ -164,14 +148,6 @@ def count_others(before: set[int], now: set[int], pid: int, *, was_ours: bool) -
     if was_ours:
         return max(0, len(before | now) - 1)
     return len(before) + max(0, len(now - before) - 1)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the device or on the host."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS_OF_NO_MEMORY)
 
 
 def capture(module: Callable[[Tensor], Any], inputs: list[Tensor]) -> Callable[[int], None]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 
@@ -28,10 +28,12 @@ from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.rules import check_resolution, load_rules
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.catalogue.timm_index import load_index
-from luma_cli.measure import runner
 from luma_cli.measure.imports import combined_hash, find
 from luma_cli.store.records import Configuration
 from luma_cli.units import FlopConvention, gflops, gmacs
+
+if TYPE_CHECKING:
+    from luma_cli.measure.runner import Trouble
 
 Source = Literal["table", "cache", "counted"]
 NUM_COUNTING = 2  # worker processes, of one thread each, where many backbones are counted
@@ -230,6 +232,8 @@ def count_in_process(
 
     Raises MeasureError when one dies, with the last line of its stderr, and when a count takes too long.
     """
+    from luma_cli.measure import runner
+
     options = runner.Options(num_threads=1, imports=tuple(find(name) for name in imports))
     found: dict[int, Any] = {}
     counting = runner.run(
@@ -249,7 +253,7 @@ def count_in_process(
     return [found[index] for index in range(len(jobs))]
 
 
-def _counting_failed(job: CountJob, trouble: runner.Trouble) -> errors.MeasureError:
+def _counting_failed(job: CountJob, trouble: Trouble) -> errors.MeasureError:
     if trouble.status == "timeout":
         named = f"{job.spec.name} at {job.resolution}"
         return errors.MeasureError(f"counting {named} took over {_COUNT_SECONDS:.0f} s and was stopped")

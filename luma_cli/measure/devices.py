@@ -240,3 +240,33 @@ def _proc_bytes(path: str, field: str) -> int:
         return 0
     match = re.search(rf"^{field}:\s+(\d+) kB", Path(path).read_text(), re.M)
     return int(match[1]) * 1024 if match else 0
+
+
+# Of the driver, torch on the host, cuBLAS (ALLOC_FAILED) and cuDNN (ALLOCATION_FAILED), in lower case.
+_SIGNS_OF_NO_MEMORY = ("out of memory", "you tried to allocate", "alloc_failed", "allocation_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the device or on the host."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS_OF_NO_MEMORY)
+
+
+def find_cuda(uuid: str) -> int:
+    """Torch's index of the GPU with this UUID. Raises MeasureError when torch does not see it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise MeasureError("this torch has no CUDA device; try --device cpu, or a torch built for the driver")
+    count = torch.cuda.device_count()
+    seen = [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
+    matches = [index for index, name in enumerate(seen) if name and uuid.endswith(name)]
+    if matches:
+        return matches[0]
+    if count == 1:  # a MIG slice reports the UUID of its GPU; CUDA_VISIBLE_DEVICES left only the one asked for
+        return 0
+    raise MeasureError(f"torch does not see GPU {uuid} among {', '.join(seen)}")

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from luma_cli.measure.timing import median
-
 T = TypeVar("T")
 ClockSamples = list[dict[str, Any]]
 
@@ -232,6 +230,8 @@ def write_samples(gpu: Gpu, stop: Callable[[float], bool], write: Callable[[str]
 
 def summary(samples: ClockSamples) -> dict[str, Any]:
     """Number of samples, medians and extremes, and the share of the samples under each reason."""
+    from luma_cli.measure.timing import median
+
     kept: dict[str, Any] = {"num_samples": len(samples)}
     for name in ("sm_mhz", "memory_mhz", "watts", "celsius", "utilisation_percent"):
         values = [float(sample[name]) for sample in samples if sample.get(name) is not None]

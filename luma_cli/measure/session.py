@@ -15,9 +15,9 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import LumaError
 from luma_cli.head import segmenter as segmenters
 from luma_cli.measure import attention
-from luma_cli.measure.accelerator import Cpu, Cuda, Peaks, capture, is_out_of_memory
+from luma_cli.measure.accelerator import Cpu, Cuda, Peaks, capture
 from luma_cli.measure.cost import spec_of
-from luma_cli.measure.devices import torch_provenance
+from luma_cli.measure.devices import is_out_of_memory, torch_provenance
 from luma_cli.measure.nvml import measure_energy, watched
 from luma_cli.measure.runner import Options, Result
 from luma_cli.measure.timing import Bounds, Call, Timing, Trial, measure, median, search

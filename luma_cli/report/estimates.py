@@ -14,7 +14,7 @@ from luma_cli.units import FlopConvention, convention_caption, gibibytes
 
 if TYPE_CHECKING:
     from luma_cli.advise.estimate import Asked, Estimate
-    from luma_cli.train.estimate import Estimate as TrainingEstimate
+    from luma_cli.train.estimate import TrainingEstimate
 
 
 def print_estimates(found: Sequence[Estimate], scale_note: str, convention: FlopConvention = "mac") -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from luma_cli.store.profiles import Measured
 from luma_cli.units import BudgetKind
+
+if TYPE_CHECKING:
+    from luma_cli.store.profiles import Measured
 
 # The central 80 % of a normal distribution are this many standard deviations to each side.
 Z80 = 1.2815515655446004

@@ -15,7 +15,6 @@ from typing import Any
 from luma_cli.catalogue.names import resolve
 from luma_cli.errors import StoreError, UsageError
 from luma_cli.measure import devices
-from luma_cli.measure import devices as environment
 from luma_cli.store.database import StoreWarning, open_write
 from luma_cli.store.records import EvaluationRecord, RunRecord, RunStatus
 from luma_cli.store.runs import MIOU, MetricRow, forget_after, save_evaluation, save_metrics, start_run, update_run
@@ -149,7 +148,7 @@ def _record(run: Run, folder: RunFolder) -> RunRecord:
         run_id=run.run_id,
         folder=str(folder.path),
         config=config.to_json(),
-        environment=environment.here(devices.find(run.trainer.device.type)),
+        environment=devices.here(devices.find(run.trainer.device.type)),
         backbone=config.backbone,
         timm_name=spec.timm_name,
         pretraining=spec.pretraining if config.weights == "pretrained" else "",

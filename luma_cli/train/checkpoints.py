@@ -54,7 +54,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class SkippedCheckpoint:
     """A checkpoint that cannot be used, and why."""
 
     name: str
@@ -67,7 +67,7 @@ class Sound:
 
     path: Path
     manifest: Manifest
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedCheckpoint, ...]
 
 
 def versions() -> dict[str, str]:
@@ -160,7 +160,7 @@ def latest_sound(folder: RunFolder) -> Sound:
     for path, manifest in readable:
         if not (why := damage(path, manifest)):
             return Sound(path, manifest, tuple(skipped))
-        skipped.append(Skipped(path.name, why))
+        skipped.append(SkippedCheckpoint(path.name, why))
     reasons = "; ".join(f"{one.name}: {one.why}" for one in skipped) or "none was written yet"
     raise CheckpointError(f"{folder.path} has no sound checkpoint ({reasons}); start a new run")
 
@@ -215,12 +215,12 @@ def _folders(folder: RunFolder) -> list[Path]:
     return []
 
 
-def _read(folder: RunFolder) -> tuple[list[tuple[Path, Manifest]], list[Skipped]]:
+def _read(folder: RunFolder) -> tuple[list[tuple[Path, Manifest]], list[SkippedCheckpoint]]:
     """Checkpoints with their manifests, the newest first, and those without a readable one."""
     readable, skipped = [], []
     for path in _folders(folder):
         try:
             readable.append((path, read_manifest(path)))
         except CheckpointError as error:
-            skipped.append(Skipped(path.name, str(error)))
+            skipped.append(SkippedCheckpoint(path.name, str(error)))
     return sorted(readable, key=lambda pair: -pair[1].serial), skipped

@@ -22,7 +22,7 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BuildError
 from luma_cli.head.linear import PixelLogits
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.head.segmenter import Output
 from luma_cli.train.mask_loss import MaskLoss, Matches, Targets, assign, costs, gather
 from luma_cli.train.points import PackedLabels, Points, each, groups, present, segments, whole_float32
@@ -81,7 +81,7 @@ class MaskCriterion:
         samples: of the optimiser, and the B indices of the images in their dataset.
         Raises DataError for a label that is no class.
         """
-        known = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
+        known = [prediction for prediction in predictions if isinstance(prediction, HeadOutput)]
         assert len(known) == len(predictions)
         with whole_float32(labels.device):
             classes = segments(labels, self.num_classes, samples)
@@ -95,7 +95,7 @@ class MaskCriterion:
             return LossParts(*(torch.stack(column).sum() for column in zip(*parts, strict=True)))
 
     @torch.no_grad()
-    def _match(self, predictions: Sequence[Prediction], targets: Targets, points: Sequence[Points]) -> list[Matches]:
+    def _match(self, predictions: Sequence[HeadOutput], targets: Targets, points: Sequence[Points]) -> list[Matches]:
         """Matches of each prediction; the costs of all leave the device together."""
         most = max(len(classes) for classes in targets.classes)
         padded = np.stack([np.pad(classes, (0, most - len(classes))) for classes in targets.classes])
@@ -107,12 +107,12 @@ class MaskCriterion:
             matched.append(gather(found, targets.classes, classes.device))
         return matched
 
-    def _costs(self, prediction: Prediction, targets: Targets, points: Points, classes: Tensor) -> Tensor:
+    def _costs(self, prediction: HeadOutput, targets: Targets, points: Points, classes: Tensor) -> Tensor:
         """Costs [B, S, K] of one prediction; an image with fewer than S segments has rows that mean nothing."""
 
         def work(images: range) -> Tensor:
             chosen = slice(images.start, images.stop)
-            own = Prediction(prediction.class_logits[chosen], prediction.mask_logits[chosen])
+            own = HeadOutput(prediction.class_logits[chosen], prediction.mask_logits[chosen])
             grid = points.matching(targets.samples[chosen], self.recipe.num_points)
             numbers = torch.arange(images.start, images.stop, device=grid.device)
             masks = targets.labels.around(grid, numbers).unsqueeze().masks(classes[chosen, :, None])
@@ -121,7 +121,7 @@ class MaskCriterion:
         return torch.cat(each(work, targets.groups, classes.device))
 
     def _loss(
-        self, prediction: Prediction, targets: Targets, matches: Matches, points: Points, totals: Tensor
+        self, prediction: HeadOutput, targets: Targets, matches: Matches, points: Points, totals: Tensor
     ) -> LossParts:
         num_masks = totals[0].clamp_min(1).float()
         weight = totals[1].clamp_min(_LEAST_WEIGHT).float()

@@ -26,7 +26,7 @@ _JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class TrainingEstimate:
     """A training before it is started. Measured on this machine by `num_probed` steps, data loading included.
 
     step_seconds: median; step_seconds_low and high: the fastest and the slowest. train_seconds, validation_seconds: of
@@ -63,7 +63,7 @@ class Estimate:
         return {"schema": 1, **asdict(self)}
 
 
-def estimate_run(given: Given, settings: Settings, on_event: OnEvent) -> Estimate:
+def estimate_run(given: Given, settings: Settings, on_event: OnEvent) -> TrainingEstimate:
     """Make everything ready as for a run, take up to ten steps, and extrapolate; no file and no row is written.
 
     Raises what `train_run` raises before its first step.
@@ -129,11 +129,11 @@ def _validation_seconds(run: Run) -> float:
     return (time.perf_counter() - start) / len(indices) * len(split) / trainer.processes.num
 
 
-def _estimate(run: Run, seconds: list[float], joules: float | None, validation_seconds: float) -> Estimate:
+def _estimate(run: Run, seconds: list[float], joules: float | None, validation_seconds: float) -> TrainingEstimate:
     config, facts, trainer = run.config, run.facts, run.trainer
     step = statistics.median(seconds)
     num_validations = -(-run.num_steps // run.evaluation_steps)
-    return Estimate(
+    return TrainingEstimate(
         backbone=config.backbone,
         head=config.head.name,
         resolution=config.resolution,

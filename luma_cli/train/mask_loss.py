@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from luma_cli.catalogue.recipes import Recipe
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.train.points import PackedLabels, PointCounts, Points, choose, each, sample_shared, spread
 
 _LARGEST_COST = 1e10
@@ -57,7 +57,7 @@ class Matches(NamedTuple):
         return Matches(self.images[masks], self.queries[masks], self.classes[masks], counts)
 
 
-def costs(prediction: Prediction, grid: Tensor, masks: Tensor, classes: Tensor, recipe: Recipe) -> Tensor:
+def costs(prediction: HeadOutput, grid: Tensor, masks: Tensor, classes: Tensor, recipe: Recipe) -> Tensor:
     """What it costs that query k answers for segment s: [B, S, K].
 
     grid: points [B, P, 2]; masks: the segments there [B, S, P]; classes: theirs, int64 [B, S].

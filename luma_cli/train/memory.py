@@ -24,7 +24,7 @@ from luma_cli.errors import RunError
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure import devices
-from luma_cli.measure.accelerator import is_out_of_memory
+from luma_cli.measure.devices import is_out_of_memory
 from luma_cli.train.batch_norm import batch_norms, count_once
 from luma_cli.train.optimiser import blocks_by_class
 

@@ -20,7 +20,7 @@ from luma_cli.backbone.backbone import Backbone
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BadRecipe, CheckpointError
 from luma_cli.head.eomt import MaskAnnealing
-from luma_cli.head.parts import Prediction
+from luma_cli.head.parts import HeadOutput
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.isotropic.mixtures import balance_loss
 from luma_cli.measure.facts import meta_twin
@@ -184,7 +184,7 @@ def freeze_unreached(segmenter: Segmenter, resolution: int) -> tuple[str, ...]:
     images = torch.zeros(2, 3, resolution, resolution, device="meta")
     outputs: list[Tensor] = [balance_loss(copy.backbone)]
     for output in copy.predictions(images):
-        outputs += output if isinstance(output, Prediction | tuple) else (output,)
+        outputs += output if isinstance(output, HeadOutput | tuple) else (output,)
     torch.autograd.backward([total for each in outputs if (total := each.float().sum()).requires_grad])
     trained = [(name, each) for name, each in copy.named_parameters() if each.requires_grad]
     unreached = {name for name, parameter in trained if parameter.grad is None}

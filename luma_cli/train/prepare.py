@@ -34,7 +34,7 @@ from luma_cli.train.optimiser import Ema, create_optimizer, freeze_backbone, fre
 from luma_cli.train.processes import Processes
 from luma_cli.train.restore import build_model
 from luma_cli.train.runs import find_run
-from luma_cli.train.step import Supervised, Trainer, Watch
+from luma_cli.train.step import DivergenceWatch, Supervised, Trainer
 
 Note = Callable[[str], None]
 _MOST_WORKERS = 8
@@ -240,7 +240,7 @@ def prepare(
         micro_batch=min(config.micro_batch or share, share),
         device=device,
         processes=Processes(),  # alone while memory is tried out: one process may fail where another does not
-        watch=Watch(half_precision=autocast == torch.float16),
+        watch=DivergenceWatch(half_precision=autocast == torch.float16),
         autocast=autocast,
         scaler=torch.amp.GradScaler(device.type) if autocast == torch.float16 else None,
         ema=Ema(segmenter, recipe.ema_decay) if recipe.ema_decay else None,
@@ -273,7 +273,7 @@ def prepare(
 
 def _most_images(trainer: Trainer, config: RunConfig, share: int) -> memory.MicroBatch:
     """The most images of a pass, found by steps that do not count. Raises RunError where not even one fits."""
-    rehearsed = replace(trainer, watch=Watch(half_precision=True), ema=None, scaler=None, micro_batch=share)
+    rehearsed = replace(trainer, watch=DivergenceWatch(half_precision=True), ema=None, scaler=None, micro_batch=share)
 
     def attempt(num_images: int) -> None:
         rehearsed.step(made_up_batch(num_images, config.resolution, config.head.num_classes))

@@ -60,7 +60,7 @@ class Supervised(nn.Module):
 
 
 @dataclass(slots=True)
-class Watch:
+class DivergenceWatch:
     """Counts updates that were left out, and compares the loss with that of the first steps.
 
     `state` and `resume` carry it over a stop, so that a resumed run stops where the whole one would.
@@ -131,7 +131,7 @@ class Trainer:
     micro_batch: int
     device: torch.device
     processes: Processes
-    watch: Watch
+    watch: DivergenceWatch
     autocast: torch.dtype | None = None
     scaler: torch.amp.GradScaler | None = None
     ema: Ema | None = None
