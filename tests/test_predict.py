@@ -28,10 +28,10 @@ from luma_cli.evaluate.overlay import (
     entries,
     fitted,
     font,
+    legend_csv,
     palette_image,
     percent,
     text_width,
-    to_csv,
     write_picture,
 )
 from luma_cli.evaluate.predict import PredictSettings, demand_all, find_pictures, predict_files, read_upright
@@ -205,7 +205,7 @@ class TestLegend:
             ("road", 0, 0.1),
             ("sky", 1, 0.0),
         ]
-        rows = list(csv.reader(io.StringIO(to_csv(found))))
+        rows = list(csv.reader(io.StringIO(legend_csv(found))))
         assert rows[1] == ["2", "tree", "107", "142", "35", "90", "0.9"]
         assert len(rows) == 4
 

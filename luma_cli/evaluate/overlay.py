@@ -1,12 +1,6 @@
-"""A label map laid over its image: class colours, borders between classes, and a legend below. No torch.
+"""Pictures of predictions: a label map over its image, and the legend of the classes that were seen. No torch.
 
 H W pixels.
-
-Text in pictures: one typeface, its measures, and what to do with a name that is too long. No torch.
-
-Which classes were seen and how much of the images they cover: as values, a table file and a picture. No torch.
-
-Pictures and tables written so that they appear whole or not at all. No torch.
 """
 
 from __future__ import annotations
@@ -14,9 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from luma_cli import files
 from luma_cli.catalogue.datasets import Labels, LabelTable
 from luma_cli.errors import DataError, UsageError
+from luma_cli.to_json import to_json
 
 INK, MUTED, RULE, PAPER = (28, 30, 34), (110, 114, 122), (226, 228, 232), (255, 255, 255)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -55,8 +49,6 @@ def fitted(text: str, letters: Font, width: int) -> str:
     return text[:kept].rstrip() + _MORE
 
 
-Counts = NDArray[np.int64]
-
 _TEXT = 26  # pixels; twice a screen's usual 13, for screens of fine resolution
 _MARGIN, _ROW, _SWATCH, _BAR, _SHARE, _GAP = 36, 44, 30, 320, 120, 22
 _WIDEST_NAME = 560
@@ -64,7 +56,7 @@ _WIDEST_NAME = 560
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One class in the images: index in the label map, name, values of the dataset's own label files, colour."""
+    """One class in the images. values: in the dataset's own label files. share: of all pixels, 0 to 1."""
 
     index: int
     name: str
@@ -73,24 +65,13 @@ class Entry:
     pixels: int
     share: float
 
-    def to_json(self) -> dict[str, Any]:
-        """share: part of all pixels, 0 to 1."""
-        return {
-            "index": self.index,
-            "name": self.name,
-            "values": list(self.values),
-            "colour": list(self.colour),
-            "pixels": self.pixels,
-            "share": self.share,
-        }
 
-
-def count_pixels(labels: Labels, num_classes: int) -> Counts:
+def count_pixels(labels: Labels, num_classes: int) -> NDArray[np.int64]:
     """Pixels of each class [C] in a label map [H, W]."""
     return np.bincount(labels.reshape(-1), minlength=num_classes)[:num_classes].astype(np.int64)
 
 
-def entries(table: LabelTable, counts: Counts) -> list[Entry]:
+def entries(table: LabelTable, counts: NDArray[np.int64]) -> list[Entry]:
     """Every class of the table, the one with most pixels first, in the table's order among equals."""
     total = int(counts.sum())
     found = [
@@ -101,13 +82,13 @@ def entries(table: LabelTable, counts: Counts) -> list[Entry]:
 
 
 def percent(share: float) -> str:
-    """A share as people read it: `43 %`, `2.1 %`, `< 0.1 %`."""
+    """A share for people: `43 %`, `2.1 %`, `< 0.1 %`."""
     if 0 < share < 0.001:
         return "< 0.1 %"
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
 
 
-def to_csv(found: Sequence[Entry]) -> str:
+def legend_csv(found: Sequence[Entry]) -> str:
     """All classes, one line each."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -116,16 +97,17 @@ def to_csv(found: Sequence[Entry]) -> str:
     return text.getvalue()
 
 
-def to_json(found: Sequence[Entry], **facts: Any) -> str:
+def legend_json(found: Sequence[Entry], **facts: Any) -> str:
     """All classes, with `facts` about the run and the images. Schema 1."""
-    classes = [each.to_json() for each in found]
-    return json.dumps({"schema": 1, **facts, "classes": classes}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    content = to_json({"schema": 1, **facts, "classes": found})
+    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def draw_legend(found: Sequence[Entry], title: str) -> Image.Image:
-    """The classes that were seen, most pixels first, with bars of their shares; how many were not, below."""
+    """The classes that were seen, most pixels first, with bars of their shares; below, how many were not seen."""
     seen = [each for each in found if each.pixels]
-    note = _absent_note(len(found) - len(seen), len(found))
+    absent = len(found) - len(seen)
+    note = f"{absent} of {len(found)} classes {'was' if absent == 1 else 'were'} not seen" if absent else ""
     letters, small = font(_TEXT), font(_TEXT - 4)
     widest = max([text_width(each.name, letters) for each in seen], default=0)
     names = min(_WIDEST_NAME, max(widest, 160))
@@ -157,14 +139,6 @@ def _draw_row(draw: ImageDraw.ImageDraw, entry: Entry, top: int, names: int, lar
     draw.text((left + _BAR + _GAP + _SHARE, middle), percent(entry.share), INK, letters, anchor="rm")
 
 
-def _absent_note(absent: int, total: int) -> str:
-    if not absent:
-        return ""
-    return f"{absent} of {total} classes {'was' if absent == 1 else 'were'} not seen"
-
-
-Mask = NDArray[np.bool_]
-
 LEAST_SIDE = 384  # of the longer side; smaller images are enlarged by a whole factor, else no text fits below
 _BORDER, _BORDER_OPACITY = (255, 255, 255), 215
 _MOST_LINES = 4
@@ -190,7 +164,8 @@ def draw_overlay(
     if factor > 1:
         blended = blended.resize((blended.width * factor, blended.height * factor), Image.Resampling.NEAREST)
         labels = labels.repeat(factor, axis=0).repeat(factor, axis=1)
-    edge = borders(labels, border_width(*blended.size))
+    # A line that is thin but visible when the picture fills a screen.
+    edge = borders(labels, max(1, round(min(blended.size) / 500)))
     blended.paste(_BORDER, mask=Image.fromarray(edge * np.uint8(_BORDER_OPACITY)))
     return _with_legend(blended, [each for each in found if each.pixels])
 
@@ -202,61 +177,40 @@ def check_opacity(opacity: float) -> float:
     return opacity
 
 
-def border_width(width: int, height: int) -> int:
-    """Pixels of a line that is thin but seen when the picture fills a screen."""
-    return max(1, round(min(width, height) / 500))
-
-
-def borders(labels: Labels, width: int) -> Mask:
-    """Where classes meet [H, W]: lines of about `width` pixels."""
+def borders(labels: Labels, width: int) -> NDArray[np.bool_]:
+    """The borders between classes [H, W]: lines of about `width` pixels."""
     edge = np.zeros(labels.shape, dtype=np.bool_)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
-    for number in range(1, width):
-        edge = _grown(edge, forward=number % 2 == 0)
+    for number in range(1, width):  # one pixel wider, to the upper left and to the lower right in turns
+        thin, grown = (edge, edge.copy()) if number % 2 == 0 else (edge[::-1, ::-1], edge[::-1, ::-1].copy())
+        grown[:, 1:] |= thin[:, :-1]
+        grown[1:] |= thin[:-1]
+        edge = grown if number % 2 == 0 else grown[::-1, ::-1]
     return edge
 
 
-def _grown(edge: Mask, forward: bool) -> Mask:
-    """One pixel wider, to the lower right or the upper left."""
-    grown = edge.copy()
-    if forward:
-        grown[:, 1:] |= edge[:, :-1]
-        grown[1:] |= edge[:-1]
-    else:
-        grown[:, :-1] |= edge[:, 1:]
-        grown[:-1] |= edge[1:]
-    return grown
-
-
-@dataclass(frozen=True, slots=True)
-class _Chip:
-    """One class of the legend below: its swatch and text start at (left, line)."""
-
-    colour: tuple[int, int, int] | None
-    text: str
-    left: int
-    line: int
+# One class of the legend below: colour, text, and the left and line where its swatch and text start.
+_Chip = tuple[tuple[int, int, int] | None, str, int, int]
 
 
 def _with_legend(picture: Image.Image, seen: Sequence[Entry]) -> Image.Image:
     size = max(14, round(min(max(picture.size) / 40, 64)))
     letters = font(size)
     chips = _laid_out(seen, letters, size, picture.width)
-    line = round(1.7 * size)
-    height = (max((chip.line for chip in chips), default=0) + 1) * line + size
+    line_height = round(1.7 * size)
+    height = (max((line for *_, line in chips), default=0) + 1) * line_height + size
     whole = Image.new("RGB", (picture.width, picture.height + height), PAPER)
     whole.paste(picture)
     draw = ImageDraw.Draw(whole)
-    for chip in chips:
-        middle = picture.height + size // 2 + chip.line * line + line // 2
-        left = chip.left
-        if chip.colour is not None:
+    for colour, text, left, line in chips:
+        middle = picture.height + size // 2 + line * line_height + line_height // 2
+        if colour is not None:
             half = round(0.45 * size)
             box = (left, middle - half, left + 2 * half, middle + half)
-            draw.rounded_rectangle(box, max(2, size // 6), chip.colour, outline=RULE, width=max(1, size // 18))
+            draw.rounded_rectangle(box, max(2, size // 6), colour, outline=RULE, width=max(1, size // 18))
             left += round(1.3 * size)
-        draw.text((left, middle), chip.text, INK if chip.colour else MUTED, letters, anchor="lm")
+        draw.text((left, middle), text, INK if colour else MUTED, letters, anchor="lm")
     return whole
 
 
@@ -273,45 +227,37 @@ def _laid_out(seen: Sequence[Entry], letters: Font, size: int, width: int) -> li
             left, line = margin, line + 1
         room = needed if number == len(seen) - 1 else needed + gap + text_width(rest, letters)
         if line == _MOST_LINES - 1 and left + room > width - margin and number:
-            return [*chips, _Chip(None, rest, left, line)]
-        chips.append(_Chip(entry.colour, text, left, line))
+            return [*chips, (None, rest, left, line)]
+        chips.append((entry.colour, text, left, line))
         left += needed + gap
     return chips
 
 
-_JPEG = {"quality": 92, "subsampling": 0}  # colours at full resolution: class borders stay sharp
+# JPEG keeps colours at full resolution, so that class borders stay sharp.
 _FORMATS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG", "compress_level": 6},
-    ".jpg": {"format": "JPEG", **_JPEG},
+    ".jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
 }
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
     """Replace the .png or .jpg file at `path`, folder made as needed. Raises DataError when it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                picture.save(file, **_FORMATS[path.suffix])
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)  # mkstemp makes it private
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    encoded = io.BytesIO()
+    with _writing(path):
+        picture.save(encoded, **_FORMATS[path.suffix])
+        files.write_bytes(path, encoded.getvalue())
 
 
 def write_table(path: Path, text: str) -> None:
     """Replace the text file at `path`. Raises DataError when it cannot be written."""
-    try:
+    with _writing(path):
         files.write_text(path, text)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be written: {error.strerror or error}; free space or name another --out")
+        text = f"{path} cannot be written: {error.strerror or error}; free space or name another --out"
+        raise DataError(text) from error

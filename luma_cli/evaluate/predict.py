@@ -1,23 +1,16 @@
 """Label maps, overlays and a legend of image files. One bad file does not stop the others.
 
 H W pixels of an image as it is seen, C classes.
-
-Which image files are meant by paths, folders and patterns, and what each one's results are called. No torch.
-
-An image file as it is meant to be seen: RGB of 8 bits, turned as its EXIF tag says. No torch.
-
-H W pixels as seen.
 """
 
 from __future__ import annotations
 
 import glob
-import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, compress
+from itertools import chain, compress, count
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +20,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from luma_cli.catalogue.datasets import Labels, LabelTable
-from luma_cli.data.decode import decode_image, is_rotated
+from luma_cli.data.decode import decode_image, orientation
 from luma_cli.errors import BadSample, DataError, Diverged, UsageError
-from luma_cli.evaluate.inference import predict_labels
+from luma_cli.evaluate.inference import Pixels, predict_labels
 from luma_cli.evaluate.overlay import (
-    Counts,
     Entry,
     check_opacity,
     count_pixels,
     draw_legend,
     draw_overlay,
     entries,
+    legend_csv,
+    legend_json,
     palette_image,
-    to_csv,
-    to_json,
     write_picture,
     write_table,
 )
@@ -72,16 +64,21 @@ class Picture:
 
 
 def find_pictures(given: Sequence[str], out: Path, recursive: bool = False) -> list[Picture]:
-    """The image files that paths, folders and patterns mean, each once, in the order given and by name within a folder.
+    """The image files of paths, folders and patterns, each once, in the order given and by name within a folder.
 
-    A folder's pictures keep their place below it. Two that would be called the same take their suffix into the name,
-    `a.jpg` beside `a.png`, and a number where that is not enough. What lies in `out` is no input of a folder above it.
-    Raises UsageError for what is not there and for a folder or pattern without pictures, naming what was looked for.
+    A folder's pictures keep their place below it. Two of the same name take their suffix into it, `a.jpg` beside
+    `a.png`, and a number where that is not enough. Files in `out` are no input of a folder above it. Raises UsageError
+    for a missing file and for a folder or pattern without pictures.
     """
     found: dict[Path, str] = {}
     for text in given:
-        for path, below in _meant(text, out, recursive):
-            found.setdefault(path, below)
+        path = Path(text).expanduser()
+        if path.is_file():
+            meant = [(path, path.name)]
+        else:
+            meant = _within(path, out, recursive) if path.is_dir() else _matching(text)
+        for file, below in meant:
+            found.setdefault(file, below)
     names = _distinct(list(found.items()), out)
     return [Picture(path, name) for path, name in zip(found, names, strict=True)]
 
@@ -105,17 +102,6 @@ def demand_free(
 def legend_files(out: Path) -> tuple[Path, Path, Path]:
     """Picture, JSON and CSV of the legend."""
     return out / f"{LEGEND}.png", out / f"{LEGEND}.json", out / f"{LEGEND}.csv"
-
-
-def _meant(text: str, out: Path, recursive: bool) -> Iterator[tuple[Path, str]]:
-    """Files, each with its path below what was named."""
-    path = Path(text).expanduser()
-    if path.is_file():
-        yield path, path.name
-    elif path.is_dir():
-        yield from _within(path, out, recursive)
-    else:
-        yield from _matching(text)
 
 
 def _within(folder: Path, out: Path, recursive: bool) -> list[tuple[Path, str]]:
@@ -153,19 +139,11 @@ def _distinct(found: Sequence[tuple[Path, str]], out: Path) -> list[str]:
     names = []
     for path, below in found:
         wanted = _stem(below) if stems[_stem(below).casefold()] == 1 else below
-        name = next(each for each in _candidates(wanted, below) if not _files(path, each, out) & taken)
+        candidates = chain((wanted, below), (f"{below}-{number}" for number in count(2)))
+        name = next(each for each in candidates if not _files(path, each, out) & taken)
         taken |= _files(path, name, out)
         names.append(name)
     return names
-
-
-def _candidates(wanted: str, below: str) -> Iterator[str]:
-    yield wanted
-    yield below
-    number = 2
-    while True:
-        yield f"{below}-{number}"
-        number += 1
 
 
 def _files(path: Path, name: str, out: Path) -> set[str]:
@@ -182,44 +160,34 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-Pixels = NDArray[np.uint8]
-_ORIENTATION = 0x0112
+# EXIF 2.3, tag Orientation -> how stored pixels are turned to be seen upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_upright(path: Path) -> Pixels:
-    """RGB [H, W, 3]. Raises BadSample, naming the file, when it cannot be read as that; see `decode_image`."""
+    """RGB [H, W, 3], turned by its EXIF tag. Raises BadSample, naming the file; see `decode_image`."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise BadSample(f"{path}: cannot be read: {error.strerror}") from error
     pixels = decode_image(data, str(path))
-    if not is_rotated(data):
-        return pixels
-    with Image.open(io.BytesIO(data)) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    return np.ascontiguousarray(turned(pixels, orientation))
-
-
-def turned(stored: Pixels, orientation: int) -> Pixels:
-    """Stored pixels [h, w, 3] as EXIF 2.3, tag Orientation, says that they are seen; an unknown number says nothing."""
-    turn: Callable[[Pixels], Pixels] | None = {
-        2: lambda pixels: pixels[:, ::-1],
-        3: lambda pixels: pixels[::-1, ::-1],
-        4: lambda pixels: pixels[::-1],
-        5: lambda pixels: pixels.transpose(1, 0, 2),
-        6: lambda pixels: np.rot90(pixels, -1),
-        7: lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2),
-        8: lambda pixels: np.rot90(pixels, 1),
-    }.get(orientation)
-    return stored if turn is None else turn(stored)
+    turn = _TURNS.get(orientation(data))
+    return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
 
 
 @dataclass(frozen=True, slots=True)
 class PredictSettings:
-    """How to predict and what to write.
+    """resolution: side of the windows in pixels, 0 for the segmenter's own. dtype: of autocast, or float32.
 
-    resolution: side of the windows in pixels, 0 for the segmenter's own. dtype: of autocast, or float32. batch: windows
-    per pass. overlay, with its opacity from 0 to 1; raw: also the values of the dataset's own label files.
+    batch: windows per pass. overlay, with its opacity from 0 to 1. raw: also values of the dataset's own label files.
     """
 
     resolution: int = 0
@@ -233,7 +201,7 @@ class PredictSettings:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """An image file and what was written for it. pixels: of each class [C]. failure: why there is nothing, or empty."""
+    """An image file and the files written for it. pixels: of each class [C]. failure: the reason, empty on success."""
 
     source: Path
     labels: Path | None = None
@@ -241,7 +209,7 @@ class Predicted:
     raw: Path | None = None
     height: int = 0
     width: int = 0
-    pixels: Counts | None = None
+    pixels: NDArray[np.int64] | None = None
     failure: str = ""
 
     @property
@@ -272,7 +240,7 @@ def predict_files(
     out: Path,
     settings: PredictSettings = PredictSettings(),  # noqa: B008  (frozen)
 ) -> Iterator[Predicted]:
-    """Predict the pictures one after the other; what could not be read or predicted comes with its failure.
+    """Predict the pictures one after the other; a picture that cannot be read or predicted comes with its failure.
 
     Raises UsageError for classes that are not the head's, DataError when a result cannot be written.
     """
@@ -293,8 +261,8 @@ def write_legend(
     picture, json_file, csv_file = legend_files(out)
     num_pixels = sum(each.pixels for each in seen)
     write_picture(picture, draw_legend(seen, title))
-    write_table(json_file, to_json(seen, **facts, num_images=len(counts), num_pixels=num_pixels))
-    write_table(csv_file, to_csv(seen))
+    write_table(json_file, legend_json(seen, **facts, num_images=len(counts), num_pixels=num_pixels))
+    write_table(csv_file, legend_csv(seen))
     return picture, json_file, csv_file
 
 
