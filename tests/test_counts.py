@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from luma_cli.evaluate.metrics import BoundaryCounts, Counts, Tally, merge, merge_over_processes
+from luma_cli.evaluate.metrics import BoundaryCounts, Counts, RunningCounts, merge, merge_over_processes
 from luma_cli.store.records import ImageScore
 
 
@@ -40,7 +40,7 @@ def test_merging_knows_no_order_and_no_grouping():
 
 
 def test_a_process_without_images_adds_nothing():
-    whole = merge([part(1), Tally(3).total()])
+    whole = merge([part(1), RunningCounts(3).total()])
     assert same(whole, part(1))
     assert merge([part(1, boundary=False)]).boundary is None
     with pytest.raises(ValueError, match="no counts"):
@@ -48,7 +48,7 @@ def test_a_process_without_images_adds_nothing():
 
 
 def test_a_tally_does_not_change_the_counts_it_was_given():
-    first, tally = part(0), Tally(3)
+    first, tally = part(0), RunningCounts(3)
     before = first.confusion.copy()
     tally.add(first)
     total = tally.total()

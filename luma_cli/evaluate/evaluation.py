@@ -1,17 +1,8 @@
-"""What a segmenter gets right on a split: predictions at the files' own size against their label maps.
+"""Scores of a segmenter on a split: predictions at the files' own size against their label maps.
 
-Files are read and results counted by threads while the model computes. What is counted depends neither on the number of
-threads nor on that of processes: images are dealt out in fixed groups, and one group shares forward passes.
-
-One pair of an evaluation: read and cut before the model sees it, counted after. No torch.
-
-Both run in threads beside the model. H W pixels, C classes.
-
-Work done ahead by threads, taken in order: files are decoded and scores counted while the model computes. No torch.
-
-Threads, not processes: decoding, resizing and counting leave Python's lock, and arrays need not be copied over.
-
-What is kept of an evaluation: its counts as scores, and the protocol that they were made under. No torch.
+Threads read files and count results while the model computes; decoding, resizing and counting release Python's lock.
+Counts depend neither on the number of threads nor on that of processes: images are dealt out in fixed groups, and one
+group shares forward passes. H W pixels, C classes.
 """
 
 from __future__ import annotations
@@ -23,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
@@ -39,8 +29,8 @@ from luma_cli.evaluate.metrics import (
     Absent,
     BoundaryCounts,
     Counts,
+    RunningCounts,
     Scores,
-    Tally,
     boundary_counts,
     confusion_matrix,
     mean,
@@ -49,10 +39,16 @@ from luma_cli.evaluate.metrics import (
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.store.records import ClassScore, EvaluationRecord, ImageScore
 
+Progress = Callable[[int, int], None]
+Percents = Sequence[float | None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A pair that can be used: its views for the model, and its label map [H, W]."""
+    """A usable pair: its views for the model, and its label map [H, W]."""
 
     index: int
     name: str
@@ -62,7 +58,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A pair that cannot be used, and why."""
+    """An unusable pair, and the reason."""
 
     index: int
     reason: str
@@ -78,7 +74,7 @@ def load(samples: Samples, index: int, side: int, *, tta: bool = False) -> Loade
     try:
         _check_labels(image, truth, samples.table.num_classes)
         return Loaded(index, name, look_at(image, side, tta=tta), truth)
-    except BadSample as error:
+    except BadSample as error:  # it does not name the file, unlike those of reading
         return Unusable(index, f"{name}: {error}")
 
 
@@ -90,8 +86,108 @@ def _check_labels(image: Pixels, truth: Labels, num_classes: int) -> None:
         raise BadSample(f"label {strange[0]}, expected 0 to {num_classes - 1}, or {IGNORED} for ignored")
 
 
-def count(loaded: Loaded, predicted: Labels, num_classes: int, *, boundary: bool = False) -> Counts:
-    """The counts of one image."""
+@dataclass(frozen=True, slots=True)
+class EvalSettings:
+    """How to evaluate. All but `batch` and `skip_bad` belong to the protocol.
+
+    resolution: side of the windows in pixels. batch: windows per forward pass at most, and images whose windows may
+    share one. tta: six sizes with and without a flip. boundary: also boundary IoU. skip_bad: unreadable images that may
+    be left out. absent: the score of a class in neither truth nor prediction.
+    """
+
+    resolution: int
+    batch: int = 1
+    tta: bool = False
+    boundary: bool = False
+    skip_bad: int = 0
+    absent: Absent = "skip"
+
+    def __post_init__(self) -> None:
+        for name, least in (("resolution", 1), ("batch", 1), ("skip_bad", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected at least {least}")
+
+
+def evaluate(
+    segmenter: Segmenter,
+    samples: Samples,
+    settings: EvalSettings,
+    *,
+    dtype: torch.dtype = torch.float32,
+    rank: int = 0,
+    num_ranks: int = 1,
+    num_workers: int = 0,
+    on_image: Progress | None = None,
+) -> Counts:
+    """The counts of process `rank` of `num_ranks`, on the segmenter's device; `merge` adds them up.
+
+    Every image belongs to exactly one process. dtype: float32, or that of autocast. num_workers: threads that read and
+    count, 0 for none. on_image: called with images done and all images of this process. Raises BadSample for more than
+    `skip_bad` unusable images, UsageError and Diverged.
+    """
+    known, given = segmenter.config.num_classes, samples.table.num_classes
+    if known != given:
+        raise UsageError(f"the model predicts {known} classes, the data has {given}; expected the data it was made for")
+    num_images, size = len(samples), settings.batch
+    groups = [range(first, min(first + size, num_images)) for first in range(0, num_images, size)][rank::num_ranks]
+    total = sum(map(len, groups))
+    threads = ThreadPoolExecutor(num_workers, "luma-eval") if num_workers else nullcontext()
+    tally = RunningCounts(samples.table.num_classes)
+    with inference(segmenter), threads as pool:
+        for part in _counted(segmenter, samples, settings, groups, dtype, pool, num_workers):
+            if isinstance(part, Unusable):
+                tally.skipped.append((part.index, part.reason))
+                check_skipped(tally.skipped, settings.skip_bad)
+            else:
+                tally.add(part)
+            if on_image is not None:
+                on_image(tally.num_done, total)
+    return tally.total()
+
+
+def check_skipped(skipped: Sequence[tuple[int, str]], allowed: int) -> None:
+    """Raise BadSample for more unusable images than allowed; to be called again on the counts of all processes."""
+    if len(skipped) > allowed:
+        more = f" ({len(skipped)} so far)" if len(skipped) > 1 else ""
+        raise BadSample(f"{skipped[-1][1]}{more}; correct it, or leave out up to N such images with --skip-bad N")
+
+
+def _counted(
+    segmenter: Segmenter,
+    samples: Samples,
+    settings: EvalSettings,
+    groups: Sequence[range],
+    dtype: torch.dtype,
+    pool: Executor | None,
+    num_workers: int,
+) -> Iterator[Counts | Unusable]:
+    """Counts of one image after the other, and those that cannot be used."""
+    copies = OnePerThread(samples) if pool else None
+
+    def read(index: int) -> Loaded | Unusable:
+        return load(copies.get() if copies else samples, index, settings.resolution, tta=settings.tta)
+
+    loaded = ahead(read, chain.from_iterable(groups), pool, num_ahead=num_workers + settings.batch)
+
+    def count(pair: tuple[Loaded, Labels] | tuple[Unusable, None]) -> Counts | Unusable:
+        return pair[0] if pair[1] is None else _count(*pair, samples.table.num_classes, settings.boundary)
+
+    predicted = chain.from_iterable(_predicted(segmenter, loaded, len(group), settings, dtype) for group in groups)
+    yield from ahead(count, predicted, pool, num_ahead=1)  # an image is counted while the model sees the next
+
+
+def _predicted(
+    segmenter: Segmenter, loaded: Iterator[Loaded | Unusable], size: int, settings: EvalSettings, dtype: torch.dtype
+) -> Iterator[tuple[Loaded, Labels] | tuple[Unusable, None]]:
+    """The next `size` pairs with their predicted labels, None for unusable ones."""
+    group = list(islice(loaded, size))
+    usable = [pair for pair in group if isinstance(pair, Loaded)]
+    views = [pair.views for pair in usable]
+    labels = iter(predict_views(segmenter, views, dtype, settings.batch) if usable else [])
+    return ((pair, next(labels)) if isinstance(pair, Loaded) else (pair, None) for pair in group)
+
+
+def _count(loaded: Loaded, predicted: Labels, num_classes: int, boundary: bool) -> Counts:
     confusion = confusion_matrix(loaded.truth, predicted, num_classes)
     found = scores(confusion)
     height, width = loaded.truth.shape
@@ -101,17 +197,12 @@ def count(loaded: Loaded, predicted: Labels, num_classes: int, *, boundary: bool
     return Counts(confusion, bands, ((loaded.index, image),), ())
 
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Value = TypeVar("Value")
-
-
 def ahead(
     work: Callable[[Item], Result], items: Iterable[Item], pool: Executor | None, num_ahead: int
 ) -> Iterator[Result]:
-    """`work` of every item, in order, at most `num_ahead` of them begun before they are asked for.
+    """`work` of every item, in order, at most `num_ahead` of them started before they are needed.
 
-    Without a pool each is done when it is asked for. What `work` raises is raised when its turn comes.
+    Without a pool each is done when it is needed. An error of `work` is raised when its turn comes.
     """
     if pool is None:
         yield from map(work, items)
@@ -141,128 +232,6 @@ class OnePerThread(Generic[Value]):
             self._local.value = pickle.loads(self._pickled)
         value: Value = self._local.value
         return value
-
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class EvalSettings:
-    """How an evaluation is made. All but `batch` and `skip_bad` belong to the protocol.
-
-    resolution: side of the windows in pixels. batch: windows per forward pass at most, and images whose windows may
-    share one. tta: six sizes with and without a flip. boundary: boundary IoU as well. skip_bad: images that may be left
-    out because they cannot be read. absent: what a class counts that occurs neither in truth nor prediction.
-    """
-
-    resolution: int
-    batch: int = 1
-    tta: bool = False
-    boundary: bool = False
-    skip_bad: int = 0
-    absent: Absent = "skip"
-
-    def __post_init__(self) -> None:
-        for name, least in (("resolution", 1), ("batch", 1), ("skip_bad", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is {getattr(self, name)}, expected at least {least}")
-
-
-def evaluate(
-    segmenter: Segmenter,
-    samples: Samples,
-    settings: EvalSettings,
-    *,
-    dtype: torch.dtype = torch.float32,
-    rank: int = 0,
-    num_ranks: int = 1,
-    num_workers: int = 0,
-    on_image: Progress | None = None,
-) -> Counts:
-    """What process `rank` of `num_ranks` counts, on the device where the segmenter is; `merge` adds them up.
-
-    Every image of the split belongs to exactly one process. The segmenter is left as it was found. dtype: float32, or
-    that of autocast. num_workers: threads that read and count, 0 for none. on_image: called with images done and all
-    images of this process. Raises BadSample for more than `skip_bad` unusable images, UsageError and Diverged.
-    """
-    _check_classes(segmenter, samples)
-    groups = _groups(len(samples), settings.batch)[rank::num_ranks]
-    total = sum(map(len, groups))
-    tally = Tally(samples.table.num_classes)
-    with inference(segmenter), _pool(num_workers) as pool:
-        for part in _counted(segmenter, samples, settings, groups, dtype, pool, num_workers):
-            if isinstance(part, Unusable):
-                tally.skip(part.index, part.reason)
-                check_skipped(tally.skipped, settings.skip_bad)
-            else:
-                tally.add(part)
-            if on_image is not None:
-                on_image(tally.num_done, total)
-    return tally.total()
-
-
-def check_skipped(skipped: Sequence[tuple[int, str]], allowed: int) -> None:
-    """Raise BadSample for more unusable images than allowed; to be called again on the counts of all processes."""
-    if len(skipped) > allowed:
-        more = f" ({len(skipped)} so far)" if len(skipped) > 1 else ""
-        raise BadSample(f"{skipped[-1][1]}{more}; correct it, or leave out up to N such images with --skip-bad N")
-
-
-def _check_classes(segmenter: Segmenter, samples: Samples) -> None:
-    known, given = segmenter.config.num_classes, samples.table.num_classes
-    if known != given:
-        raise UsageError(f"the model predicts {known} classes, the data has {given}; expected the data it was made for")
-
-
-def _groups(num_images: int, size: int) -> list[range]:
-    """Runs of `size` neighbouring images: the same whatever the number of processes."""
-    return [range(first, min(first + size, num_images)) for first in range(0, num_images, size)]
-
-
-def _pool(num_workers: int) -> ThreadPoolExecutor | nullcontext[None]:
-    return ThreadPoolExecutor(num_workers, "luma-eval") if num_workers else nullcontext()
-
-
-def _counted(
-    segmenter: Segmenter,
-    samples: Samples,
-    settings: EvalSettings,
-    groups: Sequence[range],
-    dtype: torch.dtype,
-    pool: Executor | None,
-    num_workers: int,
-) -> Iterator[Counts | Unusable]:
-    """Counts of one image after the other, and those that cannot be used."""
-    copies = OnePerThread(samples) if pool else None
-
-    def read(index: int) -> Loaded | Unusable:
-        return load(copies.get() if copies else samples, index, settings.resolution, tta=settings.tta)
-
-    loaded = ahead(read, chain.from_iterable(groups), pool, num_ahead=num_workers + settings.batch)
-    predicted = chain.from_iterable(_predicted(segmenter, loaded, len(group), settings, dtype) for group in groups)
-    counter = partial(_count, num_classes=samples.table.num_classes, boundary=settings.boundary)
-    yield from ahead(counter, predicted, pool, num_ahead=1)  # an image is counted while the model sees the next
-
-
-def _predicted(
-    segmenter: Segmenter, loaded: Iterator[Loaded | Unusable], size: int, settings: EvalSettings, dtype: torch.dtype
-) -> Iterator[tuple[Loaded | Unusable, Labels | None]]:
-    """The next `size` pairs with their predicted labels, None for those that cannot be used."""
-    group = list(islice(loaded, size))
-    usable = [pair for pair in group if isinstance(pair, Loaded)]
-    views = [pair.views for pair in usable]
-    labels = iter(predict_views(segmenter, views, dtype, settings.batch) if usable else [])
-    return ((pair, next(labels) if isinstance(pair, Loaded) else None) for pair in group)
-
-
-def _count(pair: tuple[Loaded | Unusable, Labels | None], *, num_classes: int, boundary: bool) -> Counts | Unusable:
-    loaded, labels = pair
-    if isinstance(loaded, Unusable) or labels is None:
-        return loaded if isinstance(loaded, Unusable) else Unusable(loaded.index, "no prediction")
-    return count(loaded, labels, num_classes, boundary=boundary)
-
-
-Percents = Sequence[float | None]
 
 
 def evaluation_record(
@@ -314,7 +283,7 @@ def evaluation_record(
 
 
 def protocol(resolution: int, *, tta: bool, absent: Absent, dtype: str, boundary: bool) -> dict[str, Any]:
-    """Everything that moves the number, by name."""
+    """Everything that changes the scores, by name."""
     return {
         "window": resolution,
         "resize": "short side to the window, PIL bilinear",

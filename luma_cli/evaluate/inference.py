@@ -1,37 +1,14 @@
-"""Semantic segmentation of images of any size with a segmenter of one window size.
+"""Semantic segmentation of images of any size with a segmenter of one window size, as EoMT evaluates.
 
-H W pixels, C classes. As EoMT evaluates (arXiv 2503.19108, section 4.1): short side resized to the window, windows
-along the long side, scores averaged where they overlap and resized to the image, argmax.
+The short side is resized to the window, windows are spread evenly along the long side, scores are averaged where they
+overlap and resized to the image, then argmax (arXiv 2503.19108, section 4.1; `scale_img_size_semantic`,
+`window_imgs_semantic`, `to_per_pixel_logits_semantic` and `revert_window_logits_semantic` of
+https://github.com/tue-mps/eomt). Scores are made a strip of rows at a time: 150 classes of a 2000 x 3000 image would be
+3.6 GB at once.
 
-Where the square windows lie through which a model sees an image of any size. No torch.
-
-EoMT's plan for semantic segmentation (arXiv 2503.19108, section 4.1; `scale_img_size_semantic` and
-`window_imgs_semantic` of https://github.com/tue-mps/eomt): the short side is resized to the window's side, and the
-windows are spread evenly along the long side. H W pixels.
-
-An image as windows: once for the ordinary protocol, at several sizes and mirrored for test-time augmentation.
-
-No torch. n windows of R x R pixels.
-
-What a segmenter says about windows, in the small form in which it is kept until scores are needed.
-
-n windows of R x R pixels, J maps per window on a grid g (J = K queries, g = R / 4; J = C classes on the patch grid for
-the linear head), C classes.
-
-Bilinear resizing of a map row by row, so that no map of the full size has to exist.
-
-Every row is the one that `torch.nn.functional.interpolate(..., mode="bilinear", align_corners=False)` gives, up to
-rounding. Maps are [rows, columns, channels]: neighbouring channels lie side by side in memory, which is what makes
-resizing, products with class probabilities and argmax fast on a CPU. h w source, H W target.
-
-Class scores of an image from the logits of its windows, a strip of rows at a time.
-
-H W pixels of the image, h w of the resized image, R side of a window, C classes. Per window: maps resized to the
-window, class scores per pixel; overlapping windows averaged; resized to the image. So do EoMT's
-`to_per_pixel_logits_semantic` and `revert_window_logits_semantic` (https://github.com/tue-mps/eomt). No [C, H, W] array
-exists unless it is asked for: 150 classes of a 2000 x 3000 image would be 3.6 GB.
-
-The device and number format that a model is run on when the user leaves them open.
+H W pixels of the image, h w of the resized image, n windows of R x R pixels, C classes. A window has J maps on a grid
+g: of K queries with g = R / 4, or of C classes on the patch grid for the linear head.
+Maps are [rows, columns, channels]: with neighbouring channels side by side in memory, resizing, products and argmax are fast on a CPU.
 """
 
 from __future__ import annotations
@@ -39,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 import torch
@@ -60,11 +36,126 @@ from luma_cli.measure.devices import find_cuda
 MAX_RESIZED_PIXELS = 64_000_000  # 192 MB of RGB: a strip of 1 x 2000 pixels would become 512 x 1,024,000
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def torch_device(name: str = "auto") -> torch.device:
+    """The device `name`, numbered as in nvidia-smi; `auto` is the first GPU, or the CPU without one.
+
+    Raises UsageError for an unknown name and for a missing GPU.
+    """
+    if name == "auto":
+        try:
+            return torch_device("cuda")
+        except UsageError:
+            return torch.device("cpu")
+    found = devices.find(name)
+    return torch.device("cpu") if found.kind == "cpu" else torch.device("cuda", find_cuda(found.uuid))
+
+
+def autocast_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The format of `fp32`, `bf16` or `fp16`; `auto` is bf16 on a GPU that has it, else fp32."""
+    if name == "auto":
+        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if name not in DTYPES:
+        raise UsageError(f"dtype {name!r} is unknown, expected auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32`, as in records."""
+    return str(dtype).removeprefix("torch.")
+
+
+def predict_labels(
+    segmenter: Segmenter,
+    image: Pixels,
+    resolution: int = 0,
+    *,
+    dtype: torch.dtype = torch.float32,
+    tta: bool = False,
+    batch: int = 1,
+) -> Labels:
+    """Class indices [H, W] of an RGB image [H, W, 3] of bytes, on the device where the segmenter is.
+
+    resolution: side of the windows in pixels, 0 for that of the backbone. dtype: float32, or that of autocast; scores
+    are always float32. batch: windows per forward pass. Memory: logits of all windows (`K R^2 / 16` numbers each) and
+    strips of at most STRIP_BYTES_CPU or STRIP_BYTES_GPU. Raises BadSample, Diverged, UsageError.
+    """
+    with inference(segmenter):
+        return predict_views(
+            segmenter, [look_at(image, resolution or segmenter.backbone.resolution, tta=tta)], dtype, batch
+        )[0]
+
+
+def score_map(
+    segmenter: Segmenter,
+    image: Pixels,
+    resolution: int = 0,
+    *,
+    dtype: torch.dtype = torch.float32,
+    tta: bool = False,
+    batch: int = 1,
+) -> Tensor:
+    """Class scores float32 [C, H, W] whose argmax is `predict_labels`: 4 C H W bytes of memory.
+
+    With queries they are sums of sigmoid times softmax, not probabilities; of a linear head they are its logits.
+    """
+    with inference(segmenter):
+        return whole_score_map(
+            _run(segmenter, [look_at(image, resolution or segmenter.backbone.resolution, tta=tta)], dtype, batch)[0]
+        )
+
+
+def predict_views(
+    segmenter: Segmenter, images: Sequence[Sequence[View]], dtype: torch.dtype, batch: int
+) -> list[Labels]:
+    """Class indices [H, W] of images that are already cut; windows share forward passes. Call inside `inference`."""
+    return [label_map(views).cpu().numpy() for views in _run(segmenter, images, dtype, batch)]
+
+
+@contextmanager
+def inference(segmenter: nn.Module) -> Iterator[None]:
+    """Within the block `segmenter` is in eval mode, without gradients and with exact float32 products.
+
+    torch's inference mode is not used: tensors that a model caches in it cannot be trained with afterwards.
+    """
+    training = [module for module in segmenter.modules() if module.training]
+    precision = torch.get_float32_matmul_precision()
+    segmenter.eval()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        for module in training:
+            module.training = True
+
+
+def _run(
+    segmenter: Segmenter, images: Sequence[Sequence[View]], dtype: torch.dtype, batch: int
+) -> list[tuple[Seen, ...]]:
+    """The logits of every view of every image."""
+    views = [view for image in images for view in image]
+    logits = run_windows(segmenter, [view.windows for view in views], batch, dtype)
+    found, end = [], 0
+    for image in images:
+        seen = []
+        for view in image:
+            start, end = end, end + len(view.windows)
+            queries = logits.class_probabilities
+            part = WindowLogits(logits.maps[start:end], None if queries is None else queries[start:end])
+            seen.append(Seen(view.plan, view.flipped, part))
+        found.append(tuple(seen))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
-    """An image of height x width pixels, its size when resized, and the upper left corners of its windows there.
+    """An image of height x width pixels, its resized size, and the upper left corners of its windows there.
 
-    tops, lefts: every top is combined with every left. A resized side below `side` is padded at its end.
+    Every top is combined with every left. A resized side below `side` is padded at its end.
     """
 
     height: int
@@ -106,8 +197,7 @@ def plan_windows(height: int, width: int, side: int, scale: float = 1.0) -> Wind
 def spread(length: int, side: int) -> tuple[int, ...]:
     """Starts of ceil(length / side) windows, evenly spread from 0 to length - side; one where the window is longer.
 
-    EoMT computes int(j * (side - overlap)) in floating point, which is the same number but for a rounding error that
-    can leave the last pixel out; whole numbers leave none out.
+    EoMT computes int(j * (side - overlap)) in floating point, whose rounding error can leave out the last pixel.
     """
     if length <= side:
         return (0,)
@@ -131,7 +221,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One way to look at an image: windows [n, R, R, 3] of the plan, cut from the mirrored image where `flipped`."""
+    """Windows [n, R, R, 3] of the plan, cut from the mirrored image where `flipped`."""
 
     plan: WindowPlan
     flipped: bool
@@ -141,33 +231,24 @@ class View:
 def look_at(image: Pixels, side: int, *, tta: bool = False) -> tuple[View, ...]:
     """The views of an RGB image [H, W, 3]: one, or with `tta` six sizes with and without a flip.
 
-    Resized as EoMT does, by PIL, bilinear, on whole numbers from 0 to 255. Raises BadSample for a shape or type that is
-    no RGB image, and for one that is far too narrow.
+    Resized as in EoMT by PIL, bilinear, on bytes. Raises BadSample for other shapes or types and for a far too narrow
+    image.
     """
-    check_image(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise BadSample(f"an image of shape {list(image.shape)} and type {image.dtype}, expected [H, W, 3] of uint8")
     height, width = image.shape[:2]
     views = []
     for scale in TTA_SCALES if tta else (1.0,):
         plan = plan_windows(height, width, side, scale)
         check_size(plan)
-        resized = _resize(image, plan)
+        size = (plan.resized_width, plan.resized_height)
+        resized = image
+        if size != (width, height):
+            resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
         views.append(View(plan, False, cut(resized, plan)))
         if tta:
             views.append(View(plan, True, cut(resized[:, ::-1], plan)))
     return tuple(views)
-
-
-def check_image(image: Pixels) -> None:
-    """Raise BadSample unless this is an RGB image [H, W, 3] of bytes."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise BadSample(f"an image of shape {list(image.shape)} and type {image.dtype}, expected [H, W, 3] of uint8")
-
-
-def _resize(image: Pixels, plan: WindowPlan) -> Pixels:
-    size = (plan.resized_width, plan.resized_height)
-    if size == (image.shape[1], image.shape[0]):
-        return image
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def cut(resized: Pixels, plan: WindowPlan) -> Pixels:
@@ -195,23 +276,13 @@ class WindowLogits:
         """C."""
         return self.maps.shape[-1] if self.class_probabilities is None else self.class_probabilities.shape[-1]
 
-    def split(self, sizes: Sequence[int]) -> list[WindowLogits]:
-        """The windows in runs of these lengths."""
-        ends = list(accumulate(sizes))
-        return [self._part(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
-
-    def _part(self, part: slice) -> WindowLogits:
-        queries = self.class_probabilities
-        return WindowLogits(self.maps[part], None if queries is None else queries[part])
-
 
 def run_windows(
     segmenter: Segmenter, windows: Sequence[NDArray[np.uint8]], batch: int, dtype: torch.dtype = torch.float32
 ) -> WindowLogits:
     """Logits of windows [n, R, R, 3], given in pieces, in forward passes of at most `batch` windows.
 
-    dtype: float32, or that of autocast. Raises Diverged where the model gives no finite numbers, UsageError for a
-    segmenter without a head.
+    dtype: float32, or that of autocast. Raises Diverged for logits that are not finite, UsageError without a head.
     """
     stacked = windows[0] if len(windows) == 1 else np.concatenate(windows)
     parts = [_forward(segmenter, stacked[at : at + batch], dtype) for at in range(0, len(stacked), batch)]
@@ -233,17 +304,13 @@ def _forward(segmenter: Segmenter, windows: NDArray[np.uint8], dtype: torch.dtyp
         found = WindowLogits(output.logits.permute(0, 2, 3, 1).contiguous(), None)
     else:
         raise UsageError("this segmenter has head 'none', which predicts no classes; build it with --head luma")
-    _check_finite(found)
-    return found
-
-
-def _check_finite(logits: WindowLogits) -> None:
-    """Sums stay finite only where every number is; cheaper than looking at each."""
-    total = logits.maps.sum(dtype=torch.float32)
-    if logits.class_probabilities is not None:
-        total = total + logits.class_probabilities.sum()
+    # A sum is finite only if every number is, and cheaper than testing each.
+    total = found.maps.sum(dtype=torch.float32)
+    if found.class_probabilities is not None:
+        total = total + found.class_probabilities.sum()
     if not bool(total.isfinite()):
         raise Diverged("the model's logits are not finite numbers; use an earlier checkpoint, or --dtype fp32")
+    return found
 
 
 def normalise(windows: Tensor, normalisation: Normalisation) -> Tensor:
@@ -257,7 +324,7 @@ Rows = NDArray[np.int64]
 
 
 def source_rows(rows: Rows, num_source: int, num_target: int) -> Rows:
-    """Which of `num_source` rows are needed for these of `num_target` rows, ascending."""
+    """The rows of `num_source` that these of `num_target` rows need, ascending."""
     if num_source == num_target:
         return rows
     lower, upper, _ = _taps(rows, num_source, num_target)
@@ -265,9 +332,10 @@ def source_rows(rows: Rows, num_source: int, num_target: int) -> Rows:
 
 
 def resize_rows(slab: Tensor, slab_rows: Rows, rows: Rows, num_source: int, num_target: int) -> Tensor:
-    """Rows `rows` of the resized map [len(rows), w, C], from a slab [len(slab_rows), w, C] that holds what they need.
+    """Rows `rows` of the resized map [len(rows), w, C], from a slab [len(slab_rows), w, C] with all rows they need.
 
-    A product with a matrix that has at most two weights per row: on a CPU twice as fast as gathering and mixing.
+    Equal, up to rounding, to `interpolate(..., mode="bilinear", align_corners=False)`. A product with a matrix of at
+    most two weights per row is twice as fast on a CPU as gathering and mixing.
     """
     if num_source == num_target:
         return slab if len(rows) == len(slab_rows) else slab[torch.from_numpy(rows - slab_rows[0]).to(slab.device)]
@@ -290,7 +358,7 @@ def resize_columns(slab: Tensor, num_columns: int) -> Tensor:
 
 
 def _taps(rows: Rows, num_source: int, num_target: int) -> tuple[Rows, Rows, NDArray[np.float32]]:
-    """Per target row the two source rows that it lies between, and the weight of the second; in float32 as torch."""
+    """Per target row the two source rows around it, and the weight of the second; in float32 like torch."""
     ratio, half = np.float32(num_source) / np.float32(num_target), np.float32(0.5)
     at = np.maximum(ratio * (rows.astype(np.float32) + half) - half, np.float32(0))
     lower = np.minimum(at.astype(np.int64), num_source - 1)
@@ -305,16 +373,11 @@ STRIP_BYTES_GPU = 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One view of an image, and what the model said about its windows."""
+    """One view of an image, and the logits of its windows."""
 
     plan: WindowPlan
     flipped: bool
     logits: WindowLogits
-
-
-def seen(view: View, logits: WindowLogits) -> Seen:
-    """The view without its pixels."""
-    return Seen(view.plan, view.flipped, logits)
 
 
 def label_map(views: Sequence[Seen], strip_bytes: int = 0) -> Tensor:
@@ -393,114 +456,3 @@ def _window_scores(plan: WindowPlan, logits: WindowLogits, number: int, rows: Ro
         return resized
     scores = resized.sigmoid().reshape(-1, maps.shape[-1]) @ logits.class_probabilities[number]
     return scores.view(len(rows), plan.side, -1)
-
-
-def predict_labels(
-    segmenter: Segmenter,
-    image: Pixels,
-    resolution: int = 0,
-    *,
-    dtype: torch.dtype = torch.float32,
-    tta: bool = False,
-    batch: int = 1,
-) -> Labels:
-    """Class indices [H, W] of an RGB image [H, W, 3] of bytes, on the device where the segmenter is.
-
-    resolution: side of the windows in pixels, 0 for that of the backbone. dtype: float32, or that of autocast; scores
-    are float32 always. batch: windows per forward pass. Memory: logits of all windows (`K R^2 / 16` numbers each) and
-    strips of `scores.STRIP_BYTES_CPU` or `..._GPU` bytes, whatever H, W and C. Raises BadSample, Diverged, UsageError.
-    """
-    with inference(segmenter):
-        return predict_views(segmenter, [_views(segmenter, image, resolution, tta)], dtype, batch)[0]
-
-
-def score_map(
-    segmenter: Segmenter,
-    image: Pixels,
-    resolution: int = 0,
-    *,
-    dtype: torch.dtype = torch.float32,
-    tta: bool = False,
-    batch: int = 1,
-) -> Tensor:
-    """Class scores float32 [C, H, W] of which `predict_labels` takes the argmax: 4 C H W bytes of memory.
-
-    With queries the scores are sums of sigmoid times softmax, not probabilities; of a linear head they are its logits.
-    """
-    with inference(segmenter):
-        return whole_score_map(_run(segmenter, [_views(segmenter, image, resolution, tta)], dtype, batch)[0])
-
-
-def predict_views(
-    segmenter: Segmenter, images: Sequence[Sequence[View]], dtype: torch.dtype, batch: int
-) -> list[Labels]:
-    """Class indices [H, W] of images that are cut already, whose windows share forward passes of at most `batch`.
-
-    To be called inside `inference`.
-    """
-    return [label_map(views).cpu().numpy() for views in _run(segmenter, images, dtype, batch)]
-
-
-@contextmanager
-def inference(segmenter: nn.Module) -> Iterator[None]:
-    """Inside, `segmenter` is in eval mode, without gradients and with exact float32 products; afterwards as before.
-
-    Not torch's inference mode: what a model caches inside it could not be trained with afterwards.
-    """
-    training = [module for module in segmenter.modules() if module.training]
-    precision = torch.get_float32_matmul_precision()
-    segmenter.eval()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        for module in training:
-            module.training = True
-
-
-def _views(segmenter: Segmenter, image: Pixels, resolution: int, tta: bool) -> tuple[View, ...]:
-    return look_at(image, resolution or segmenter.backbone.resolution, tta=tta)
-
-
-def _run(
-    segmenter: Segmenter, images: Sequence[Sequence[View]], dtype: torch.dtype, batch: int
-) -> list[tuple[Seen, ...]]:
-    """The logits of every view of every image."""
-    views = [view for image in images for view in image]
-    logits = run_windows(segmenter, [view.windows for view in views], batch, dtype)
-    parts = logits.split([len(view.windows) for view in views])
-    found = iter([seen(view, part) for view, part in zip(views, parts, strict=True)])
-    return [tuple(next(found) for _ in image) for image in images]
-
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def torch_device(name: str = "auto") -> torch.device:
-    """The device `name`, numbered as nvidia-smi does; `auto` is the first GPU, or the CPU without one.
-
-    Raises UsageError for a name that is none, and for a GPU that is not there.
-    """
-    if name == "auto":
-        try:
-            return torch_device("cuda")
-        except UsageError:
-            return torch.device("cpu")
-    found = devices.find(name)
-    return torch.device("cpu") if found.kind == "cpu" else torch.device("cuda", find_cuda(found.uuid))
-
-
-def autocast_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The format of `fp32`, `bf16` or `fp16`; `auto` is bf16 on a GPU that has it, else fp32."""
-    if name == "auto":
-        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if name not in DTYPES:
-        raise UsageError(f"dtype {name!r} is unknown, expected auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """`float32`, as records say it."""
-    return str(dtype).removeprefix("torch.")

@@ -1,18 +1,12 @@
-"""Confusion matrix of label maps, and the scores that follow from it. No torch.
+"""Confusion matrix and boundary counts of label maps, and the scores that follow from them. No torch.
 
-C classes; rows are the truth, columns the prediction. Matrices of whole numbers add up over images, processes and
-machines, so that a score does not depend on how the work was divided.
+C classes; rows are the truth, columns the prediction. Whole numbers add up over images and processes, so that a score
+does not depend on how the work was divided.
 
-Boundary IoU of label maps (arXiv 2103.16562): intersection over union of the bands along the insides of outlines.
-
-No torch. The band of a class holds its pixels within d of one that is not of the class, or of the image's outside; d is
-2% of the image's diagonal. The official code (https://github.com/bowenc0221/boundary-iou-api) erodes the mask of each
-class d times by 3 x 3. Classes do not overlap here, so that one look at the neighbourhood of a pixel serves them all:
-it lies in the band of its own class where the square of side 2 d + 1 around it holds more than one value.
-
-Ignored pixels count nowhere, and what lies behind them is unknown: they make no outline.
-
-What an evaluation counts: whole numbers that add up over images and processes. C classes.
+Boundary IoU (arXiv 2103.16562) is the IoU of bands along the insides of outlines, within d of them: 2% of the image's
+diagonal. The official code (https://github.com/bowenc0221/boundary-iou-api) erodes the mask of each class d times by
+3 x 3. Classes do not overlap here, so one filter serves all: a pixel is in the band of its class where the square of
+side 2 d + 1 around it holds more than one value. Ignored pixels count nowhere and make no outline.
 """
 
 from __future__ import annotations
@@ -55,11 +49,11 @@ def confusion_matrix(truth: Labels, predicted: Labels, num_classes: int) -> Matr
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of a confusion matrix, in percent; None where there is nothing to divide by.
+    """Scores of a confusion matrix, in percent; None where a denominator is 0.
 
     iou: TP / (TP + FP + FN) per class. accuracy: TP / (TP + FN) per class. miou: mean of `iou` over the `num_present`
-    classes that occur in truth or prediction; macc: mean of `accuracy` over the classes that occur in the truth; aacc:
-    share of right pixels. With `absent="zero"` both means are over all classes, an absent one counting 0.
+    classes in truth or prediction; macc: mean of `accuracy` over those in the truth; aacc: share of right pixels. With
+    `absent="zero"` absent classes count 0 in both means.
     """
 
     iou: tuple[float | None, ...]
@@ -95,7 +89,7 @@ def scores(matrix: Matrix, absent: Absent = "skip") -> Scores:
 
 
 def mean(percents: Iterable[float | None], absent: Absent = "skip") -> float | None:
-    """The mean of those that are known, or with `zero` of all, the unknown counting 0; None where none is known."""
+    """The mean of the known ones; with `zero` of all, None counting 0. None where none is known."""
     found = list(percents)
     known = [value for value in found if value is not None]
     return math.fsum(known) / (len(found) if absent == "zero" else len(known)) if known else None
@@ -127,12 +121,13 @@ def boundary_counts(
     """Counts of two label maps [H, W] of which `truth` may hold IGNORED; `ratio`: width over the diagonal."""
     ignored = truth == IGNORED
     distance = max(1, round(ratio * math.hypot(*truth.shape)))
-    truth_band = _band(truth, ignored, distance)
-    predicted_band = _band(predicted, ignored, distance)
+    truth_band, predicted_band = (_band(labels, ignored, distance) for labels in (truth, predicted))
     both = truth_band & predicted_band & (truth == predicted)
-    intersection = _count(truth[both], num_classes)
-    union = _count(truth[truth_band], num_classes) + _count(predicted[predicted_band], num_classes) - intersection
-    return BoundaryCounts(intersection, union)
+    in_both, in_truth, in_prediction = (
+        np.bincount(values, minlength=num_classes).astype(np.int64)
+        for values in (truth[both], truth[truth_band], predicted[predicted_band])
+    )
+    return BoundaryCounts(in_both, in_truth + in_prediction - in_both)
 
 
 def _band(labels: Labels, ignored: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
@@ -147,16 +142,11 @@ def _band(labels: Labels, ignored: NDArray[np.bool_], distance: int) -> NDArray[
     return (band | outer) & ~ignored
 
 
-def _count(values: Labels, num_classes: int) -> NDArray[np.int64]:
-    return np.bincount(values, minlength=num_classes).astype(np.int64)
-
-
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Pixels [C, C] (truth, prediction), boundary pixels where they were asked for, and what each image scored.
+    """Pixels [C, C] (truth, prediction), boundary pixels where requested, and each image's score.
 
-    images: (index in the split, score), by index. skipped: (index, why) of images that could not be read. num_windows:
-    forward passes of one window, over all images.
+    images: (index in the split, score), by index. skipped: (index, reason) of images that could not be read.
     """
 
     confusion: Matrix
@@ -166,18 +156,18 @@ class Counts:
 
     @property
     def num_windows(self) -> int:
-        """Windows that went through the model."""
+        """Forward passes of one window, over all images."""
         return sum(score.num_windows for _, score in self.images)
 
 
-class Tally:
+class RunningCounts:
     """A running sum of counts of single images, in any order."""
 
     def __init__(self, num_classes: int) -> None:
         self._confusion = np.zeros((num_classes, num_classes), np.int64)
         self._boundary: BoundaryCounts | None = None
         self._images: list[tuple[int, ImageScore]] = []
-        self._skipped: list[tuple[int, str]] = []
+        self.skipped: list[tuple[int, str]] = []  # (index, reason), in the order in which they came
 
     def add(self, part: Counts) -> None:
         """Take the counts of other images in."""
@@ -185,33 +175,24 @@ class Tally:
         if part.boundary is not None:
             self._boundary = part.boundary if self._boundary is None else self._boundary + part.boundary
         self._images += part.images
-        self._skipped += part.skipped
-
-    def skip(self, index: int, reason: str) -> None:
-        """Note that image `index` could not be read."""
-        self._skipped.append((index, reason))
-
-    @property
-    def skipped(self) -> list[tuple[int, str]]:
-        """(index, why) of the images that could not be read, in the order in which they came."""
-        return self._skipped
+        self.skipped += part.skipped
 
     @property
     def num_done(self) -> int:
         """Images that were counted or skipped."""
-        return len(self._images) + len(self._skipped)
+        return len(self._images) + len(self.skipped)
 
     def total(self) -> Counts:
         """The sum so far, images in the order of the split."""
         images = sorted(self._images, key=lambda image: image[0])
-        return Counts(self._confusion.copy(), self._boundary, tuple(images), tuple(sorted(self._skipped)))
+        return Counts(self._confusion.copy(), self._boundary, tuple(images), tuple(sorted(self.skipped)))
 
 
 def merge(parts: Sequence[Counts]) -> Counts:
     """The counts of all images of the parts, whatever their order. Raises ValueError for no part."""
     if not parts:
         raise ValueError("no counts to merge, expected at least those of one process")
-    tally = Tally(len(parts[0].confusion))
+    tally = RunningCounts(len(parts[0].confusion))
     for part in parts:
         tally.add(part)
     return tally.total()
