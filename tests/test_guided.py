@@ -75,7 +75,7 @@ def test_from_the_first_question_to_a_saved_answer(tmp_path: Path) -> None:
     screen.reply("On which device", "none" + ENTER)
     screen.reply("What limits you most", "gflop" + ENTER)
     screen.reply("How much", "200 bananas" + ENTER)
-    screen.reply("is no limit on GFLOPs; try 200gflops", CTRL_U + "0.001" + ENTER)
+    screen.reply("is not a limit on GFLOPs; try 200gflops", CTRL_U + "0.001" + ENTER)
     screen.reply("What else limits you", ENTER)
     screen.reply("Which licence", ENTER)
     screen.see("No answer: nothing meets 0.001gflops")

@@ -138,7 +138,7 @@ def test_columns_that_are_left_out_are_said(tmp_path: Path) -> None:
 
 
 def test_a_heading_without_the_figures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no column miou in the heading .*docs/evidence\.md"):
+    with pytest.raises(UsageError, match=r"no column miou in the heading .*docs/use/evidence\.md"):
         examined(tmp_path, GOOD, heading=HEADING.replace("miou", "score"))
 
 

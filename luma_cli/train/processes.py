@@ -203,16 +203,22 @@ def handing_on(command: Sequence[str]) -> int:
     torchrun ends with 1 after any signal, whether its processes have saved or not.
     """
     got: list[int] = []
-    # A session of its own: a Ctrl-C at the terminal would reach it twice, and the second one stops at once.
-    process = subprocess.Popen(command, start_new_session=True)
+    process: subprocess.Popen[bytes] | None = None
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         got.append(number)
-        process.send_signal(number)
+        if process is not None:
+            process.send_signal(number)
 
+    # Before the start: a signal in between would end this process and leave the other one running.
     before = {one: signal.signal(one, hand_on) for one in (*CODES, signal.SIGHUP)}
     try:
-        code = process.wait()
+        # A session of its own: a Ctrl-C at the terminal would reach it twice, and the second one stops at once.
+        started = subprocess.Popen(command, start_new_session=True)
+        early, process = tuple(got), started
+        for number in early:
+            started.send_signal(number)
+        code = started.wait()
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
