@@ -7,9 +7,8 @@ https://github.com/tue-mps/eomt). Scores are made a strip of rows at a time: 150
 3.6 GB at once.
 
 H W pixels of the image, h w of the resized image, n windows of R x R pixels, C classes. A window has J maps on a grid
-g: of K queries with g = R / 4, or of C classes on the patch grid for the linear head.
-Maps are [rows, columns, channels]: with the channels of a pixel side by side in memory, resizing, products and argmax
-are fast on a CPU.
+g: of K queries with g = R / 4, or of C classes on the patch grid for the linear head. Maps are [rows, columns,
+channels]: with neighbouring channels side by side in memory, resizing, products and argmax are fast on a CPU.
 """
 
 from __future__ import annotations
