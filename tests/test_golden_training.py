@@ -226,6 +226,8 @@ def test_schemas(at_place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         found[name] = (
             csv_header(captured.out) if name.endswith("csv") else schema(json.loads(captured.out), open_keys=OPEN)
         )
+        if isinstance(found[name], dict):
+            found[name].pop("$.facts.command[]", None)  # the words of this process: pytest's own have none
     for view in (
         "profiles",
         "attempts",
