@@ -20,6 +20,7 @@ from luma_cli.errors import BadRecipe
 
 Dtype = Literal["auto", "bf16", "fp16", "fp32"]
 BatchNorm = Literal["auto", "sync", "train", "frozen"]
+Schedule = Literal["poly", "cosine"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,8 @@ class Recipe(Augmentation):
 
     epochs or steps: one of them is 0 and the other is the length. batch: images per step, over all processes and
     micro-batches. layer_decay: factor of `lr` per block from the last, 1 for none; deep nets get it over 24 blocks.
-    warmup_head_steps, then warmup_backbone_steps: the backbone is frozen during the first. clip_norm: of the whole
+    warmup_head_steps, then warmup_backbone_steps: the backbone is frozen during the first.
+    schedule: of the rate afterwards, to 0 at the end. clip_norm: of the whole
     gradient, 0 for none. anneal_starts, anneal_ends: of an EoMT head, shares of all steps per joint block; empty for
     equal phases. ema_decay: 0 for none. batch_norm: `auto` is sync over several GPUs, train from 8 images per process
     and frozen below. dtype `auto`: bf16 where the GPU has it, else fp32. eval_every_epochs: 0 for at the end only.
@@ -66,6 +68,7 @@ class Recipe(Augmentation):
     layer_decay: float = 0.8
     warmup_head_steps: int = 500
     warmup_backbone_steps: int = 1000
+    schedule: Schedule = "poly"
     poly_power: float = 0.9
     clip_norm: float = 0.01
     bce_weight: float = 5.0

@@ -68,7 +68,10 @@ def show(
     convention: Flops = "mac",
     as_json: Json = False,
 ) -> None:
-    """Show one backbone: licence, weights, cost by resolution."""
+    """Show one backbone: licence, weights, cost by resolution; with --head luma the equations of the head.
+
+    Example: luma show vit_b --head luma --variant authors-2025
+    """
     from luma_cli.catalogue.listing import show as look_up
     from luma_cli.report.catalogue import print_pretraining, print_sheet
 
@@ -77,7 +80,7 @@ def show(
     if pretraining and not as_json:
         print_pretraining(sheet)
     else:
-        print_sheet(sheet, convention, config, as_json)
+        print_sheet(sheet, convention, config, as_json, equations=head.given)
 
 
 @spread

@@ -93,6 +93,8 @@ def head_fields(head: HeadConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "l2": ("l2", facts.get("l2", head.l2 or None)),
         "classes": ("num_classes", head.num_classes),
         "prefix": ("prefix", head.prefix),
+        "variant": ("variant", head.variant),
+        "design": ("variant", head.design),
     }
     return {name: value if option in HAS[head.name] else None for name, (option, value) in values.items()}
 
@@ -176,7 +178,7 @@ def _conditions(profile: Profile) -> str:
     one = profile.configuration
     return (
         f"{profile.environment.identity.get('device_name', one.device)}, {one.dtype}, attention {one.attention}, "
-        f"compile {one.compile}, head {one.head.name}, weights {one.weights}"
+        f"compile {one.compile}, head {' '.join(filter(None, (one.head.name, one.head.design)))}, weights {one.weights}"
         + (f", {one.part} alone" if one.part != "all" else "")
     )
 
@@ -260,6 +262,7 @@ def head_text(head: HeadConfig, l2: int) -> str:
     said = [f"{head.num_queries} queries"] if "num_queries" in has else []
     said += [f"{head.num_classes} classes"] if "num_classes" in has else []
     said += [f"{l2} blocks"] if "l2" in has and l2 != 1 else []
-    said += [f"tap {head.tap}"] if head.tap != "output" else []
-    said += ["with prefix tokens"] if head.prefix else []
+    said += [f"tap {head.tap}"] if head.tap != "output" and head.variant == "paper-page" else []
+    said += ["with prefix tokens"] if head.prefix and head.variant == "paper-page" else []
+    said += [head.design] if head.design else []
     return ", ".join([f"head {head.name}", *said])
