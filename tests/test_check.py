@@ -77,9 +77,9 @@ def bad_files() -> dict[str, tuple[bytes, bytes, str]]:
         "size": (image, encoded(np.zeros((3, 3))), "masks/size_mask.png: 3 x 3 pixels, but its image"),
         "alpha": (encoded(rgba), labels, "images/alpha.jpg: has transparent pixels"),
         "cmyk": (encoded(picture(6, 2, 0), "JPEG", "CMYK"), labels, "images/cmyk.jpg: colour mode CMYK"),
-        "deep": (image, encoded(Image.new("I;16", (2, 6))), "masks/deep_mask.png: 16 bits or more"),
+        "deep": (image, encoded(Image.new("I;16", (2, 6), 300)), "masks/deep_mask.png: values from 300 to 300"),
         "colour": (image, encoded(picture(6, 2, 0)), "masks/colour_mask.png: a label file of colour mode RGB"),
-        "empty": (image, b"", "masks/empty_mask.png: no PNG file"),
+        "empty": (image, b"", "masks/empty_mask.png: no PNG, TIFF"),
     }
 
 
@@ -141,7 +141,8 @@ def test_suspicious_shares_and_rotations_are_noted(tmp_path: Path) -> None:
         "50% of the pixels are ignored, most by the value 0; compare the values of classes and `ignored` with those in "
         "the label files",
         "1 image has only ignored pixels: a",
-        "1 image has an EXIF rotation, which is not applied: a",
+        "1 image is tagged as turned: a; training and evaluation take the stored pixels, on which labels are drawn, "
+        "`luma predict` turns them",
     )
     files.pop("images/b.jpg")
     files.pop("masks/b_mask.png")

@@ -202,6 +202,6 @@ def test_names_that_no_terminal_should_be_sent(tmp_path: Path, capsys: Capture) 
     )
     assert run(["data", "check", str(tmp_path / "own.toml")]) == 1
     said = capsys.readouterr().out
-    assert r"masks/caf\udce9\x1b[31m_mask.png: no PNG file" in said
+    assert r"masks/caf\udce9\x1b[31m_mask.png: no PNG, TIFF" in said
     assert "\x1b" not in said
     assert "1 image has only ignored pixels: b" in said

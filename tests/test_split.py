@@ -131,7 +131,7 @@ def test_unknown_split(tmp_path: Path, ade: DatasetCard) -> None:
         (GOOD_IMAGE, encoded(np.zeros((2, 6))), r"2 x 6; the image may have been rotated by its EXIF tag"),
         (GOOD_IMAGE, encoded(picture(6, 2, 0)), r"a_mask\.png: a label file of colour mode RGB"),
         (GOOD_IMAGE, GOOD_LABELS[:-30], r"a_mask\.png: damaged"),
-        (b"GIF89a", GOOD_LABELS, r"images/a\.jpg: no JPEG"),
+        (b"GIF89a", GOOD_LABELS, r"images/a\.jpg: a GIF file, expected JPEG, PNG, WEBP, BMP or TIFF; convert it"),
         (GOOD_IMAGE[:60], GOOD_LABELS, r"images/a\.jpg: "),
     ],
 )

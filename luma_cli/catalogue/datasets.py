@@ -14,10 +14,10 @@ from __future__ import annotations
 import colorsys
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from luma_cli import files
 from luma_cli.catalogue.reading import nearest, require
@@ -32,6 +32,8 @@ IGNORED = 255
 MAX_CLASSES = 254
 _NUM_VALUES = 256
 
+Colour = tuple[int, int, int]
+_T = TypeVar("_T")
 # In quotes, because cards are read by commands that need no numpy.
 Labels: TypeAlias = "NDArray[np.uint8]"
 
@@ -42,30 +44,49 @@ class LabelClass:
 
     name: str
     values: tuple[int, ...]
-    colour: tuple[int, int, int]
+    colour: Colour
 
 
 @dataclass(frozen=True, slots=True)
 class LabelTable:
-    """Classes in the order of their indices, and the values that mean "does not count"."""
+    """Classes in the order of their indices, and the values that mean "does not count".
+
+    by_colour: whether every class came with its colour, so that an RGB label file can be read; ignored_colours: those
+    of such a file that do not count. Neither is part of what the classes are.
+    """
 
     classes: tuple[LabelClass, ...]
     ignored: tuple[int, ...] = (IGNORED,)
+    by_colour: bool = field(default=False, compare=False)
+    ignored_colours: tuple[Colour, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        """Raise BadCard for no classes, too many, a value out of 0 .. 255 or one with two meanings."""
+        """Raise BadCard for no classes, too many, a value out of 0 .. 255, or one with two meanings."""
         if not 1 <= len(self.classes) <= MAX_CLASSES:
             raise BadCard(f"{len(self.classes)} classes, expected 1 to {MAX_CLASSES}")
         values = [value for each in self.classes for value in each.values] + list(self.ignored)
         if strange := [value for value in values if not 0 <= value < _NUM_VALUES]:
             raise BadCard(f"label value {strange[0]}, expected 0 to {_NUM_VALUES - 1}")
-        if twice := [value for value in sorted(set(values)) if values.count(value) > 1]:
-            raise BadCard(f"label value {twice[0]} is given two meanings, expected one")
+        if twice := [value for value, count in sorted(Counter(values).items()) if count > 1]:
+            names = [each.name for each in self.classes if twice[0] in each.values]
+            also = "; ignored = [] ignores nothing" if twice[0] in self.ignored else ""
+            meanings = " and ".join([*map(repr, names), *("`ignored`" for value in self.ignored if value == twice[0])])
+            raise BadCard(f"label value {twice[0]} is given two meanings, {meanings}, expected one{also}")
 
     @property
     def num_classes(self) -> int:
         """C."""
         return len(self.classes)
+
+    @property
+    def colours(self) -> dict[Colour, int]:
+        """The value that each colour of an RGB label file stands for; empty where not every class has a colour."""
+        if not self.by_colour:
+            return {}
+        return {
+            **{each.colour: each.values[0] for each in self.classes},
+            **dict.fromkeys(self.ignored_colours, (*self.ignored, IGNORED)[0]),
+        }
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,28 +118,44 @@ class LabelTable:
         return decoded
 
 
-Colour = tuple[int, int, int]
-
 _CLASS_KEYS = {"name": str, "value": object, "values": object, "colour": object}
 _EXAMPLE = 'classes = ["road", "car"], or tables { name = "road", value = 7, colour = [128, 64, 128] }'
 _GOLDEN = 0.6180339887498949
 
 
 def read_table(where: str, classes: Any, ignored: Any) -> LabelTable:
-    """The table of `classes` (names or tables) and `ignored` (a value, values, or name = value; 255 when missing).
+    """The table of `classes` (names or tables) and `ignored` (a value or colour, several in a list, or name = value).
 
-    A class without a value has its place in the list as value, one without a colour gets a drawn one. Raises BadCard,
-    naming `where`.
+    A class without a value has its place in the list as value, one without a colour gets a drawn one. Without `ignored`
+    it is 255, unless a class has that value. Raises BadCard, naming `where`.
     """
     if not isinstance(classes, list) or not classes:
         raise BadCard(f"{where}: classes is {'missing' if classes is None else repr(classes)}, expected {_EXAMPLE}")
     read = tuple(_class(where, index, each) for index, each in enumerate(classes))
-    if twice := [name for name, count in Counter(each.name for each in read).items() if count > 1]:
-        raise BadCard(f"{where}: two classes are called {twice[0]!r}, expected different names")
+    if twice := _twice(each.name for each in read):
+        raise BadCard(f"{where}: two classes are called {twice!r}, expected different names")
+    coloured = [each.colour for each, given in zip(read, classes, strict=True) if "colour" in given]
+    entries = list(ignored.values()) if isinstance(ignored, dict) else ignored
+    entries = entries if isinstance(entries, list) else [] if entries is None else [entries]
+    colours = tuple(_colour(f"{where}: ignored", each) for each in entries if isinstance(each, list))
+    values = _values(f"{where}: ignored", [each for each in entries if not isinstance(each, list)], least=0)
+    if ignored is None or (colours and not values):
+        values = () if any(IGNORED in each.values for each in read) else (IGNORED,)
+    if colours and (same := _twice((*coloured, *colours))):
+        raise BadCard(f"{where}: colour {list(same)} is given two meanings, expected one")
+    if colours and len(coloured) < len(read):
+        raise BadCard(f"{where}: ignored has colours, but not every class has one; add colour = [red, green, blue]")
+    if colours and not values:
+        raise BadCard(f"{where}: ignored has colours alone and 255 is a class; add a value of no class to ignored")
     try:
-        return LabelTable(read, _ignored(where, ignored))
+        return LabelTable(read, values, by_colour=len(coloured) == len(read), ignored_colours=colours)
     except BadCard as error:
         raise BadCard(f"{where}: {error}") from error
+
+
+def _twice(given: Iterable[_T]) -> _T | None:
+    """The first that occurs more than once."""
+    return next((each for each, count in Counter(given).items() if count > 1), None)
 
 
 def drawn_colour(index: int) -> Colour:
@@ -144,16 +181,10 @@ def _class(where: str, index: int, given: Any) -> LabelClass:
     )
 
 
-def _ignored(where: str, given: Any) -> tuple[int, ...]:
-    if given is None:
-        return (IGNORED,)
-    return _values(f"{where}: ignored", list(given.values()) if isinstance(given, dict) else given, least=0)
-
-
 def _values(where: str, given: Any, least: int = 1) -> tuple[int, ...]:
     values = given if isinstance(given, list) else [given]
-    if len(values) < least or not all(_is_byte(value) for value in values):
-        raise BadCard(f"{where}: value {given!r}, expected whole numbers from 0 to 255")
+    if len(values) < least or (wrong := [value for value in values if not _is_byte(value)]):
+        raise BadCard(f"{where}: value {(wrong[0] if values else given)!r}, expected whole numbers from 0 to 255")
     return tuple(values)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luma_cli.catalogue.datasets import DatasetCard
-from luma_cli.data.decode import decode_image, is_rotated, keep_freed_memory
+from luma_cli.data.decode import decode_image, keep_freed_memory
 from luma_cli.data.drawn import MARKER
 from luma_cli.data.source import Root, shown
 from luma_cli.data.split import Pairing, Split, foreign_text, split_of
@@ -137,8 +137,14 @@ def _warnings(split: Split, found: SampleTally, drawn: bool) -> Iterator[str]:
         yield _listed(names, "image has only ignored pixels", "images have only ignored pixels")
     names = [split.name(index) for index in found.rotated]
     if names:
-        turned = "an EXIF rotation, which is not applied"
-        yield _listed(names, f"image has {turned}", f"images have {turned}")
+        yield (
+            _listed(names, "image is tagged as turned", "images are tagged as turned")
+            + "; training and evaluation take the stored pixels, on which labels are drawn, `luma predict` turns them"
+        )
+    names = [split.name(index) for index in found.meaningless]
+    if names:
+        tag = "a tag Orientation that is not 1 to 8, taken for none"
+        yield _listed(names, f"image has {tag}", f"images have {tag}")
 
 
 def _listed(names: list[str], one: str, many: str) -> str:
@@ -155,7 +161,8 @@ class SampleTally:
     """Counts over samples.
 
     pixels [256]: pixels of each label value; images [256]: label files with each class index. problems: (index, text).
-    ignored: indices of samples in which no pixel counts. rotated: indices of images with an EXIF rotation.
+    ignored: indices of samples in which no pixel counts. rotated, meaningless: indices of images with
+    a tag Orientation of 2 to 8, or of no meaning.
     """
 
     num_samples: int = 0
@@ -164,6 +171,7 @@ class SampleTally:
     problems: list[tuple[int, str]] = field(default_factory=list)
     ignored: list[int] = field(default_factory=list)
     rotated: list[int] = field(default_factory=list)
+    meaningless: list[int] = field(default_factory=list)
 
     def add(self, other: SampleTally) -> None:
         """Add the counts of other samples; the order of additions does not matter."""
@@ -173,6 +181,7 @@ class SampleTally:
         self.problems = sorted(self.problems + other.problems)
         self.ignored = sorted(self.ignored + other.ignored)
         self.rotated = sorted(self.rotated + other.rotated)
+        self.meaningless = sorted(self.meaningless + other.meaningless)
 
 
 def tally(split: Split, indices: range) -> SampleTally:
@@ -187,13 +196,12 @@ def tally(split: Split, indices: range) -> SampleTally:
 
 def _count_image(split: Split, index: int, found: SampleTally) -> None:
     try:
-        data = split.image_files.read(split.pairs[index].image)
-        decode_image(data, split.image_path(index))
+        photo = decode_image(split.image_files.read(split.pairs[index].image), split.image_path(index))
     except BadSample as error:
         found.problems.append((index, str(error)))
         return
-    if is_rotated(data):
-        found.rotated.append(index)
+    if photo.orientation != 1:
+        (found.rotated if photo.orientation else found.meaningless).append(index)
 
 
 def _count_labels(split: Split, index: int, found: SampleTally) -> None:

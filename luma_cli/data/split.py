@@ -206,7 +206,7 @@ class Split:
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """RGB [H, W, 3]. Raises BadSample, naming the file, when it cannot be read as that."""
-        return decode_image(self.image_files.read(self.pairs[index].image), self.image_path(index))
+        return decode_image(self.image_files.read(self.pairs[index].image), self.image_path(index)).pixels
 
     def labels(self, index: int) -> Labels:
         """Class indices [H, W], IGNORED (255) where a pixel does not count.
@@ -221,7 +221,7 @@ class Split:
     def values(self, index: int) -> Labels:
         """Values of the label file as stored [H, W]. Raises BadSample for a size other than the image's."""
         pair, where = self.pairs[index], self.labels_path(index)
-        values = decode_labels(self.label_files.read(pair.labels), where)
+        values = decode_labels(self.label_files.read(pair.labels), where, self.table)
         with reading(self.image_path(index)), self.image_files.open(pair.image) as file:
             size = image_size(file, self.image_path(index))
         if values.shape != size:
