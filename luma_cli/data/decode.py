@@ -106,7 +106,7 @@ def decode_labels(data: bytes, where: str, table: LabelTable) -> Labels:
     with _opened(io.BytesIO(data), where, _LABEL_FORMATS) as image:
         if image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
             raise BadSample(f"{where}: compressed as {image.info['compression']}, which changes values; {_ANEW}")
-        raw = [str(tile.args) for tile in image.tile]
+        raw = [str(tile[3]) for tile in image.tile]
         if unclear := [kind for kind in ("L;2", "L;4", "L;I") if any(kind in args for args in raw)]:
             raise BadSample(f"{where}: greyscale of the kind {unclear[0]}, which has two readings; {_ANEW}")
         if not image.mode.startswith("I"):
@@ -225,7 +225,7 @@ def _is_pyramid(image: ImageFile.ImageFile) -> bool:
 
 def _refuse_deep(image: ImageFile.ImageFile, where: str, remedy: str) -> None:
     # Pillow silently reads some files of 16 bits as 8; its name of the stored form, e.g. `RGB;16B`, shows them.
-    if image.mode.startswith(("I", "F")) or any(";16" in str(tile.args) for tile in image.tile):
+    if image.mode.startswith(("I", "F")) or any(";16" in str(tile[3]) for tile in image.tile):
         raise BadSample(f"{where}: 16 bits or more per channel (mode {image.mode}), expected 8; {remedy}")
 
 
