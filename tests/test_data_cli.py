@@ -109,7 +109,7 @@ def test_list(drawn: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("check ade20 --root .", 2, "did you mean 'ade20k'"),
         ("check ade20k --root nowhere", 1, "ADEChallengeData2016.zip"),
-        ("check ade20k --root . --split test", 2, "'train', 'val'"),
+        ("check ade20k --root . --split tast", 2, "'train', 'val', 'test'"),
         ("check ade20k --root . --workers 0", 2, "--workers"),
         ("check missing.toml", 2, "no such file"),
         ("check", 2, "luma data check --help"),

@@ -5,14 +5,15 @@ Samples can be counted by several processes. Each opens the split once and count
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -52,7 +53,8 @@ class SplitReport:
     """The result for one split.
 
     num_images: pairs of an image and its label file. official_images: None where unknown. problems: errors, each naming
-    its file. warnings: what may be intended. pixels: of all label files that could be read.
+    its file. warnings: what may be intended. pixels: of all label files that could be read. digests: of image files,
+    and a name for each.
     """
 
     JSON_ALSO: ClassVar = ("ignored_share",)
@@ -67,6 +69,7 @@ class SplitReport:
     classes: tuple[ClassCount, ...]
     pixels: int
     ignored_pixels: int
+    digests: Mapping[bytes, str] = field(repr=False, metadata={"json": None})
 
     @property
     def ignored_share(self) -> float:
@@ -105,7 +108,25 @@ def check_pairs(
         classes=tuple(classes),
         pixels=int(found.pixels.sum()),
         ignored_pixels=int(found.pixels[list(card.table.ignored)].sum()),
+        digests={digest: split.name(index) for index, digest in sorted(found.digests.items(), reverse=True)},
     )
+
+
+def with_shared(reports: Sequence[SplitReport]) -> list[SplitReport]:
+    """The reports of one dataset, with warnings about splits together: equal images, classes not trained."""
+    noted: list[SplitReport] = []
+    for report in reports:
+        warnings = list(report.warnings)
+        for other in noted:
+            if names := [name for digest, name in report.digests.items() if digest in other.digests]:
+                both = f"in {other.split} and in {report.split}"
+                warnings.append(_listed(sorted(names), f"image is {both}", f"images are {both}"))
+            if other.split == "train":
+                pairs = zip(other.classes, report.classes, strict=True)
+                if names := [here.name for there, here in pairs if here.images and not there.images]:
+                    warnings.append(_listed(names, "class never occurs in train", "classes never occur in train"))
+        noted.append(replace(report, warnings=tuple(warnings)))
+    return noted
 
 
 def is_drawn(root: Root) -> bool:
@@ -123,14 +144,24 @@ def _warnings(split: Split, found: SampleTally, drawn: bool) -> Iterator[str]:
     if drawn:
         yield "drawn by luma, not the official dataset"
     absent = [each.name for each in split.table.classes if not found.pixels[list(each.values)].any()]
-    if absent:
-        yield _listed(absent, "class never occurs", "classes never occur")
     ignored = found.pixels[list(split.table.ignored)]
     share = ignored.sum() / max(1, found.pixels.sum())
-    if share > SUSPICIOUS_IGNORED_SHARE:
+    most = split.table.ignored[int(np.argmax(ignored))] if share else -1
+    # A mask of 0 and 255, most likely.
+    swallowed = bool(share and absent and len(absent) == split.table.num_classes - 1)
+    if swallowed:
+        name = absent[0] if len(absent) == 1 else f"one of {', '.join(absent[:_NAMED])}"
+        one, many = "class never occurs", "classes never occur"
         yield (
-            f"{share:.0%} of the pixels are ignored, most by the value {split.table.ignored[int(np.argmax(ignored))]}; "
-            "compare the values of classes and `ignored` with those in the label files"
+            f"{_listed(absent, one, many)}; and {most}, which is ignored, covers {share:.2%} of the pixels: is {most} "
+            f"{name}? then give that class value = {most} and the card ignored = []"
+        )
+    elif absent:
+        yield _listed(absent, "class never occurs", "classes never occur")
+    if share > SUSPICIOUS_IGNORED_SHARE and not swallowed:
+        yield (
+            f"{share:.0%} of the pixels are ignored, most by the value {most}; compare the values of classes and "
+            "`ignored` with those in the label files"
         )
     names = [split.name(index) for index in found.ignored]
     if names:
@@ -162,7 +193,7 @@ class SampleTally:
 
     pixels [256]: pixels of each label value; images [256]: label files with each class index. problems: (index, text).
     ignored: indices of samples in which no pixel counts. rotated, meaningless: indices of images with
-    a tag Orientation of 2 to 8, or of no meaning.
+    a tag Orientation of 2 to 8, or of no meaning. digests: of image files by index.
     """
 
     num_samples: int = 0
@@ -172,6 +203,7 @@ class SampleTally:
     ignored: list[int] = field(default_factory=list)
     rotated: list[int] = field(default_factory=list)
     meaningless: list[int] = field(default_factory=list)
+    digests: dict[int, bytes] = field(default_factory=dict)
 
     def add(self, other: SampleTally) -> None:
         """Add the counts of other samples; the order of additions does not matter."""
@@ -182,6 +214,7 @@ class SampleTally:
         self.ignored = sorted(self.ignored + other.ignored)
         self.rotated = sorted(self.rotated + other.rotated)
         self.meaningless = sorted(self.meaningless + other.meaningless)
+        self.digests |= other.digests
 
 
 def tally(split: Split, indices: range) -> SampleTally:
@@ -196,7 +229,9 @@ def tally(split: Split, indices: range) -> SampleTally:
 
 def _count_image(split: Split, index: int, found: SampleTally) -> None:
     try:
-        photo = decode_image(split.image_files.read(split.pairs[index].image), split.image_path(index))
+        data = split.image_files.read(split.pairs[index].image)
+        found.digests[index] = hashlib.blake2b(data, digest_size=16).digest()
+        photo = decode_image(data, split.image_path(index))
     except BadSample as error:
         found.problems.append((index, str(error)))
         return
