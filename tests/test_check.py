@@ -165,7 +165,7 @@ def test_strange_tags_are_noted(tmp_path: Path) -> None:
     exif[0x0112] = 9
     files = {"images/a.jpg": encoded(picture(6, 2, 0), "JPEG", exif=exif), "masks/a_mask.png": encoded(GOOD_LABELS)}
     assert checked(own(tmp_path, files), None).warnings == (
-        "1 image has a tag Orientation that is not 1 to 8, taken for none: a",
+        "1 image has a tag Orientation that means nothing: a; it is not 1 to 8 and taken for none",
     )
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -36,6 +37,22 @@ _NUM_VALUES = 256
 _CHUNK = 16  # samples between two reports
 _ALONE = 64  # starting a process takes as long as checking that many small images
 
+# What a sample may be noted for: of one, of several, what it means.
+_NOTES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "ignored": ("image has only ignored pixels", "images have only ignored pixels", ""),
+        "turned": (
+            "image is tagged as turned",
+            "images are tagged as turned",
+            "; training and evaluation take the stored pixels, on which labels are drawn, `luma predict` turns them",
+        ),
+        "strange": (
+            "image has a tag Orientation that means nothing",
+            "images have a tag Orientation that means nothing",
+            "; it is not 1 to 8 and taken for none",
+        ),
+    }
+)
 OnSamples = Callable[[int], None]
 
 
@@ -163,19 +180,9 @@ def _warnings(split: Split, found: SampleTally, drawn: bool) -> Iterator[str]:
             f"{share:.0%} of the pixels are ignored, most by the value {most}; compare the values of classes and "
             "`ignored` with those in the label files"
         )
-    names = [split.name(index) for index in found.ignored]
-    if names:
-        yield _listed(names, "image has only ignored pixels", "images have only ignored pixels")
-    names = [split.name(index) for index in found.rotated]
-    if names:
-        yield (
-            _listed(names, "image is tagged as turned", "images are tagged as turned")
-            + "; training and evaluation take the stored pixels, on which labels are drawn, `luma predict` turns them"
-        )
-    names = [split.name(index) for index in found.meaningless]
-    if names:
-        tag = "a tag Orientation that is not 1 to 8, taken for none"
-        yield _listed(names, f"image has {tag}", f"images have {tag}")
+    for kind, (one, many, explained) in _NOTES.items():
+        if names := [split.name(index) for index in sorted(found.notes[kind])]:
+            yield _listed(names, one, many) + explained
 
 
 def _listed(names: list[str], one: str, many: str) -> str:
@@ -192,17 +199,14 @@ class SampleTally:
     """Counts over samples.
 
     pixels [256]: pixels of each label value; images [256]: label files with each class index. problems: (index, text).
-    ignored: indices of samples in which no pixel counts. rotated, meaningless: indices of images with
-    a tag Orientation of 2 to 8, or of no meaning. digests: of image files by index.
+    notes: indices of samples by the kind of note. digests: of image files by index.
     """
 
     num_samples: int = 0
     pixels: NDArray[np.int64] = field(default_factory=_zeros)
     images: NDArray[np.int64] = field(default_factory=_zeros)
     problems: list[tuple[int, str]] = field(default_factory=list)
-    ignored: list[int] = field(default_factory=list)
-    rotated: list[int] = field(default_factory=list)
-    meaningless: list[int] = field(default_factory=list)
+    notes: dict[str, list[int]] = field(default_factory=lambda: {kind: [] for kind in _NOTES})
     digests: dict[int, bytes] = field(default_factory=dict)
 
     def add(self, other: SampleTally) -> None:
@@ -211,9 +215,7 @@ class SampleTally:
         self.pixels += other.pixels
         self.images += other.images
         self.problems = sorted(self.problems + other.problems)
-        self.ignored = sorted(self.ignored + other.ignored)
-        self.rotated = sorted(self.rotated + other.rotated)
-        self.meaningless = sorted(self.meaningless + other.meaningless)
+        self.notes = {kind: indices + other.notes[kind] for kind, indices in self.notes.items()}
         self.digests |= other.digests
 
 
@@ -236,7 +238,7 @@ def _count_image(split: Split, index: int, found: SampleTally) -> None:
         found.problems.append((index, str(error)))
         return
     if photo.orientation != 1:
-        (found.rotated if photo.orientation else found.meaningless).append(index)
+        found.notes["turned" if photo.orientation else "strange"].append(index)
 
 
 def _count_labels(split: Split, index: int, found: SampleTally) -> None:
@@ -255,7 +257,7 @@ def _count_labels(split: Split, index: int, found: SampleTally) -> None:
         text = f"{split.labels_path(index)}: {foreign_text(foreign)}, {share:.2%} of the pixels"
         found.problems.append((index, text))
     elif not pixels[[value for each in split.table.classes for value in each.values]].any():
-        found.ignored.append(index)
+        found.notes["ignored"].append(index)
 
 
 def usable_cores() -> int:
