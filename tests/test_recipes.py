@@ -32,6 +32,13 @@ def file_refusal(tmp_path: Path, text: str) -> str:
     return str(caught.value)
 
 
+def test_a_recipe_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert load_recipe(written(tmp_path, "\ufeffsteps = 7")).steps == 7
+    (tmp_path / "latin.toml").write_bytes(b"source = '\xe9'")
+    with pytest.raises(BadRecipe, match=r"latin\.toml cannot be read: it is not UTF-8 \(at line 1\)"):
+        load_recipe(str(tmp_path / "latin.toml"))
+
+
 def test_names_of_the_shipped_recipes() -> None:
     assert recipe_names() == NAMES
 

@@ -45,6 +45,7 @@ _COMMANDS = {
 _MANY_VALUED = frozenset({"cost", "profile", "recommend", "front", "next", "doctor"})
 _INTERRUPTED = 130
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
+_LONGEST_WORD = 500  # characters, more than a path in use has
 _NAMES_BACKBONES = frozenset(
     {"list", "show", "cost", "profile", "recommend", "estimate", "front", "next", "scaling", "plot", "findings"}
     | {"doctor", "train"}
@@ -176,8 +177,10 @@ def _said(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> int:
+    """Print the message, of which words that no line can hold lose their middle."""
+    words = (word if len(word) <= _LONGEST_WORD else f"{word[:60]}...{word[-30:]}" for word in message.split(" "))
     with suppress(BrokenPipeError):
-        print(f"luma: {message}", file=sys.stderr)
+        print(f"luma: {' '.join(words)}", file=sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:

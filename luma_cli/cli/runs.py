@@ -169,7 +169,7 @@ def evaluate_run(
     source: RunOptions,
     data: Annotated[str | None, Option(help="Dataset: name or TOML file. \\[default: that of the run]")] = None,
     root: Annotated[Path | None, Option(help="Folder of the dataset. \\[default: $LUMA_DATA]")] = None,
-    split: Annotated[Literal["train", "val"], Option(help="Split to evaluate on.")] = "val",
+    split: Annotated[Literal["train", "val", "test"], Option(help="Split to evaluate on.")] = "val",
     absent: Annotated[
         Literal["skip", "zero"],
         Option("--absent", help="Classes in neither truth nor prediction: leave out, or count as 0 like EoMT."),

@@ -148,7 +148,8 @@ def _spelled(name: str) -> str:
 
 def _heading(text: str, delimiter: str) -> tuple[str, ...]:
     try:
-        return tuple(map(_spelled, next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])))
+        heading = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        return tuple(map(_spelled, next(heading, [])))
     except csv.Error:
         return ()
 

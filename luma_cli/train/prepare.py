@@ -18,7 +18,7 @@ from luma_cli.catalogue.datasets import load_card
 from luma_cli.catalogue.recipes import Dtype, check
 from luma_cli.data.loader import Batch, Skipped, StepOrder, TrainingSet, batches
 from luma_cli.data.source import find_root
-from luma_cli.data.split import Split, open_split
+from luma_cli.data.split import Split, open_split, shared_note
 from luma_cli.errors import RunError, UsageError
 from luma_cli.evaluate.inference import autocast_dtype as evaluation_dtype
 from luma_cli.head.eomt import EomtHead
@@ -97,8 +97,8 @@ def make_ready(given: Given, settings: Settings, device: torch.device, processes
     run_id, folder, config, state = begin(given, settings, processes, note)
     train, val, root = _open_data(config)
     order = StepOrder(len(train), config.recipe.batch, config.seed, processes.rank, processes.num)
-    if order.shrunk:
-        note(order.shrunk)
+    for text in filter(None, (order.shrunk, shared_note(train, val))):
+        note(text)
     num_steps = config.recipe.steps or max(1, round(config.recipe.epochs * order.steps_per_epoch))
     segmenter = _model(config, "random" if state else config.weights, processes)
     normalisation = segmenter.backbone.normalisation
