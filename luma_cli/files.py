@@ -11,7 +11,7 @@ import tempfile
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from luma_cli.errors import BadCard
 
@@ -25,12 +25,24 @@ def root() -> Path:
     return packed if packed.is_dir() else _PACKAGE.parent
 
 
+def user_folder(kind: Literal["cache", "config", "data"]) -> Path:
+    """Where luma keeps files of this kind for the user; a folder that cannot exist where no home folder is known."""
+    import platformdirs
+
+    try:
+        return Path(getattr(platformdirs, f"user_{kind}_dir")("luma", appauthor=False))
+    except RuntimeError:  # no HOME, and no such user: a container that runs under any number
+        return Path(os.devnull) / "luma"
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The TOML file at `path`. Raises BadCard, naming file and line, when it does not parse."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise BadCard(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, nested too deeply
+        raise BadCard(f"{path}: cannot be read: {error}") from error
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -7,7 +7,6 @@ to share them: arXiv 2607.00687 gives no others. Imports no torch.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import inf
@@ -16,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from luma_cli import files
 from luma_cli.catalogue.reading import nearest
-from luma_cli.errors import BadRecipe
+from luma_cli.errors import BadCard, BadRecipe
 
 Dtype = Literal["auto", "bf16", "fp16", "fp32"]
 BatchNorm = Literal["auto", "sync", "train", "frozen"]
@@ -126,9 +125,9 @@ def load_recipe(name_or_file: str) -> Recipe:
     if not path.is_file():
         raise BadRecipe(_unknown(name_or_file))
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"{path}: {error}; docs/reference/recipes.md describes the format") from error
+        values = files.read_toml(path)
+    except BadCard as error:
+        raise BadRecipe(f"{error}; docs/reference/recipes.md describes the format") from error
     name, found = path.stem, [_unknown_setting(key) for key in values if key not in TYPES]
     if values.get("name", name) != name:
         found.append(f"name is {values['name']!r}, expected {name!r} as the file; leave it out")

@@ -196,7 +196,7 @@ def _json_table(path: Path, text: str) -> TableFile:
         found = [_json_record(number, number, value) for number, value in enumerate(rows, start=1)]
     except RecursionError as error:
         raise UsageError(f"{path} is nested too deeply, expected a list of objects with the columns as keys") from error
-    except json.JSONDecodeError:
+    except ValueError:  # more than one value, or a number of thousands of digits
         lines = [(line, content) for line, content in enumerate(text.splitlines(), start=1) if content.strip()]
         found = [_json_line(row, line, content) for row, (line, content) in enumerate(lines, start=1)]
     columns = tuple(dict.fromkeys(name for record in found for name in record.cells))
@@ -206,7 +206,7 @@ def _json_table(path: Path, text: str) -> TableFile:
 def _json_line(row: int, line: int, content: str) -> Record:
     try:
         return _json_record(row, line, json.loads(content))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return Record(row, line, {}, f"is not valid JSON: {error}")
 
 

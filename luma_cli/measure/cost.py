@@ -11,8 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import platformdirs
-
 from luma_cli import errors, files
 from luma_cli.catalogue.costs import BackboneFacts, load_costs
 from luma_cli.catalogue.head_cost import (
@@ -142,7 +140,7 @@ Answer = BackboneFacts | Refusal
 
 def cache_folder() -> Path:
     """Where counted facts are kept, one JSON file per backbone and resolution."""
-    return Path(platformdirs.user_cache_dir("luma", appauthor=False)) / "costs"
+    return files.user_folder("cache") / "costs"
 
 
 @dataclass(frozen=True, slots=True)
