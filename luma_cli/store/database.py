@@ -88,9 +88,8 @@ def open_write(given: str | Path | None = None, *, steps: list[Path] | None = No
         verify(file)
         if log_of(file).exists():  # the log may hold a newer schema: look before anything is written
             _reader(file, len(steps)).close()
-        connection = connect(file, "rw")
+        connection = _opened(file, "rw")
         try:
-            _first_read(connection, file)
             _refuse_newer(connection, file, len(steps))
             _configure(connection, file)
             migrate(connection, steps)
@@ -144,8 +143,7 @@ def _create(file: Path, steps: list[Path]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
         fresh = Path(folder) / file.name
-        with closing(connect(fresh, "rwc")) as connection:
-            _first_read(connection, fresh)
+        with closing(_opened(fresh, "rwc")) as connection:
             migrate(connection, steps)
             if not _lacking(fresh):
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -184,13 +182,11 @@ def _refuse_newer(connection: Connection, file: Path, known: int) -> None:
 
 def _reader(file: Path, known: int) -> Connection:
     """A read-only connection that has read once, so that it can read. Raises StoreError for a schema above `known`."""
-    connection = connect(file, "ro")
     try:
-        try:
-            _first_read(connection, file)
-        except sqlite3.OperationalError as error:
-            connection.close()
-            connection = _reader_of_last_resort(file, error)
+        connection = _opened(file, "ro")
+    except sqlite3.OperationalError as error:
+        connection = _reader_of_last_resort(file, error)
+    try:
         _refuse_newer(connection, file, known)
     except BaseException:
         connection.close()
@@ -212,25 +208,32 @@ def _reader_of_last_resort(file: Path, error: sqlite3.OperationalError) -> Conne
     return connect(file, "ro", immutable="1")
 
 
-def _first_read(connection: Connection, file: Path) -> None:
-    """Reads once, so that `connection` can read.
+def _opened(file: Path, mode: str) -> Connection:
+    """As `connect`, and has read once, so that it can read.
 
     Waits for a lock of others, but not where there are no locks. Without shared memory, the write-ahead log becomes a
     rollback journal, which needs none.
     """
-    connection.execute("PRAGMA busy_timeout = 100")
+    connection = connect(file, mode)
     try:
-        schema_of(connection)
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode in _NO_SHARED_MEMORY:
-            with closing(connect(file, "rw")) as alone:
-                alone.execute("PRAGMA locking_mode = EXCLUSIVE")  # the index of the log is then in our own memory
-                alone.execute("PRAGMA journal_mode = DELETE")
-        elif code(error) != sqlite3.SQLITE_BUSY or _lacking(file):
-            raise
-    finally:
+        connection.execute("PRAGMA busy_timeout = 100")
+        try:
+            schema_of(connection)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode in _NO_SHARED_MEMORY:
+                connection.close()
+                with closing(connect(file, "rw")) as alone:
+                    alone.execute("PRAGMA locking_mode = EXCLUSIVE")  # the index of the log is then in our own memory
+                    alone.execute("PRAGMA journal_mode = DELETE")
+                connection = connect(file, mode)
+            elif code(error) != sqlite3.SQLITE_BUSY or _lacking(file):
+                raise
         connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1e3:.0f}")
-    schema_of(connection)
+        schema_of(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _lacking(file: Path) -> str:
