@@ -78,6 +78,11 @@ class HeadConfig:
                 f"{changed[0]}={getattr(self, changed[0])!r} says nothing to head {self.name!r}; leave it out"
             )
 
+    @classmethod
+    def of(cls, head: HeadConfig | HeadName) -> HeadConfig:
+        """The head itself, or the one of that name with its defaults."""
+        return cls(name=head) if isinstance(head, str) else head
+
     def identity(self) -> dict[str, Any]:
         """The fields that decide whether two heads are the same; an option at its default adds nothing to them."""
         values = asdict(self)

@@ -90,6 +90,9 @@ def query(
 def export(
     form: Annotated[Literal["csv", "json"], Option(help="Format.")] = "csv",
     view: Annotated[ExportView, Option(help="View; profiles has the latest of each configuration.")] = "profiles",
+    shareable: Annotated[
+        bool, Option("--shareable", help="Leave out folders, host, user, GPU ids and a run's settings.")
+    ] = False,
     database: Database = None,
 ) -> None:
     """Write a whole view to stdout."""
@@ -98,7 +101,7 @@ def export(
 
     connection = files.open_read(database)
     with nullcontext() if connection is None else closing(connection):
-        write(connection, sys.stdout, form, view)
+        write(connection, sys.stdout, form, view, shareable=shareable)
 
 
 @app.command()

@@ -113,7 +113,11 @@ def read_table(path: Path, known: Collection[str]) -> TableFile:
         )
     if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
         raise UsageError(f"{path}: column {twice[0]!r} is there twice; leave one out")
-    return TableFile(path, columns, tuple(_records(text, delimiter, columns)), decimal_comma=delimiter == ";")
+    try:
+        records = tuple(_records(text, delimiter, columns))
+    except csv.Error as error:
+        raise UsageError(f"{path}: the heading is not valid CSV: {error}; leave its quotes out") from error
+    return TableFile(path, columns, records, decimal_comma=delimiter == ";")
 
 
 def _text(path: Path) -> str:
@@ -200,6 +204,8 @@ def _json_table(path: Path, text: str) -> TableFile:
         lines = [(line, content) for line, content in enumerate(text.splitlines(), start=1) if content.strip()]
         found = [_json_line(row, line, content) for row, (line, content) in enumerate(lines, start=1)]
     columns = tuple(dict.fromkeys(name for record in found for name in record.cells))
+    if found and not columns:
+        raise UsageError(f"{path}, line {found[0].line}: {found[0].reason or 'is empty'}; expected a list of objects")
     return TableFile(path, columns, tuple(found))
 
 

@@ -21,7 +21,7 @@ from luma_cli.catalogue.head_cost import (
     knows_joint_blocks,
     plan_from_facts,
 )
-from luma_cli.catalogue.heads import HeadConfig, needs_blocks
+from luma_cli.catalogue.heads import HeadConfig, HeadName, needs_blocks
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.rules import check_resolution, load_rules
 from luma_cli.catalogue.spec import BackboneSpec
@@ -155,7 +155,7 @@ class CostSources:
 def cost(
     name: str | BackboneSpec,
     resolution: int = 512,
-    head: HeadConfig = HeadConfig(),  # noqa: B008  (frozen)
+    head: HeadConfig | HeadName = HeadConfig(),  # noqa: B008  (frozen)
     *,
     imports: Sequence[str] = (),
     sources: CostSources | None = None,
@@ -178,7 +178,7 @@ def cost(
 
 def costs(
     wanted: Sequence[tuple[str | BackboneSpec, int]],
-    head: HeadConfig = HeadConfig(),  # noqa: B008  (frozen)
+    head: HeadConfig | HeadName = HeadConfig(),  # noqa: B008  (frozen)
     *,
     imports: Sequence[str] = (),
     sources: CostSources | None = None,
@@ -187,7 +187,7 @@ def costs(
 
     What cannot be counted is a Refusal, so that one does not hide the others.
     """
-    sources = sources or CostSources()
+    sources, head = sources or CostSources(), HeadConfig.of(head)
     imports_hash = combined_hash([find(item) for item in imports])
     jobs = []
     for name, resolution in wanted:
