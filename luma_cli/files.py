@@ -11,7 +11,7 @@ import tempfile
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from luma_cli.errors import BadCard
 
@@ -26,6 +26,16 @@ def root() -> Path:
     """Folder that holds `models/`, `profiles/` and `db/`: inside the wheel, else the checkout."""
     packed = _PACKAGE / "_content"
     return packed if packed.is_dir() else _PACKAGE.parent
+
+
+def user_folder(kind: Literal["cache", "config", "data"]) -> Path:
+    """Where luma keeps files of this kind for the user; a folder that cannot exist where no home folder is known."""
+    import platformdirs
+
+    try:
+        return Path(getattr(platformdirs, f"user_{kind}_dir")("luma", appauthor=False))
+    except RuntimeError:  # no HOME, and no such user: a container that runs under any number
+        return Path(os.devnull) / "luma"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -144,6 +144,11 @@ class HeadConfig:
         named = [self.variant] if self.variant != "paper-page" else []
         return ", ".join([*named, *(f"{name} {str(getattr(self, name)).lower()}" for name in changed)])
 
+    @classmethod
+    def of(cls, head: HeadConfig | HeadName) -> HeadConfig:
+        """The head itself, or the one of that name with its defaults."""
+        return cls(name=head) if isinstance(head, str) else head
+
     def identity(self) -> dict[str, Any]:
         """The fields that decide whether two heads are the same; an option at its default adds nothing to them.
 

@@ -135,7 +135,7 @@ def load_recipe(name_or_file: str) -> Recipe:
     try:
         values = files.read_toml(path)
     except BadCard as error:
-        raise BadRecipe(f"{path}: {error}; docs/reference/recipes.md describes the format") from error
+        raise BadRecipe(f"{error}; docs/reference/recipes.md describes the format") from error
     name, found = path.stem, [_unknown_setting(key) for key in values if key not in TYPES]
     if values.get("name", name) != name:
         found.append(f"name is {values['name']!r}, expected {name!r} as the file; leave it out")

@@ -52,7 +52,7 @@ def list_backbones(
     bound = None if max_gflops is None else parse_budget(f"{max_gflops}gflops", convention).limit
     found = find(patterns or (), family=family, pretraining=pretraining, max_macs=bound, resolution=resolution)
     if quiet and not as_json:
-        typer.echo("".join(f"{row.spec.name}\n" for row in found.rows), nl=False)
+        print("".join(f"{row.spec.name}\n" for row in found.rows), end="")
     else:
         print_listing(found, convention, as_json)
 

@@ -98,5 +98,5 @@ def sample(
     if seed < 0:
         raise UsageError(f"--seed is {seed}, expected 0 or more")
     drawn = write_sample(dataset, folder, number, seed)
-    typer.echo(f"drew {drawn.num_train} images to train on and {drawn.num_val} to validate on: {drawn.folder}")
+    print(f"drew {drawn.num_train} images to train on and {drawn.num_val} to validate on: {drawn.folder}")
     print(f"luma: next: luma data check {dataset} --root {drawn.folder}", file=sys.stderr)

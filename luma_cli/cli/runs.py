@@ -97,7 +97,7 @@ def rm(
             confirm(f"remove {what}?", f"this removes {what}; add --yes to go ahead")
     for one in found:
         remove_run(one, database, files=files)
-        typer.echo(f"removed {_what(one, files)}")
+        print(f"removed {_what(one, files)}")
 
 
 def _found(runs: list[str], database: Path | None) -> list[FoundRun]:
@@ -336,7 +336,7 @@ def predict(
         print_json({"schema": 1, "images": [each.to_json(table) for each in found], "legend": legend})
     else:
         for file in [*(file for each in found for file in each.files), *legend]:
-            typer.echo(str(file))
+            print(str(file))
     demand_all(found)
 
 
@@ -391,7 +391,7 @@ def export_run(
         print_json(made)
     else:
         for file in made.files:
-            typer.echo(str(file))
+            print(str(file))
 
 
 def _images_per_call(text: str) -> int:

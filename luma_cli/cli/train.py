@@ -192,9 +192,9 @@ def train(
             return
         outcome = train_run(given, settings, progress)
     if outcome.is_first and as_json:
-        typer.echo(json.dumps(outcome.to_json(), indent=1, allow_nan=False))
+        print(json.dumps(outcome.to_json(), indent=1, allow_nan=False))
     elif outcome.is_first:
-        typer.echo(outcome.summary(), err=outcome.exit_code != 0)
+        print(outcome.summary(), file=sys.stderr if outcome.exit_code else sys.stdout)
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
 

@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import platformdirs
-
 from luma_cli import files
 from luma_cli.catalogue.datasets import DatasetCard, SplitCard, card_names
 from luma_cli.catalogue.reading import require
@@ -252,7 +250,7 @@ def find_root(card: DatasetCard, given: str | Path | None = None) -> Root:
 
 def _settings_files() -> tuple[Path, Path]:
     """The current folder's wins over the user's."""
-    return Path.cwd() / FILE_NAME, platformdirs.user_config_path("luma", appauthor=False) / FILE_NAME
+    return Path.cwd() / FILE_NAME, files.user_folder("config") / FILE_NAME
 
 
 def _places(card: DatasetCard, given: str | Path | None) -> list[SearchedPlace]:

@@ -106,7 +106,7 @@ def build(
     >>> build("test_vit", 64).head.plan.ffn  # doctest: +SKIP
     'reused'
     """
-    config = HeadConfig(name=head) if isinstance(head, str) else head
+    config = HeadConfig.of(head)
     with torch.inference_mode(False):  # a model built inside inference mode could never be trained
         if isinstance(name, nn.Module):
             if weights != "random":

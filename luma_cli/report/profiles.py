@@ -128,6 +128,7 @@ def profile_table(profiles: Sequence[Profile], convention: FlopConvention = "mac
         if profile.reason
     ]
     said = [convention_caption(convention), *dict.fromkeys(map(_conditions, profiles))]
+    said += sorted({f"energy {note}" for profile in profiles if (note := profile.notes.get("energy"))})
     said += ["noisy: the 95% interval was still wider than 1% at --max-seconds" if noisy else "", *reasons]
     return Table(
         columns("backbone", "px>", "GFLOPs>", "params M>", "batch>", "img/s>", "ms p50>", "p90>", "GiB>", "status~"),
@@ -166,10 +167,15 @@ def millions(params: int | None) -> str:
 
 
 def _interval(metric: Metric | None) -> str:
-    """Median and half of the 95% interval, rounded to the first digit of the latter."""
+    """Median and half of the 95% interval, rounded to the first digit of the latter; a wide one by its ends."""
     if metric is None:
         return "-"
     half = max(metric.ci_high - metric.median, metric.median - metric.ci_low)
+    if half > metric.median / 2:
+        median, low, high = (
+            f"{float(f'{value:.2g}'):,.6g}" for value in (metric.median, metric.ci_low, metric.ci_high)
+        )
+        return f"{median} ({low} to {high})"
     place = math.floor(math.log10(half)) if half > 0 else -1
     return " ±".join(f"{round(value, -place):,.{max(0, -place)}f}" for value in (metric.median, half))
 
