@@ -139,8 +139,10 @@ def read_table(where: str, classes: Any, ignored: Any) -> LabelTable:
         values = () if any(IGNORED in each.values for each in read) else (IGNORED,)
     if colours and not values:
         raise BadCard(f"{where}: ignored has colours alone and 255 is a class; add a value of no class to ignored")
+    # A copy of the card that has drawn colours written out is read as the card is.
+    by_colour = len(coloured) == len(read) and all(each.colour != drawn_colour(i) for i, each in enumerate(read))
     try:
-        return LabelTable(read, values, by_colour=len(coloured) == len(read), ignored_colours=colours)
+        return LabelTable(read, values, by_colour=by_colour, ignored_colours=colours)
     except BadCard as error:
         raise BadCard(f"{where}: {error}") from error
 
