@@ -269,11 +269,7 @@ def load_card(name_or_file: str | Path) -> DatasetCard:
 
 def read_card(path: Path, shipped: bool = False) -> DatasetCard:
     """The card in the file at `path`. Raises BadCard naming the file, the key and the nearest valid spelling."""
-    try:
-        given = files.read_toml(path)
-    except BadCard as error:
-        raise BadCard(f"{error}; expected the TOML file of a dataset (docs/use/data.md)") from error
-    values = require(str(path), given, _KEYS, ("image_suffixes", "label_suffix", "splits"))
+    values = require(str(path), _toml(path), _KEYS, ("image_suffixes", "label_suffix", "splits"))
     name = values.setdefault("name", path.stem)
     if not _NAME.fullmatch(name):
         raise BadCard(f"{path}: name is {name!r}, expected letters, digits, _ and -; add name = ...")
@@ -290,6 +286,13 @@ def read_card(path: Path, shipped: bool = False) -> DatasetCard:
 
 def _shipped() -> Path:
     return files.root() / "profiles" / "datasets"
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return files.read_toml(path)
+    except BadCard as error:
+        raise BadCard(f"{error}; expected the TOML file of a dataset (docs/use/data.md)") from error
 
 
 def _splits(path: Path, tables: Mapping[str, Any], val_share: Any) -> dict[str, SplitCard]:
