@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from luma_cli.catalogue.datasets import Labels, LabelTable, read_table
+from luma_cli.catalogue.datasets import Labels, LabelTable, drawn_colour, read_table
 from luma_cli.data import decode
 from luma_cli.data.decode import decode_image, image_size
 from luma_cli.errors import BadSample
@@ -227,7 +227,9 @@ def test_a_colour_of_two_classes_is_refused_when_it_is_needed() -> None:
 
 
 def test_grey_values_in_three_channels() -> None:
-    np.testing.assert_array_equal(decode_labels(encoded(np.stack([SMALL] * 3, axis=-1)), "a"), SMALL)
+    written_out = card({"name": "a", "colour": list(drawn_colour(0))}, {"name": "b", "colour": [1, 1, 1]})
+    for table in (TABLE, written_out):
+        np.testing.assert_array_equal(decode_labels(encoded(np.stack([SMALL] * 3, axis=-1)), "a", table), SMALL)
 
 
 @pytest.mark.parametrize(

@@ -139,8 +139,10 @@ def read_table(where: str, classes: Any, ignored: Any) -> LabelTable:
         values = () if any(IGNORED in each.values for each in read) else (IGNORED,)
     if colours and not values:
         raise BadCard(f"{where}: ignored has colours alone and 255 is a class; add a value of no class to ignored")
+    # A copy of the card that has drawn colours written out is read as the card is.
+    by_colour = len(coloured) == len(read) and all(each.colour != drawn_colour(i) for i, each in enumerate(read))
     try:
-        return LabelTable(read, values, by_colour=len(coloured) == len(read), ignored_colours=colours)
+        return LabelTable(read, values, by_colour=by_colour, ignored_colours=colours)
     except BadCard as error:
         raise BadCard(f"{where}: {error}") from error
 
@@ -267,11 +269,7 @@ def load_card(name_or_file: str | Path) -> DatasetCard:
 
 def read_card(path: Path, shipped: bool = False) -> DatasetCard:
     """The card in the file at `path`. Raises BadCard naming the file, the key and the nearest valid spelling."""
-    try:
-        given = files.read_toml(path)
-    except BadCard as error:
-        raise BadCard(f"{error}; expected the TOML file of a dataset (docs/use/data.md)") from error
-    values = require(str(path), given, _KEYS, ("image_suffixes", "label_suffix", "splits"))
+    values = require(str(path), _toml(path), _KEYS, ("image_suffixes", "label_suffix", "splits"))
     name = values.setdefault("name", path.stem)
     if not _NAME.fullmatch(name):
         raise BadCard(f"{path}: name is {name!r}, expected letters, digits, _ and -; add name = ...")
@@ -288,6 +286,13 @@ def read_card(path: Path, shipped: bool = False) -> DatasetCard:
 
 def _shipped() -> Path:
     return files.root() / "profiles" / "datasets"
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return files.read_toml(path)
+    except BadCard as error:
+        raise BadCard(f"{error}; expected the TOML file of a dataset (docs/use/data.md)") from error
 
 
 def _splits(path: Path, tables: Mapping[str, Any], val_share: Any) -> dict[str, SplitCard]:

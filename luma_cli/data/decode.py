@@ -98,8 +98,8 @@ def decode_image(data: bytes, where: str) -> Photo:
         return Photo(np.array(stored if stored.mode == "RGB" else stored.convert("RGB")), orientation)
 
 
-def decode_labels(data: bytes, where: str, table: LabelTable) -> Labels:
-    """Values of a label file [H, W], of colours those that the table gives them.
+def decode_labels(data: bytes, where: str, table: LabelTable | None = None) -> Labels:
+    """Values of a label file [H, W], of colours those that the table gives them; without a table none are read.
 
     A file of one bit holds 0 and 1, or 0 and 255 where only 255 is a class. Raises BadSample, naming `where`.
     """
@@ -118,7 +118,7 @@ def decode_labels(data: bytes, where: str, table: LabelTable) -> Labels:
     if stored.mode == "RGB":
         return _of_colours(pixels, where, table)
     if stored.mode == "1":
-        values = {value for each in table.classes for value in each.values}
+        values = {value for each in table.classes for value in each.values} if table else ()
         return np.where(pixels, np.uint8(255 if 255 in values and 1 not in values else 1), np.uint8(0))
     if stored.mode in ("L", "P"):
         return np.asarray(pixels, dtype=np.uint8)
@@ -132,10 +132,10 @@ def decode_labels(data: bytes, where: str, table: LabelTable) -> Labels:
 _ANEW = "write the value of the class into each pixel of an 8-bit PNG"
 
 
-def _of_colours(pixels: NDArray[np.uint8], where: str, table: LabelTable) -> Labels:
+def _of_colours(pixels: NDArray[np.uint8], where: str, table: LabelTable | None) -> Labels:
     """Values [H, W] of an RGB label file: by the colours of the classes, or grey ones as they are."""
-    colours = table.colours
-    if not colours:
+    colours = table.colours if table else {}
+    if not table or not colours:
         if (pixels[..., :1] != pixels).any():
             raise BadSample(
                 f"{where}: a label file of colour mode RGB, but the card gives not every class its colour; add "

@@ -222,3 +222,9 @@ class EvaluationRecord:
     evaluated_at: str = ""
     classes: tuple[ClassScore, ...] = ()
     images: tuple[ImageScore, ...] = ()
+
+    @property
+    def mean_of(self) -> str:
+        """What to add to a mean over fewer classes than there are; empty for all of them and where there is no mean."""
+        partial = self.miou_percent is not None and self.num_present < self.num_classes
+        return f" (mean of {self.num_present} of {self.num_classes} classes)" if partial else ""

@@ -15,7 +15,7 @@ from luma_cli.store.records import RunStatus
 from luma_cli.to_json import to_json
 from luma_cli.train.book import Book, opened
 from luma_cli.train.config import Given, Settings
-from luma_cli.train.loop import Event, Loop, Noted, OnEvent, Started
+from luma_cli.train.loop import Evaluated, Event, Loop, Noted, OnEvent, Started
 from luma_cli.train.prepare import Run, find_device, make_ready, peak_bytes
 from luma_cli.train.processes import StopRequests, joined, started
 
@@ -34,6 +34,7 @@ class Outcome:
     best_miou_percent: float | None
     exit_code: int = field(metadata={"json": None})
     is_first: bool = field(default=True, metadata={"json": None})
+    mean_of: str = field(default="", metadata={"json": None})  # of the best mIoU: over how many classes, if not all
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, schema 1."""
@@ -41,7 +42,7 @@ class Outcome:
 
     def summary(self) -> str:
         """One line, with what to type next."""
-        score = "" if self.best_miou_percent is None else f", best mIoU {self.best_miou_percent:.2f}"
+        score = "" if self.best_miou_percent is None else f", best mIoU {self.best_miou_percent:.2f}{self.mean_of}"
         done = f"run {self.run_id} {self.status} at step {self.step} of {self.num_steps}{score}"
         if self.status == "stopped":
             return f"{done}; go on with: luma train --resume {self.run_id}"
@@ -55,7 +56,15 @@ def train_run(given: Given, settings: Settings, on_event: OnEvent = lambda event
     """
     processes = started()
     device = find_device(settings.device, processes)
-    watcher = on_event if processes.is_first else _silent
+    mean_of = ""
+
+    def watcher(event: Event) -> None:
+        nonlocal mean_of
+        if isinstance(event, Evaluated) and event.best:
+            mean_of = event.record.mean_of
+        if processes.is_first:
+            on_event(event)
+
     with StopRequests() as stops, joined(device, processes):
         run = make_ready(given, settings, device, processes, lambda text: watcher(Noted(text)))
         with opened(run, settings) as book:
@@ -63,7 +72,7 @@ def train_run(given: Given, settings: Settings, on_event: OnEvent = lambda event
             end = _guarded(Loop(run, book, lambda: bool(stops.requested), watcher), book)
     code = (stops.exit_code or _TERMINATED) if end == "stopped" else 0
     best = max((score for score in run.scores.values() if score is not None), default=None)
-    return Outcome(run.run_id, str(run.folder), end, run.step, run.num_steps, best, code, processes.is_first)
+    return Outcome(run.run_id, str(run.folder), end, run.step, run.num_steps, best, code, processes.is_first, mean_of)
 
 
 def _guarded(loop: Loop, book: Book) -> RunStatus:
@@ -102,7 +111,3 @@ def _shown(run: Run) -> dict[str, str]:
     if unreached := facts["params_unreached"]:
         shown["not trained, as no loss reaches it"] = ", ".join(unreached)
     return shown
-
-
-def _silent(event: Event) -> None:
-    """Show nothing: the first process speaks for all."""
