@@ -107,6 +107,7 @@ def test_files_are_kept_by_their_whole_path_and_names_as_they_are(tmp_path, monk
     assert saved.imports == (str(tmp_path / "mine.py"), "package.module")
     assert saved.data == "ade20k"
     monkeypatch.chdir("/")
-    assert resumed_config(Given(), saved) == saved
+    with pytest.raises(UsageError, match=r"needs /.*mine.py, package.module, which is code; add --import /"):
+        resumed_config(Given(), saved)
     moved = resumed_config(Given(imports=("elsewhere.py",)), saved)
     assert moved.imports == ("/elsewhere.py",)

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -147,7 +147,7 @@ def _record(run: Run, folder: RunFolder) -> RunRecord:
     return RunRecord(
         run_id=run.run_id,
         folder=str(folder.path),
-        config=config.to_json(),
+        config=replace(config, card={}).to_json(),  # the folder has the card
         environment=devices.here(devices.find(run.trainer.device.type)),
         backbone=config.backbone,
         timm_name=spec.timm_name,

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from luma_cli.catalogue.datasets import load_card
 from luma_cli.catalogue.recipes import Dtype, check
 from luma_cli.data.loader import Batch, Skipped, StepOrder, TrainingSet, batches
 from luma_cli.data.source import find_root
@@ -95,7 +94,7 @@ def make_ready(given: Given, settings: Settings, device: torch.device, processes
     """
     begin = _resumed if settings.resume else _new
     run_id, folder, config, state = begin(given, settings, processes, note)
-    train, val, root = _open_data(config)
+    train, val, root = _open_data(config, given.root)
     order = StepOrder(len(train), config.recipe.batch, config.seed, processes.rank, processes.num)
     if order.shrunk:
         note(order.shrunk)
@@ -163,13 +162,13 @@ def _resumed(given: Given, settings: Settings, processes: Processes, note: Note)
     return found.folder.run_id, found.folder.path, continued(state.config, config), state
 
 
-def _open_data(config: RunConfig) -> tuple[Split, Split, str]:
+def _open_data(config: RunConfig, root_given: str | None) -> tuple[Split, Split, str]:
     """Training and validation split, and the folder in which they were found.
 
     Raises DataError, BadCard, UsageError; RunError where the training files are not those that the run began with.
     """
-    card = load_card(config.data)
-    root = find_root(card, config.data_root or None)
+    card = config.dataset
+    root = find_root(card, root_given, config.data_root)
     train, val = open_split(card, root, "train"), open_split(card, root, "val")
     if config.data_fingerprint and train.fingerprint != config.data_fingerprint:
         raise RunError(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from luma_cli.backbone.timm_model import Normalisation
 from luma_cli.catalogue.names import resolve
@@ -20,10 +20,10 @@ from luma_cli.errors import CheckpointError, RunError
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure import imports
 from luma_cli.train import checkpoints
-from luma_cli.train.checkpoint import EMA, MODEL, STATE
+from luma_cli.train.checkpoint import EMA, STATE
 from luma_cli.train.checkpoints import damage, read_manifest
-from luma_cli.train.config import RunConfig
-from luma_cli.train.run_folder import CONFIG, read_config
+from luma_cli.train.config import RunConfig, with_imports
+from luma_cli.train.run_folder import CONFIG, MODEL, read_config
 from luma_cli.train.runs import FoundRun, find_run
 
 Which = Literal["best", "latest"]
@@ -33,7 +33,8 @@ Which = Literal["best", "latest"]
 class Restored:
     """A segmenter in eval mode. sha256: of the weights file, which names the checkpoint in an EvaluationRecord.
 
-    run_id is empty and step 0 for weights that came without their run.
+    run_id is empty and step 0 for weights that came without their run. which: `best` or `latest` of the run, empty
+    where the checkpoint was named.
     """
 
     segmenter: Segmenter
@@ -42,6 +43,7 @@ class Restored:
     run_id: str
     sha256: str
     weights: Path
+    which: str = ""
 
 
 def build_model(config: RunConfig, weights: str = "random") -> Segmenter:
@@ -68,19 +70,21 @@ def restore(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     ema: bool = True,
+    imports: Sequence[str] = (),
 ) -> Restored:
     """The segmenter that `run` names, see `find_run`: its best or latest checkpoint, or the very one that is named.
 
     The averaged weights are taken where there are some, unless `ema` is off. Every byte is checked against the
-    manifest. Raises RunError for an unknown run, CheckpointError for a damaged one.
+    manifest. imports: modules with the backbone's class, which a checkpoint names and which run only where the caller
+    names them. Raises RunError for an unknown run, CheckpointError for a damaged one, UsageError without `imports`.
 
     >>> restore("latest").segmenter  # doctest: +SKIP
     """
     found = find_run(run, database)
-    weights = found.checkpoint or _chosen(found, which)
+    weights, chosen = (found.checkpoint, "") if found.checkpoint else _chosen(found, which)
     if not weights.is_file():
         weights /= EMA if ema and (weights / EMA).is_file() else MODEL
-    config = read_config(weights.parent / CONFIG)
+    config = with_imports(read_config(weights.parent / CONFIG), imports)
     step, sha256 = _verified(weights)
     segmenter = build_model(config)
     try:
@@ -88,16 +92,37 @@ def restore(
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
     _fill(segmenter, tensors, weights)
-    return Restored(segmenter.to(device, dtype).eval(), config, step, found.run_id, sha256, weights)
+    return Restored(segmenter.to(device, dtype).eval(), config, step, found.run_id, sha256, weights, chosen)
 
 
-def _chosen(found: FoundRun, which: Which) -> Path:
+def choose_classes(segmenter: Segmenter, indices: Sequence[int]) -> None:
+    """Let `segmenter` predict the classes of these indices alone, in this order: a pixel is given to the likeliest.
+
+    The probability of a query's other classes joins that of "no object".
+    """
+    if segmenter.head is None or tuple(indices) == tuple(range(segmenter.config.num_classes)):
+        return
+    kept = list(indices)
+
+    def chosen(layer: nn.Module, inputs: object, logits: Tensor) -> Tensor:
+        if isinstance(layer, nn.Conv2d):
+            return logits[:, kept]
+        others = sorted(set(range(logits.shape[-1])) - set(kept))
+        rest = logits[..., others].logsumexp(-1, keepdim=True)
+        return torch.cat([logits[..., kept], rest.to(logits.dtype)], -1)
+
+    segmenter.head.classify.register_forward_hook(chosen)
+    segmenter.config = replace(segmenter.config, num_classes=len(kept))
+
+
+def _chosen(found: FoundRun, which: Which) -> tuple[Path, str]:
     if found.folder is None:
         place = found.record.folder if found.record else "a folder of its own"
         raise RunError(
             f"run {found.run_id} has its checkpoints in {place}, which is not here; name a checkpoint's path"
         )
-    return checkpoints.best(found.folder) if which == "best" else checkpoints.latest_sound(found.folder).path
+    path = checkpoints.best(found.folder) if which == "best" else checkpoints.latest_sound(found.folder).path
+    return path, which if which == "latest" or read_manifest(path).best else "latest"
 
 
 def _fill(segmenter: Segmenter, state: Mapping[str, Tensor], source: Path) -> None:

@@ -33,6 +33,7 @@ from luma_cli.version import __version__
 
 ROOT = Path("runs")
 RUN, CONFIG, CHECKPOINTS, LATEST, BEST, LOCK = "run.json", "config.json", "checkpoints", "latest", "best", "lock"
+MODEL = "model.safetensors"
 _OWN = frozenset({RUN, CONFIG, CHECKPOINTS, LATEST, BEST, LOCK})
 _STRANGE = re.compile(r"[^a-z0-9._]+")
 # `luma runs` looks at a lock by taking it for an instant, which must not turn a training away.

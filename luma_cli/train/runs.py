@@ -14,9 +14,10 @@ from luma_cli.store.records import RunRecord
 from luma_cli.store.runs import best_miou, delete_run, list_runs
 from luma_cli.train import run_folder
 from luma_cli.train.checkpoints import is_checkpoint
-from luma_cli.train.run_folder import CHECKPOINTS, CONFIG, Holder, RunFolder, holder, locked
+from luma_cli.train.run_folder import CHECKPOINTS, CONFIG, MODEL, Holder, RunFolder, holder, locked
 
 NEWEST = "latest"
+
 INTERRUPTED = "interrupted"
 _SHOWN = 5
 _RESUMABLE = frozenset({INTERRUPTED, "stopped", "failed", "diverged"})
@@ -109,6 +110,9 @@ def _by_path(path: Path, records: dict[str, RunRecord]) -> FoundRun | None:
     beside = path.parent if path.suffix == ".safetensors" else path
     if path.exists() and (beside / CONFIG).is_file():
         return FoundRun("", checkpoint=path)
+    if path.suffix == ".safetensors" or (path / MODEL).is_file():
+        what = f"{CONFIG} is missing beside it; copy it from the checkpoint" if path.exists() else "no such file"
+        raise RunError(f"{path}: {what}; `luma runs list` shows all runs")
     return None
 
 
