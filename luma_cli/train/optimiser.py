@@ -173,6 +173,17 @@ def freeze_backbone(segmenter: Segmenter) -> int:
     return sum(parameter.numel() for parameter in segmenter.backbone.parameters())
 
 
+def freeze_first_blocks(segmenter: Segmenter, number: int) -> None:
+    """Let the first `number` blocks of the backbone and what comes before them not learn. Raises BadRecipe for all."""
+    layers = layers_of(segmenter.backbone)
+    depth = 1 + max(layers.values(), default=0)
+    if number >= depth:
+        raise BadRecipe(f"freeze is {number}, but the backbone has {depth} blocks; type --freeze-backbone for all")
+    for name, parameter in segmenter.backbone.model.named_parameters():
+        if layers[name] < number:
+            parameter.requires_grad_(False)
+
+
 def freeze_unreached(segmenter: Segmenter, resolution: int) -> tuple[str, ...]:
     """Turn training off for parameters that get no gradient; gives their names.
 

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from luma_cli.backbone.timm_model import Normalisation
+from luma_cli.backbone.timm_model import Normalisation, recipe_for
+from luma_cli.backbone.weights import filtered, resampled
 from luma_cli.catalogue.names import resolve
-from luma_cli.errors import CheckpointError, RunError
+from luma_cli.errors import CheckpointError
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure import imports
-from luma_cli.train import checkpoints
-from luma_cli.train.checkpoint import EMA, STATE
-from luma_cli.train.checkpoints import damage, read_manifest
 from luma_cli.train.config import RunConfig, with_imports
-from luma_cli.train.run_folder import CONFIG, MODEL, read_config
-from luma_cli.train.runs import FoundRun, find_run
+from luma_cli.train.runs import FoundWeights, Which, find_weights
 
-Which = Literal["best", "latest"]
+_BACKBONE, _CLASS_LAYER = "backbone.model.", "head.classify."
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +74,49 @@ def restore(
 
     >>> restore("latest").segmenter  # doctest: +SKIP
     """
-    found = find_run(run, database)
-    weights, chosen = (found.checkpoint, "") if found.checkpoint else _chosen(found, which)
-    if not weights.is_file():
-        weights /= EMA if ema and (weights / EMA).is_file() else MODEL
-    config = with_imports(read_config(weights.parent / CONFIG), imports)
-    step, sha256 = _verified(weights)
+    found = find_weights(run, which, database, ema=ema)
+    config = with_imports(found.config, imports)
     segmenter = build_model(config)
+    _fill(segmenter, _tensors(found.file), found.file)
+    segmenter = segmenter.to(device, dtype).eval()
+    return Restored(segmenter, config, found.step, found.run_id, found.sha256, found.file, found.which)
+
+
+def start_from(segmenter: Segmenter, found: FoundWeights, config: RunConfig) -> str:
+    """Fill the segmenter of `config` with the weights of a trained one; says what became of its class layer.
+
+    Tables that depend on the resolution are resized. Classes of the same names take their rows, in whichever order; if
+    the configuration says so, the class layer stays as it was drawn. Raises CheckpointError.
+    """
+    own = segmenter.state_dict()
+    tensors = _tensors(found.file)
+    backbone = {name.removeprefix(_BACKBONE): each for name, each in tensors.items() if name.startswith(_BACKBONE)}
+    model = segmenter.backbone.model
+    if any(
+        f"{_BACKBONE}{name}" in own and each.shape != own[f"{_BACKBONE}{name}"].shape for name, each in backbone.items()
+    ):
+        module = recipe_for(segmenter.backbone.spec).module
+        backbone = resampled(model, filtered(model, backbone, module, segmenter.backbone.rule))
+    tensors |= {f"{_BACKBONE}{name}": each for name, each in backbone.items()}
+    layer = [name for name in tensors if name.startswith(_CLASS_LAYER)]
+    said = "class layer drawn anew"
+    if config.init["class_layer"]:
+        before, now = found.config.classes.names, config.classes.names
+        rows = [before.index(name) for name in now]
+        for name in layer:
+            tensors[name] = tensors[name][[*rows, *range(len(rows), len(tensors[name]))]]
+        said = "class layer kept" if before == now else "class layer kept, in the order of the data's classes"
+    else:
+        tensors |= {name: own[name] for name in layer}
+    _fill(segmenter, tensors, found.file)
+    return said
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(weights)
+        return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
-    _fill(segmenter, tensors, weights)
-    return Restored(segmenter.to(device, dtype).eval(), config, step, found.run_id, sha256, weights, chosen)
+        raise CheckpointError(f"{file} is not a safetensors file: {error}") from error
 
 
 def choose_classes(segmenter: Segmenter, indices: Sequence[int]) -> None:
@@ -115,16 +139,6 @@ def choose_classes(segmenter: Segmenter, indices: Sequence[int]) -> None:
     segmenter.config = replace(segmenter.config, num_classes=len(kept))
 
 
-def _chosen(found: FoundRun, which: Which) -> tuple[Path, str]:
-    if found.folder is None:
-        place = found.record.folder if found.record else "a folder of its own"
-        raise RunError(
-            f"run {found.run_id} has its checkpoints in {place}, which is not here; name a checkpoint's path"
-        )
-    path = checkpoints.best(found.folder) if which == "best" else checkpoints.latest_sound(found.folder).path
-    return path, which if which == "latest" or read_manifest(path).best else "latest"
-
-
 def _fill(segmenter: Segmenter, state: Mapping[str, Tensor], source: Path) -> None:
     """Loads `state` into `segmenter`. Raises CheckpointError unless every name and shape is the model's own."""
     expected = {name: tuple(tensor.shape) for name, tensor in segmenter.state_dict().items()}
@@ -134,22 +148,3 @@ def _fill(segmenter: Segmenter, state: Mapping[str, Tensor], source: Path) -> No
             pair = (given.get(name, "nothing"), expected.get(name, "no such name"))
             raise CheckpointError(f"{source} is of another model: {name} has {pair[0]}, expected {pair[1]}")
     segmenter.load_state_dict(dict(state), strict=True)
-
-
-def _verified(weights: Path) -> tuple[int, str]:
-    """Step and SHA-256 of a weights file: as its checkpoint's manifest says, and true; else computed."""
-    folder = weights.parent
-    if checkpoints.is_checkpoint(folder):
-        manifest = read_manifest(folder)
-        if why := damage(folder, manifest):
-            raise CheckpointError(f"{folder} is damaged: {why}; name another checkpoint")
-        if weights.name in manifest.files:
-            return manifest.step, manifest.files[weights.name].sha256
-    if not weights.is_file():
-        raise CheckpointError(f"{weights} does not exist; expected the weights of a checkpoint")
-    try:
-        step = int(json.loads((folder / STATE).read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        step = 0
-    with weights.open("rb") as file:
-        return step, hashlib.file_digest(file, "sha256").hexdigest()
