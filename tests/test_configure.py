@@ -75,7 +75,7 @@ def test_an_own_dataset_is_known_by_its_absolute_path(tmp_path, monkeypatch):
     found = new_config(replace(ASKED, data="mine.toml"))
     assert found.data == str(tmp_path / "mine.toml")
     assert found.head.num_classes == 2
-    assert found.recipe.name == "ade20k"
+    assert found.recipe.name == "small"
     assert check_same(found, resumed_config(Given(data="mine.toml"), found)) == ()
 
 

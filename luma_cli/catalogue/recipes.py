@@ -46,13 +46,13 @@ class Recipe(Augmentation):
     """Settings of a training. Steps are those of the optimiser; `lr` is that of the head and of the last block.
 
     epochs or steps: one of them is 0 and the other is the length. batch: images per step, over all processes and
-    micro-batches. layer_decay: factor of `lr` per block from the last, 1 for none; deep nets get it over 24 blocks.
-    warmup_head_steps, then warmup_backbone_steps: the backbone is frozen during the first. clip_norm: of the whole
-    gradient, 0 for none. anneal_starts, anneal_ends: of an EoMT head, shares of all steps per joint block; empty for
-    equal phases. ema_decay: 0 for none. batch_norm: `auto` is sync over several GPUs, train from 8 images per process
-    and frozen below. dtype `auto`: bf16 where the GPU has it, else fp32. freeze: so many first blocks rest, and what
-    comes before them. patience: validations without a better mIoU after which the training ends, 0 for never.
-    eval_every_epochs: 0 for at the end only.
+    micro-batches. backbone_lr: factor of `lr` for the whole backbone. layer_decay: factor of `lr` per block from the
+    last, 1 for none; deep nets get it over 24 blocks. warmup_head_steps, then warmup_backbone_steps: the backbone is
+    frozen during the first. clip_norm: of the whole gradient, 0 for none. anneal_starts, anneal_ends: of an EoMT head,
+    shares of all steps per joint block; empty for equal phases. ema_decay: 0 for none. batch_norm: `auto` is sync over
+    several GPUs, train from 8 images per process and frozen below. dtype `auto`: bf16 where the GPU has it, else fp32.
+    freeze: so many first blocks rest, and what comes before them. patience: validations without a better mIoU after
+    which the training ends, 0 for never. eval_every_epochs: 0 for at the end only.
     """
 
     name: str = "ade20k"
@@ -65,6 +65,7 @@ class Recipe(Augmentation):
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    backbone_lr: float = 1.0
     layer_decay: float = 0.8
     warmup_head_steps: int = 500
     warmup_backbone_steps: int = 1000
@@ -260,7 +261,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "hue": (0, 0.5),
     "layer_decay": (1e-3, 1),
 }
-_ABOVE_ZERO = ("lr", "eps", "scale_min", "scale_max")
+_ABOVE_ZERO = ("lr", "backbone_lr", "eps", "scale_min", "scale_max")
 _BELOW_ONE = ("beta1", "beta2", "ema_decay")
 _EXPECTED = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
 

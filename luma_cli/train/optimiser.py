@@ -72,7 +72,8 @@ def create_optimizer(segmenter: Segmenter, recipe: Recipe) -> torch.optim.AdamW:
     learning = [(name, each) for name, each in segmenter.named_parameters() if each.requires_grad]
     for name, parameter in learning:
         in_backbone = name.startswith(start)
-        key: tuple[Role, float] = ("backbone", scale_of[name.removeprefix(start)]) if in_backbone else ("head", 1.0)
+        scale = scale_of[name.removeprefix(start)] * recipe.backbone_lr if in_backbone else 1.0
+        key: tuple[Role, float] = ("backbone", scale) if in_backbone else ("head", scale)
         found.setdefault(key, []).append((name, parameter))
     if not found:
         raise BadRecipe("nothing is left to learn: the head has no parameters and the backbone is frozen")
