@@ -222,3 +222,23 @@ def test_a_run_id_that_leads_out_of_its_folder_is_refused(place, tmp_path):
         (copy / "run.json").write_text(json.dumps({"schema": 1, "run_id": run_id}))
         with pytest.raises(RunError, match="names no run"):
             open_run(copy)
+
+
+@pytest.mark.parametrize(
+    ("free", "message"), [(1_000_000, "free some space, or name another"), (6_000_000, "--keep 1")]
+)
+def test_the_disk_is_held_against_the_checkpoints_before_the_first_step(place, tmp_path, monkeypatch, free, message):
+    monkeypatch.setattr("luma_cli.train.prepare.free_bytes", lambda file: free)
+    told: list[str] = []
+    try:
+        train(place, tmp_path / "run", given(place, "steps=1"), lambda event: told.append(str(event)))
+    except RunError as error:
+        told.append(str(error))
+        assert not (tmp_path / "run").exists()
+    assert any(message in each for each in told)
+
+
+def test_random_weights_on_few_images_are_told(place, tmp_path):
+    told: list[str] = []
+    train(place, tmp_path / "run", given(place, "steps=1"), lambda event: told.append(str(event)))
+    assert "the weights are random, and 4 images are few" in told[0]
