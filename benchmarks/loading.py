@@ -59,11 +59,11 @@ class Encoded:
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """RGB [H, W, 3]."""
-        return decode_image(self.files[index][0], self.name(index))
+        return decode_image(self.files[index][0], self.name(index)).pixels
 
     def labels(self, index: int) -> Labels:
         """Class indices [H, W]."""
-        return self.table.encode(decode_labels(self.files[index][1], self.name(index)))
+        return self.table.encode(decode_labels(self.files[index][1], self.name(index), self.table))
 
 
 class EomtTransforms:

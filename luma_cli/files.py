@@ -1,21 +1,24 @@
-"""Where the content folders `models/`, `profiles/` and `db/` are, in a wheel or in a checkout.
-
-Files that appear whole or not at all.
-"""
+"""Files: the content folders `models/`, `profiles/` and `db/`, TOML and CSV of people, writing whole or not at all."""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
+import re
+import stat
 import tempfile
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from luma_cli.errors import BadCard
 
 _PACKAGE = Path(__file__).resolve().parent
+_MAX_TOML_BYTES, _MAX_CSV_BYTES = 1 << 20, 1 << 28
+_ENDLESS_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){100}""")
+_ENDLESS_NUMBER = re.compile(r"(?<![\d_])[\d_]{4300}")
 
 
 @cache
@@ -25,18 +28,64 @@ def root() -> Path:
     return packed if packed.is_dir() else _PACKAGE.parent
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The TOML file at `path`. Raises BadCard, naming file and line, when it does not parse."""
+def user_folder(kind: Literal["cache", "config", "data"]) -> Path:
+    """Where luma keeps files of this kind for the user; a folder that cannot exist where no home folder is known."""
+    import platformdirs
+
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise BadCard(f"{path}: {error}") from error
+        return Path(getattr(platformdirs, f"user_{kind}_dir")("luma", appauthor=False))
+    except RuntimeError:  # no HOME, and no such user: a container that runs under any number
+        return Path(os.devnull) / "luma"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The TOML file at `path`, with or without a byte order mark. Raises BadCard, naming the file and the place."""
+    text = _read_text(path, _MAX_TOML_BYTES)
+    if _ENDLESS_KEY.search(text):  # for which tomllib takes minutes
+        raise BadCard(f"{path}: a key of more than 100 parts, expected a few; write tables")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise BadCard(f"{path}: nested too deeply, expected lists and tables in a few levels") from error
+    except ValueError as error:
+        if isinstance(error, tomllib.TOMLDecodeError):
+            raise BadCard(f"{path}: {error}") from error
+        number = _ENDLESS_NUMBER.search(text)
+        line = text.count("\n", 0, number.start()) + 1 if number else 1
+        raise BadCard(f"{path}: a number of thousands of digits (at line {line})") from error
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of the CSV file at `path`, as text, keyed by its header. Lines that start with # are comments."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+    """Rows of the CSV file at `path`, as text, keyed by its header. Lines that start with # are comments.
+
+    Raises BadCard, naming the file and the place.
+    """
+    lines = (line for line in io.StringIO(_read_text(path, _MAX_CSV_BYTES), newline="") if not line.startswith("#"))
+    reader = csv.DictReader(lines)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise BadCard(f"{path}: {error} (at line {reader.line_num})") from error
+
+
+def _read_text(path: Path, limit: int) -> str:
+    """The content of a regular file in UTF-8, without a byte order mark."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait
+            raise BadCard(f"{path} cannot be read: it is no file, expected one of text")
+        if status.st_size > limit:
+            raise BadCard(f"{path} cannot be read: {status.st_size:,} bytes, expected at most {limit:,}")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BadCard(f"{path}: no such file" + (", but a link to one" if path.is_symlink() else "")) from None
+    except OSError as error:
+        raise BadCard(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadCard(f"{path} cannot be read: it is not UTF-8 (at line {line}); save it as UTF-8") from error
 
 
 def write_text(path: Path, text: str) -> None:

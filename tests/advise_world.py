@@ -83,6 +83,7 @@ def conditions(**fields: Any) -> Conditions:
         "tap": "output",
         "ffn": "auto",
         "prefix": False,
+        "design": '["paper-page",4,0,1,"own",1]',
         "environment": json.dumps({"torch": "2.0"}),
     }
     return Conditions(**{**values, **fields})

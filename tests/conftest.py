@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -15,6 +16,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).resolve().parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
+# A pytest started in the background of a script ignores Ctrl-C, and would hand that on to every luma that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # No deadline: a busy machine is no fault of the code. The same examples every time: a failure can be repeated.
 settings.register_profile("luma", deadline=None, derandomize=True)
 settings.load_profile("luma")

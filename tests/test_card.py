@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from dataset_files import OWN_CARD, write_folder
 
+from luma_cli import files
 from luma_cli.catalogue.datasets import DatasetCard, SplitCard, card_names, drawn_colour, load_card, read_card
 from luma_cli.data.source import find_root
 from luma_cli.data.split import find_pairs
@@ -20,6 +22,11 @@ def card_file(folder: Path, text: str, name: str = "own.toml") -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def write_pairs(folder: Path, names: list[str]) -> None:
+    for kind, end in (("images", ".jpg"), ("masks", "_mask.png")):
+        write_folder(folder, {f"{kind}/{name}{end}": b"1" for name in names})
 
 
 def test_shipped_cards_are_the_two_datasets() -> None:
@@ -115,6 +122,20 @@ def test_paths_inside_are_normalised(tmp_path: Path) -> None:
         ("image_suffixes", 'ignored = "void"\nimage_suffixes', "ignored: value 'void'"),
         ("image_suffixes", "ignored = [0]\nimage_suffixes", "label value 0 is given two meanings"),
         ("image_suffixes = ", "image_suffixes = = ", "at line 2"),
+        (
+            "image_suffixes",
+            "ignored = 1\nimage_suffixes",
+            "two meanings, 'cat' and `ignored`, expected one; with ignored = []",
+        ),
+        ("image_suffixes", "ignored = [[1, 2, 3]]\nimage_suffixes", "not every class has one; add colour ="),
+        ("image_suffixes", "ignored = [[1, 2]]\nimage_suffixes", "[red, green, blue]"),
+        ("image_suffixes", "val_share = 1.5\nimage_suffixes", "val_share is 1.5, expected a share such as 0.1"),
+        ("image_suffixes", 'label_prefix = "a/"\nimage_suffixes', "a prefix has a slash"),
+        ("recursive = true", 'list = "../train.txt"', "list is '../train.txt', expected a path inside"),
+        ("recursive = true", f"count = {10**4000}", "expected a number of images"),
+        ("recursive = true", f"count = {'9' * 4400}", "a number of thousands of digits (at line 9)"),
+        ('"background"', "[" * 3000, "nested too deeply"),
+        ('"background"', "{" + "a." * 5000 + "b = 1}", "a key of more than 100 parts"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -125,6 +146,66 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, said: str) -> No
     assert str(path) in str(error.value)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    """Read in one place: dataset cards, backbone cards, recipes and luma.toml."""
+    marked = tmp_path / "marked.toml"
+    marked.write_bytes(b"\xef\xbb\xbf" + OWN_CARD.encode())
+    assert load_card(marked).table.names == ("background", "cat")
+    (tmp_path / "latin.toml").write_bytes(b"title = 1\n\nname = '\xe9'")
+    (tmp_path / "link.toml").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.toml").mkdir()
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "large.toml").write_bytes(b"#" * (1 << 21))
+    for name, said in (
+        ("latin", "not UTF-8 (at line 3)"),
+        ("link", "no such file, but a link to one"),
+        ("folder", "no file"),
+        ("pipe", "no file"),
+        ("large", "2,097,152 bytes, expected at most 1,048,576"),
+        ("x" * 5000, "File name too long"),
+    ):
+        with pytest.raises(BadCard) as error:
+            files.read_toml(tmp_path / f"{name}.toml")
+        assert said in str(error.value)
+        assert f"{name}.toml" in str(error.value)
+
+
+def test_255_is_ignored_unless_it_is_a_class(tmp_path: Path) -> None:
+    text = OWN_CARD.replace("values = [1, 2]", "value = 255")
+    assert load_card(card_file(tmp_path, text)).table.ignored == ()
+    with pytest.raises(
+        BadCard, match=r"255 is given two meanings, 'cat' and `ignored`, expected one; with ignored = \[\]"
+    ):
+        load_card(card_file(tmp_path, "ignored = 255\n" + text))
+
+
+def test_a_share_of_train_is_val(tmp_path: Path) -> None:
+    card = load_card(card_file(tmp_path, "val_share = 0.25\n" + OWN_CARD))
+    names = [f"{number:03}" for number in range(200)]
+    write_folder(
+        tmp_path, {f"images/{name}.jpg": b"1" for name in names} | {f"masks/{name}_mask.png": b"1" for name in names}
+    )
+    root = find_root(card)
+    parts = {split: {pair.name for pair in find_pairs(card, root, split).pairs} for split in ("train", "val")}
+    assert parts["train"] | parts["val"] == set(names)
+    assert not parts["train"] & parts["val"]
+    assert 30 < len(parts["val"]) < 70
+    write_pairs(tmp_path, ["new"])
+    after = {pair.name for pair in find_pairs(card, root, "val").pairs}
+    assert after - {"new"} == parts["val"]
+    for text, said in (("val_share = 1.0\n", "a share such as"), ("val_share = 0.1\n", "no [splits.val]")):
+        splits = OWN_CARD + '[splits.val]\nimages = "v"\nlabels = "w"\n'
+        with pytest.raises(BadCard) as error:
+            load_card(card_file(tmp_path, text + splits))
+        assert said in str(error.value)
+
+
+def test_one_image_of_two_is_val(tmp_path: Path) -> None:
+    card = load_card(card_file(tmp_path, "val_share = 0.001\n" + OWN_CARD))
+    write_pairs(tmp_path, ["a", "b"])
+    assert [len(find_pairs(card, find_root(card), split).pairs) for split in ("train", "val")] == [1, 1]
 
 
 def test_classes_may_not_be_missing(tmp_path: Path) -> None:

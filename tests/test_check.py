@@ -13,7 +13,7 @@ from PIL import Image
 
 from luma_cli.catalogue.datasets import DatasetCard, load_card
 from luma_cli.data import check
-from luma_cli.data.check import SampleTally, SplitReport, check_pairs, is_drawn
+from luma_cli.data.check import SampleTally, SplitReport, check_pairs, is_drawn, with_shared
 from luma_cli.data.drawn import write_sample
 from luma_cli.data.source import find_root
 from luma_cli.data.split import Split, find_pairs, open_split
@@ -77,9 +77,9 @@ def bad_files() -> dict[str, tuple[bytes, bytes, str]]:
         "size": (image, encoded(np.zeros((3, 3))), "masks/size_mask.png: 3 x 3 pixels, but its image"),
         "alpha": (encoded(rgba), labels, "images/alpha.jpg: has transparent pixels"),
         "cmyk": (encoded(picture(6, 2, 0), "JPEG", "CMYK"), labels, "images/cmyk.jpg: colour mode CMYK"),
-        "deep": (image, encoded(Image.new("I;16", (2, 6))), "masks/deep_mask.png: 16 bits or more"),
+        "deep": (image, encoded(Image.new("I;16", (2, 6), 300)), "masks/deep_mask.png: values from 300 to 300"),
         "colour": (image, encoded(picture(6, 2, 0)), "masks/colour_mask.png: a label file of colour mode RGB"),
-        "empty": (image, b"", "masks/empty_mask.png: no PNG file"),
+        "empty": (image, b"", "masks/empty_mask.png: no PNG, TIFF"),
     }
 
 
@@ -141,11 +141,43 @@ def test_suspicious_shares_and_rotations_are_noted(tmp_path: Path) -> None:
         "50% of the pixels are ignored, most by the value 0; compare the values of classes and `ignored` with those in "
         "the label files",
         "1 image has only ignored pixels: a",
-        "1 image has an EXIF rotation, which is not applied: a",
+        "1 image is tagged as turned: a; training and evaluation take the stored pixels, on which labels are drawn, "
+        "`luma predict` turns them",
     )
     files.pop("images/b.jpg")
     files.pop("masks/b_mask.png")
     assert checked(own(tmp_path / "one", files, card), None).warnings[0] == "1 class never occurs: cat"
+
+
+def test_a_mask_of_0_and_255_is_asked_about(tmp_path: Path) -> None:
+    """Two classes and the default `ignored = 255`: the foreground would not count, and mIoU be 100."""
+    files = {"images/a.jpg": GOOD["images/good.jpg"], "masks/a_mask.png": encoded(np.array([[0, 255], [0, 0]] * 3))}
+    assert checked(own(tmp_path, files), None).warnings == (
+        "1 class never occurs: cat; and 255, which is ignored, covers 25.00% of the pixels: is 255 cat? then give that "
+        "class value = 255 and the card ignored = []",
+    )
+    card = OWN_CARD.replace("values = [1, 2]", "value = 255")
+    assert checked(own(tmp_path, files, card), None).classes[1].images == 1
+
+
+def test_strange_tags_are_noted(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    files = {"images/a.jpg": encoded(picture(6, 2, 0), "JPEG", exif=exif), "masks/a_mask.png": encoded(GOOD_LABELS)}
+    assert checked(own(tmp_path, files), None).warnings == (
+        "1 image has a tag Orientation that means nothing: a; it is not 1 to 8 and taken for none",
+    )
+
+
+def test_what_concerns_two_splits(tmp_path: Path) -> None:
+    """An image of both under another name, and a class that val alone has."""
+    card = OWN_CARD + '[splits.val]\nimages = "images2"\nlabels = "masks2"\n'
+    files = {**GOOD, "images2/b.jpg": GOOD["images/good.jpg"], "masks2/b_mask.png": encoded(GOOD_LABELS)}
+    files["masks/good_mask.png"] = encoded(GOOD_LABELS * 0)
+    loaded = own(tmp_path, files, card)
+    train, val = with_shared([checked(loaded, None, split) for split in ("train", "val")])
+    assert train.warnings == ("1 class never occurs: cat",)
+    assert val.warnings == ("1 image is in train and in val: b", "1 class never occurs in train: cat")
 
 
 @pytest.fixture(scope="module")

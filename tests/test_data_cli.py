@@ -109,7 +109,7 @@ def test_list(drawn: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("check ade20 --root .", 2, "did you mean 'ade20k'"),
         ("check ade20k --root nowhere", 1, "ADEChallengeData2016.zip"),
-        ("check ade20k --root . --split test", 2, "'train', 'val'"),
+        ("check ade20k --root . --split tast", 2, "'train', 'val', 'test'"),
         ("check ade20k --root . --workers 0", 2, "--workers"),
         ("check missing.toml", 2, "no such file"),
         ("check", 2, "luma data check --help"),
@@ -202,6 +202,6 @@ def test_names_that_no_terminal_should_be_sent(tmp_path: Path, capsys: Capture) 
     )
     assert run(["data", "check", str(tmp_path / "own.toml")]) == 1
     said = capsys.readouterr().out
-    assert r"masks/caf\udce9\x1b[31m_mask.png: no PNG file" in said
+    assert r"masks/caf\udce9\x1b[31m_mask.png: no PNG, TIFF" in said
     assert "\x1b" not in said
     assert "1 image has only ignored pixels: b" in said

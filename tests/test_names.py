@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from luma_cli.catalogue import cards, names
 from luma_cli.catalogue.cards import card_names, meanings
-from luma_cli.catalogue.names import near_names
+from luma_cli.catalogue.names import expand, near_names
 from luma_cli.catalogue.pretraining import objective_named
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.catalogue.timm_index import load_index
@@ -282,3 +282,8 @@ def test_an_unknown_name_is_answered_quickly() -> None:
 def test_a_patch_that_the_size_has_not_is_unknown(name: str) -> None:
     with pytest.raises(UnknownName):
         names.resolve(name)
+
+
+def test_a_pattern_longer_than_any_name() -> None:
+    with pytest.raises(UnknownName, match="a pattern of 3,000 characters, expected at most 100"):
+        expand(["[" * 3000])

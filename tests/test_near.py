@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 
 import pytest
@@ -72,3 +73,11 @@ def test_an_owner_before_a_slash_hides_no_name():
     known = ["tome_vit_base_patch16_224", "vit_base_patch16_224"]
     assert nearest("timm/vit_base_patch16_224", known)[0] == "vit_base_patch16_224"
     assert nearest("vit_b/32", SIZES)[0] == "vit_b"
+
+
+def test_what_is_no_name_costs_nothing() -> None:
+    """Bounded: thousands of characters took a minute."""
+    start = time.process_time()
+    for text in ("x" * 5000, "vit_" * 1200, "v" * 99, "swin_" * 19):
+        nearest(text, SIZES * 200)
+    assert time.process_time() - start < 2

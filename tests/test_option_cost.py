@@ -33,7 +33,7 @@ def costed() -> dict:
     return {name: (backbone, backbone_facts(backbone)) for name, backbone in built.items()}
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(COSTED),
     l2=st.integers(1, 6),
@@ -42,13 +42,24 @@ def costed() -> dict:
     prefix=st.booleans(),
     width_cap=st.sampled_from([20, 768]),
     num_queries=st.integers(1, 7),
+    design=st.fixed_dictionaries(
+        {
+            "mask_stride": st.sampled_from([0, 4, 8, 16]),
+            "layer_scale": st.booleans(),
+            "qkv_bias": st.booleans(),
+            "read_norm": st.sampled_from(["own", "shared"]),
+            "query_norm": st.booleans(),
+        }
+    ),
 )
-def test_the_closed_form_is_what_exists_and_what_is_counted(costed, name, l2, tap, ffn, prefix, width_cap, num_queries):
+def test_the_closed_form_is_what_exists_and_what_is_counted(
+    costed, name, l2, tap, ffn, prefix, width_cap, num_queries, design
+):
     backbone, facts = costed[str(name)]
     depth = len(backbone.sites.found)
     config = HeadConfig(
         l2=min(l2, depth), tap=tap, ffn=ffn, prefix=prefix and facts.num_prefix_tokens > 0, width_cap=width_cap,
-        num_queries=num_queries, num_classes=3,
+        num_queries=num_queries, num_classes=3, **design,
     )  # fmt: skip
     with torch.device("meta"):
         counted = segmenter_cost(Segmenter(backbone, config))

@@ -10,7 +10,7 @@ import pytest
 from luma_cli.catalogue.recipes import SETTINGS, Recipe, check, folder, load_recipe, recipe_names, with_changes
 from luma_cli.errors import BadRecipe
 
-NAMES = ["ade20k", "cityscapes", "eomt-ade20k", "eomt-cityscapes", "small", "smoke"]
+NAMES = ["ade20k", "cityscapes", "eomt-ade20k", "eomt-cityscapes", "luma-ade20k", "small", "smoke"]
 
 
 def refusal(*changes: str, recipe: str = "ade20k") -> str:
@@ -30,6 +30,13 @@ def file_refusal(tmp_path: Path, text: str) -> str:
     with pytest.raises(BadRecipe) as caught:
         load_recipe(written(tmp_path, text))
     return str(caught.value)
+
+
+def test_a_recipe_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert load_recipe(written(tmp_path, "\ufeffsteps = 7")).steps == 7
+    (tmp_path / "latin.toml").write_bytes(b"source = '\xe9'")
+    with pytest.raises(BadRecipe, match=r"latin\.toml cannot be read: it is not UTF-8 \(at line 1\)"):
+        load_recipe(str(tmp_path / "latin.toml"))
 
 
 def test_names_of_the_shipped_recipes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +40,13 @@ def test_published_recipe_at_its_corners() -> None:
     backbone = [factor("backbone", step, total, recipe) for step in (0, 499, 1000, 1500, total)]
     assert head == [0, 0.5, 1, 0]
     assert backbone == [0, 0, 0.5, 1, 0]
+
+
+def test_cosine_takes_the_place_of_the_polynomial() -> None:
+    recipe = Recipe(warmup_head_steps=10, warmup_backbone_steps=20, schedule="cosine")
+    head = [factor("head", step, 110, recipe) for step in (5, 10, 35, 60, 110)]
+    assert head == pytest.approx([0.5, 1, 0.5 + math.cos(math.pi / 4) / 2, 0.5, 0])
+    assert factor("backbone", 70, 110, recipe) == pytest.approx(0.5)
 
 
 def test_annealing_is_equal_phases_unless_the_recipe_says_shares() -> None:

@@ -73,6 +73,13 @@ def test_half_an_archive_says_so(tmp_path: Path, kept: float) -> None:
         Archive(file, "top").sizes("images", True)
 
 
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    file = write_zip(tmp_path / "a.zip", {"images/caf\xe9.jpg": b"x"})
+    file.write_bytes(file.read_bytes().replace("\xe9".encode(), b"\xff\xff"))
+    with pytest.raises(DataError, match=r"a\.zip: the name b'images/caf.*' in it is not UTF-8, as it says"):
+        Archive(file).sizes("images", True)
+
+
 def test_damage_inside_names_the_member(tmp_path: Path) -> None:
     file = write_zip(
         tmp_path / "a.zip", {"images/a.jpg": b"content of a", "images/b.jpg": b"other"}, zipfile.ZIP_STORED

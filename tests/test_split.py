@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from dataset_files import OWN_CARD, ade_files, encoded, picture, write_folder, w
 
 from luma_cli.catalogue.datasets import IGNORED, DatasetCard, load_card
 from luma_cli.data.source import find_root
-from luma_cli.data.split import Samples, Split, find_pairs, open_split
+from luma_cli.data.split import Samples, Split, find_pairs, open_split, shared_note
 from luma_cli.errors import BadSample, DataError, UnknownName
 
 ADE = "ADEChallengeData2016"
@@ -111,6 +112,70 @@ def test_two_images_for_one_label(tmp_path: Path) -> None:
         own_split(tmp_path, files)
 
 
+LISTED = OWN_CARD.replace("recursive = true", 'recursive = true\nlist = "lists/train.txt"')
+
+
+def listed(names: str) -> dict[str, bytes]:
+    files = {"lists/train.txt": names.encode("utf-8-sig")}
+    for name in ("a", "sub/b", "c"):
+        files |= {f"images/{name}.jpg": GOOD_IMAGE, f"masks/{name}_mask.png": GOOD_LABELS}
+    return files
+
+
+def test_a_list_names_the_images_of_a_split(tmp_path: Path) -> None:
+    files = listed("sub/b\r\na.jpg\n\n") | {"images/d.jpg": GOOD_IMAGE}  # d has no labels and is in no list
+    split = own_split(tmp_path, files, LISTED)
+    assert [pair.image for pair in split.pairs] == ["a.jpg", "sub/b.jpg"]
+    card = load_card(tmp_path / "own.toml")
+    assert find_pairs(card, find_root(card), "train").imageless == ()
+    zipped = tmp_path / "zipped"
+    write_zip(zipped / "own.zip", files)
+    assert own_split(zipped, {}, 'archives = ["own.zip"]\n' + LISTED).fingerprint == split.fingerprint
+
+
+def test_lines_that_name_no_image(tmp_path: Path) -> None:
+    said = r"train\.txt: 1 of 2 lines name no image, the first 'b' \(at line 2\); expected names in images/ such as 'a'"
+    with pytest.raises(DataError, match=said):
+        own_split(tmp_path, listed("a\nb\n"), LISTED)
+    (tmp_path / "lists" / "train.txt").unlink()
+    with pytest.raises(DataError, match=r"no file lists/train\.txt, which lists its train images"):
+        own_split(tmp_path, {}, LISTED)
+
+
+@pytest.mark.parametrize(("images", "labels"), [("img-", "00"), ("", "gt_"), ("img-", "")])
+@pytest.mark.parametrize("folder", ["masks", "images"])
+def test_prefixes_pair_images_and_labels(folder: str, images: str, labels: str, tmp_path: Path) -> None:
+    card = f'image_prefix = "{images}"\nlabel_prefix = "{labels}"\n' + OWN_CARD.replace("_mask.png", ".png")
+    png = encoded(picture(6, 2, 0))
+    files = {f"images/sub/{images}1.png": png, f"{folder}/sub/{labels}1.png": GOOD_LABELS, "images/x/other.txt": b""}
+    split = own_split(tmp_path, files, card.replace('labels = "masks"', f'labels = "{folder}"'))
+    assert [(pair.name, pair.labels) for pair in split.pairs] == [("1", f"sub/{labels}1.png")]
+    np.testing.assert_array_equal(split.image(0), picture(6, 2, 0))
+
+
+def test_pairing_in_one_folder_is_linear(tmp_path: Path) -> None:
+    card = OWN_CARD.replace('"images"', '"."').replace('"masks"', '"."').replace("recursive = true", "")
+    write_zip(tmp_path / "own.zip", {f"{n}{end}": b"1" for n in range(5_000) for end in (".jpg", "_mask.png")}, 0)
+    (tmp_path / "own.toml").write_text('archives = ["own.zip"]\n' + card, encoding="utf-8")
+    loaded = load_card(tmp_path / "own.toml")
+    root, start = find_root(loaded), time.process_time()
+    assert len(find_pairs(loaded, root, "train").pairs) == 5_000
+    assert time.process_time() - start < 2  # a minute where each image looks through all labels
+
+
+def test_images_of_train_and_val_are_noted(tmp_path: Path) -> None:
+    card = OWN_CARD + '[splits.val]\nimages = "{}"\nlabels = "masks"\nrecursive = true\n'
+    files = {f"{place}.jpg": encoded(picture(6, 2, seed), "BMP") for seed, place in enumerate(("images/a", "images/b"))}
+    files |= {f"masks/{name}_mask.png": GOOD_LABELS for name in "ab"}
+    files |= {"other/a.jpg": files["images/b.jpg"], "other/b.jpg": files["images/b.jpg"]}  # of one size, a differs
+    for folder, said in (("images", "2 images are in train and in val, e.g. a"), ("other", "1 image is in")):
+        train = own_split(tmp_path, files, card.replace("{}", folder))
+        val = open_split(train.card, find_root(train.card), "val")
+        assert shared_note(train, val).startswith(said)
+    alone = own_split(tmp_path / "x", {"images/z.jpg": GOOD_IMAGE, "masks/z_mask.png": GOOD_LABELS})
+    assert shared_note(train, alone) == ""
+
+
 def test_unknown_split(tmp_path: Path, ade: DatasetCard) -> None:
     write_folder(tmp_path, ade_files(ade.table))
     root = find_root(ade, tmp_path)
@@ -131,7 +196,7 @@ def test_unknown_split(tmp_path: Path, ade: DatasetCard) -> None:
         (GOOD_IMAGE, encoded(np.zeros((2, 6))), r"2 x 6; the image may have been rotated by its EXIF tag"),
         (GOOD_IMAGE, encoded(picture(6, 2, 0)), r"a_mask\.png: a label file of colour mode RGB"),
         (GOOD_IMAGE, GOOD_LABELS[:-30], r"a_mask\.png: damaged"),
-        (b"GIF89a", GOOD_LABELS, r"images/a\.jpg: no JPEG"),
+        (b"GIF89a", GOOD_LABELS, r"images/a\.jpg: a GIF file, expected JPEG, PNG, WEBP, BMP or TIFF; convert it"),
         (GOOD_IMAGE[:60], GOOD_LABELS, r"images/a\.jpg: "),
     ],
 )

@@ -122,7 +122,7 @@ def test_a_limit_on_file_size_is_one_line_and_the_database_is_whole(processes, t
     file = tmp_path / "luma.db"
     kept, message = fill(processes, file, 800_000)
     assert kept > 10
-    assert message.startswith(f"{file} could not be written (disk I/O error; ")
+    assert message.startswith(f"{file} could not be read or written (disk I/O error; ")
     assert "\n" not in message
     assert (check(file).problems, check(file).attempts) == ((), kept)
 

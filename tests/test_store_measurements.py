@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from dataclasses import replace
 from operator import attrgetter
@@ -48,6 +49,17 @@ def expected(kept) -> Measured:
             tap=chosen.head.tap,
             ffn=chosen.head.ffn,
             prefix=chosen.head.prefix,
+            design=json.dumps(
+                [
+                    chosen.head.variant,
+                    chosen.head.mask_stride,
+                    int(chosen.head.layer_scale),
+                    int(chosen.head.qkv_bias),
+                    chosen.head.read_norm,
+                    int(chosen.head.query_norm),
+                ],
+                separators=(",", ":"),
+            ),
             environment=canonical(kept.environment.identity, "identity"),
         ),
         family=chosen.family,

@@ -77,6 +77,7 @@ def test_a_quote_that_is_never_closed(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"\n \n", "is empty"),
         (b"dataset backbone miou\nade20k vit 48\n", "has no column that luma knows"),
+        (b'backbone,"mi"ou,miou\n', "has no column that luma knows"),
         (b"backbone,miou,mIoU\n", "column 'miou' is there twice"),
         (bytes(range(256)), "is a binary file"),
         ("backbone,miou\nMühle,48\n".encode("latin-1"), "is not utf-8 text"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -59,9 +60,12 @@ def test_a_step_that_was_left_out_says_so():
 
 def test_a_validation_in_one_line():
     assert evaluation_line(Evaluated(10, record(), True)) == (
-        "step 10: mIoU 43.22, accuracy 81.50 on 40 val images of ade20k#1a2b3c4d  (best so far)"
+        "step 10: mIoU 43.22 (mean of 9 of 150 classes), accuracy 81.50 on 40 val images of ade20k#1a2b3c4d"
+        "  (best so far)"
     )
     assert evaluation_line(Evaluated(10, record(None), False)).startswith("step 10: no labelled pixel on 40")
+    whole = replace(record(), num_present=150)
+    assert evaluation_line(Evaluated(10, whole, False)).startswith("step 10: mIoU 43.22, accuracy")
 
 
 @pytest.mark.parametrize(

@@ -475,9 +475,7 @@ def _key(rows: Sequence[Evidence]) -> str:
 
 
 def _cache_folder() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("luma", appauthor=False)) / "accuracy"
+    return files.user_folder("cache") / "accuracy"
 
 
 def _read(folder: Path, key: str) -> LearnedModel | None:

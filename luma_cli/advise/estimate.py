@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -20,8 +22,9 @@ from luma_cli.advise.costs import measured_rows, price
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.names import resolve
+from luma_cli.catalogue.rules import check_resolution, load_rules
 from luma_cli.catalogue.timm_index import load_index
-from luma_cli.errors import UnknownName, UsageError
+from luma_cli.errors import BadResolution, UnknownName, UsageError
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval
 from luma_cli.evidence.table import load_evidence
@@ -226,6 +229,29 @@ def _named(asked: Asked) -> tuple[str, str, str]:
     if not spec.pretraining and not tag:
         return name, asked.pretraining, ""
     return name, spec.pretraining, "" if spec.tag else f"weights not given, {name} assumed"
+
+
+def countable_side(asked: Asked) -> int | None:
+    """The side of the square crop, in pixels, that can be counted and has about as many pixels; None for no backbone.
+
+    >>> countable_side(Asked("ade20k", "vit_b", resolution="512x1024"))
+    720
+    """
+    spec = _resolved(asked.backbone)
+    if spec is None:
+        return None
+    height, width = cleaning.resolution(asked.resolution.replace("×", "x"))
+    side = round(math.sqrt((height or 0) * (width or 0)))
+    entry = load_index().get(spec.architecture)
+    if entry is None:
+        return side
+    rule = load_rules().model_rule(entry.module, entry.cls, spec.architecture, spec.rule)
+    for away in range(side):
+        for near in (side - away, side + away):
+            with suppress(BadResolution):
+                check_resolution(spec.name, near, rule, spec.architecture)
+                return near
+    return None
 
 
 def _resolved(name: str) -> BackboneSpec | None:

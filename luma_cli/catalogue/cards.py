@@ -105,7 +105,7 @@ def load_cards() -> Mapping[str, Card]:
 
 def read_cards(folder: Path) -> dict[str, Card]:
     """The cards in `folder` by name, one per file. Raises BadCard when there is no such folder."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path.is_dir, no error for a name that is too long
         raise BadCard(f"{folder} is no folder of cards; set LUMA_MODELS to a folder of .toml files, or unset it")
     cards = (read_card(path) for path in sorted(folder.glob("*.toml")) if path.name not in NOT_CARDS)
     return {card.name: card for card in cards}

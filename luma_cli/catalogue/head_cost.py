@@ -105,7 +105,7 @@ def _luma_macs(facts: BackboneFacts, head: HeadConfig) -> int:
         + sum(_step_macs(step, after, facts, queries) for step, after in zip(plan.steps, plan.widths[1:], strict=True))
         + _attention_macs(width, plan.tokens_width or width, queries, plan.num_tokens or facts.num_tokens)
         + queries * _ffn_macs(plan.ffn, width, facts.query_ffn_macs)
-        + _mask_module_macs(width, plan.num_scale_blocks, facts, head)
+        + _mask_module_macs(width, plan.num_scale_blocks, facts, head, plan.mask_stride)
     )
 
 
@@ -113,9 +113,10 @@ def _luma_params(facts: BackboneFacts, head: HeadConfig) -> int:
     plan = plan_from_facts(facts, head)
     width = plan.width
     project = (plan.width_in + 1) * width if plan.projects else 0
-    steps = sum(_step_params(step, after) for step, after in zip(plan.steps, plan.widths[1:], strict=True))
-    last = _attention_params(width, plan.tokens_width or width) + _ffn_params(plan.ffn, width)
-    norms = 0 if plan.shares_final_norm else 2 * _norm_params(width)
+    steps = sum(_step_params(step, after, head) for step, after in zip(plan.steps, plan.widths[1:], strict=True))
+    last = _attention_params(width, plan.tokens_width or width, head, plan.shares_read_norm)
+    last += _ffn_params(plan.ffn, width)
+    norms = 0 if plan.shares_final_norm else (2 if head.query_norm else 1) * _norm_params(width)
     queries = head.num_queries * plan.widths[0]
     return project + queries + steps + last + norms + _mask_module_params(width, plan.num_scale_blocks, head)
 
@@ -154,9 +155,9 @@ def _step_macs(step: Step, next_width: int, facts: BackboneFacts, num_queries: i
     return read + num_queries * (_ffn_macs(step.ffn, step.width, own_ffn) + widen)
 
 
-def _step_params(step: Step, next_width: int) -> int:
+def _step_params(step: Step, next_width: int, head: HeadConfig) -> int:
     widen = (step.width + 1) * next_width if step.width != next_width else 0
-    return _attention_params(step.width, step.tokens_width) + _ffn_params(step.ffn, step.width) + widen
+    return _attention_params(step.width, step.tokens_width, head) + _ffn_params(step.ffn, step.width) + widen
 
 
 def _attention_macs(width: int, tokens_width: int, num_queries: int, num_tokens: int) -> int:
@@ -164,9 +165,10 @@ def _attention_macs(width: int, tokens_width: int, num_queries: int, num_tokens:
     return 2 * num_queries * width**2 + 2 * num_tokens * tokens_width * width + 2 * num_queries * num_tokens * width
 
 
-def _attention_params(width: int, tokens_width: int) -> int:
-    projections = 2 * (width**2 + width) + 2 * (tokens_width + 1) * width
-    return _norm_params(width) + _norm_params(tokens_width) + projections
+def _attention_params(width: int, tokens_width: int, head: HeadConfig, shares_norm: bool = False) -> int:
+    projections = 2 * width**2 + 2 * tokens_width * width + width + (3 * width if head.qkv_bias else 0)
+    norms = 0 if shares_norm else _norm_params(width) + _norm_params(tokens_width)
+    return norms + projections + (width if head.layer_scale else 0)
 
 
 def _ffn_macs(ffn: str, width: int, own: int) -> int:
@@ -180,7 +182,9 @@ def _ffn_params(ffn: str, width: int) -> int:
     return _norm_params(width) + 2 * hidden * width + hidden + width if ffn == "fresh" else 0
 
 
-def _mask_module_macs(width: int, num_scale_blocks: int, facts: BackboneFacts, head: HeadConfig) -> int:
+def _mask_module_macs(
+    width: int, num_scale_blocks: int, facts: BackboneFacts, head: HeadConfig, mask_stride: float = MASK_STRIDE
+) -> int:
     """Class scores and mask embeddings, doublings of the map, masks as products with it, bilinear finish if need be."""
     num_tokens, queries = facts.num_tokens, head.num_queries
     finer: int = 4**num_scale_blocks  # pixels of the upscaled map per token
@@ -188,7 +192,7 @@ def _mask_module_macs(width: int, num_scale_blocks: int, facts: BackboneFacts, h
     per_token = _DOUBLE_TAPS * width**2 + 4 * _DEPTHWISE_TAPS * width  # the depthwise step sees four times as many
     upscaled = per_token * num_tokens * (finer - 1) // 3
     masks = queries * width * num_tokens * finer
-    mask_side = facts.resolution // MASK_STRIDE
+    mask_side = int(facts.resolution / mask_stride)
     meets = math.isqrt(num_tokens) * 2**num_scale_blocks == mask_side
     return predict + upscaled + masks + (0 if meets else _BILINEAR_MACS * queries * mask_side**2)
 

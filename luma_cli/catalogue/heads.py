@@ -20,17 +20,55 @@ from luma_cli.errors import BuildError, UsageError
 HeadName = Literal["luma", "eomt", "linear", "none"]
 Ffn = Literal["auto", "reused", "fresh"]
 TapPoint = Literal["output", "input"]
+ReadNorm = Literal["own", "shared"]
 
 # The options that each head has; the others say nothing to it.
 HAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "luma": ("num_queries", "num_classes", "l2", "tap", "prefix", "ffn", "width_cap"),
+        "luma": (
+            *("num_queries", "num_classes", "l2", "tap", "prefix", "ffn", "width_cap"),
+            *("variant", "mask_stride", "layer_scale", "qkv_bias", "read_norm", "query_norm"),
+        ),
         "eomt": ("num_queries", "num_classes", "l2"),
         "linear": ("num_classes",),
         "none": (),
     }
 )
-_CHOICES = MappingProxyType({"name": get_args(HeadName), "ffn": get_args(Ffn), "tap": get_args(TapPoint)})
+MASK_STRIDE = 4  # pixels of the image per mask logit, along a side
+# What the two descriptions of LUMA that exist say where they differ; docs/understand/heads.md says how sure each is.
+VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "paper-page": {
+            "tap": "output",
+            "prefix": False,
+            "mask_stride": MASK_STRIDE,
+            "layer_scale": False,
+            "qkv_bias": True,
+            "read_norm": "own",
+            "query_norm": True,
+        },
+        "authors-2025": {
+            "tap": "input",
+            "prefix": True,
+            "mask_stride": 0,
+            "layer_scale": True,
+            "qkv_bias": False,
+            "read_norm": "shared",
+            "query_norm": False,
+        },
+    }
+)
+_CHOICES: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {
+        "variant": tuple(VARIANTS),
+        "name": get_args(HeadName),
+        "ffn": get_args(Ffn),
+        "tap": get_args(TapPoint),
+        "mask_stride": (0, 4, 8, 16),
+        "read_norm": get_args(ReadNorm),
+    }
+)
+_OF_VARIANT: Any = None  # takes the variant's value
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +82,39 @@ class HeadConfig:
     `ffn="auto"` reuses the backbone's own FFN where its last patch-grid block has a token-wise one, and takes a fresh
     FFN otherwise; `width_cap` bounds the width of a head with a fresh FFN (arXiv 2607.00687 leaves it open: at 2048
     channels the head would be 114 M parameters, larger than a ResNet-50).
+    variant: `paper-page` is LUMA as its project page states it, `authors-2025` as its authors' development code means
+    it. It gives `tap`, `prefix` and what follows their values unless they are given:
+    mask_stride: pixels per mask logit along a side; 0 doubles a map of stride 32 or more once, others as EoMT does.
+    layer_scale: a learned factor per channel, 1 at first, on what queries read. qkv_bias: of those projections.
+    read_norm: before the read, `own` LayerNorms or the backbone's final norm, `shared`. query_norm: whether the final
+    norm is also on the queries that predict.
     """
 
     name: HeadName = "luma"
     num_queries: int = 100
     num_classes: int = 150
     l2: int = 0
-    tap: TapPoint = "output"
+    tap: TapPoint = _OF_VARIANT
     ffn: Ffn = "auto"
     width_cap: int = 768
-    prefix: bool = False
+    prefix: bool = _OF_VARIANT
+    variant: str = "paper-page"
+    mask_stride: int = _OF_VARIANT
+    layer_scale: bool = _OF_VARIANT
+    qkv_bias: bool = _OF_VARIANT
+    read_norm: ReadNorm = _OF_VARIANT
+    query_norm: bool = _OF_VARIANT
 
     def __post_init__(self) -> None:
+        for field, value in VARIANTS.get(self.variant, {}).items():
+            if getattr(self, field) is _OF_VARIANT:
+                object.__setattr__(self, field, value)
         for field in ("num_queries", "num_classes", "width_cap"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} is {getattr(self, field)}, expected at least 1")
         for field, known in _CHOICES.items():
             if getattr(self, field) not in known:
-                raise UsageError(f"{field} is {getattr(self, field)!r}, expected one of {', '.join(known)}")
+                raise UsageError(f"{field} is {getattr(self, field)!r}, expected one of {', '.join(map(str, known))}")
         if self.l2 < 0:
             raise UsageError(f"l2 is {self.l2}, expected the number of tapped blocks, 1 or more (0: the head's own)")
         if self.l2 == 0 and self.name != "eomt":
@@ -70,7 +123,8 @@ class HeadConfig:
 
     def _refuse_foreign(self) -> None:
         """Refuse an option that is set although the head does not have it; `none` keeps those of the head left out."""
-        default = {field.name: field.default for field in fields(self)} | ({} if self.name == "eomt" else {"l2": 1})
+        default = {field.name: field.default for field in fields(self)} | dict(VARIANTS["paper-page"])
+        default |= {} if self.name == "eomt" else {"l2": 1}
         foreign = [name for name in default if name not in ("name", *HAS[self.name])]
         changed = [name for name in foreign if getattr(self, name) != default[name]]
         if changed and self.name != "none":
@@ -78,15 +132,35 @@ class HeadConfig:
                 f"{changed[0]}={getattr(self, changed[0])!r} says nothing to head {self.name!r}; leave it out"
             )
 
+    @property
+    def design(self) -> str:
+        """The variant and what was changed of it; empty for `paper-page` as it is.
+
+        >>> HeadConfig(variant="authors-2025", mask_stride=8).design
+        'authors-2025, mask_stride 8'
+        """
+        preset = VARIANTS[self.variant]
+        changed = [name for name in preset if name in _DESIGN and getattr(self, name) != preset[name]]
+        named = [self.variant] if self.variant != "paper-page" else []
+        return ", ".join([*named, *(f"{name} {str(getattr(self, name)).lower()}" for name in changed)])
+
+    @classmethod
+    def of(cls, head: HeadConfig | HeadName) -> HeadConfig:
+        """The head itself, or the one of that name with its defaults."""
+        return cls(name=head) if isinstance(head, str) else head
+
     def identity(self) -> dict[str, Any]:
-        """The fields that decide whether two heads are the same; an option at its default adds nothing to them."""
-        values = asdict(self)
-        if not self.prefix:
-            values.pop("prefix")
-        return values
+        """The fields that decide whether two heads are the same; an option at its default adds nothing to them.
+
+        So heads keep their identity when luma learns new options.
+        """
+        default = {"prefix": False, "variant": "paper-page", **{name: VARIANTS["paper-page"][name] for name in _DESIGN}}
+        return {name: value for name, value in asdict(self).items() if value != default.get(name, _NOT_DROPPED)}
 
 
-MASK_STRIDE = 4  # mask logits are predicted at a quarter of the image's side
+_DESIGN = ("mask_stride", "layer_scale", "qkv_bias", "read_norm", "query_norm")
+_NOT_DROPPED = object()
+
 FRESH_FFN_RATIO = 4  # hidden width of a fresh FFN, as in the transformers that the reused ones come from
 CHANNELS_PER_HEAD = 64
 
@@ -131,7 +205,8 @@ class HeadPlan:
     """The decided shape of a head: widths in channels, heads of its attention, what it shares with the backbone.
 
     tokens_width, num_tokens: of the last block's own tensor where queries read that; 0 where they read the map.
-    steps: the blocks that they meet before, first to last.
+    steps: the blocks that they meet before, first to last. mask_stride: pixels per mask logit along a side.
+    shares_read_norm: whether the backbone's final norm stands before the read, which needs the map's width.
     """
 
     width_in: int
@@ -143,6 +218,8 @@ class HeadPlan:
     tokens_width: int = 0
     num_tokens: int = 0
     steps: tuple[Step, ...] = ()
+    mask_stride: float = MASK_STRIDE
+    shares_read_norm: bool = False
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -168,16 +245,21 @@ def plan_head(tap: Tap, config: HeadConfig) -> HeadPlan:
     width = tap.width if reused else min(tap.width, config.width_cap)
     same = width == tap.width
     tokens_width, num_tokens = _read(tap, tap.blocks[0], config) if reads_block(config) else (0, 0)
+    doublings = num_scale_blocks(tap.stride, config.mask_stride)
     return HeadPlan(
         width_in=tap.width,
         width=width,
         num_heads=_heads(width, tap.num_heads if same else 0),
-        num_scale_blocks=num_scale_blocks(tap.stride),
+        num_scale_blocks=doublings,
         ffn="reused" if reused else "fresh",
         shares_final_norm=tap.has_final_norm and same,
         tokens_width=tokens_width,
         num_tokens=num_tokens,
         steps=tuple(_step(tap, back, config) for back in range(config.l2 - 1, 0, -1)),
+        mask_stride=config.mask_stride or tap.stride / 2**doublings,
+        shares_read_norm=(
+            config.read_norm == "shared" and tap.has_final_norm and same and tokens_width in (0, tap.width)
+        ),
     )
 
 
@@ -200,7 +282,7 @@ def _check_reading(tap: Tap, config: HeadConfig) -> None:
         )
     if config.l2 > max(depth, 1):
         raise BuildError(f"{tap.name}: l2 is {config.l2}, its depth is {depth} blocks{reason}; try --l2 {depth}")
-    if config.prefix and not tap.num_prefix_tokens:
+    if config.prefix and not tap.num_prefix_tokens and config.variant == "paper-page":  # else: where there are any
         raise BuildError(f"{tap.name} has no class or register tokens that queries could see; leave out --prefix")
     if config.tap == "input" and not all(block.num_tokens_in for block in tap.blocks[: config.l2]):
         raise BuildError(f"{tap.name}: the input of a tapped block is no grid of tokens; use --tap output")
@@ -239,13 +321,19 @@ def default_heads(width: int) -> int:
     return next(heads for heads in range(most, 0, -1) if width % heads == 0)
 
 
-def num_scale_blocks(stride: int) -> int:
-    """Doublings that bring a map of `stride` nearest to a quarter of the image; a bilinear resize does the rest.
+def num_scale_blocks(stride: int, mask_stride: int = MASK_STRIDE) -> int:
+    """Doublings that bring a map of `stride` nearest to `mask_stride`; a bilinear resize does the rest.
+
+    mask_stride 0: once for a map of stride 32 or more, as the authors' hierarchical networks, others as EoMT.
 
     >>> [num_scale_blocks(stride) for stride in (2, 4, 8, 14, 16, 32, 64)]
     [0, 0, 1, 2, 2, 3, 4]
+    >>> [num_scale_blocks(stride, 0) for stride in (8, 14, 16, 32)]
+    [1, 1, 2, 1]
     """
-    return max(0, round(math.log2(stride / MASK_STRIDE)))
+    if not mask_stride:
+        return num_eomt_scale_blocks(stride) if stride < 32 else 1
+    return max(0, round(math.log2(stride / mask_stride)))
 
 
 @dataclass(frozen=True, slots=True)

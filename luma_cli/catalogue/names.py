@@ -184,6 +184,9 @@ def _from_folder(name: str, folder: Path) -> BackboneSpec:
     return replace(known, name=name, timm_name=name, source="local-dir", public_weights=True)
 
 
+_LONGEST_GLOB = 100  # longer than any name; what some patterns cost grows with the square
+
+
 def _is_glob(pattern: str) -> bool:
     """Whether `pattern` is a glob rather than a name; a source such as `local-dir:` is always a name."""
     return ":" not in pattern and bool(set("*?[") & set(pattern))
@@ -196,6 +199,8 @@ def _matching(pattern: str) -> list[BackboneSpec]:
     the dot does not match already: `convnext*` is every ConvNeXt once, `*dinov3*` every DINOv3. A glob with a dot is
     matched with full names only. Where a card names an architecture, timm's own spelling of it is left out.
     """
+    if len(pattern) > _LONGEST_GLOB:
+        raise UnknownName(f"a pattern of {len(pattern):,} characters, expected at most {_LONGEST_GLOB}")
     cards = [
         spec_of(card, size, name.partition(".")[2])
         for card in load_cards().values()

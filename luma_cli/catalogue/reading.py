@@ -41,6 +41,7 @@ def one_of(where: str, what: str, value: str, known: Collection[str]) -> str:
 # parts. So each part must find its own counterpart, and the first part, the family, counts double.
 _PARTS = re.compile(r"[_.\-/: ]+")
 _FAR = 0.4
+_LONGEST = 100  # characters of a spelling that is compared; the longest name of timm has 60
 
 
 def distance(left: str, right: str) -> int:
@@ -64,8 +65,10 @@ def distance(left: str, right: str) -> int:
 def nearest(spelling: str, known: Iterable[str], limit: int = 5) -> list[str]:
     """At most `limit` of `known` that are near to `spelling`, nearest first, ties in alphabetical order.
 
-    What follows a slash may be the whole name (`timm/vit_base_patch16_224`).
+    What follows a slash may be the whole name (`timm/vit_base_patch16_224`). None for one of over 100 characters.
     """
+    if len(spelling) > _LONGEST:
+        return []
     whole = spelling.lower()
     wanted = {whole, whole.rpartition("/")[2] or whole}
     scored = ((min(_remoteness(text, candidate.lower()) for text in wanted), candidate) for candidate in known)
@@ -78,9 +81,10 @@ def _remoteness(wanted: str, candidate: str) -> float:
     apart = [min(_part_remoteness(part, other) for other in others) for part in parts]
     apart[0] = _part_remoteness(parts[0], others[0])
     by_part = (sum(apart) + apart[0]) / (len(apart) + 1)
-    if 0.5 * by_part > _FAR:
+    longer = max(len(wanted), len(candidate), 1)
+    if 0.5 * by_part + 0.5 * abs(len(wanted) - len(candidate)) / longer > _FAR:
         return 1.0
-    return 0.5 * by_part + 0.5 * distance(wanted, candidate) / max(len(wanted), len(candidate), 1)
+    return 0.5 * by_part + 0.5 * distance(wanted, candidate) / longer
 
 
 @lru_cache(maxsize=1 << 14)

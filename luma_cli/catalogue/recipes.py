@@ -7,7 +7,7 @@ to share them: arXiv 2607.00687 gives no others. Imports no torch.
 
 from __future__ import annotations
 
-import tomllib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import inf
@@ -16,10 +16,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from luma_cli import files
 from luma_cli.catalogue.reading import nearest
-from luma_cli.errors import BadRecipe
+from luma_cli.errors import BadCard, BadRecipe
 
 Dtype = Literal["auto", "bf16", "fp16", "fp32"]
 BatchNorm = Literal["auto", "sync", "train", "frozen"]
+Schedule = Literal["poly", "cosine"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +49,12 @@ class Recipe(Augmentation):
     epochs or steps: one of them is 0 and the other is the length. batch: images per step, over all processes and
     micro-batches. backbone_lr: factor of `lr` for the whole backbone. layer_decay: factor of `lr` per block from the
     last, 1 for none; deep nets get it over 24 blocks. warmup_head_steps, then warmup_backbone_steps: the backbone is
-    frozen during the first. clip_norm: of the whole gradient, 0 for none. anneal_starts, anneal_ends: of an EoMT head,
-    shares of all steps per joint block; empty for equal phases. ema_decay: 0 for none. batch_norm: `auto` is sync over
-    several GPUs, train from 8 images per process and frozen below. dtype `auto`: bf16 where the GPU has it, else fp32.
-    freeze: so many first blocks rest, and what comes before them. patience: validations without a better mIoU after
-    which the training ends, 0 for never. eval_every_epochs: 0 for at the end only.
+    frozen during the first. schedule: of the rate afterwards, to 0 at the end. clip_norm: of the whole gradient, 0 for
+    none. anneal_starts, anneal_ends: of an EoMT head, shares of all steps per joint block; empty for equal phases.
+    ema_decay: 0 for none. batch_norm: `auto` is sync over several GPUs, train from 8 images per process and frozen
+    below. dtype `auto`: bf16 where the GPU has it, else fp32. freeze: so many first blocks rest, and what comes before
+    them. patience: validations without a better mIoU after which the training ends, 0 for never. eval_every_epochs: 0
+    for at the end only.
     """
 
     name: str = "ade20k"
@@ -69,6 +71,7 @@ class Recipe(Augmentation):
     layer_decay: float = 0.8
     warmup_head_steps: int = 500
     warmup_backbone_steps: int = 1000
+    schedule: Schedule = "poly"
     poly_power: float = 0.9
     clip_norm: float = 0.01
     bce_weight: float = 5.0
@@ -129,13 +132,17 @@ def load_recipe(name_or_file: str) -> Recipe:
     >>> load_recipe("cityscapes").epochs
     107.0
     """
-    path = folder() / f"{name_or_file}{_SUFFIX}" if name_or_file in recipe_names() else Path(name_or_file).expanduser()
-    if not path.is_file():
+    path = (
+        folder() / f"{name_or_file}{_SUFFIX}"
+        if name_or_file in recipe_names()
+        else Path(os.path.expanduser(name_or_file))
+    )
+    if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
         raise BadRecipe(_unknown(name_or_file))
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"{path}: {error}; docs/reference/recipes.md describes the format") from error
+        values = files.read_toml(path)
+    except BadCard as error:
+        raise BadRecipe(f"{error}; docs/reference/recipes.md describes the format") from error
     name, found = path.stem, [_unknown_setting(key) for key in values if key not in TYPES]
     if values.get("name", name) != name:
         found.append(f"name is {values['name']!r}, expected {name!r} as the file; leave it out")

@@ -141,9 +141,7 @@ def index_for(
 
 def cache_path(version: str) -> Path:
     """Where an index generated for timm `version` is kept."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("luma", appauthor=False)) / f"timm_index-{version}.csv"
+    return files.user_folder("cache") / f"timm_index-{version}.csv"
 
 
 def _generate(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from contextlib import suppress
 from errno import ENOSPC
 from importlib import import_module
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -44,7 +45,10 @@ _COMMANDS = {
 }
 _MANY_VALUED = frozenset({"cost", "profile", "recommend", "front", "next", "doctor"})
 _INTERRUPTED = 130
+_LONGEST_NAME = 200
+_ESCAPED = "luma-escaped"
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
+_LONGEST_WORD = 500  # characters, more than a path in use has
 _NAMES_BACKBONES = frozenset(
     {"list", "show", "cost", "profile", "recommend", "estimate", "front", "next", "scaling", "plot", "findings"}
     | {"doctor", "train"}
@@ -90,7 +94,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"luma {__version__}")
+        print(f"luma {__version__}")
         raise typer.Exit
 
 
@@ -119,7 +123,7 @@ def _start(context: typer.Context) -> None:
 
         _announce_index()
         raise typer.Exit(guide())
-    typer.echo(context.get_help())
+    print(context.get_help())
     if prompt.can_ask():
         print(f"luma: {prompt.MISSING}", file=sys.stderr)
 
@@ -171,13 +175,23 @@ def _said(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == ENOSPC:
         where = f" of {error.filename}" if error.filename else " that the output goes to"
         return f"no space left on the device{where}; free some and run this again"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{_shortened(os.fsdecode(error.filename))}: {error.strerror}; name another file or folder"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
+        return "a path begins with ~, and that user's home folder is not known; write the path out, from / on"
     first = (str(error).strip().splitlines() or ["no message"])[0]
     return f"unexpected {type(error).__name__}: {first}; LUMA_DEBUG=1 shows where"
 
 
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}... ({len(name)} characters)"
+
+
 def _fail(message: str, code: int) -> int:
+    """Print the message, of which words that no line can hold lose their middle."""
+    words = (word if len(word) <= _LONGEST_WORD else f"{word[:60]}...{word[-30:]}" for word in message.split(" "))
     with suppress(BrokenPipeError):
-        print(f"luma: {message}", file=sys.stderr)
+        print(f"luma: {' '.join(words)}", file=sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:
@@ -190,12 +204,39 @@ def _discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _open_streams() -> None:
+    """Make what was closed the null device, and what an encoding lacks an escape sequence.
+
+    With a standard stream closed, the next file that is opened gets its number, and what is printed goes into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, number)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+        elif number and hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors=_ESCAPED)
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A character that cannot be written: the byte of a file's name that it stands for, else an escape sequence."""
+    failed = cast(UnicodeEncodeError, error)
+    each = failed.object[failed.start]
+    byte = ord(each) - 0xDC00  # https://peps.python.org/pep-0383
+    return (bytes([byte]) if 0x80 <= byte <= 0xFF else ascii(each)[1:-1]), failed.start + 1
+
+
+codecs.register_error(_ESCAPED, _escape)
+
+
 def main() -> None:
     """Entry point of the `luma` script."""
 
     def terminated(signum: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signum)
 
+    _open_streams()
     signal.signal(signal.SIGTERM, terminated)
     warnings.showwarning = lambda message, *_, **__: print(f"luma: {message}", file=sys.stderr)
     sys.exit(run())

@@ -52,7 +52,7 @@ def list_backbones(
     bound = None if max_gflops is None else parse_budget(f"{max_gflops}gflops", convention).limit
     found = find(patterns or (), family=family, pretraining=pretraining, max_macs=bound, resolution=resolution)
     if quiet and not as_json:
-        typer.echo("".join(f"{row.spec.name}\n" for row in found.rows), nl=False)
+        print("".join(f"{row.spec.name}\n" for row in found.rows), end="")
     else:
         print_listing(found, convention, as_json)
 
@@ -68,7 +68,10 @@ def show(
     convention: Flops = "mac",
     as_json: Json = False,
 ) -> None:
-    """Show one backbone: licence, weights, cost by resolution."""
+    """Show one backbone: licence, weights, cost by resolution; with --head luma the equations of the head.
+
+    Example: luma show vit_b --head luma --variant authors-2025
+    """
     from luma_cli.catalogue.listing import show as look_up
     from luma_cli.report.catalogue import print_pretraining, print_sheet
 
@@ -77,7 +80,7 @@ def show(
     if pretraining and not as_json:
         print_pretraining(sheet)
     else:
-        print_sheet(sheet, convention, config, as_json)
+        print_sheet(sheet, convention, config, as_json, equations=head.given)
 
 
 @spread

@@ -21,6 +21,7 @@ class SplitName(StrEnum):
 
     train = "train"
     val = "val"
+    test = "test"
 
 
 def complete_dataset(incomplete: str) -> list[str]:
@@ -52,7 +53,7 @@ def list_datasets(as_json: Json = False) -> None:
 def check(
     dataset: Dataset,
     root: RootFolder = None,
-    split: Annotated[list[SplitName] | None, Option(help="train, val or both. \\[default: both]")] = None,
+    split: Annotated[list[SplitName] | None, Option(help="train, val, test or several. \\[default: all]")] = None,
     workers: Annotated[int | None, Option(min=1, help="Processes. \\[default: one for each core]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -63,7 +64,7 @@ def check(
     Example: luma data check ade20k --root ~/data
     """
     from luma_cli.catalogue.datasets import load_card
-    from luma_cli.data.check import check_pairs, usable_cores
+    from luma_cli.data.check import check_pairs, usable_cores, with_shared
     from luma_cli.data.source import find_root
     from luma_cli.data.split import find_pairs
     from luma_cli.report.dataset import print_check
@@ -75,6 +76,7 @@ def check(
     pairings = [find_pairs(card, found, name) for name in names]
     count = Countdown(sys.stderr, sum(len(pairing.pairs) for pairing in pairings), done="checked")
     reports = [check_pairs(card, found, pairing, workers or usable_cores(), count) for pairing in pairings]
+    reports = with_shared(reports)
     print_check(card, found, reports, sys.stdout, as_json)
     if number := sum(len(report.problems) for report in reports):
         raise DataError(f"{number:,} problem{'' if number == 1 else 's'} in {card.name} at {found.place}, named above")
@@ -96,5 +98,5 @@ def sample(
     if seed < 0:
         raise UsageError(f"--seed is {seed}, expected 0 or more")
     drawn = write_sample(dataset, folder, number, seed)
-    typer.echo(f"drew {drawn.num_train} images to train on and {drawn.num_val} to validate on: {drawn.folder}")
+    print(f"drew {drawn.num_train} images to train on and {drawn.num_val} to validate on: {drawn.folder}")
     print(f"luma: next: luma data check {dataset} --root {drawn.folder}", file=sys.stderr)

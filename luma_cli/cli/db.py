@@ -30,7 +30,7 @@ def path(database: Database = None) -> None:
     """Print the path of the database: --db, else $LUMA_DB, else the data folder."""
     from luma_cli.store import database as files
 
-    typer.echo(str(files.path(database)))
+    print(str(files.path(database)))
 
 
 @app.command()
@@ -57,13 +57,13 @@ def info(database: Database = None, as_json: Json = False) -> None:
         )
         return
     if not found.schema:
-        typer.echo(f"{found.file}: does not exist yet; `luma profile NAME` makes it")
+        print(f"{found.file}: does not exist yet; `luma profile NAME` makes it")
         return
-    typer.echo(f"{found.file}: {found.bytes:,} bytes, schema {found.schema}, {found.journal} journal")
+    print(f"{found.file}: {found.bytes:,} bytes, schema {found.schema}, {found.journal} journal")
     for title, counts in (("rows", found.rows), ("by status", found.by_status), ("by device", found.by_device)):
-        typer.echo(f"{title}: " + (", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"))
+        print(f"{title}: " + (", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"))
     if found.first:
-        typer.echo(f"from {found.first} to {found.last}")
+        print(f"from {found.first} to {found.last}")
 
 
 @app.command()
@@ -90,6 +90,9 @@ def query(
 def export(
     form: Annotated[Literal["csv", "json"], Option(help="Format.")] = "csv",
     view: Annotated[ExportView, Option(help="View; profiles has the latest of each configuration.")] = "profiles",
+    shareable: Annotated[
+        bool, Option("--shareable", help="Leave out folders, host, user, GPU ids and a run's settings.")
+    ] = False,
     database: Database = None,
 ) -> None:
     """Write a whole view to stdout."""
@@ -98,7 +101,7 @@ def export(
 
     connection = files.open_read(database)
     with nullcontext() if connection is None else closing(connection):
-        write(connection, sys.stdout, form, view)
+        write(connection, sys.stdout, form, view, shareable=shareable)
 
 
 @app.command()
@@ -110,7 +113,7 @@ def backup(
     """Copy the database, even while it is being written to."""
     from luma_cli.store.transfer import backup as copy
 
-    typer.echo(f"wrote {copy(database, target, overwrite=overwrite)}")
+    print(f"wrote {copy(database, target, overwrite=overwrite)}")
 
 
 @app.command()
@@ -128,7 +131,7 @@ def merge(
             trained = f"; {merged.runs} runs and {merged.evaluations} evaluations added"
             said = f"{merged.file}: {merged.added} added, {merged.known} known already"
             said += trained if merged.runs or merged.evaluations else ""
-            typer.echo(said + (f"; {merged.evidence} imported results added" if merged.evidence else ""))
+            print(said + (f"; {merged.evidence} imported results added" if merged.evidence else ""))
 
 
 @app.command()
@@ -140,4 +143,4 @@ def check(database: Database = None) -> None:
     if found.problems:
         raise StoreError(f"{found.file}: {'; '.join(found.problems)}")
     trained = f"{found.runs:,} runs, {found.evaluations:,} evaluations"
-    typer.echo(f"{found.file}: ok, schema {found.schema}, {found.attempts:,} attempts, {trained}")
+    print(f"{found.file}: ok, schema {found.schema}, {found.attempts:,} attempts, {trained}")

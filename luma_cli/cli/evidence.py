@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -120,7 +121,7 @@ def import_file(
 
 
 def _ask(question: str) -> MiouScale:
-    typer.echo(f"{question}.", err=True)
+    print(f"{question}.", file=sys.stderr)
     while True:
         answer = typer.prompt("Are these figures `fraction` or `percent`?", err=True).strip().lower()
         if answer in ("fraction", "fractions", "f"):
@@ -146,13 +147,13 @@ def export(
     found = [as_they_came.get(row.id, row) for row in filters.selection().of(load_evidence(database))]
     text = evidence_csv(found)
     if out is None:
-        typer.echo(text, nl=False)
+        print(text, end="")
         return
     try:
         files.write_text(out, text)
     except OSError as error:
         raise StoreError(f"{out} cannot be written: {error.strerror or error}; name another file") from error
-    typer.echo(f"wrote {len(found)} results to {out}")
+    print(f"wrote {len(found)} results to {out}")
 
 
 @app.command()
@@ -171,7 +172,7 @@ def rm(
     if not yes:
         confirm(f"remove {what}?", f"this removes {what}; add --yes to go ahead")
     remove(found, database)
-    typer.echo(f"removed {what}")
+    print(f"removed {what}")
 
 
 def _to_remove(rows: list[Evidence], ids: list[str], source: str) -> list[Evidence]:

@@ -141,7 +141,7 @@ def draw_front(
     question = filters.question(dataset, device)
     found = front_of(question, axis, only_own=own_only, database=filters.database)
     plot_front(picture_of(found), out)
-    typer.echo(f"{out}: front of {len(found.rows)} out of {found.num_candidates} candidates")
+    print(f"{out}: front of {len(found.rows)} out of {found.num_candidates} candidates")
 
 
 @plot.command("scaling")
@@ -161,4 +161,4 @@ def draw_scaling(
     check_path(out)
     answer = curve.answer(start)
     plot_scaling(answer, out)
-    typer.echo(f"{out}: {len(answer.chosen.points)} results on {len(answer.chosen.levels)} levels")
+    print(f"{out}: {len(answer.chosen.points)} results on {len(answer.chosen.levels)} levels")

@@ -17,7 +17,7 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperCommand, TyperGroup
 
-from luma_cli.catalogue.heads import HAS, Ffn, HeadConfig, HeadName, TapPoint
+from luma_cli.catalogue.heads import HAS, VARIANTS, Ffn, HeadConfig, HeadName, ReadNorm, TapPoint
 from luma_cli.errors import UsageError
 from luma_cli.units import FlopConvention
 
@@ -66,6 +66,7 @@ CostAxis = Annotated[Axis, Option("--x", help="Cost of the front.")]
 OwnOnly = Annotated[bool, Option("--own-only", help="Only your own runs.")]
 Import = Annotated[str | None, Option("--import", help="Module or file.py that registers your own backbone with timm.")]
 HeadChoice = Annotated[Head, Option("--head", help="Head on the backbone.")]
+HeadAsked = Annotated[Head | None, Option("--head", help="Head on the backbone. \\[default: luma]")]
 Queries = Annotated[int | None, Option("--queries", help="Queries of luma and eomt. \\[default: 100]")]
 Classes = Annotated[int | None, Option("--classes", help="Number of classes. \\[default: 150]")]
 L2 = Annotated[int | None, Option("--l2", help="Last blocks with queries. \\[default: luma 1, eomt 3 to 5]")]
@@ -73,6 +74,25 @@ TapSide = Annotated[TapPoint | None, Option("--tap", help="luma: where queries r
 Prefix = Annotated[
     bool | None,
     Option("--prefix/--no-prefix", help="luma: queries attend to class and register tokens. \\[default: no]"),
+]
+Variant = Annotated[
+    str | None,
+    Option("--variant", help=f"luma: {' or '.join(VARIANTS)}; `luma show` explains. \\[default: paper-page]"),
+]
+MaskStride = Annotated[
+    int | None, Option("--mask-stride", help="luma: pixels per mask logit: 4, 8 or 16. \\[default: 4]")
+]
+LayerScale = Annotated[
+    bool | None, Option("--layer-scale/--no-layer-scale", help="luma: scale what queries read. \\[default: no]")
+]
+QkvBias = Annotated[
+    bool | None, Option("--qkv-bias/--no-qkv-bias", help="luma: biases of q, k and v. \\[default: yes]")
+]
+ReadNormChoice = Annotated[
+    ReadNorm | None, Option("--read-norm", help="luma: norms before the read. \\[default: own LayerNorms]")
+]
+QueryNorm = Annotated[
+    bool | None, Option("--query-norm/--no-query-norm", help="luma: final norm on queries. \\[default: yes]")
 ]
 FfnChoice = Annotated[
     Ffn | None, Option("--ffn", help="luma: which FFN. \\[default: the block's own, if it can be shared]")
@@ -121,13 +141,24 @@ _FIELDS = {"queries": "num_queries", "classes": "num_classes"}
 class HeadOptions:
     """The options of a head; None for one that was not given."""
 
-    head: HeadChoice = "luma"
+    head: HeadAsked = None
     queries: Queries = None
     classes: Classes = None
     l2: L2 = None
     tap: TapSide = None
     prefix: Prefix = None
     ffn: FfnChoice = None
+    variant: Variant = None
+    mask_stride: MaskStride = None
+    layer_scale: LayerScale = None
+    qkv_bias: QkvBias = None
+    read_norm: ReadNormChoice = None
+    query_norm: QueryNorm = None
+
+    @property
+    def given(self) -> bool:
+        """Whether any was."""
+        return any(value is not None for value in asdict(self).values())
 
     def config(self) -> HeadConfig:
         """The head of these options. Raises UsageError as `given_options` does."""
@@ -140,7 +171,7 @@ def given_options(head: Head | None, **options: Any) -> dict[str, Any]:
     Raises UsageError for an option that this head does not have, and for --l2 0.
     """
     name = head or "luma"
-    spelled = {_FIELDS.get(option, option): f"--{option}" for option in options}
+    spelled = {_FIELDS.get(option, option): f"--{option.replace('_', '-')}" for option in options}
     asked = {_FIELDS.get(option, option): value for option, value in options.items() if value is not None}
     if foreign := [spelled[field] for field in asked if field not in HAS[name]]:
         known = ", ".join(spelled[field] for field in HAS[name] if field in spelled) or "none"

@@ -108,7 +108,7 @@ def rm(
             confirm(f"remove {what}?", f"this removes {what}; add --yes to go ahead")
     for one in found:
         remove_run(one, database, files=files)
-        typer.echo(f"removed {_what(one, files)}")
+        print(f"removed {_what(one, files)}")
 
 
 def _found(runs: list[str], database: Path | None) -> list[FoundRun]:
@@ -182,7 +182,7 @@ def evaluate_run(
     source: RunOptions,
     data: Annotated[str | None, Option(help="Dataset: name or TOML file. \\[default: that of the run]")] = None,
     root: Annotated[Path | None, Option(help="Folder of the dataset. \\[default: $LUMA_DATA]")] = None,
-    split: Annotated[Literal["train", "val"], Option(help="Split to evaluate on.")] = "val",
+    split: Annotated[Literal["train", "val", "test"], Option(help="Split to evaluate on.")] = "val",
     absent: Annotated[
         Literal["skip", "zero"],
         Option("--absent", help="Classes in neither truth nor prediction: leave out, or count as 0 like EoMT."),
@@ -361,7 +361,7 @@ def predict(
         print_json({"schema": 1, "images": [each.to_json(table) for each in found], "legend": legend})
     else:
         for file in [*(file for each in found for file in each.files), *legend]:
-            typer.echo(str(file))
+            print(str(file))
     demand_all(found)
 
 
@@ -415,7 +415,7 @@ def export_run(
         print_json(made)
     else:
         for file in made.files:
-            typer.echo(str(file))
+            print(str(file))
 
 
 def _images_per_call(text: str) -> int:

@@ -18,9 +18,15 @@ from luma_cli.cli.options import (
     Head,
     Import,
     Json,
+    LayerScale,
+    MaskStride,
     Prefix,
+    QkvBias,
     Queries,
+    QueryNorm,
+    ReadNormChoice,
     TapSide,
+    Variant,
     complete_backbone,
     given_options,
 )
@@ -94,6 +100,12 @@ def train(
     tap: TapSide = None,
     prefix: Prefix = None,
     ffn: FfnChoice = None,
+    variant: Variant = None,
+    mask_stride: MaskStride = None,
+    layer_scale: LayerScale = None,
+    qkv_bias: QkvBias = None,
+    read_norm: ReadNormChoice = None,
+    query_norm: QueryNorm = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Of weights, order, augmentation and draws. \\[default: 0]")
     ] = None,
@@ -153,7 +165,20 @@ def train(
         weights=weights,
         recipe=recipe,
         changes=(*(changes or ()), *spelled, *(["freeze_backbone=true"] if freeze_backbone else [])),
-        head=given_options(head, queries=queries, l2=l2, tap=tap, prefix=prefix, ffn=ffn),
+        head=given_options(
+            head,
+            queries=queries,
+            l2=l2,
+            tap=tap,
+            prefix=prefix,
+            ffn=ffn,
+            variant=variant,
+            mask_stride=mask_stride,
+            layer_scale=layer_scale,
+            qkv_bias=qkv_bias,
+            read_norm=read_norm,
+            query_norm=query_norm,
+        ),
         seed=seed,
         accumulate=accumulate,
         grad_checkpoint=grad_checkpoint,
@@ -192,9 +217,9 @@ def train(
             return
         outcome = train_run(given, settings, progress)
     if outcome.is_first and as_json:
-        typer.echo(json.dumps(outcome.to_json(), indent=1, allow_nan=False))
+        print(json.dumps(outcome.to_json(), indent=1, allow_nan=False))
     elif outcome.is_first:
-        typer.echo(outcome.summary(), err=outcome.exit_code != 0)
+        print(outcome.summary(), file=sys.stderr if outcome.exit_code else sys.stdout)
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
 

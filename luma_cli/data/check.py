@@ -5,24 +5,26 @@ Samples can be counted by several processes. Each opens the split once and count
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luma_cli.catalogue.datasets import DatasetCard
-from luma_cli.data.decode import decode_image, is_rotated, keep_freed_memory
+from luma_cli.data.decode import decode_image, keep_freed_memory
 from luma_cli.data.drawn import MARKER
 from luma_cli.data.source import Root, shown
 from luma_cli.data.split import Pairing, Split, foreign_text, split_of
@@ -35,6 +37,22 @@ _NUM_VALUES = 256
 _CHUNK = 16  # samples between two reports
 _ALONE = 64  # starting a process takes as long as checking that many small images
 
+# What a sample may be noted for: of one, of several, what it means.
+_NOTES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "ignored": ("image has only ignored pixels", "images have only ignored pixels", ""),
+        "turned": (
+            "image is tagged as turned",
+            "images are tagged as turned",
+            "; training and evaluation take the stored pixels, on which labels are drawn, `luma predict` turns them",
+        ),
+        "strange": (
+            "image has a tag Orientation that means nothing",
+            "images have a tag Orientation that means nothing",
+            "; it is not 1 to 8 and taken for none",
+        ),
+    }
+)
 OnSamples = Callable[[int], None]
 
 
@@ -52,7 +70,8 @@ class SplitReport:
     """The result for one split.
 
     num_images: pairs of an image and its label file. official_images: None where unknown. problems: errors, each naming
-    its file. warnings: what may be intended. pixels: of all label files that could be read.
+    its file. warnings: what may be intended. pixels: of all label files that could be read. digests: of image files,
+    and a name for each.
     """
 
     JSON_ALSO: ClassVar = ("ignored_share",)
@@ -67,6 +86,7 @@ class SplitReport:
     classes: tuple[ClassCount, ...]
     pixels: int
     ignored_pixels: int
+    digests: Mapping[bytes, str] = field(repr=False, metadata={"json": None})
 
     @property
     def ignored_share(self) -> float:
@@ -105,7 +125,25 @@ def check_pairs(
         classes=tuple(classes),
         pixels=int(found.pixels.sum()),
         ignored_pixels=int(found.pixels[list(card.table.ignored)].sum()),
+        digests={digest: split.name(index) for index, digest in sorted(found.digests.items(), reverse=True)},
     )
+
+
+def with_shared(reports: Sequence[SplitReport]) -> list[SplitReport]:
+    """The reports of one dataset, with warnings about splits together: equal images, classes not trained."""
+    noted: list[SplitReport] = []
+    for report in reports:
+        warnings = list(report.warnings)
+        for other in noted:
+            if names := [name for digest, name in report.digests.items() if digest in other.digests]:
+                both = f"in {other.split} and in {report.split}"
+                warnings.append(_listed(sorted(names), f"image is {both}", f"images are {both}"))
+            if other.split == "train":
+                pairs = zip(other.classes, report.classes, strict=True)
+                if names := [here.name for there, here in pairs if here.images and not there.images]:
+                    warnings.append(_listed(names, "class never occurs in train", "classes never occur in train"))
+        noted.append(replace(report, warnings=tuple(warnings)))
+    return noted
 
 
 def is_drawn(root: Root) -> bool:
@@ -123,22 +161,28 @@ def _warnings(split: Split, found: SampleTally, drawn: bool) -> Iterator[str]:
     if drawn:
         yield "drawn by luma, not the official dataset"
     absent = [each.name for each in split.table.classes if not found.pixels[list(each.values)].any()]
-    if absent:
-        yield _listed(absent, "class never occurs", "classes never occur")
     ignored = found.pixels[list(split.table.ignored)]
     share = ignored.sum() / max(1, found.pixels.sum())
-    if share > SUSPICIOUS_IGNORED_SHARE:
+    most = split.table.ignored[int(np.argmax(ignored))] if share else -1
+    # A mask of 0 and 255, most likely.
+    swallowed = bool(share and absent and len(absent) == split.table.num_classes - 1)
+    if swallowed:
+        name = absent[0] if len(absent) == 1 else f"one of {', '.join(absent[:_NAMED])}"
+        one, many = "class never occurs", "classes never occur"
         yield (
-            f"{share:.0%} of the pixels are ignored, most by the value {split.table.ignored[int(np.argmax(ignored))]}; "
-            "compare the values of classes and `ignored` with those in the label files"
+            f"{_listed(absent, one, many)}; and {most}, which is ignored, covers {share:.2%} of the pixels: is {most} "
+            f"{name}? then give that class value = {most} and the card ignored = []"
         )
-    names = [split.name(index) for index in found.ignored]
-    if names:
-        yield _listed(names, "image has only ignored pixels", "images have only ignored pixels")
-    names = [split.name(index) for index in found.rotated]
-    if names:
-        turned = "an EXIF rotation, which is not applied"
-        yield _listed(names, f"image has {turned}", f"images have {turned}")
+    elif absent:
+        yield _listed(absent, "class never occurs", "classes never occur")
+    if share > SUSPICIOUS_IGNORED_SHARE and not swallowed:
+        yield (
+            f"{share:.0%} of the pixels are ignored, most by the value {most}; compare the values of classes and "
+            "`ignored` with those in the label files"
+        )
+    for kind, (one, many, explained) in _NOTES.items():
+        if names := [split.name(index) for index in sorted(found.notes[kind])]:
+            yield _listed(names, one, many) + explained
 
 
 def _listed(names: list[str], one: str, many: str) -> str:
@@ -155,15 +199,15 @@ class SampleTally:
     """Counts over samples.
 
     pixels [256]: pixels of each label value; images [256]: label files with each class index. problems: (index, text).
-    ignored: indices of samples in which no pixel counts. rotated: indices of images with an EXIF rotation.
+    notes: indices of samples by the kind of note. digests: of image files by index.
     """
 
     num_samples: int = 0
     pixels: NDArray[np.int64] = field(default_factory=_zeros)
     images: NDArray[np.int64] = field(default_factory=_zeros)
     problems: list[tuple[int, str]] = field(default_factory=list)
-    ignored: list[int] = field(default_factory=list)
-    rotated: list[int] = field(default_factory=list)
+    notes: dict[str, list[int]] = field(default_factory=lambda: {kind: [] for kind in _NOTES})
+    digests: dict[int, bytes] = field(default_factory=dict)
 
     def add(self, other: SampleTally) -> None:
         """Add the counts of other samples; the order of additions does not matter."""
@@ -171,8 +215,8 @@ class SampleTally:
         self.pixels += other.pixels
         self.images += other.images
         self.problems = sorted(self.problems + other.problems)
-        self.ignored = sorted(self.ignored + other.ignored)
-        self.rotated = sorted(self.rotated + other.rotated)
+        self.notes = {kind: indices + other.notes[kind] for kind, indices in self.notes.items()}
+        self.digests |= other.digests
 
 
 def tally(split: Split, indices: range) -> SampleTally:
@@ -188,12 +232,13 @@ def tally(split: Split, indices: range) -> SampleTally:
 def _count_image(split: Split, index: int, found: SampleTally) -> None:
     try:
         data = split.image_files.read(split.pairs[index].image)
-        decode_image(data, split.image_path(index))
+        found.digests[index] = hashlib.blake2b(data, digest_size=16).digest()
+        photo = decode_image(data, split.image_path(index))
     except BadSample as error:
         found.problems.append((index, str(error)))
         return
-    if is_rotated(data):
-        found.rotated.append(index)
+    if photo.orientation != 1:
+        found.notes["turned" if photo.orientation else "strange"].append(index)
 
 
 def _count_labels(split: Split, index: int, found: SampleTally) -> None:
@@ -212,7 +257,7 @@ def _count_labels(split: Split, index: int, found: SampleTally) -> None:
         text = f"{split.labels_path(index)}: {foreign_text(foreign)}, {share:.2%} of the pixels"
         found.problems.append((index, text))
     elif not pixels[[value for each in split.table.classes for value in each.values]].any():
-        found.ignored.append(index)
+        found.notes["ignored"].append(index)
 
 
 def usable_cores() -> int:

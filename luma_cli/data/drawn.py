@@ -1,6 +1,4 @@
-"""A small drawn dataset in the layout of an official one, as folders and as archives, to try things with. No torch.
-
-The files of a drawn dataset, named, encoded and archived as those of the official one. No torch.
+"""A small drawn dataset, its files named, encoded and archived as those of the official one, to try with. No torch.
 
 Layouts: http://data.csail.mit.edu/places/ADEchallenge/ and https://www.cityscapes-dataset.com/file-exchange/.
 """
@@ -14,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from zipfile import ZipFile, ZipInfo
 
@@ -35,13 +33,7 @@ _FIRST_THING = 24  # Cityscapes numbers the instances of labelIds from 24 on
 _CITIES = MappingProxyType({_TRAIN: ("aachen", "bochum", "weimar"), _VAL: ("frankfurt", "lindau")})
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file: the archive it comes in, its path there, its content."""
-
-    archive: str
-    path: str
-    data: bytes
+_File = tuple[str, str, bytes]  # the archive it comes in, its path there, its content
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +45,10 @@ class Layout:
 
     title: str
     short_side: int
-    files: Callable[[int, int, int, int], Iterator[File]]
+    files: Callable[[int, int, int, int], Iterator[_File]]
 
 
-def _ade20k(split: int, index: int, seed: int, short_side: int) -> Iterator[File]:
+def _ade20k(split: int, index: int, seed: int, short_side: int) -> Iterator[_File]:
     rng = np.random.default_rng(seed_of(seed, split, index))
     side = round(short_side * rng.uniform(0.85, 1.25))
     shape = _SHAPES[int(rng.integers(len(_SHAPES)))]
@@ -67,34 +59,32 @@ def _ade20k(split: int, index: int, seed: int, short_side: int) -> Iterator[File
         picture = picture.convert("L")
     folder, short = (("training", "train"), ("validation", "val"))[split]
     name = f"{folder}/ADE_{short}_{index + 1:08d}"
-    for kind, data in (("images", _jpeg(picture)), ("annotations", _png(canvas.values))):
-        suffix = "jpg" if kind == "images" else "png"
-        yield File("ADEChallengeData2016.zip", f"ADEChallengeData2016/{kind}/{name}.{suffix}", data)
+    top = "ADEChallengeData2016"
+    yield f"{top}.zip", f"{top}/images/{name}.jpg", _encoded(picture, "JPEG", quality=_JPEG_QUALITY)
+    yield f"{top}.zip", f"{top}/annotations/{name}.png", _png(canvas.values)
 
 
-def _cityscapes(split: int, index: int, seed: int, short_side: int) -> Iterator[File]:
+def _cityscapes(split: int, index: int, seed: int, short_side: int) -> Iterator[_File]:
     rng = np.random.default_rng(seed_of(seed, split, index))
     canvas = scenes.street(short_side, 2 * short_side, rng)
     cities = _CITIES[split]
     city = cities[index % len(cities)]
     name = f"{('train', 'val')[split]}/{city}/{city}_{index // len(cities):06d}_000019"
-    yield File("leftImg8bit_trainvaltest.zip", f"leftImg8bit/{name}_leftImg8bit.png", _png(canvas.finished()))
+    yield "leftImg8bit_trainvaltest.zip", f"leftImg8bit/{name}_leftImg8bit.png", _png(canvas.finished())
     things = canvas.values.astype(np.uint16)
     things[things >= _FIRST_THING] *= 1000
     # The official archive holds other label files beside those that count; a reader must tell them apart.
     for kind, values in (("instanceIds", things), ("labelIds", canvas.values)):
-        yield File("gtFine_trainvaltest.zip", f"gtFine/{name}_gtFine_{kind}.png", _png(values))
+        yield "gtFine_trainvaltest.zip", f"gtFine/{name}_gtFine_{kind}.png", _png(values)
 
 
 def _png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    return _encoded(Image.fromarray(pixels), "PNG")
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def _encoded(picture: Image.Image, form: str, **options: int) -> bytes:
     file = BytesIO()
-    picture.save(file, "JPEG", quality=_JPEG_QUALITY)
+    picture.save(file, form, **options)
     return file.getvalue()
 
 
@@ -133,8 +123,16 @@ def write_sample(
     Raises UnknownName for a dataset that cannot be drawn; UsageError for fewer than 2 pictures, sides under 32 pixels
     or a folder that holds something already.
     """
-    layout = _checked(card_name, folder, num_images, short_side)
+    if card_name not in LAYOUTS:
+        raise UnknownName(f"dataset {card_name!r} cannot be drawn; choose {' or '.join(LAYOUTS)}")
+    layout = LAYOUTS[card_name]
     side = layout.short_side if short_side is None else short_side
+    if num_images < 2:
+        raise UsageError(f"{num_images} pictures, expected at least 2: one to train on and one to validate on")
+    if side < _MIN_SIDE:
+        raise UsageError(f"pictures of {side} pixels, expected at least {_MIN_SIDE}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} holds something already; name a new folder")
     num_val = max(1, num_images // _VAL_SHARE)
     splits = (num_images - num_val, num_val)
     files = (
@@ -153,37 +151,18 @@ def write_sample(
     return Drawn(folder, tuple(sorted(folder.glob("*.zip"))), *splits)
 
 
-def _checked(card_name: str, folder: Path, num_images: int, short_side: int | None) -> Layout:
-    if card_name not in LAYOUTS:
-        raise UnknownName(f"dataset {card_name!r} cannot be drawn; choose {' or '.join(LAYOUTS)}")
-    if num_images < 2:
-        raise UsageError(f"{num_images} pictures, expected at least 2: one to train on and one to validate on")
-    if short_side is not None and short_side < _MIN_SIDE:
-        raise UsageError(f"pictures of {short_side} pixels, expected at least {_MIN_SIDE}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} holds something already; name a new folder")
-    return LAYOUTS[card_name]
-
-
-def _write(folder: Path, files: Iterable[File]) -> None:
+def _write(folder: Path, files: Iterable[_File]) -> None:
     """Write every file as it is, and into its archive after an entry for each folder, as the official ones have."""
     archives: dict[str, ZipFile] = {}
     made: set[tuple[str, str]] = set()
     with ExitStack() as stack:
-        for file in files:
-            if file.archive not in archives:
-                archives[file.archive] = stack.enter_context(ZipFile(folder / file.archive, "w"))
-            for name in _folders(file.path):
-                if (file.archive, name) not in made:
-                    made.add((file.archive, name))
-                    archives[file.archive].writestr(ZipInfo(name, _TIME), b"")
-            archives[file.archive].writestr(ZipInfo(file.path, _TIME), file.data)
-            target = folder / file.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(file.data)
-
-
-def _folders(path: str) -> Iterator[str]:
-    """`a/b/c.png` -> `a/`, `a/b/`."""
-    parts = path.split("/")[:-1]
-    yield from ("/".join(parts[: depth + 1]) + "/" for depth in range(len(parts)))
+        for archive, path, data in files:
+            if archive not in archives:
+                archives[archive] = stack.enter_context(ZipFile(folder / archive, "w"))
+            for outer in reversed(PurePosixPath(path).parents[:-1]):
+                if (archive, f"{outer}/") not in made:
+                    made.add((archive, f"{outer}/"))
+                    archives[archive].writestr(ZipInfo(f"{outer}/", _TIME), b"")
+            archives[archive].writestr(ZipInfo(path, _TIME), data)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)

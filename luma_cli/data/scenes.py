@@ -1,18 +1,13 @@
 """Drawn scenes with the label values of ADE20K and of Cityscapes: a landscape and a street. No torch.
 
+Painters put one thing each on a canvas, with its own texture and shape. Its colours vary from picture to picture and
+overlap with those of others, so that texture and shape count. H W pixels; lengths are in units of the shorter side.
 Values: ADE20K's objectInfo150.txt (0 is "other"), Cityscapes' labelIds (github.com/mcordts/cityscapesScripts).
-
-A picture that is painted layer by layer together with its label map, for datasets that are drawn. No torch.
-
-H W pixels. Lengths are in units of the shorter side, so a scene looks the same at any number of pixels.
-
-What drawn scenes are made of: painters put one thing each on a canvas, with its own texture and shape. No torch.
-
-Colours of a thing vary from picture to picture, and those of different things overlap, so that texture and shape count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -42,16 +37,11 @@ class Canvas:
         self.bottom = height / side
         self.right = width / side
 
-    def paint(self, mask: Mask, colour: Colour | Pixels, value: int | None = None) -> None:
-        """Cover `mask` [H, W] with one colour or with pixels [H, W, 3], and label it `value`; None keeps its label."""
-        texture = np.broadcast_to(np.asarray(colour, dtype=np.float32), self.pixels.shape)
-        self.pixels[mask] = texture[mask]
-        if value is not None:
-            self.values[mask] = value
-
-    def everywhere(self) -> Mask:
-        """A mask of all pixels."""
-        return np.ones(self.values.shape, dtype=np.bool_)
+    def paint(self, mask: Mask, colour: Colour | Pixels, value: int) -> None:
+        """Cover `mask` [H, W] or [H, 1] with one colour or with pixels [H, W, 3], and label it `value`."""
+        mask = np.broadcast_to(mask, self.values.shape)
+        self.pixels[mask] = np.broadcast_to(np.asarray(colour, dtype=np.float32), self.pixels.shape)[mask]
+        self.values[mask] = value
 
     def noise(self, cell: float) -> Pixels:
         """Smooth random numbers [H, W] from 0 to 1 that change over `cell`."""
@@ -60,6 +50,11 @@ class Canvas:
         box = (0.5, 0.5, 0.5 + self.right / cell, 0.5 + self.bottom / cell)
         fine = coarse.resize(self.values.shape[::-1], Image.Resampling.BILINEAR, box=box)
         return np.asarray(fine, dtype=np.float32)
+
+    def colour(self, least: Colour, most: Colour) -> Colour:
+        """A colour between two."""
+        red, green, blue = self.rng.uniform(least, most).tolist()
+        return red, green, blue
 
     def textured(self, base: Colour, cell: float, strength: float) -> Pixels:
         """A colour [H, W, 3] near `base`, lighter and darker by up to half of `strength` over `cell`."""
@@ -97,7 +92,7 @@ def sky(canvas: Canvas, value: int) -> None:
     blue = canvas.rng.uniform((0.35, 0.55, 0.8), (0.55, 0.72, 0.98)).astype(np.float32)
     haze = np.clip(canvas.y / canvas.bottom, 0, 1)[:, :, None] * (0.95 - blue)
     clouds = np.clip(canvas.noise(0.35) - 0.55, 0, 1)[:, :, None]
-    canvas.paint(canvas.everywhere(), np.asarray(blue + haze + clouds, dtype=np.float32), value)
+    canvas.paint(canvas.y >= 0, blue + haze + clouds, value)
 
 
 def mountain(canvas: Canvas, value: int, foot: float) -> None:
@@ -106,7 +101,7 @@ def mountain(canvas: Canvas, value: int, foot: float) -> None:
     for _ in range(int(canvas.rng.integers(1, 4))):
         top, peak = foot - canvas.rng.uniform(0.2, 0.34), canvas.rng.uniform(0, canvas.right)
         ridge = np.minimum(ridge, top + np.abs(canvas.x - peak) * canvas.rng.uniform(0.4, 0.8))
-    rock = canvas.textured(tuple(canvas.rng.uniform((0.38, 0.3, 0.3), (0.5, 0.4, 0.48))), 0.06, 0.2)
+    rock = canvas.textured(canvas.colour((0.38, 0.3, 0.3), (0.5, 0.4, 0.48)), 0.06, 0.2)
     rock -= (0.07 * (np.sin((canvas.y * 1.5 + canvas.x) * 60) > 0))[:, :, None]
     canvas.paint(
         (canvas.y > ridge) & (canvas.y < foot), np.where((canvas.y < ridge + 0.05)[:, :, None], 0.93, rock), value
@@ -116,7 +111,7 @@ def mountain(canvas: Canvas, value: int, foot: float) -> None:
 def building(canvas: Canvas, value: int, foot: float, left: float) -> None:
     """A block with rows of windows that stands at `foot`."""
     height, width = canvas.rng.uniform(0.34, 0.5), canvas.rng.uniform(0.4, 0.7)
-    wall = canvas.textured(tuple(canvas.rng.uniform((0.5, 0.35, 0.25), (0.85, 0.7, 0.6))), 0.2, 0.08)
+    wall = canvas.textured(canvas.colour((0.5, 0.35, 0.25), (0.85, 0.7, 0.6)), 0.2, 0.08)
     body = canvas.box(foot - height, left, height, width)
     period = canvas.rng.uniform(0.08, 0.1)
     panes = ((canvas.y - foot) % period > period * 0.45) & ((canvas.x - left) % period > period * 0.45)
@@ -133,7 +128,7 @@ def ground(canvas: Canvas, value: int, top: float, kind: str) -> None:
         texture = canvas.textured((0.16, 0.38, 0.58), 0.2, 0.1) + waves[:, :, None]
     else:
         texture = canvas.textured((0.62, 0.46, 0.28), 0.045, 0.3) + (fine * 0.1)[:, :, None]
-    canvas.paint(canvas.everywhere() & (canvas.y >= top), np.asarray(texture, dtype=np.float32), value)
+    canvas.paint(canvas.y >= top, texture, value)
 
 
 def strip(canvas: Canvas, top: float, near: tuple[float, float], far: tuple[float, float]) -> Mask:
@@ -165,8 +160,13 @@ def tree(canvas: Canvas, value: int, foot: float, x: float) -> None:
     squares = ((canvas.y - crown_y) / size) ** 2 + ((canvas.x - x) / (0.85 * size)) ** 2
     crown = squares + 0.7 * (canvas.noise(0.06) - 0.5) < 1
     canvas.paint(canvas.box(crown_y, x - 0.2 * size, foot - crown_y, 0.4 * size), (0.33, 0.21, 0.12), value)
-    base = canvas.rng.uniform((0.07, 0.25, 0.06), (0.22, 0.4, 0.14))
-    canvas.paint(crown, canvas.textured(tuple(base), 0.035, 0.35), value)
+    base = canvas.colour((0.07, 0.25, 0.06), (0.22, 0.4, 0.14))
+    canvas.paint(crown, canvas.textured(base, 0.035, 0.35), value)
+
+
+def _wheels(canvas: Canvas, value: int, base: float, x: float, apart: float, radius: float) -> None:
+    for side in (-apart, apart):
+        canvas.paint(canvas.ellipse(base, x + side, radius, radius), WHEEL, value)
 
 
 def car(canvas: Canvas, value: int, foot: float, x: float) -> None:
@@ -176,35 +176,33 @@ def car(canvas: Canvas, value: int, foot: float, x: float) -> None:
     base = foot - 0.12 * length
     cabin = canvas.ellipse(base - height, x, 0.24 * length, 0.3 * length)
     glass = canvas.ellipse(base - height, x, 0.17 * length, 0.23 * length)
-    paint = tuple(canvas.rng.uniform((0.75, 0.05, 0.02), (1.0, 0.6, 0.15)))
+    paint = canvas.colour((0.75, 0.05, 0.02), (1.0, 0.6, 0.15))
     canvas.paint(cabin & (canvas.y < base), canvas.textured(paint, 0.3, 0.05), value)
     canvas.paint(glass & (canvas.y < base - height), GLASS, value)
     canvas.paint(canvas.box(base - height, x - length / 2, height, length), canvas.textured(paint, 0.3, 0.05), value)
-    for side in (-0.28, 0.28):
-        canvas.paint(canvas.ellipse(base, x + side * length, 0.12 * length, 0.12 * length), WHEEL, value)
+    _wheels(canvas, value, base, x, 0.28 * length, 0.12 * length)
 
 
 def bus(canvas: Canvas, value: int, foot: float, x: float) -> None:
     """A tall box with one row of panes, a bright stripe and wheels."""
     length = canvas.rng.uniform(0.65, 0.85)
     height, base, left = 0.5 * length, foot - 0.06 * length, x - length / 2
-    paint = tuple(canvas.rng.uniform((0.05, 0.35, 0.6), (0.15, 0.5, 0.9)))
+    paint = canvas.colour((0.05, 0.35, 0.6), (0.15, 0.5, 0.9))
     canvas.paint(canvas.box(base - height, left, height, length), canvas.textured(paint, 0.3, 0.05), value)
     panes = canvas.box(base - 0.85 * height, left + 0.03, 0.35 * height, length - 0.06)
     canvas.paint(panes & ((canvas.x - left) % 0.14 > 0.03), (0.12, 0.16, 0.22), value)
     canvas.paint(canvas.box(base - 0.35 * height, left, 0.1 * height, length), (0.7, 0.1, 0.1), value)
-    for side in (-0.32, 0.32):
-        canvas.paint(canvas.ellipse(base, x + side * length, 0.07 * length, 0.07 * length), WHEEL, value)
+    _wheels(canvas, value, base, x, 0.32 * length, 0.07 * length)
 
 
 def person(canvas: Canvas, value: int, foot: float, x: float) -> None:
     """Head, a striped shirt and two dark legs."""
     height = canvas.rng.uniform(0.5, 0.68)
     top, half = foot - height, 0.18 * height
-    skin = tuple(canvas.rng.uniform((0.55, 0.38, 0.28), (0.95, 0.75, 0.62)))
+    skin = canvas.colour((0.55, 0.38, 0.28), (0.95, 0.75, 0.62))
     legs = canvas.box(top + 0.58 * height, x - 0.8 * half, 0.42 * height, 1.6 * half)
     canvas.paint(legs & (np.abs(canvas.x - x) > 0.12 * half), (0.13, 0.13, 0.3), value)
-    shirt = canvas.textured(tuple(canvas.rng.uniform((0.7, 0.15, 0.4), (0.95, 0.4, 0.8))), 0.2, 0.05)
+    shirt = canvas.textured(canvas.colour((0.7, 0.15, 0.4), (0.95, 0.4, 0.8)), 0.2, 0.05)
     shirt = np.where((canvas.y % 0.045 < 0.02)[:, :, None], np.float32(0.92), shirt)
     canvas.paint(canvas.box(top + 0.18 * height, x - half, 0.42 * height, 2 * half), shirt, value)
     canvas.paint(canvas.ellipse(top + 0.1 * height, x, 0.11 * height, 0.09 * height), skin, value)
@@ -226,37 +224,15 @@ def unknown(canvas: Canvas, value: int, foot: float, x: float) -> None:
 
 
 # The classes that are drawn: name in the label table -> value of a label file.
-ADE20K = MappingProxyType(
-    {
-        "building": 2,
-        "sky": 3,
-        "tree": 5,
-        "road": 7,
-        "grass": 10,
-        "person": 13,
-        "earth": 14,
-        "mountain": 17,
-        "car": 21,
-        "water": 22,
-    }
+ADE20K: Mapping[str, int] = MappingProxyType(
+    dict(building=2, sky=3, tree=5, road=7, grass=10, person=13, earth=14, mountain=17, car=21, water=22)
 )
-CITYSCAPES = MappingProxyType(
-    {
-        "road": 7,
-        "sidewalk": 8,
-        "building": 11,
-        "pole": 17,
-        "traffic sign": 20,
-        "vegetation": 21,
-        "terrain": 22,
-        "sky": 23,
-        "person": 24,
-        "car": 26,
-        "bus": 28,
-    }
+CITYSCAPES: Mapping[str, int] = MappingProxyType(
+    {"road": 7, "sidewalk": 8, "building": 11, "pole": 17, "traffic sign": 20, "vegetation": 21}
+    | {"terrain": 22, "sky": 23, "person": 24, "car": 26, "bus": 28}
 )
 OTHER = 0
-EGO_VEHICLE, OUT_OF_ROI, STATIC, PARKING = 1, 3, 4, 9
+EGO_VEHICLE, OUT_OF_ROI, STATIC = 1, 3, 4
 
 
 def landscape(height: int, width: int, rng: np.random.Generator) -> Canvas:
@@ -275,19 +251,12 @@ def landscape(height: int, width: int, rng: np.random.Generator) -> Canvas:
         middle = canvas.right * rng.uniform(0.3, 0.7)
         mask = strip(canvas, horizon, (middle - 0.45, middle + 0.45), (middle - 0.12, middle + 0.12))
         road(canvas, ADE20K["road"], mask)
-    _things(canvas, horizon)
+    for foot in sorted(rng.uniform(horizon + 0.08, canvas.bottom - 0.02, int(rng.integers(2, 5)))):  # the further first
+        name, paint = (("tree", tree), ("car", car), ("person", person))[int(rng.integers(3))]
+        paint(canvas, ADE20K[name], float(foot), rng.uniform(0.1, canvas.right - 0.1))
+    if rng.random() < 0.4:
+        unknown(canvas, OTHER, canvas.bottom - 0.04, rng.uniform(0, canvas.right))
     return canvas
-
-
-def _things(canvas: Canvas, horizon: float) -> None:
-    """Two to four things on the ground, the further ones first."""
-    feet = sorted(canvas.rng.uniform(horizon + 0.08, canvas.bottom - 0.02, int(canvas.rng.integers(2, 5))))
-    for foot in feet:
-        name = ("tree", "car", "person")[int(canvas.rng.integers(3))]
-        paint = {"tree": tree, "car": car, "person": person}[name]
-        paint(canvas, ADE20K[name], float(foot), canvas.rng.uniform(0.1, canvas.right - 0.1))
-    if canvas.rng.random() < 0.4:
-        unknown(canvas, OTHER, canvas.bottom - 0.04, canvas.rng.uniform(0, canvas.right))
 
 
 def street(height: int, width: int, rng: np.random.Generator) -> Canvas:
@@ -297,22 +266,22 @@ def street(height: int, width: int, rng: np.random.Generator) -> Canvas:
     middle = canvas.right * rng.uniform(0.4, 0.6)
     sky(canvas, CITYSCAPES["sky"])
     ground(canvas, CITYSCAPES["terrain"], horizon, "grass")
-    _sides(canvas, horizon)
+    for _ in range(int(rng.integers(2, 4))):
+        place = rng.uniform(0, canvas.right)
+        if rng.random() < 0.5:
+            building(canvas, CITYSCAPES["building"], horizon + 0.03, place - 0.2)
+        else:
+            tree(canvas, CITYSCAPES["vegetation"], horizon + 0.06, place)
     for out, paint, name in ((0.45, pavement, "sidewalk"), (0.0, road, "road")):
         near, far = (middle - 0.7 - out, middle + 0.7 + out), (middle - 0.3 - out / 2, middle + 0.3 + out / 2)
         paint(canvas, CITYSCAPES[name], strip(canvas, horizon, near, far))
     _traffic(canvas, horizon, middle)
-    _not_counted(canvas)
+    # Labelled, but of no class: a parked crate, the own bonnet, the rim of the picture.
+    unknown(canvas, STATIC, canvas.bottom - 0.15, rng.uniform(0, canvas.right))
+    bonnet = canvas.ellipse(canvas.bottom + 0.1, canvas.right / 2, 0.2, 0.6 * canvas.right)
+    canvas.paint(bonnet, (0.2, 0.2, 0.22), EGO_VEHICLE)
+    canvas.values[:, :2] = canvas.values[:, -2:] = OUT_OF_ROI
     return canvas
-
-
-def _sides(canvas: Canvas, horizon: float) -> None:
-    for _ in range(int(canvas.rng.integers(2, 4))):
-        place = canvas.rng.uniform(0, canvas.right)
-        if canvas.rng.random() < 0.5:
-            building(canvas, CITYSCAPES["building"], horizon + 0.03, place - 0.2)
-        else:
-            tree(canvas, CITYSCAPES["vegetation"], horizon + 0.06, place)
 
 
 def _traffic(canvas: Canvas, horizon: float, middle: float) -> None:
@@ -328,11 +297,3 @@ def _traffic(canvas: Canvas, horizon: float, middle: float) -> None:
     for _ in range(int(rng.integers(1, 3))):
         side = middle + rng.choice((-1, 1)) * rng.uniform(0.5, 0.95)
         person(canvas, CITYSCAPES["person"], canvas.bottom - rng.uniform(0.1, 0.25), side)
-
-
-def _not_counted(canvas: Canvas) -> None:
-    """The own bonnet, the rim of the picture and a parked crate: labelled, but of no class."""
-    unknown(canvas, STATIC, canvas.bottom - 0.15, canvas.rng.uniform(0, canvas.right))
-    bonnet = canvas.ellipse(canvas.bottom + 0.1, canvas.right / 2, 0.2, 0.6 * canvas.right)
-    canvas.paint(bonnet, (0.2, 0.2, 0.22), EGO_VEHICLE)
-    canvas.values[:, :2] = canvas.values[:, -2:] = OUT_OF_ROI

@@ -11,6 +11,7 @@ folder given, else $LUMA_DATA, else `luma.toml`, whose relative paths start at i
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,16 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import platformdirs
-
 from luma_cli import files
 from luma_cli.catalogue.datasets import DatasetCard, SplitCard, card_names
 from luma_cli.catalogue.reading import require
-from luma_cli.errors import BadCard, BadSample, DataError
+from luma_cli.errors import BadSample, DataError
 
 # Far more than any image below the cap of pixels needs; what says it is larger is not read.
 MAX_FILE_BYTES = 1 << 28
-_TROUBLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, KeyError)
+_TROUBLE = (
+    *(OSError, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 
 
 def shown(name: str) -> str:
@@ -166,13 +168,17 @@ def _open_zip(file: Path) -> zipfile.ZipFile:
     """The archive, its directory read and every name in it checked. Raises DataError."""
     try:
         opened = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file}: the name {error.object[:60]!r} in it is not UTF-8, as it says; pack it again"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except _TROUBLE as error:
         raise DataError(
             f"{file}: {file.stat().st_size:,} bytes and no whole zip archive ({error}), perhaps a download that "
             "stopped; download it again, or delete it if the files are extracted beside it"
         ) from error
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
     for member in opened.infolist():
         name, problem = member.filename, ""
         if name.startswith("/") or "\\" in name or ":" in name.partition("/")[0] or ".." in name.split("/"):
@@ -235,36 +241,41 @@ def find_root(card: DatasetCard, given: str | Path | None = None, known: str = "
     if known and given is None:
         places.insert(0, SearchedPlace(Path(known), "where the run found it"))
     for place in places:
-        if sources := tuple(_sources(card, place.folder)):
+        try:
+            sources = tuple(_sources(card, place.folder))
+        except OSError as error:  # a name that is too long, a folder that may not be entered
+            raise DataError(f"{place.folder}: cannot be read: {error.strerror or error}") from error
+        if sources:
             return Root(place.folder, sources)
     raise DataError(_not_found(card, places))
 
 
 def _settings_files() -> tuple[Path, Path]:
     """The current folder's wins over the user's."""
-    return Path.cwd() / FILE_NAME, platformdirs.user_config_path("luma", appauthor=False) / FILE_NAME
+    return Path.cwd() / FILE_NAME, files.user_folder("config") / FILE_NAME
 
 
 def _places(card: DatasetCard, given: str | Path | None) -> list[SearchedPlace]:
     if given is not None:
-        return [SearchedPlace(Path(given).expanduser().absolute(), "--root")]
+        return [SearchedPlace(_expanded(given).absolute(), "--root")]
     places = [] if card.shipped else [SearchedPlace(Path(card.file).parent, "beside the card")]
     if variable := os.environ.get(VARIABLE):
-        places.append(SearchedPlace(Path(variable).expanduser().absolute(), f"${VARIABLE}"))
+        places.append(SearchedPlace(_expanded(variable).absolute(), f"${VARIABLE}"))
     settings = [(file, _folders_in(file)) for file in _settings_files() if file.is_file()]
     for key in (card.name, "root"):  # a dataset's own key wins, in whichever file it is
         for file, folders in settings:
             if key in folders:
-                places.append(SearchedPlace(file.parent / Path(folders[key]).expanduser(), str(file)))
+                places.append(SearchedPlace(file.parent / _expanded(folders[key]), str(file)))
     return places
+
+
+def _expanded(folder: str | Path) -> Path:
+    return Path(os.path.expanduser(folder))  # unlike Path.expanduser, no error for the home of nobody
 
 
 def _folders_in(file: Path) -> dict[str, str]:
     """Key of [data] -> folder."""
-    try:
-        values = require(str(file), files.read_toml(file), {"data": dict}, ())
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadCard(f"{file}: cannot be read: {error}") from error
+    values = require(str(file), files.read_toml(file), {"data": dict}, ())
     return require(f"{file}: [data]", values.get("data", {}), dict.fromkeys(("root", *card_names()), str), ())
 
 

@@ -99,20 +99,26 @@ def find_pairs(card: DatasetCard, root: Root, split: str) -> Pairing:
     if split not in card.splits:
         near = nearest(split, card.splits, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected {' or '.join(card.splits)}"
-        raise UnknownName(f"{card.name} has no split {split!r}; {hint}")
+        part = "; val_share = 0.1 in its card takes a tenth of train" if split == "val" else ""
+        raise UnknownName(f"{card.name} has no split {split!r}; {hint}{part}")
     described = card.splits[split]
     images, image_sizes = _part(card, root, described, described.images)
     labels, label_sizes = _part(card, root, described, described.labels)
-    label_names = [name for name in label_sizes if name.endswith(card.label_suffix)]
+    label_names = {name for name in label_sizes if _stem(name, card.label_prefix, (card.label_suffix,))}
     if described.images == described.labels:
-        image_sizes = {name: size for name, size in image_sizes.items() if name not in set(label_names)}
+        if card.image_prefix.startswith(card.label_prefix) and card.image_prefix != card.label_prefix:
+            label_names = {name for name in label_names if not _stem(name, card.image_prefix, card.image_suffixes)}
+        image_sizes = {name: size for name, size in image_sizes.items() if name not in label_names}
     top = f"{card.folder}/{described.images}"
     found = sorted((pair for name in image_sizes if (pair := _pair(card, name))), key=lambda pair: _place(top, pair))
     if not found:
         suffixes = Counter(PurePosixPath(name).suffix or name for name in image_sizes).most_common(3)
         there = ", ".join(f"{count} {suffix}" for suffix, count in suffixes) or "no file"
+        starts = f"starts with {card.image_prefix} and " if card.image_prefix else ""
         wanted = " or ".join(card.image_suffixes)
-        raise DataError(f"{images.where('')}: no image that ends in {wanted}; there is {there}")
+        raise DataError(f"{images.where('')}: no image that {starts}ends in {wanted}; there is {there}")
+    imageless = label_names - {pair.labels for pair in found}
+    found = _listed(card, root, described, found)
     if shared := [labels for labels, count in Counter(pair.labels for pair in found).items() if count > 1]:
         both = " and ".join(images.where(pair.image) for pair in found if pair.labels == shared[0])
         raise DataError(f"{both} have the same label file {shared[0]}, expected one image for each")
@@ -124,14 +130,8 @@ def find_pairs(card: DatasetCard, root: Root, split: str) -> Pairing:
     short = [pair.name.rpartition("/")[2] for pair in whole]
     if len(set(short)) == len(short):  # folders are left out of names where these stay different
         whole = [replace(pair, name=name) for pair, name in zip(whole, short, strict=True)]
-    return Pairing(
-        split,
-        images,
-        labels,
-        tuple(whole),
-        unlabelled=tuple(pair for pair in found if pair.labels not in label_sizes),
-        imageless=tuple(sorted(set(label_names) - {pair.labels for pair in found})),
-    )
+    unlabelled = tuple(pair for pair in found if pair.labels not in label_sizes)
+    return Pairing(split, images, labels, tuple(whole), unlabelled, tuple(sorted(imageless)))
 
 
 def _part(card: DatasetCard, root: Root, split: SplitCard, folder: str) -> tuple[SplitFolder, dict[str, int]]:
@@ -143,18 +143,56 @@ def _part(card: DatasetCard, root: Root, split: SplitCard, folder: str) -> tuple
     raise missing_folder(card, root, split, folder)
 
 
-def _pair(card: DatasetCard, image: str) -> Pair | None:
-    suffix = max((each for each in card.image_suffixes if image.endswith(each)), key=len, default=None)
+def _stem(path: str, prefix: str, suffixes: tuple[str, ...]) -> str:
+    """The path without the prefix and the longest suffix of its file's name; empty when it lacks them."""
+    suffix = max((each for each in suffixes if path.endswith(each)), key=len, default=None)
     if suffix is None:
-        return None
-    stem = image.removesuffix(suffix)
-    return Pair(stem, image, stem + card.label_suffix) if PurePosixPath(stem).name else None
+        return ""
+    folder, slash, name = path.removesuffix(suffix).rpartition("/")
+    return f"{folder}{slash}{name.removeprefix(prefix)}" if name.startswith(prefix) and name != prefix else ""
+
+
+def _pair(card: DatasetCard, image: str) -> Pair | None:
+    stem = _stem(image, card.image_prefix, card.image_suffixes)
+    folder, slash, name = stem.rpartition("/")
+    return Pair(stem, image, f"{folder}{slash}{card.label_prefix}{name}{card.label_suffix}") if stem else None
 
 
 def _place(top: str, pair: Pair) -> tuple[int, str]:
     path = f"{top}/{pair.image}"
     number = _NUMBER.search(path)
     return (int(number.group()) if number else 0), path
+
+
+def _listed(card: DatasetCard, root: Root, split: SplitCard, found: list[Pair]) -> list[Pair]:
+    """Those pairs that the list file of the split names, or that fall into its share; all without either."""
+    if split.list:
+        folder, _, name = split.list.rpartition("/")
+        source = next((each for each in root.sources if name in (each.sizes(folder, recursive=False) or ())), None)
+        if source is None:
+            raise DataError(f"{card.name} at {root.place}: no file {split.list}, which lists its {split.name} images")
+        by_name = {name: pair for pair in found for name in (pair.name, pair.image)}
+        text = source.read(split.list).decode("utf-8-sig", errors="surrogateescape")
+        lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        if missing := [(number, line) for number, line in lines if line not in by_name]:
+            number, line = missing[0]
+            raise DataError(
+                f"{source.where(split.list)}: {len(missing):,} of {len(lines):,} lines name no image, the first "
+                f"{line!r} (at line {number}); expected names in {split.images or '.'}/ such as {found[0].name!r}"
+            )
+        wanted = {by_name[line].image for _, line in lines}
+        found = [pair for pair in found if pair.image in wanted]
+    if card.val_share and split.name != "test":
+        drawn = sorted(
+            (hashlib.sha256(pair.name.encode(errors="surrogateescape")).digest(), pair.image) for pair in found
+        )
+        number = sum(int.from_bytes(digest[:8]) < card.val_share * 2**64 for digest, _ in drawn)
+        number = min(max(number, 1), len(drawn) - 1)  # a file that is added moves no other, and both have at least one
+        val = {image for _, image in drawn[:number]}
+        found = [pair for pair in found if (pair.image in val) == (split.name == "val")]
+    if not found:
+        raise DataError(f"{card.name} at {root.place}: no image belongs to {split.name}; add images")
+    return found
 
 
 _FINGERPRINT_DIGITS = 8
@@ -206,7 +244,7 @@ class Split:
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """RGB [H, W, 3]. Raises BadSample, naming the file, when it cannot be read as that."""
-        return decode_image(self.image_files.read(self.pairs[index].image), self.image_path(index))
+        return decode_image(self.image_files.read(self.pairs[index].image), self.image_path(index)).pixels
 
     def labels(self, index: int) -> Labels:
         """Class indices [H, W], IGNORED (255) where a pixel does not count.
@@ -221,7 +259,7 @@ class Split:
     def values(self, index: int) -> Labels:
         """Values of the label file as stored [H, W]. Raises BadSample for a size other than the image's."""
         pair, where = self.pairs[index], self.labels_path(index)
-        values = decode_labels(self.label_files.read(pair.labels), where)
+        values = decode_labels(self.label_files.read(pair.labels), where, self.table)
         with reading(self.image_path(index)), self.image_files.open(pair.image) as file:
             size = image_size(file, self.image_path(index))
         if values.shape != size:
@@ -233,7 +271,7 @@ class Split:
 
 
 def open_split(card: DatasetCard, root: Root, split: str) -> Split:
-    """The split `train` or `val`. Raises DataError when the card lacks it, or files of it are missing."""
+    """The split `train`, `val` or `test`. Raises DataError when the card lacks it, or files of it are missing."""
     pairing = find_pairs(card, root, split)
     if pairing.unlabelled:
         first = pairing.unlabelled[0]
@@ -253,6 +291,30 @@ def split_of(card: DatasetCard, pairing: Pairing) -> Split:
             f"{pair.image}\0{pair.image_bytes}\0{pair.labels}\0{pair.labels_bytes}\n".encode(errors="surrogateescape")
         )
     return Split(card, pairing.split, pairing.images, pairing.labels, pairing.pairs, digest.hexdigest())
+
+
+_MOST_COMPARED = 64
+
+
+def shared_note(train: Split, val: Split) -> str:
+    """A note about images of both splits: one file, or equal names and content; empty where none is found.
+
+    It costs no time: of images whose names and sizes are equal, 64 are read. `luma data check` compares all contents.
+    """
+    places = {train.image_path(index) for index in range(len(train))}
+    names = [val.name(index) for index in range(len(val)) if val.image_path(index) in places]
+    if not names:
+        alike = {(pair.image.rpartition("/")[2], pair.image_bytes): pair.image for pair in train.pairs}
+        keys = ((pair.name, pair.image, (pair.image.rpartition("/")[2], pair.image_bytes)) for pair in val.pairs)
+        same = [(name, image, alike[key]) for name, image, key in keys if key in alike][:_MOST_COMPARED]
+        names = [name for name, image, other in same if val.image_files.read(image) == train.image_files.read(other)]
+    if not names:
+        return ""
+    images = "image is" if len(names) == 1 else "images are"
+    return (
+        f"{len(names):,} {images} in train and in val, e.g. {names[0]}, so the scores say little about new images; "
+        "`luma data check` names all"
+    )
 
 
 def foreign_text(values: tuple[int, ...]) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from luma_cli.catalogue.datasets import Labels, LabelTable
-from luma_cli.data.decode import decode_image, orientation
+from luma_cli.data.decode import decode_image
 from luma_cli.errors import BadSample, DataError, Diverged, UsageError
 from luma_cli.evaluate.inference import Pixels, predict_labels
 from luma_cli.evaluate.overlay import (
@@ -160,27 +160,13 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-# EXIF 2.3, tag Orientation -> how stored pixels are turned to be seen upright.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
 def read_upright(path: Path) -> Pixels:
-    """RGB [H, W, 3], turned by its EXIF tag. Raises BadSample, naming the file; see `decode_image`."""
+    """RGB [H, W, 3], turned once by its tag Orientation. Raises BadSample, naming the file; see `decode_image`."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise BadSample(f"{path}: cannot be read: {error.strerror}") from error
-    pixels = decode_image(data, str(path))
-    turn = _TURNS.get(orientation(data))
-    return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
+    return decode_image(data, str(path)).upright
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,13 @@ Trust = Literal["primary", "inferred", "secondary"]
 # The next size of a usual sweep is at least 1.4 times as large.
 AREA_TOLERANCE = 1.15
 
-HEAD_TITLES = {"luma": "LUMA", "eomt": "EoMT", "upernet": "UPerNet", "mask2former": "Mask2Former"}
+HEAD_TITLES = {
+    "luma": "LUMA",
+    "luma-snapshot": "LUMA, authors' snapshot of April 2026",
+    "eomt": "EoMT",
+    "upernet": "UPerNet",
+    "mask2former": "Mask2Former",
+}
 DATASET_TITLES = {"ade20k": "ADE20K", "cityscapes": "Cityscapes"}
 
 
@@ -188,6 +194,30 @@ def _text(value: object) -> str:
 def load_reference() -> list[Evidence]:
     """The shipped rows: published results, with LUMA's one figure among them."""
     return read_evidence(reference_path())
+
+
+SNAPSHOT = "LUMA's authors' snapshot of April 2026 (development code, low trust; its level is not LUMA's)"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSeries:
+    """MIoU in percent by resolution in pixels of one backbone in that snapshot; backbone as the table names it."""
+
+    backbone: str
+    miou_percent: Mapping[int, float]
+
+
+def load_snapshot() -> list[SnapshotSeries]:
+    """What can be compared inside the table of LUMA's authors' snapshot, for findings alone.
+
+    The advisor does not learn from it: with it, `luma recommend --audit` was worse on the other rows. What is known of
+    the table is in the head of `profiles/reference/luma_authors.csv`, and why a row is left out beside it.
+    """
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in files.read_csv(files.root() / "profiles" / "reference" / "luma_authors.csv"):
+        if not row["left_out"]:
+            found[row["model"]][int(row["resolution"])] = float(row["miou_percent"])
+    return [SnapshotSeries(name, figures) for name, figures in found.items()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,11 @@ def read_table(path: Path, known: Collection[str]) -> TableFile:
         )
     if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
         raise UsageError(f"{path}: column {twice[0]!r} is there twice; leave one out")
-    return TableFile(path, columns, tuple(_records(text, delimiter, columns)), decimal_comma=delimiter == ";")
+    try:
+        records = tuple(_records(text, delimiter, columns))
+    except csv.Error as error:
+        raise UsageError(f"{path}: the heading is not valid CSV: {error}; leave its quotes out") from error
+    return TableFile(path, columns, records, decimal_comma=delimiter == ";")
 
 
 def _text(path: Path) -> str:
@@ -148,7 +152,8 @@ def _spelled(name: str) -> str:
 
 def _heading(text: str, delimiter: str) -> tuple[str, ...]:
     try:
-        return tuple(map(_spelled, next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])))
+        heading = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        return tuple(map(_spelled, next(heading, [])))
     except csv.Error:
         return ()
 
@@ -196,17 +201,19 @@ def _json_table(path: Path, text: str) -> TableFile:
         found = [_json_record(number, number, value) for number, value in enumerate(rows, start=1)]
     except RecursionError as error:
         raise UsageError(f"{path} is nested too deeply, expected a list of objects with the columns as keys") from error
-    except json.JSONDecodeError:
+    except ValueError:  # more than one value, or a number of thousands of digits
         lines = [(line, content) for line, content in enumerate(text.splitlines(), start=1) if content.strip()]
         found = [_json_line(row, line, content) for row, (line, content) in enumerate(lines, start=1)]
     columns = tuple(dict.fromkeys(name for record in found for name in record.cells))
+    if found and not columns:
+        raise UsageError(f"{path}, line {found[0].line}: {found[0].reason or 'is empty'}; expected a list of objects")
     return TableFile(path, columns, tuple(found))
 
 
 def _json_line(row: int, line: int, content: str) -> Record:
     try:
         return _json_record(row, line, json.loads(content))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return Record(row, line, {}, f"is not valid JSON: {error}")
 
 

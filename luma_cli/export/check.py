@@ -47,7 +47,10 @@ class Graph(nn.Module):
             return (("scores", "[B, C, H, W]"),)
         if self.segmenter.config.name == "linear":
             return (("logits", "[B, C, H / stride, W / stride]"),)
-        return (("class_logits", "[B, K, C + 1], the last being no object"), ("mask_logits", "[B, K, H / 4, W / 4]"))
+        side = self.segmenter.mask_size((1000, 1000))[0]
+        stride = f"{1000 / side:.3g}"
+        masks = f"[B, K, H / {stride}, W / {stride}]"
+        return (("class_logits", "[B, K, C + 1], the last being no object"), ("mask_logits", masks))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W], normalised -> the outputs in their order."""

@@ -145,6 +145,11 @@ def export(
     True
     """
     path = Path(out)
+    if (other := {suffix: name for name, suffix in SUFFIXES.items()}.get(path.suffix, form)) != form:
+        raise UsageError(
+            f"{path} would be read as {other}, but the format is {form}; "
+            f"try --out {path.with_suffix(SUFFIXES[form])} or --format {other}"
+        )
     if form == "onnx":
         require()
     if path.is_dir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from luma_cli.findings.mixers import mixers
 from luma_cli.findings.pretraining import pretraining
 from luma_cli.findings.profiles import of_device
 from luma_cli.findings.scores import usable
+from luma_cli.findings.snapshot import snapshot_notes
 from luma_cli.findings.split import split
 from luma_cli.store import database as files
 from luma_cli.store.profiles import Measured, measurements
@@ -108,8 +109,10 @@ def findings(
     except StoreError as error:
         world = _World(dataset, device, load_reference())
         notes.append(f"your own results were not read: {error}")
-    found = tuple(test(world) for name, test in CLAIMS.items() if not claims or name in claims)
-    return ClaimVerdicts(dataset, found, tuple(notes))
+    found = [test(world) for name, test in CLAIMS.items() if not claims or name in claims]
+    if dataset == "ade20k":
+        found = [replace(each, notes=(*each.notes, *snapshot_notes(each.name))) for each in found]
+    return ClaimVerdicts(dataset, tuple(found), tuple(notes))
 
 
 def _stored(dataset: str, device: str | None, database: Path | None) -> _World:

@@ -42,10 +42,10 @@ class FreshFfn(nn.Module):
 class BlockStep(nn.Module):
     """Queries meet one block before the last: they read it, pass its FFN, and take the next block's width."""
 
-    def __init__(self, step: Step, next_width: int) -> None:
+    def __init__(self, step: Step, next_width: int, config: HeadConfig) -> None:
         super().__init__()
         self.back = step.back
-        self.attention = CrossAttention(step.width, step.num_heads, step.tokens_width)
+        self.attention = CrossAttention(step.width, step.num_heads, step.tokens_width, config)
         self.ffn = FreshFfn(step.width) if step.ffn == "fresh" else None
         self.widen = nn.Linear(step.width, next_width) if step.width != next_width else nn.Identity()
 
@@ -71,14 +71,18 @@ class LumaHead(MaskModule):
         super().__init__(plan.width, config.num_classes, plan.num_scale_blocks)
         width = plan.width
         self.plan = plan
+        self.query_norm = config.query_norm
         self.project = nn.Linear(plan.width_in, width) if plan.projects else nn.Identity()
         self.queries = nn.Embedding(config.num_queries, plan.widths[0])
-        self.attention = CrossAttention(width, plan.num_heads, plan.tokens_width)
+        self.attention = CrossAttention(
+            width, plan.num_heads, plan.tokens_width, config, shares_norm=plan.shares_read_norm
+        )
         self.ffn = FreshFfn(width) if plan.ffn == "fresh" else None
-        self.norm_queries = None if plan.shares_final_norm else nn.LayerNorm(width, eps=NORM_EPS)
+        own_norm = config.query_norm and not plan.shares_final_norm
+        self.norm_queries = nn.LayerNorm(width, eps=NORM_EPS) if own_norm else None
         self.norm_pixels = None if plan.shares_final_norm else nn.LayerNorm(width, eps=NORM_EPS)
         self.earlier = nn.ModuleList(
-            BlockStep(step, after) for step, after in zip(plan.steps, plan.widths[1:], strict=True)
+            BlockStep(step, after, config) for step, after in zip(plan.steps, plan.widths[1:], strict=True)
         )
         self._watches = tuple(watches)
 
@@ -96,10 +100,9 @@ class LumaHead(MaskModule):
         queries = self.queries.weight
         for number, step in enumerate(self.earlier):
             queries = step(queries, blocks[number], backbone)
-        queries = self.attention(queries, blocks[-1] if self.plan.tokens_width else tokens)
+        queries = self.attention(queries, blocks[-1] if self.plan.tokens_width else tokens, backbone.norm_tokens)
         queries = backbone.query_ffn(queries) if self.ffn is None else self.ffn(queries)
-        if self.norm_queries is None or self.norm_pixels is None:
-            queries, tokens = backbone.norm_tokens(queries), backbone.norm_tokens(tokens)
-        else:
-            queries, tokens = self.norm_queries(queries), self.norm_pixels(tokens)
+        if self.query_norm:
+            queries = backbone.norm_tokens(queries) if self.norm_queries is None else self.norm_queries(queries)
+        tokens = backbone.norm_tokens(tokens) if self.norm_pixels is None else self.norm_pixels(tokens)
         return self.predict(queries, tokens, (features.shape[2], features.shape[3]), mask_size)

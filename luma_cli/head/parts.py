@@ -6,29 +6,41 @@ B batch, K queries, N = h w patch tokens, D channels, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, scaled_dot_product_attention
+
+from luma_cli.catalogue.heads import HeadConfig
 
 NORM_EPS = 1e-6  # as timm's transformers
 
 
-class CrossAttention(nn.Module):
-    """Pre-norm, unmasked multi-head cross-attention with biases and without positions."""
+def _unchanged(tokens: Tensor) -> Tensor:
+    return tokens
 
-    def __init__(self, width: int, num_heads: int, tokens_width: int = 0) -> None:
-        """tokens_width: channels of the tokens, 0 for those of the queries."""
+
+class CrossAttention(nn.Module):
+    """Pre-norm, unmasked multi-head cross-attention without positions, with biases unless `config` leaves them out."""
+
+    def __init__(
+        self, width: int, num_heads: int, tokens_width: int, config: HeadConfig, *, shares_norm: bool = False
+    ) -> None:
+        """tokens_width: channels of the tokens, 0 for those of the queries. shares_norm: norms come with each call."""
         super().__init__()
         tokens_width = tokens_width or width
         self.num_heads = num_heads
-        self.norm_queries = nn.LayerNorm(width, eps=NORM_EPS)
-        self.norm_tokens = nn.LayerNorm(tokens_width, eps=NORM_EPS)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(tokens_width, 2 * width)  # one matrix for both: one kernel less, same parameters
+        self.norm_queries = None if shares_norm else nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm_tokens = None if shares_norm else nn.LayerNorm(tokens_width, eps=NORM_EPS)
+        self.query = nn.Linear(width, width, bias=config.qkv_bias)
+        # one matrix for both: one kernel less, same parameters
+        self.key_value = nn.Linear(tokens_width, 2 * width, bias=config.qkv_bias)
         self.out = nn.Linear(width, width)
+        self.scale = nn.Parameter(torch.ones(width)) if config.layer_scale else None
 
-    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, tokens: Tensor, shared_norm: Callable[[Tensor], Tensor] = _unchanged) -> Tensor:
         """Queries and tokens [B, N, D] -> queries [B, K, D].
 
         Queries [K, D] are the same for every image: what depends on them alone is then computed once per call, whatever
@@ -36,12 +48,18 @@ class CrossAttention(nn.Module):
         """
         num_queries, width = queries.shape[-2:]
         batch = tokens.shape[0]
-        asked = self.query(self.norm_queries(queries)).view(-1, num_queries, self.num_heads, width // self.num_heads)
-        offered = self.key_value(self.norm_tokens(tokens)).view(batch, -1, 2, self.num_heads, width // self.num_heads)
+        normed = (
+            shared_norm(queries.view(-1, num_queries, width))
+            if self.norm_queries is None
+            else self.norm_queries(queries)
+        )
+        asked = self.query(normed).view(-1, num_queries, self.num_heads, width // self.num_heads)
+        tokens = shared_norm(tokens) if self.norm_tokens is None else self.norm_tokens(tokens)
+        offered = self.key_value(tokens).view(batch, -1, 2, self.num_heads, width // self.num_heads)
         keys, values = offered.permute(2, 0, 3, 1, 4).unbind(0)
         read = scaled_dot_product_attention(asked.transpose(1, 2).expand(batch, -1, -1, -1), keys, values)
         update: Tensor = self.out(read.transpose(1, 2).reshape(batch, num_queries, width))
-        return queries + update
+        return queries + (update if self.scale is None else self.scale * update)
 
 
 class ScaleBlock(nn.Module):
@@ -64,7 +82,7 @@ class ScaleBlock(nn.Module):
 
 
 class HeadOutput(NamedTuple):
-    """class_logits [B, K, C + 1], the last class being "no object"; mask_logits [B, K, H / 4, W / 4]."""
+    """class_logits [B, K, C + 1], the last class being "no object"; mask_logits [B, K, H / s, W / s], mask stride s."""
 
     class_logits: Tensor
     mask_logits: Tensor

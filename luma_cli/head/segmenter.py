@@ -43,8 +43,8 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor) -> Output | Tensor:
         """Images [B, 3, H, W] -> the head's one prediction, of an EoMT head the final one without masks.
 
-        Heads `luma` and `eomt`: class logits [B, K, C + 1] and mask logits [B, K, H / 4, W / 4]; `linear`: logits
-        [B, C, h, w] on the patch grid; `none`: the features.
+        Heads `luma` and `eomt`: class logits [B, K, C + 1] and mask logits [B, K, H / s, W / s] of mask stride s;
+        `linear`: logits [B, C, h, w] on the patch grid; `none`: the features.
         """
         if self.head is None:
             features: Tensor = self.backbone(images)
@@ -59,7 +59,8 @@ class Segmenter(nn.Module):
         """
         size = (images.shape[2], images.shape[3])
         if isinstance(self.head, EomtHead):
-            return self.head.predictions(self.head.read(self.backbone, images), mask_size(size), self.backbone, draws)
+            joined = self.head.read(self.backbone, images)
+            return self.head.predictions(joined, self.mask_size(size), self.backbone, draws)
         return (self.decode(self.read(images), size),)
 
     def read(self, images: Tensor) -> Taken:
@@ -74,13 +75,13 @@ class Segmenter(nn.Module):
         """The head alone, on what `read` gave of images of `image_size`; EoMT's joint blocks belong to it."""
         if self.head is None:
             raise BuildError("this segmenter was built with head 'none'; build it with head='luma'")
-        output: Output = self.head(taken, mask_size(image_size), self.backbone)
+        output: Output = self.head(taken, self.mask_size(image_size), self.backbone)
         return output
 
-
-def mask_size(image_size: tuple[int, int]) -> tuple[int, int]:
-    """Side lengths of the mask logits for an image of these, in pixels."""
-    return (image_size[0] // MASK_STRIDE, image_size[1] // MASK_STRIDE)
+    def mask_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Side lengths of the mask logits for an image of these, in pixels."""
+        stride = self.head.plan.mask_stride if isinstance(self.head, LumaHead) else MASK_STRIDE
+        return (int(image_size[0] / stride), int(image_size[1] / stride))
 
 
 def build(
@@ -105,7 +106,7 @@ def build(
     >>> build("test_vit", 64).head.plan.ffn  # doctest: +SKIP
     'reused'
     """
-    config = HeadConfig(name=head) if isinstance(head, str) else head
+    config = HeadConfig.of(head)
     with torch.inference_mode(False):  # a model built inside inference mode could never be trained
         if isinstance(name, nn.Module):
             if weights != "random":

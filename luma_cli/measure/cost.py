@@ -11,8 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import platformdirs
-
 from luma_cli import errors, files
 from luma_cli.catalogue.costs import BackboneFacts, load_costs
 from luma_cli.catalogue.head_cost import (
@@ -23,7 +21,7 @@ from luma_cli.catalogue.head_cost import (
     knows_joint_blocks,
     plan_from_facts,
 )
-from luma_cli.catalogue.heads import HeadConfig, needs_blocks
+from luma_cli.catalogue.heads import HeadConfig, HeadName, needs_blocks
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.rules import check_resolution, load_rules
 from luma_cli.catalogue.spec import BackboneSpec
@@ -142,7 +140,7 @@ Answer = BackboneFacts | Refusal
 
 def cache_folder() -> Path:
     """Where counted facts are kept, one JSON file per backbone and resolution."""
-    return Path(platformdirs.user_cache_dir("luma", appauthor=False)) / "costs"
+    return files.user_folder("cache") / "costs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +155,7 @@ class CostSources:
 def cost(
     name: str | BackboneSpec,
     resolution: int = 512,
-    head: HeadConfig = HeadConfig(),  # noqa: B008  (frozen)
+    head: HeadConfig | HeadName = HeadConfig(),  # noqa: B008  (frozen)
     *,
     imports: Sequence[str] = (),
     sources: CostSources | None = None,
@@ -180,7 +178,7 @@ def cost(
 
 def costs(
     wanted: Sequence[tuple[str | BackboneSpec, int]],
-    head: HeadConfig = HeadConfig(),  # noqa: B008  (frozen)
+    head: HeadConfig | HeadName = HeadConfig(),  # noqa: B008  (frozen)
     *,
     imports: Sequence[str] = (),
     sources: CostSources | None = None,
@@ -189,7 +187,7 @@ def costs(
 
     What cannot be counted is a Refusal, so that one does not hide the others.
     """
-    sources = sources or CostSources()
+    sources, head = sources or CostSources(), HeadConfig.of(head)
     imports_hash = combined_hash([find(item) for item in imports])
     jobs = []
     for name, resolution in wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -11,8 +12,8 @@ import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +28,88 @@ if TYPE_CHECKING:
 METHOD = 1  # raise when a change to the method makes older rows incomparable
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_BY_BUS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi numbers GPUs
 _NAME = re.compile(r"cpu|cuda(?::(\d+))?")
-_KEPT_VARIABLES = re.compile(
-    r"(PYTORCH|TORCH|TIMM|CUBLAS|CUDNN|CUDA|NVIDIA_TF32|OMP|MKL|KMP|LD_PRELOAD|MALLOC)_?\w*|LD_LIBRARY_PATH"
+# What can move a number. A list, because a pattern such as TORCH_* would store tokens and keys as well.
+_KEPT_VARIABLES = (
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING"),
+    *("CUDA_DEVICE_MAX_CONNECTIONS", "CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF"),
+    *("PYTORCH_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING", "TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"),
+    *("TORCHINDUCTOR_MAX_AUTOTUNE", "TORCHINDUCTOR_FREEZING", "TIMM_FUSED_ATTN", "TIMM_REENTRANT_CKPT"),
+    *("OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "OMP_WAIT_POLICY", "OMP_DYNAMIC", "MKL_NUM_THREADS"),
+    *("MKL_DYNAMIC", "MKL_ENABLE_INSTRUCTIONS", "KMP_AFFINITY", "KMP_BLOCKTIME", "LD_PRELOAD"),
+    *("LD_LIBRARY_PATH", "MALLOC_ARENA_MAX", "MALLOC_CONF"),
 )
+# Where Linux shows an NVIDIA GPU: a PC's, a Jetson's, Windows' own.
+_NODES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device to measure on: `kind` is cpu or cuda; a worker sees only the GPU with this `uuid`."""
+    """A device to measure on: `kind` is cpu or cuda; a worker sees only the GPU with this `uuid`.
+
+    visible: what CUDA_VISIBLE_DEVICES calls it where that is not its UUID. seen: by torch, where NVML is missing.
+    """
 
     name: str
     kind: str
     uuid: str = ""
+    visible: str = ""
+    seen: SeenGpu | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenGpu:
+    """A CUDA device, or a slice of one, as torch sees it; its UUID is that of the whole GPU, empty where unknown."""
+
+    name: str = f"{UNKNOWN} GPU"
+    uuid: str = ""
+    memory_bytes: int = 0
+    num_multiprocessors: int = 0
+
+
+def seen_by_torch() -> list[SeenGpu]:
+    """The CUDA devices of torch, asked in a process of its own unless this one has torch: a context takes memory."""
+    if "torch" in sys.modules:
+        return list(_ask_torch())
+    if not _cuda_version() or not any(map(os.path.exists, _NODES)):
+        return []
+    command = [sys.executable, "-P", "-m", "luma_cli.measure.devices"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **_BY_BUS})
+    return [SeenGpu(**each) for each in json.loads(done.stdout)] if done.returncode == 0 else []
+
+
+def _ask_torch() -> Iterator[SeenGpu]:
+    import torch
+
+    for index in range(max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 0):
+        try:
+            found = torch.cuda.get_device_properties(index)
+        except (RuntimeError, AssertionError):  # there, but it tells nothing
+            yield SeenGpu()
+            continue
+        uuid = getattr(found, "uuid", "")
+        yield SeenGpu(found.name, f"GPU-{uuid}" * bool(uuid), found.total_memory, found.multi_processor_count)
+
+
+def find_all(nvml: Nvml | None = None, variables: Mapping[str, str] = os.environ) -> list[Device]:
+    """Every CUDA device that may be used, by NVML, or by torch where that is missing (Jetson, some containers).
+
+    Raises NvmlMissing when neither finds one.
+    """
+    try:
+        uuids = visible((nvml or load_nvml()).uuids(), variables)
+        return [Device(f"cuda:{index}", "cuda", uuid) for index, uuid in enumerate(uuids)]
+    except NvmlMissing:
+        if not (seen := seen_by_torch()):
+            raise
+    entries = [each.strip() for each in variables.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+    return [
+        Device(name, "cuda", gpu.uuid or name, entries[index] if index < len(entries) else str(index), gpu)
+        for index, (name, gpu) in enumerate((f"cuda:{index}", gpu) for index, gpu in enumerate(seen))
+    ]
 
 
 def find(name: str, nvml: Nvml | None = None, variables: Mapping[str, str] = os.environ) -> Device:
@@ -50,13 +120,13 @@ def find(name: str, nvml: Nvml | None = None, variables: Mapping[str, str] = os.
     if name == "cpu":
         return Device("cpu", "cpu")
     try:
-        uuids = visible((nvml or load_nvml()).uuids(), variables)
+        present = find_all(nvml, variables)
     except NvmlMissing as error:
         raise UsageError(f"--device {name}: no NVIDIA driver here ({error}); try --device cpu") from error
     index = int(match[1] or 0)
-    if index >= len(uuids):
-        raise UsageError(f"--device {name}: {len(uuids)} CUDA device(s) here; try --device cpu")
-    return Device(name, "cuda", uuids[index])
+    if index >= len(present):
+        raise UsageError(f"--device {name}: {len(present)} CUDA device(s) here; try --device cpu")
+    return replace(present[index], name=name)
 
 
 def visible(uuids: list[str], variables: Mapping[str, str]) -> list[str]:
@@ -82,7 +152,7 @@ def worker_variables(device: Device) -> dict[str, str]:
     """Environment variables that show a worker only this device and no network."""
     if device.kind == "cpu":
         return {**OFFLINE, "CUDA_VISIBLE_DEVICES": ""}
-    return {**OFFLINE, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device.uuid}
+    return {**OFFLINE, **_BY_BUS, "CUDA_VISIBLE_DEVICES": device.visible or device.uuid}
 
 
 def here(device: Device, nvml: Nvml | None = None, variables: Mapping[str, str] = os.environ) -> Environment:
@@ -93,18 +163,45 @@ def here(device: Device, nvml: Nvml | None = None, variables: Mapping[str, str] 
         "luma": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "revision": _revision(Path.cwd()),
-        "variables": {k: v for k, v in sorted(variables.items()) if _KEPT_VARIABLES.fullmatch(k)},
+        "revision": _revision(Path(__file__).resolve().parents[2]),
+        "variables": {name: variables[name] for name in sorted(_KEPT_VARIABLES) if name in variables},
     }
     if device.kind == "cpu":
         identity |= {"device_name": cpu_name(), "num_threads": num_threads(variables)}
         return Environment(identity, provenance)
-    nvml = nvml or load_nvml()
-    gpu = nvml.open(device.uuid)  # by UUID: indices of NVML and CUDA need not agree
-    identity |= {"device_name": gpu.name(), "driver": nvml.driver(), "power_limit_watts": gpu.power_limit_watts()}
     identity["cuda"] = _cuda_version()
-    provenance |= {"gpu_uuid": gpu.uuid, "vbios": gpu.vbios(), "cpu": cpu_name(), **gpu.settings()}
-    return Environment(identity, provenance)
+    provenance |= {"gpu_uuid": device.seen.uuid if device.seen else device.uuid, "cpu": cpu_name()}
+    try:
+        nvml = nvml or load_nvml()
+        gpu = nvml.open(device.uuid)  # by UUID: indices of NVML and CUDA need not agree
+    except NvmlMissing as error:
+        seen = device.seen or _seen(device)
+        identity |= {"device_name": _slice(seen.name, device, seen), "driver": UNKNOWN, "power_limit_watts": None}
+        return Environment(identity, provenance | {"vbios": UNKNOWN, "nvml": f"missing: {error}"})
+    settings, name = gpu.settings(), gpu.name()
+    if settings["mig"] or device.uuid.startswith("MIG-"):
+        name = _slice(name, device)
+    identity |= {"device_name": name, "driver": nvml.driver(), "power_limit_watts": gpu.power_limit_watts()}
+    return Environment(identity, provenance | {"vbios": gpu.vbios(), **settings})
+
+
+def _seen(device: Device) -> SeenGpu:
+    """What torch sees of the device; of a GPU in slices that is always one slice, under the UUID of the whole."""
+    found = seen_by_torch()
+    own = [each for each in found if each.uuid == device.uuid]
+    return (own or found or [SeenGpu()])[0]
+
+
+def _slice(name: str, device: Device, seen: SeenGpu | None = None) -> str:
+    """The name of a GPU that is cut in slices, with what tells the slice from the whole; other names as they are.
+
+    NVML names a slice by its profile (`NVIDIA A100-SXM4-40GB MIG 1g.5gb`) where it may be asked for it.
+    """
+    if "MIG" in name or (seen is not None and "MIG-" not in f"{device.uuid}{device.visible}"):
+        return name
+    seen = seen or _seen(device)
+    size = f"{seen.num_multiprocessors} SMs, {seen.memory_bytes / 2**30:.3g} GiB" if seen.memory_bytes else UNKNOWN
+    return f"{name} MIG slice ({size})"
 
 
 def versions() -> dict[str, str]:
@@ -191,8 +288,14 @@ def _physical_cores(allowed: set[int], cpuinfo: Path) -> int:
 
 
 def _revision(folder: Path) -> str:
-    """The git commit of `folder`, with `+` when it has changes; empty outside a repository."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    """The git commit of luma's own checkout, with `+` when it has changes; empty where luma was installed.
+
+    Of no other folder: git runs what a repository's settings name (core.fsmonitor, filters).
+    """
+    if not (folder / ".git").exists():
+        return ""
+    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "describe", "--always", "--abbrev=40"]
+    command += ["--exclude=*", "--dirty=+"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -263,6 +366,8 @@ def find_cuda(uuid: str) -> int:
     if not torch.cuda.is_available():
         raise MeasureError("this torch has no CUDA device; try --device cpu, or a torch built for the driver")
     count = torch.cuda.device_count()
+    if index := re.fullmatch(r"cuda:(\d+)", uuid):  # neither NVML nor torch knows its UUID
+        return int(index[1]) if int(index[1]) < count else 0
     seen = [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
     matches = [index for index, name in enumerate(seen) if name and uuid.endswith(name)]
     if matches:
@@ -270,3 +375,7 @@ def find_cuda(uuid: str) -> int:
     if count == 1:  # a MIG slice reports the UUID of its GPU; CUDA_VISIBLE_DEVICES left only the one asked for
         return 0
     raise MeasureError(f"torch does not see GPU {uuid} among {', '.join(seen)}")
+
+
+if __name__ == "__main__":
+    print(json.dumps([asdict(each) for each in _ask_torch()]))

@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from luma_cli.measure.imports import Import
 from luma_cli.measure.timing import Rule, summarise
@@ -115,6 +115,9 @@ def _restore(kind: Any, value: Any) -> Any:
         return {name: _restore(arguments[1], each) for name, each in value.items()}
     if origin in (Union, UnionType):  # of something and None
         return None if value is None else _restore(arguments[0], value)
+    is_right = value in arguments if origin is Literal else kind is Any or isinstance(value, kind)
+    if not is_right and not (kind is float and type(value) is int):
+        raise ValueError(f"{value!r} is no {kind}")
     return value
 
 
@@ -221,7 +224,7 @@ class _Worker:
         for line in lines:
             try:
                 message = load(line, (Stage, *kinds))
-            except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+            except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
                 text = line[:80].decode(errors="replace")
                 return self._trouble("failed", f"the worker wrote {text!r} instead of a message")
             if not isinstance(message, Stage):

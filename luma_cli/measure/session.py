@@ -328,6 +328,8 @@ class MeasurementSteps:
     def _measure_energy(self, size: int) -> None:
         """Joules per image at the chosen batch, on CUDA with an energy counter."""
         gpu = self.accelerator.gpu
+        if gpu is None and self.accelerator.kind == "cuda":
+            self.result.notes["energy"] = "not measured: NVML, which counts it, is missing"
         if gpu is None or not self.options.energy_seconds:
             return
         self.say("energy")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.heads import HeadConfig, HeadName
 from luma_cli.catalogue.names import expand
 from luma_cli.catalogue.spec import BackboneSpec, local_file, names_a_file
 from luma_cli.errors import UsageError
@@ -88,7 +88,7 @@ def profile(
     names: str | Sequence[str],
     resolutions: int | Sequence[int] = 512,
     *,
-    head: HeadConfig | None = None,
+    head: HeadConfig | HeadName | None = None,
     settings: SweepSettings | None = None,
     database: Path | None = None,
     on_event: OnEvent = lambda event: None,
@@ -117,9 +117,9 @@ def profile(
         return measure_all(planned, settings, store=ProfileStore(db), on_event=on_event)
 
 
-def template(head: HeadConfig | None = None, **fields: Any) -> Configuration:
+def template(head: HeadConfig | HeadName | None = None, **fields: Any) -> Configuration:
     """A configuration without a backbone, for `plan`."""
-    return Configuration(backbone="", timm_name="", resolution=1, head=head or HeadConfig(), **fields)
+    return Configuration(backbone="", timm_name="", resolution=1, head=HeadConfig.of(head or "luma"), **fields)
 
 
 def plan(specs: Sequence[BackboneSpec], resolutions: Sequence[int], template: Configuration) -> list[Configuration]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from luma_cli.catalogue.costs import BackboneFacts
+from luma_cli.catalogue.head_cost import plan_from_facts
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.listing import Listing, ListRow, Sheet
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.measure.cost import cost_from_facts
-from luma_cli.report.profiles import ACTIVE, millions, print_costs
+from luma_cli.report.profiles import ACTIVE, head_text, millions, print_costs
 from luma_cli.report.table import Table, columns, number, print_json, print_table
 from luma_cli.units import FlopConvention, convention_caption, gflops, gmacs
 
@@ -72,9 +74,17 @@ def listing_json(listing: Listing, convention: FlopConvention = "mac") -> dict[s
 
 
 def print_sheet(
-    sheet: Sheet, convention: FlopConvention = "mac", head: HeadConfig | None = None, as_json: bool = False
+    sheet: Sheet,
+    convention: FlopConvention = "mac",
+    head: HeadConfig | None = None,
+    as_json: bool = False,
+    *,
+    equations: bool = False,
 ) -> None:
-    """Print facts, weights and costs with a head (default: LUMA). Raises BuildError as `head_macs` does."""
+    """Print facts, weights and costs with a head (default: LUMA), and its equations if it is LUMA.
+
+    Raises BuildError as `head_macs` does.
+    """
     head = head or HeadConfig()
     if as_json:
         print_json(sheet_json(sheet, convention, head))
@@ -85,8 +95,42 @@ def print_sheet(
         print_table(_weights(sheet))
     if costs:
         print_costs(costs, convention)
+        if equations and head.name == "luma":
+            print_table(luma_equations(sheet.costs[-1], head))
     else:
         print_table(Table(columns("costs~"), ((f"not in the shipped table; run: luma cost {sheet.spec.name}",),)))
+
+
+def luma_equations(facts: BackboneFacts, head: HeadConfig) -> Table:
+    """What the LUMA head of these options computes on this backbone, step by step (arXiv 2607.00687).
+
+    Raises BuildError as `plan_from_facts` does.
+    """
+    plan = plan_from_facts(facts, head)
+    width, side = plan.width, math.isqrt(facts.num_tokens)
+    finer = side * 2**plan.num_scale_blocks
+    seen = ", with class and register tokens" if head.prefix and facts.num_prefix_tokens else ""
+    norm = "the backbone's final norm" if plan.shares_final_norm else "LayerNorm"
+    read = "n(x) the backbone's final norm" if plan.shares_read_norm else "n(x) a LayerNorm each"
+    ffn = "the block's own FFN, shared" if plan.ffn == "reused" else "a fresh FFN"
+    scale = "g * " if head.layer_scale else ""
+    mask_side = int(facts.resolution / plan.mask_stride)
+    resized = "" if finer == mask_side else f", resized to {mask_side} x {mask_side}"
+    steps = [
+        ("X", f"{head.tap} of the last block: {plan.num_tokens or facts.num_tokens} tokens{seen}"),
+        ("Q", f"{head.num_queries} learned queries of {width} channels, the same for every image"),
+        ("A", f"softmax(n(Q) Wq (n(X) Wk)' / sqrt({width // plan.num_heads})) n(X) Wv, {plan.num_heads} heads; {read}"),
+        ("Q <-", f"Q + {scale}A Wo; {'biases on q, k, v and o' if head.qkv_bias else 'a bias on o alone'}"),
+        ("Q <-", f"Q + FFN(norm(Q)): {ffn}"),
+        ("Z", f"norm(Q): {norm}" if head.query_norm else "Q, not normed"),
+        ("P", f"norm(last map, {side} x {side}): {norm}"),
+        ("U", f"P doubled {plan.num_scale_blocks} x, to {finer} x {finer}"),
+        ("classes", f"Z Wc: {head.num_classes} and 'no object'"),
+        ("masks", f"MLP3(Z) U', at 1/{plan.mask_stride:g} of the image{resized}"),
+    ]
+    title = f"variant {head.variant}: {head_text(head, head.l2)}, at {facts.resolution} px"
+    earlier = f"A and Q <- run at the {head.l2} last blocks in turn" if head.l2 > 1 else ""
+    return Table(columns("", "LUMA (arXiv 2607.00687)~"), tuple(steps), title=title, caption=earlier)
 
 
 def _weights(sheet: Sheet) -> Table:

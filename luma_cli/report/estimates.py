@@ -68,17 +68,26 @@ def _sheet(each: Estimate, scale_note: str, convention: FlopConvention) -> Table
         note = f"; {cost.note}" if cost.note else ""
         rows.append((held.TITLES[kind], f"{shown}, {cost.origin}{span if cost.low != cost.high else ''}{note}"))
     if not each.costs and each.subject is not None:
-        rows.append(("cost", _why_no_cost(asked)))
+        rows.append(("cost", why_no_cost(asked)))
     caption = "; ".join((_caption([each], scale_note), convention_caption(convention)))
     return Table(columns("estimate", "value~"), tuple(rows), f"{asked.backbone} on {asked.dataset}", caption)
 
 
-def _why_no_cost(asked: Asked) -> str:
+def why_no_cost(asked: Asked) -> str:
+    """Why no multiply-adds are known, and the command that counts them where there is one."""
     if not asked.resolution:
         return "not counted: no crop given; try --res 512"
     if asked.head not in get_args(HeadName):
         return f"not counted: luma attaches {', '.join(get_args(HeadName))}, not {asked.head}"
-    return f"not in the cost table; try luma cost {asked.backbone} --res {asked.resolution}"
+    from luma_cli.advise.estimate import countable_side  # a training's estimate does without the advisor
+
+    if (side := countable_side(asked)) is None:
+        return f"not counted: luma does not build {asked.backbone}; luma list shows what it builds"
+    square = asked.resolution in (str(side), f"{side}x{side}")
+    why = (
+        "not in the cost table" if square else "not counted: luma counts square crops, of sizes that the backbone takes"
+    )
+    return f"{why}; try luma cost {asked.backbone} --res {side}" + (f" --head {asked.head}" * (asked.head != "luma"))
 
 
 def _span(interval: tuple[float, float]) -> str:

@@ -93,6 +93,8 @@ def head_fields(head: HeadConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "l2": ("l2", facts.get("l2", head.l2 or None)),
         "classes": ("num_classes", head.num_classes),
         "prefix": ("prefix", head.prefix),
+        "variant": ("variant", head.variant),
+        "design": ("variant", head.design),
     }
     return {name: value if option in HAS[head.name] else None for name, (option, value) in values.items()}
 
@@ -126,6 +128,7 @@ def profile_table(profiles: Sequence[Profile], convention: FlopConvention = "mac
         if profile.reason
     ]
     said = [convention_caption(convention), *dict.fromkeys(map(_conditions, profiles))]
+    said += sorted({f"energy {note}" for profile in profiles if (note := profile.notes.get("energy"))})
     said += ["noisy: the 95% interval was still wider than 1% at --max-seconds" if noisy else "", *reasons]
     return Table(
         columns("backbone", "px>", "GFLOPs>", "params M>", "batch>", "img/s>", "ms p50>", "p90>", "GiB>", "status~"),
@@ -164,10 +167,15 @@ def millions(params: int | None) -> str:
 
 
 def _interval(metric: Metric | None) -> str:
-    """Median and half of the 95% interval, rounded to the first digit of the latter."""
+    """Median and half of the 95% interval, rounded to the first digit of the latter; a wide one by its ends."""
     if metric is None:
         return "-"
     half = max(metric.ci_high - metric.median, metric.median - metric.ci_low)
+    if half > metric.median / 2:
+        median, low, high = (
+            f"{float(f'{value:.2g}'):,.6g}" for value in (metric.median, metric.ci_low, metric.ci_high)
+        )
+        return f"{median} ({low} to {high})"
     place = math.floor(math.log10(half)) if half > 0 else -1
     return " ±".join(f"{round(value, -place):,.{max(0, -place)}f}" for value in (metric.median, half))
 
@@ -176,7 +184,7 @@ def _conditions(profile: Profile) -> str:
     one = profile.configuration
     return (
         f"{profile.environment.identity.get('device_name', one.device)}, {one.dtype}, attention {one.attention}, "
-        f"compile {one.compile}, head {one.head.name}, weights {one.weights}"
+        f"compile {one.compile}, head {' '.join(filter(None, (one.head.name, one.head.design)))}, weights {one.weights}"
         + (f", {one.part} alone" if one.part != "all" else "")
     )
 
@@ -260,6 +268,7 @@ def head_text(head: HeadConfig, l2: int) -> str:
     said = [f"{head.num_queries} queries"] if "num_queries" in has else []
     said += [f"{head.num_classes} classes"] if "num_classes" in has else []
     said += [f"{l2} blocks"] if "l2" in has and l2 != 1 else []
-    said += [f"tap {head.tap}"] if head.tap != "output" else []
-    said += ["with prefix tokens"] if head.prefix else []
+    said += [f"tap {head.tap}"] if head.tap != "output" and head.variant == "paper-page" else []
+    said += ["with prefix tokens"] if head.prefix and head.variant == "paper-page" else []
+    said += [head.design] if head.design else []
     return ", ".join([f"head {head.name}", *said])

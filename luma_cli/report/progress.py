@@ -212,6 +212,8 @@ def evaluation_line(event: Evaluated) -> str:
     """One validation: mIoU and pixel accuracy in percent, and over how many images."""
     record = event.record
     miou = "no labelled pixel" if record.miou_percent is None else f"mIoU {record.miou_percent:.2f}"
+    if record.miou_percent is not None and record.num_present < record.num_classes:
+        miou += f" (mean of {record.num_present} of {record.num_classes} classes)"
     accuracy = "" if record.aacc_percent is None else f", accuracy {record.aacc_percent:.2f}"
     best = "  (best so far)" if event.best else ""
     return f"step {event.step}: {miou}{accuracy} on {record.num_images} {record.split} images of {record.data}{best}"

@@ -190,7 +190,7 @@ def print_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO
         return
     separator = "["
     for row in plain:
-        file.write(f"{separator}\n{json.dumps(dict(zip(names, row, strict=True)), allow_nan=False)}")
+        file.write(f"{separator}\n{json.dumps(to_json(dict(zip(names, row, strict=True))))}")
         separator = ","
     file.write("[]\n" if separator == "[" else "\n]\n")
 

@@ -7,6 +7,8 @@ process killed at any moment loses at most a transaction that had not returned.
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import re
 import shutil
@@ -20,10 +22,8 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
-
 from luma_cli import files
-from luma_cli.errors import StoreError
+from luma_cli.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -37,6 +37,8 @@ _MAGIC = b"SQLite format 3\0"
 _HEADER = struct.Struct(">16x H 10x I 28x I 4x I 28x")
 _STEP_NAME = re.compile(r"(\d{3})_[a-z0-9_]+\.sql")
 ELSEWHERE = "name another file with --db FILE or LUMA_DB"
+_LOCAL = "as on some network file systems; name a file on a local disk, e.g. LUMA_DB=/tmp/luma.db or --db /tmp/luma.db"
+_NO_SHARED_MEMORY = {sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMLOCK}
 
 
 class StoreWarning(UserWarning):
@@ -45,10 +47,11 @@ class StoreWarning(UserWarning):
 
 def path(given: str | Path | None = None) -> Path:
     """The database file: `given` (--db), else $LUMA_DB, else `luma.db` in the platform's data folder."""
-    chosen = given or os.environ.get("LUMA_DB")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    return platformdirs.user_data_path("luma", appauthor=False) / "luma.db"
+    chosen = Path(given or os.environ.get("LUMA_DB") or files.user_folder("data") / "luma.db")
+    try:
+        return chosen.expanduser().absolute()
+    except RuntimeError as error:
+        raise UsageError(f"the database {chosen}: there is no such home folder; {ELSEWHERE}") from error
 
 
 def open_read(given: str | Path | None = None) -> Connection | None:
@@ -85,7 +88,7 @@ def open_write(given: str | Path | None = None, *, steps: list[Path] | None = No
         verify(file)
         if log_of(file).exists():  # the log may hold a newer schema: look before anything is written
             _reader(file, len(steps)).close()
-        connection = connect(file, "rw")
+        connection = _opened(file, "rw")
         try:
             _refuse_newer(connection, file, len(steps))
             _configure(connection, file)
@@ -140,9 +143,10 @@ def _create(file: Path, steps: list[Path]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
         fresh = Path(folder) / file.name
-        with closing(connect(fresh, "rwc")) as connection:
+        with closing(_opened(fresh, "rwc")) as connection:
             migrate(connection, steps)
-            connection.execute("PRAGMA journal_mode = WAL")
+            if not _lacking(fresh):
+                connection.execute("PRAGMA journal_mode = WAL")
         publish(fresh, file)
 
 
@@ -163,7 +167,7 @@ def _configure(connection: Connection, file: Path) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-    if mode != "wal":
+    if mode != "wal" and not _lacking(file):
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         refusal = f"{file}: write-ahead logging is refused here, using a {mode} journal"
@@ -178,13 +182,11 @@ def _refuse_newer(connection: Connection, file: Path, known: int) -> None:
 
 def _reader(file: Path, known: int) -> Connection:
     """A read-only connection that has read once, so that it can read. Raises StoreError for a schema above `known`."""
-    connection = connect(file, "ro")
     try:
-        try:
-            schema_of(connection)
-        except sqlite3.OperationalError as error:
-            connection.close()
-            connection = _reader_of_last_resort(file, error)
+        connection = _opened(file, "ro")
+    except sqlite3.OperationalError as error:
+        connection = _reader_of_last_resort(file, error)
+    try:
         _refuse_newer(connection, file, known)
     except BaseException:
         connection.close()
@@ -206,6 +208,50 @@ def _reader_of_last_resort(file: Path, error: sqlite3.OperationalError) -> Conne
     return connect(file, "ro", immutable="1")
 
 
+def _opened(file: Path, mode: str) -> Connection:
+    """As `connect`, and has read once, so that it can read.
+
+    Waits for a lock of others, but not where there are no locks. Without shared memory, the write-ahead log becomes a
+    rollback journal, which needs none.
+    """
+    connection = connect(file, mode)
+    try:
+        connection.execute("PRAGMA busy_timeout = 100")
+        try:
+            schema_of(connection)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode in _NO_SHARED_MEMORY:
+                connection.close()
+                with closing(connect(file, "rw")) as alone:
+                    alone.execute("PRAGMA locking_mode = EXCLUSIVE")  # the index of the log is then in our own memory
+                    alone.execute("PRAGMA journal_mode = DELETE")
+                connection = connect(file, mode)
+            elif code(error) != sqlite3.SQLITE_BUSY or _lacking(file):
+                raise
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1e3:.0f}")
+        schema_of(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _lacking(file: Path) -> str:
+    """What SQLite needs and files beside `file` do not have: `locks` or `shared memory`; empty if all is there."""
+    # Tried on another file: to close this one would drop SQLite's own locks.
+    with suppress(OSError), tempfile.NamedTemporaryFile(prefix=f".{file.name}.", suffix="-shm", dir=file.parent) as it:
+        it.truncate(mmap.PAGESIZE)
+        try:
+            fcntl.lockf(it, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return "locks"
+        try:
+            mmap.mmap(it.fileno(), mmap.PAGESIZE).close()
+        except OSError:
+            return "shared memory"
+    return ""
+
+
 @contextmanager
 def translated(file: Path) -> Iterator[None]:
     """Turns errors of SQLite and of the file system inside the block into StoreError about `file`."""
@@ -223,12 +269,17 @@ def translated(file: Path) -> Iterator[None]:
 
 def _sqlite_message(error: sqlite3.Error, file: Path) -> str:
     match code(error):
-        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+        case sqlite3.SQLITE_FULL:
             space = f"{error}; {free_bytes(file)} bytes free there"
             return f"{file} could not be written ({space}): nothing was kept; free some space or {ELSEWHERE}"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_PROTOCOL | sqlite3.SQLITE_IOERR if lacking := _lacking(file):
+            return f"{file} is in a folder where files have no {lacking}, {_LOCAL}"
+        case sqlite3.SQLITE_IOERR:
+            space = f"{error}; {free_bytes(file)} bytes free there"
+            return f"{file} could not be read or written ({space}): nothing was kept; check the disk or {ELSEWHERE}"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             return f"{file} cannot be opened or written ({error}); {ELSEWHERE}"
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
             return f"{file} is held by another process ({error}); wait for it to finish and try again"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return f"{file} is damaged ({error}); it was not changed: restore a backup or {ELSEWHERE}"

@@ -11,6 +11,7 @@ from functools import cache
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import UsageError
 from luma_cli.store import rows
 from luma_cli.store.database import fetch, fetch_dicts, file_of, transaction, translated
@@ -45,7 +46,7 @@ SELECT attempt_id FROM (
 # First the columns of Conditions, then those of Measured; a batch fixed by hand has no throughput at the plateau.
 _MEASURED = """
 SELECT p.device, p.device_name, p.dtype, p.attention, p.compile, p.channels_last, p.head, p.queries, p.classes,
-    p.l2_requested, p.tap_requested, p.ffn_requested, p.prefix, p.environment,
+    p.l2_requested, p.tap_requested, p.ffn_requested, p.prefix, p.design, p.environment,
     p.backbone, p.timm_name, p.resolution_pixels, p.family, p.pretraining,
     iif(p.flops_complete IS NOT 0, p.macs, NULL), p.params, p.latency_eager_p50_ms,
     iif(p.batch_requested = 0, p.throughput_images_per_second, NULL),
@@ -77,6 +78,7 @@ class Conditions:
     tap: str
     ffn: str
     prefix: bool
+    design: str
     environment: str
 
     @property
@@ -87,6 +89,7 @@ class Conditions:
         head += [f"tap {self.tap}"] if self.tap != "output" else []
         head += [f"ffn {self.ffn}"] if self.ffn != "auto" else []
         head += ["prefix tokens seen"] if self.prefix else []
+        head += [design] if (design := head_design(self.design)) else []
         return (
             f"{self.device_name}, {self.dtype}, attention {self.attention}, compile {self.compile}, "
             f"channels-last {self.channels_last}, {' '.join(head)}, {self.num_classes} classes"
@@ -187,20 +190,33 @@ def measurements(connection: sqlite3.Connection | None, device_name: str | None 
     of_device, values = ("", []) if device_name is None else (" AND p.device_name = ?", [device_name])
     shared = cache(_conditions)  # 100,000 rows share a handful
     with translated(file_of(connection)):  # row by row: a list of 100,000 tuples in between costs 7%
-        return [_measured(row, shared(row[:14])) for row in connection.execute(_MEASURED + of_device, values)]
+        return [_measured(row, shared(row[:15])) for row in connection.execute(_MEASURED + of_device, values)]
 
 
 def _conditions(columns: tuple[Any, ...]) -> Conditions:
     device, device_name = columns[:2]
-    chosen = (*columns[2:12], bool(columns[12]), columns[13])
+    chosen = (*columns[2:12], bool(columns[12]), *columns[13:15])
     return Conditions(device.split(":")[0], device_name or device, *chosen)
 
 
 def _measured(row: tuple[Any, ...], conditions: Conditions) -> Measured:
-    noisy = tuple(compress(("latency", "throughput", "energy"), row[28:31]))
-    flags = tuple(compress(("throttled", "shared"), row[31:]))
-    rest: tuple[Any, ...] = (*row[17:25], noisy, flags, bool(row[25]), *row[26:28])
-    return Measured(row[14], row[15], row[16], conditions, *rest)
+    noisy = tuple(compress(("latency", "throughput", "energy"), row[29:32]))
+    flags = tuple(compress(("throttled", "shared"), row[32:]))
+    rest: tuple[Any, ...] = (*row[18:26], noisy, flags, bool(row[26]), *row[27:29])
+    return Measured(row[15], row[16], row[17], conditions, *rest)
+
+
+def head_design(stored: str) -> str:
+    """The `design` of the views in words, empty for the usual head: see `HeadConfig.design`."""
+    variant, mask_stride, layer_scale, qkv_bias, read_norm, query_norm = json.loads(stored)
+    return HeadConfig(
+        variant=variant,
+        mask_stride=mask_stride,
+        layer_scale=bool(layer_scale),
+        qkv_bias=bool(qkv_bias),
+        read_norm=read_norm,
+        query_norm=bool(query_norm),
+    ).design
 
 
 def device_names(connection: sqlite3.Connection) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from luma_cli.store.database import transaction, translated
 from luma_cli.store.inspection import problems
 from luma_cli.store.profiles import columns_of
 from luma_cli.store.runs import sweep
+from luma_cli.to_json import to_json
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -64,6 +66,11 @@ _EARLIEST = (
     FROM other.evidence_row AS o WHERE o.hash = main.evidence_row.hash
         AND (o.imported_unix_seconds, o.file) < (main.evidence_row.imported_unix_seconds, main.evidence_row.file)""",
 )
+
+
+# What names a machine, a user or a folder: settings and facts of a run hold the paths of data, weights and imports.
+_PRIVATE = frozenset({"folder", "config", "facts", "file", "device_uuid", "environment"})
+_FOLDERS = re.compile(r"(?<![\w./:])(?:~[\w-]*)?/(?:[^/\s\"',;]+/)*|(?<!\w)local-dir:/(?:[^/\s\"',;]+/)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +129,26 @@ def export(
     stream: TextIO,
     form: Literal["csv", "json"] = "csv",
     view: str = "profiles",
+    *,
+    shareable: bool = False,
 ) -> int:
     """Writes the rows of `view`, oldest first, to `stream`; returns how many. Empty cells and null mean not measured.
 
     JSON is `{"schema": 1, "rows": [{column: value}]}`. The integer keys, which differ from file to file, are left out.
+    shareable: without the columns that name a machine or its folders, and with the last part alone of every other path.
     """
     if connection is None:
         raise StoreError("there is no database yet; `luma profile NAME` makes one")
     with translated(database.file_of(connection)):
-        names = [name for name in columns_of(connection, view) if name != "attempt_id"]
+        hidden = {"attempt_id", *(_PRIVATE if shareable else ())}
+        names = [name for name in columns_of(connection, view) if name not in hidden]
         query = f"SELECT {', '.join(names)} FROM {view} ORDER BY {_ORDERS[view]}"
         found = connection.execute(query).fetchall()
+    if shareable:
+        found = [tuple(_FOLDERS.sub("", cell) if isinstance(cell, str) else cell for cell in row) for row in found]
     if form == "json":
         content = {"schema": 1, "rows": [dict(zip(names, row, strict=True)) for row in found]}
-        stream.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        stream.write(json.dumps(to_json(content), indent=1) + "\n")
     else:
         csv.writer(stream, lineterminator="\n").writerows([names, *found])
     return len(found)

@@ -2,11 +2,13 @@
 
 EoMT's settings (arXiv 2503.19108, section 4.1; https://github.com/tue-mps/eomt, training/lightning_module.py and
 two_stage_warmup_poly_schedule.py): weight decay on every tensor, the backbone's rates falling from block to block,
-warm-up of the head, then of the backbone, then polynomial decay. The FFN that the head borrows is the backbone's.
+warm-up of the head, then of the backbone, then polynomial or cosine decay. The FFN that the head borrows is the
+backbone's.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,7 +49,10 @@ def factor(role: Role, step: int, num_steps: int, recipe: Recipe) -> float:
         return 0.0
     if step < top:
         return (step - start) / (top - start)
-    return 0.0 if step >= num_steps else (1 - (step - top) / (num_steps - top)) ** recipe.poly_power
+    if step >= num_steps:
+        return 0.0
+    done = (step - top) / (num_steps - top)
+    return (1 + math.cos(math.pi * done)) / 2 if recipe.schedule == "cosine" else (1 - done) ** recipe.poly_power
 
 
 def mask_annealing(recipe: Recipe, num_steps: int, num_joint: int) -> MaskAnnealing:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from luma_cli.catalogue.recipes import Dtype, check, fitted_warmups
 from luma_cli.data.loader import Batch, Skipped, StepOrder, TrainingSet, batches
 from luma_cli.data.source import find_root
-from luma_cli.data.split import Split, open_split
+from luma_cli.data.split import Split, open_split, shared_note
 from luma_cli.errors import RunError, UsageError
 from luma_cli.evaluate.inference import autocast_dtype as evaluation_dtype
 from luma_cli.head.eomt import EomtHead
@@ -123,8 +123,8 @@ def make_ready(given: Given, settings: Settings, device: torch.device, processes
     train, val, root = _open_data(config, given.root)
     is_resumed = bool(settings.resume)
     order = StepOrder(len(train), config.recipe.batch, config.seed, processes.rank, processes.num)
-    if order.shrunk:
-        note(order.shrunk)
+    for text in filter(None, (order.shrunk, shared_note(train, val))):
+        note(text)
     num_steps = config.recipe.steps or max(1, round(config.recipe.epochs * order.steps_per_epoch))
     warmups = ""
     if not is_resumed and sets_no_warmup(given):

@@ -18,8 +18,8 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from luma_cli.errors import UsageError
-from luma_cli.measure.devices import visible
-from luma_cli.measure.nvml import NvmlMissing, load_nvml
+from luma_cli.measure.devices import find_all
+from luma_cli.measure.nvml import NvmlMissing
 
 if TYPE_CHECKING:
     import torch
@@ -164,7 +164,7 @@ class StopRequests:
 def run_torchrun(arguments: Sequence[str], num_gpus: int) -> int:
     """Run `luma` with `arguments` under torchrun to its end; the exit code that one process would have had."""
     try:
-        present = len(visible(load_nvml().uuids(), os.environ))
+        present = len(find_all())
     except NvmlMissing:
         present = 0
     command = torchrun_command(arguments, num_gpus, present)
