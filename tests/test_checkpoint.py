@@ -193,7 +193,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped_or_refused(folder, fault):
 
 
 def test_no_sound_checkpoint_names_every_fault(folder):
-    with pytest.raises(CheckpointError, match="none was written yet"):
+    with pytest.raises(CheckpointError, match="no checkpoint yet; `luma train --resume .*` starts it"):
         latest_sound(folder)
     for path in saved(folder, 1, 2):
         flip(path / "model.safetensors")

@@ -75,7 +75,7 @@ def test_an_own_dataset_is_known_by_its_absolute_path(tmp_path, monkeypatch):
     found = new_config(replace(ASKED, data="mine.toml"))
     assert found.data == str(tmp_path / "mine.toml")
     assert found.head.num_classes == 2
-    assert found.recipe.name == "ade20k"
+    assert found.recipe.name == "small"
     assert check_same(found, resumed_config(Given(data="mine.toml"), found)) == ()
 
 
@@ -107,6 +107,7 @@ def test_files_are_kept_by_their_whole_path_and_names_as_they_are(tmp_path, monk
     assert saved.imports == (str(tmp_path / "mine.py"), "package.module")
     assert saved.data == "ade20k"
     monkeypatch.chdir("/")
-    assert resumed_config(Given(), saved) == saved
+    with pytest.raises(UsageError, match=r"needs /.*mine.py, package.module, which is code; add --import /"):
+        resumed_config(Given(), saved)
     moved = resumed_config(Given(imports=("elsewhere.py",)), saved)
     assert moved.imports == ("/elsewhere.py",)

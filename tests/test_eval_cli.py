@@ -112,7 +112,7 @@ def test_options_move_the_number_and_are_told(place, capsys):
     [
         (["--root", "nowhere"], 1, "ade20k not found"),
         (["--data", "cityscape"], 2, "cityscapes"),
-        (["--data", "cityscapes"], 1, "cityscapes not found"),
+        (["--data", "cityscapes"], 2, "class 'traffic sign' and 6 more, which the model does not predict"),
         (["--batch", "0"], 2, "batch is 0, expected at least 1"),
         (["--workers", "-1"], 2, "--workers"),
         (["--device", "gpu"], 2, "device 'gpu' is unknown"),

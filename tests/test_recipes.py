@@ -10,7 +10,7 @@ import pytest
 from luma_cli.catalogue.recipes import SETTINGS, Recipe, check, folder, load_recipe, recipe_names, with_changes
 from luma_cli.errors import BadRecipe
 
-NAMES = ["ade20k", "cityscapes", "eomt-ade20k", "eomt-cityscapes", "luma-ade20k", "smoke"]
+NAMES = ["ade20k", "cityscapes", "eomt-ade20k", "eomt-cityscapes", "luma-ade20k", "small", "smoke"]
 
 
 def refusal(*changes: str, recipe: str = "ade20k") -> str:

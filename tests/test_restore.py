@@ -147,7 +147,6 @@ REFUSED = {
     "resolution": (128, "resolution was 64 and is 128"),
     "weights": ("random", "weights was 'pretrained' and is 'random'"),
     "seed": (1, "seed was 0 and is 1"),
-    "data": ("cityscapes", "data was 'ade20k' and is 'cityscapes'"),
     "head": (replace(CONFIG.head, num_classes=19), "head.num_classes was 4 and is 19"),
     "recipe": (replace(CONFIG.recipe, lr=1.0), "recipe.lr was 0.0001 and is 1.0"),
 }

@@ -57,7 +57,8 @@ def test_a_folder_knows_its_run_and_its_configuration(folder):
     assert json.loads((folder.path / "config.json").read_text()) == json.loads(json.dumps(CONFIG.to_json()))
 
 
-def test_a_second_run_in_a_folder_is_refused(folder):
+def test_a_second_run_in_a_folder_is_refused_once_there_is_a_checkpoint(folder):
+    (folder.checkpoints / "step-000001").mkdir()
     with pytest.raises(RunError, match=f"holds run {RUN_ID}; go on with --resume"), started(folder.path, "x", CONFIG):
         pass
     assert open_run(folder.path) == folder

@@ -80,3 +80,14 @@ def test_a_process_finishes_its_step_and_says_so(number, code):
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)
     assert (output, process.returncode) == (f"{signal.Signals(number).name}\n", code)
+
+
+def test_a_signal_is_acknowledged_at_once_where_asked(capfd):
+    with StopRequests(aloud=True):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert "stopping after this step" in capfd.readouterr().err
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert capfd.readouterr().err == ""
+    with StopRequests():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert capfd.readouterr().err == ""

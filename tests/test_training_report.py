@@ -91,3 +91,9 @@ def test_away_from_a_terminal_a_line_comes_every_half_minute_and_at_the_end():
     assert lines[-1] == "a [note]"
     assert "66s left" not in file.getvalue()
     assert "1m 06s left" in lines[4]
+
+
+def test_the_loss_of_a_linear_head_has_no_parts():
+    event = stepped(7)
+    event.metrics.update(loss_bce=0.0, loss_dice=0.0)
+    assert step_line(event, 2.0).startswith("step   7/100  loss 12.346  lr 1.0e-04")

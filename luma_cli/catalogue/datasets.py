@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from luma_cli import files
 from luma_cli.catalogue.reading import nearest, require
-from luma_cli.errors import BadCard, UnknownName
+from luma_cli.errors import BadCard, UnknownName, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
 
 IGNORED = 255
 MAX_CLASSES = 254
@@ -267,9 +268,13 @@ def load_card(name_or_file: str | Path) -> DatasetCard:
     )
 
 
-def read_card(path: Path, shipped: bool = False) -> DatasetCard:
-    """The card in the file at `path`. Raises BadCard naming the file, the key and the nearest valid spelling."""
-    values = require(str(path), _toml(path), _KEYS, ("image_suffixes", "label_suffix", "splits"))
+def read_card(path: Path, shipped: bool = False, kept: Mapping[str, Any] | None = None) -> DatasetCard:
+    """The card in the file at `path`, or as `card_values` kept it.
+
+    Raises BadCard naming the file, the key and the nearest valid spelling.
+    """
+    given = _toml(path) if kept is None else dict(kept)
+    values = require(str(path), given, _KEYS, ("image_suffixes", "label_suffix", "splits"))
     name = values.setdefault("name", path.stem)
     if not _NAME.fullmatch(name):
         raise BadCard(f"{path}: name is {name!r}, expected letters, digits, _ and -; add name = ...")
@@ -282,6 +287,45 @@ def read_card(path: Path, shipped: bool = False) -> DatasetCard:
     _check_names(path, values, splits)
     plain: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in values.items()}
     return DatasetCard(**{"title": name, **plain}, table=table, splits=splits, file=str(path), shipped=shipped)
+
+
+def card_values(card: DatasetCard) -> dict[str, Any]:
+    """What the file of a card says, with its name and every class's values: plain values, as `read_card` takes them."""
+    values = files.read_toml(Path(card.file))
+    classes = [{"name": each.name, "values": list(each.values)} for each in card.table.classes]
+    for kept, said, each in zip(classes, values["classes"], card.table.classes, strict=True):
+        if isinstance(said, dict) and "colour" in said:  # a drawn one is drawn again; RGB labels are read by given ones
+            kept["colour"] = list(each.colour)
+    return {"ignored": list(card.table.ignored), **values, "name": card.name, "classes": classes}
+
+
+def matched_classes(model: LabelTable, data: LabelTable, by_name: bool = False) -> tuple[int, ...]:
+    """The index that every class of `data` has in `model`.
+
+    Raises UsageError unless the names are the same ones in the same order or, with `by_name`, all are known to `model`.
+    """
+    said = class_difference(model, data, values=False)
+    unknown = [name for name in data.names if name not in model.names]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise UsageError(f"the data has class {unknown[0]!r}{more}, which the model does not predict; {said}")
+    if said and not by_name:
+        raise UsageError(f"the classes differ: {said}; add --map-names to compare classes of the same name")
+    return tuple(model.names.index(name) for name in data.names)
+
+
+def class_difference(one: LabelTable, other: LabelTable, *, values: bool = True) -> str:
+    """The first difference of two tables in names, order and, unless left out, values of classes; empty for none."""
+    for index in range(max(one.num_classes, other.num_classes)):
+        was, now = (table.classes[index : index + 1] for table in (one, other))
+        names = [repr(each[0].name) if each else "missing" for each in (was, now)]
+        if names[0] != names[1]:
+            return f"class {index} was {names[0]} and is {names[1]}"
+        if values and was[0].values != now[0].values:
+            return f"values of class {names[0]} were {list(was[0].values)} and are {list(now[0].values)}"
+    if values and set(one.ignored) != set(other.ignored):
+        return f"ignored was {list(one.ignored)} and is {list(other.ignored)}"
+    return ""
 
 
 def _shipped() -> Path:

@@ -47,12 +47,14 @@ class Recipe(Augmentation):
     """Settings of a training. Steps are those of the optimiser; `lr` is that of the head and of the last block.
 
     epochs or steps: one of them is 0 and the other is the length. batch: images per step, over all processes and
-    micro-batches. layer_decay: factor of `lr` per block from the last, 1 for none; deep nets get it over 24 blocks.
-    warmup_head_steps, then warmup_backbone_steps: the backbone is frozen during the first.
-    schedule: of the rate afterwards, to 0 at the end. clip_norm: of the whole
-    gradient, 0 for none. anneal_starts, anneal_ends: of an EoMT head, shares of all steps per joint block; empty for
-    equal phases. ema_decay: 0 for none. batch_norm: `auto` is sync over several GPUs, train from 8 images per process
-    and frozen below. dtype `auto`: bf16 where the GPU has it, else fp32. eval_every_epochs: 0 for at the end only.
+    micro-batches. backbone_lr: factor of `lr` for the whole backbone. layer_decay: factor of `lr` per block from the
+    last, 1 for none; deep nets get it over 24 blocks. warmup_head_steps, then warmup_backbone_steps: the backbone is
+    frozen during the first. schedule: of the rate afterwards, to 0 at the end. clip_norm: of the whole gradient, 0 for
+    none. anneal_starts, anneal_ends: of an EoMT head, shares of all steps per joint block; empty for equal phases.
+    ema_decay: 0 for none. batch_norm: `auto` is sync over several GPUs, train from 8 images per process and frozen
+    below. dtype `auto`: bf16 where the GPU has it, else fp32. freeze: so many first blocks rest, and what comes before
+    them. patience: validations without a better mIoU after which the training ends, 0 for never. eval_every_epochs: 0
+    for at the end only.
     """
 
     name: str = "ade20k"
@@ -65,6 +67,7 @@ class Recipe(Augmentation):
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    backbone_lr: float = 1.0
     layer_decay: float = 0.8
     warmup_head_steps: int = 500
     warmup_backbone_steps: int = 1000
@@ -84,6 +87,8 @@ class Recipe(Augmentation):
     batch_norm: BatchNorm = "auto"
     dtype: Dtype = "auto"
     freeze_backbone: bool = False
+    freeze: int = 0
+    patience: int = 0
     eval_every_epochs: float = 1.0
 
     def augmentation(self) -> Augmentation:
@@ -94,7 +99,9 @@ class Recipe(Augmentation):
 TYPES = get_type_hints(Recipe)
 SETTINGS = tuple(name for name in TYPES if name not in ("name", "source"))
 _SUFFIX = ".toml"
-_USUAL_RECIPE = "ade20k"  # of datasets without one of their own
+_OWN_RECIPE = "small"  # of datasets without one of their own
+# Warm-ups that would take more than a fifth of a training are shortened to a tenth of it.
+_MOST_WARMUP, _SHORT_WARMUP = 5, 10
 
 
 def folder() -> Path:
@@ -108,12 +115,12 @@ def recipe_names() -> list[str]:
 
 
 def default_recipe(dataset: str, head: str, known: Sequence[str]) -> str:
-    """The name of the recipe for a dataset and a head; that of ADE20K where the dataset has none.
+    """The name of the recipe for a dataset and a head; `small` where the dataset has none.
 
     >>> default_recipe("cityscapes", "eomt", ["ade20k", "cityscapes", "eomt-cityscapes"])
     'eomt-cityscapes'
     """
-    own = dataset if dataset in known else _USUAL_RECIPE
+    own = dataset if dataset in known else _OWN_RECIPE
     return f"eomt-{own}" if head == "eomt" and f"eomt-{own}" in known else own
 
 
@@ -207,6 +214,21 @@ def _with(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     return replace(recipe, **{**length, **typed})
 
 
+def fitted_warmups(recipe: Recipe, num_steps: int) -> Recipe:
+    """The recipe with warm-ups that fit a training of `num_steps` steps, in its own proportion where they are cut.
+
+    >>> short = fitted_warmups(load_recipe("ade20k"), 680)
+    >>> short.warmup_head_steps, short.warmup_backbone_steps
+    (22, 46)
+    """
+    warmup = recipe.warmup_head_steps + recipe.warmup_backbone_steps
+    if warmup * _MOST_WARMUP <= num_steps:
+        return recipe
+    total = num_steps // _SHORT_WARMUP
+    head = total * recipe.warmup_head_steps // warmup
+    return replace(recipe, warmup_head_steps=head, warmup_backbone_steps=total - head)
+
+
 def check(recipe: Recipe, num_steps: int, num_joint: int = 0) -> None:
     """Raise BadRecipe with every problem of a training of `num_steps` optimiser steps, before it starts.
 
@@ -215,12 +237,11 @@ def check(recipe: Recipe, num_steps: int, num_joint: int = 0) -> None:
     found = list(_problems(recipe))
     warmup = recipe.warmup_head_steps + recipe.warmup_backbone_steps
     if warmup >= num_steps:
-        total = num_steps // 10  # warm-ups in the recipe's proportion that take a tenth of the training
-        head = total * recipe.warmup_head_steps // warmup if warmup else 0
+        fit = fitted_warmups(recipe, num_steps)
         found.append(
             f"the warm-ups take {recipe.warmup_head_steps} + {recipe.warmup_backbone_steps} steps, but the training "
-            f"has {num_steps}; type --set warmup_head_steps={head} --set warmup_backbone_steps={total - head}, "
-            "or add steps"
+            f"has {num_steps}; type --set warmup_head_steps={fit.warmup_head_steps} "
+            f"--set warmup_backbone_steps={fit.warmup_backbone_steps}, or add steps"
         )
     if num_joint and recipe.anneal_starts and len(recipe.anneal_starts) != num_joint:
         found.append(
@@ -238,6 +259,7 @@ def _refuse(name: str, found: Sequence[str]) -> None:
 # The least and the greatest value that makes sense.
 _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("epochs", "steps", "eval_every_epochs", "warmup_head_steps", "warmup_backbone_steps"), (0, inf)),
+    **dict.fromkeys(("freeze", "patience"), (0, inf)),
     **dict.fromkeys(("weight_decay", "poly_power", "clip_norm"), (0, inf)),
     **dict.fromkeys(("bce_weight", "dice_weight", "class_weight", "no_object_weight"), (0, inf)),
     **dict.fromkeys(("batch", "num_points", "oversample_ratio"), (1, inf)),
@@ -246,7 +268,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "hue": (0, 0.5),
     "layer_decay": (1e-3, 1),
 }
-_ABOVE_ZERO = ("lr", "eps", "scale_min", "scale_max")
+_ABOVE_ZERO = ("lr", "backbone_lr", "eps", "scale_min", "scale_max")
 _BELOW_ONE = ("beta1", "beta2", "ema_decay")
 _EXPECTED = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
 

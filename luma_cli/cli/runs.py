@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from luma_cli.cli.options import Csv, Database, Json, ListUnlessNamed, Yes, confirm, one_form, print_answer, spread
+from luma_cli.cli.options import (
+    Csv,
+    Database,
+    Import,
+    Json,
+    ListUnlessNamed,
+    Yes,
+    confirm,
+    one_form,
+    print_answer,
+    spread,
+)
 from luma_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -138,13 +149,15 @@ class RunOptions:
 
     run: Annotated[str, Argument(help="Run (id, start of an id, latest or folder), checkpoint or weights file.")]
     weights: Annotated[Literal["best", "latest"], Option(help="Checkpoint of a run.")] = "best"
+    imports: Import = None
     database: Database = None
 
     def restored(self, device: Any = "cpu") -> Restored:
         """The segmenter with these weights on a torch device. Raises as `restore` does."""
         from luma_cli.train.restore import restore
 
-        return restore(self.run, self.weights, database=self.database, device=device)
+        imports = (self.imports,) if self.imports else ()
+        return restore(self.run, self.weights, database=self.database, device=device, imports=imports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +191,9 @@ def evaluate_run(
     workers: Annotated[int, Option(min=0, help="Threads that read files and count pixels.")] = 2,
     skip_bad: Annotated[int, Option(help="Most unusable images to leave out.")] = 0,
     classes: Annotated[bool, Option("--classes", help="Also print every class.")] = False,
+    map_names: Annotated[
+        bool, Option("--map-names", help="With --data: classes in another order or fewer, matched by name.")
+    ] = False,
     *,
     passes: PassOptions,
     as_json: Json = False,
@@ -199,7 +215,7 @@ def evaluate_run(
     one_form(as_json, as_csv)
     device = torch_device(passes.device)
     restored = source.restored(device)
-    opened = _open(restored, data, root, split)
+    opened = _open(restored, data, root, split, map_names)
     settings = EvalSettings(
         resolution=restored.config.resolution,
         batch=passes.windows(device),
@@ -212,20 +228,26 @@ def evaluate_run(
     record = _evaluated(restored, opened, settings, passes.dtype, workers)
     with closing(open_write(source.database)) as db:
         save_evaluation(db, record)
-    print_evaluation(record, classes=classes, note=_note(opened), as_json=as_json, as_csv=as_csv)
+    print_evaluation(
+        record, classes=classes, note=_note(opened), checkpoint=restored.which, as_json=as_json, as_csv=as_csv
+    )
 
 
-def _open(restored: Restored, data: str | None, root: Path | None, split: str) -> Split:
-    """The split, in the run's own data folder unless another folder or dataset is named."""
-    from luma_cli.catalogue.datasets import load_card
+def _open(restored: Restored, data: str | None, root: Path | None, split: str, map_names: bool) -> Split:
+    """The split, in the run's own data folder unless another folder or dataset is named, with the model's classes.
+
+    The model is made to predict the classes of the data where these are fewer or in another order.
+    """
+    from luma_cli.catalogue.datasets import load_card, matched_classes
     from luma_cli.data.source import find_root
     from luma_cli.data.split import open_split
+    from luma_cli.train.restore import choose_classes
 
-    card = load_card(data or restored.config.data)
-    known = restored.config.data_root if data in (None, card.name) else None
-    if root is None and known and Path(known).exists():
-        root = Path(known)
-    return open_split(card, find_root(card, root), split)
+    config = restored.config
+    card = load_card(data) if data else config.dataset_now()
+    choose_classes(restored.segmenter, matched_classes(config.classes, card.table, map_names))
+    known = config.data_root if card.name == config.dataset.name else ""
+    return open_split(card, find_root(card, root, known), split)
 
 
 def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype: str, workers: int) -> EvaluationRecord:
@@ -236,6 +258,7 @@ def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype:
     from luma_cli.report.progress import Countdown
 
     cost = segmenter_cost(restored.segmenter)
+    num_known = restored.config.classes.num_classes
     used = autocast_dtype(dtype, next(restored.segmenter.parameters()).device)
     start, now = time.perf_counter(), datetime.now(UTC)
     count = Countdown(sys.stderr, len(opened), done="evaluated")
@@ -244,7 +267,7 @@ def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype:
     )
     for _, reason in counts.skipped:
         print(f"luma: left out: {reason}", file=sys.stderr)
-    return evaluation_record(
+    record = evaluation_record(
         counts,
         opened.table,
         resolution=settings.resolution,
@@ -260,6 +283,9 @@ def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype:
         step=restored.step,
         evaluated_at=now.isoformat(timespec="seconds"),
     )
+    if record.num_classes == num_known:
+        return record
+    return replace(record, protocol={**record.protocol, "classes": f"{record.num_classes} of the model's {num_known}"})
 
 
 def _note(opened: Split) -> str:
@@ -294,7 +320,6 @@ def predict(
 
     Example: luma predict latest photos --out predictions
     """
-    from luma_cli.catalogue.datasets import load_card
     from luma_cli.evaluate.inference import autocast_dtype, torch_device
     from luma_cli.evaluate.overlay import check_opacity
     from luma_cli.evaluate.predict import (
@@ -321,7 +346,7 @@ def predict(
         raw=raw,
     )
     restored = source.restored(device)
-    table = load_card(restored.config.data).table
+    table = restored.config.classes
     count = Countdown(sys.stderr, len(pictures), done="predicted")
     found = []
     for each in predict_files(restored.segmenter, table, pictures, out, settings):
@@ -362,7 +387,6 @@ def export_run(
 
     Example: luma export latest --format onnx
     """
-    from luma_cli.catalogue.datasets import load_card
     from luma_cli.export.check import TOLERANCE
     from luma_cli.export.export import SUFFIXES, export
     from luma_cli.report.evaluation import export_lines
@@ -378,7 +402,7 @@ def export_run(
         resolution=resolution or 0,
         batch=num_images,
         scores=scores,
-        classes=load_card(restored.config.data).table,
+        classes=restored.config.classes,
         run_id=restored.run_id,
         step=restored.step,
         weights_sha256=restored.sha256,

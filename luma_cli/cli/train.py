@@ -86,6 +86,10 @@ def train(
     grad_checkpoint: Annotated[
         bool | None, typer.Option("--grad-checkpoint", help="Compute activations twice instead of keeping them.")
     ] = None,
+    freeze: Annotated[int | None, typer.Option("--freeze", help="As --set freeze=: first blocks that rest.")] = None,
+    patience: Annotated[
+        int | None, typer.Option("--patience", help="As --set patience=: end after so many validations without gain.")
+    ] = None,
     freeze_backbone: Annotated[bool, typer.Option("--freeze-backbone", help="Train the head alone: a probe.")] = False,
     ema: Annotated[
         float | None, typer.Option("--ema", help="Decay of averaged weights, e.g. 0.9998, which are then evaluated.")
@@ -114,12 +118,21 @@ def train(
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of this machine to train on, by torchrun.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder. \\[default: runs/RUN]")] = None,
-    keep: Annotated[int, typer.Option("--keep", help="Checkpoints that are kept besides the best.")] = 2,
+    keep: Annotated[
+        int | None, typer.Option("--keep", help="Checkpoints that are kept besides the best. \\[default: 2]")
+    ] = None,
     checkpoint_steps: Annotated[
         int | None,
         typer.Option("--checkpoint-steps", help="Steps between checkpoints. \\[default: epoch, at most 1000]"),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="TensorBoard files too (extra: log).")] = False,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", help="RUN, checkpoint or weights file of luma: start from this trained segmenter."),
+    ] = None,
+    class_layer: Annotated[
+        bool, typer.Option("--class-layer/--no-class-layer", help="With --init: keep its class layer, or draw it anew.")
+    ] = True,
     resume: Annotated[str | None, typer.Option("--resume", help="RUN, its folder, or latest: go on with it.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be trained, its memory, time and energy, and stop.")
@@ -132,13 +145,18 @@ def train(
 
     A run can be stopped at any time, by Ctrl-C, SIGTERM or SIGUSR1, and goes on with `--resume` as if it had not been.
     """
-    if gpus is not None:
-        from luma_cli.train.processes import run_torchrun
-
-        raise typer.Exit(run_torchrun(sys.argv[1:], gpus))
     from luma_cli.train.config import Given, Settings
+    from luma_cli.train.runs import refuse_early
 
-    spelled = _changes(epochs=epochs, steps=steps, batch=batch, ema_decay=ema, dtype=dtype and dtype.value)
+    spelled = _changes(
+        epochs=epochs,
+        steps=steps,
+        batch=batch,
+        ema_decay=ema,
+        dtype=dtype and dtype.value,
+        freeze=freeze,
+        patience=patience,
+    )
     given = Given(
         backbone=backbone,
         data=data,
@@ -167,11 +185,9 @@ def train(
         compile=compile_mode,
         skip_bad=skip_bad,
         imports=(imports,) if imports else (),
+        init=init,
+        class_layer=class_layer,
     )
-    from luma_cli.data.decode import keep_freed_memory
-    from luma_cli.report.progress import TrainingProgress
-    from luma_cli.train.run import train_run
-
     settings = Settings(
         device=device,
         num_workers=workers,
@@ -182,6 +198,15 @@ def train(
         resume=resume or "",
         database=database,
     )
+    refuse_early(given, settings)
+    if gpus is not None:
+        from luma_cli.train.processes import run_torchrun
+
+        raise typer.Exit(run_torchrun(sys.argv[1:], gpus))
+    from luma_cli.data.decode import keep_freed_memory
+    from luma_cli.report.progress import TrainingProgress
+    from luma_cli.train.run import train_run
+
     keep_freed_memory()
     with TrainingProgress(sys.stderr) as progress:
         if dry_run:

@@ -231,13 +231,15 @@ class SearchedPlace:
         return f"{self.folder} ({self.named_by})" + ("" if self.folder.exists() else ", which does not exist")
 
 
-def find_root(card: DatasetCard, given: str | Path | None = None) -> Root:
-    """Where the dataset is: in `given`, else in the first place that holds it.
+def find_root(card: DatasetCard, given: str | Path | None = None, known: str = "") -> Root:
+    """Where the dataset is: in `given`, else where it was `known` to be, else in the first place that holds it.
 
     A place may be the folder of the archives, an archive, the extracted folder or its parent. Archives are read before
     extracted folders. Raises DataError with what was looked for and where, BadCard for a wrong `luma.toml`.
     """
     places = _places(card, given)
+    if known and given is None:
+        places.insert(0, SearchedPlace(Path(known), "where the run found it"))
     for place in places:
         try:
             sources = tuple(_sources(card, place.folder))

@@ -18,15 +18,23 @@ SCHEMA = 1
 
 
 def print_evaluation(
-    record: EvaluationRecord, *, classes: bool = False, note: str = "", as_json: bool = False, as_csv: bool = False
+    record: EvaluationRecord,
+    *,
+    classes: bool = False,
+    note: str = "",
+    checkpoint: str = "",
+    as_json: bool = False,
+    as_csv: bool = False,
 ) -> None:
     """Print the scores with protocol and note to stdout, or those of every class with `classes`.
+
+    checkpoint: which one of its run it is, `best` or `latest`; empty where that is not known.
 
     JSON has everything but the single images, which are in the store; CSV one row, or with `classes` one per class.
     """
     values = {field.name: getattr(record, field.name) for field in fields(record) if field.name != "images"}
     if as_json:
-        print_json({"schema": SCHEMA, **values, "note": note})
+        print_json({"schema": SCHEMA, **values, "note": note, "checkpoint": checkpoint})
     elif as_csv and classes:
         names = [field.name for field in fields(ClassScore)]
         print_csv(names, [[getattr(one, name) for name in names] for one in record.classes])
@@ -35,12 +43,12 @@ def print_evaluation(
         plain |= {f"protocol_{name}": value for name, value in record.protocol.items()}
         print_csv(list(plain), [list(plain.values())])
     else:
-        print_table(score_table(record, note))
+        print_table(score_table(record, note, checkpoint))
         if classes:
             print_table(class_table(record))
 
 
-def score_table(record: EvaluationRecord, note: str = "") -> Table:
+def score_table(record: EvaluationRecord, note: str = "", checkpoint: str = "") -> Table:
     """One row: the scores in percent, the number of classes, and the cost of an image."""
     row = {
         "mIoU": number(record.miou_percent, 2),
@@ -56,6 +64,7 @@ def score_table(record: EvaluationRecord, note: str = "") -> Table:
     if record.boundary_miou_percent is None:
         del row["boundary IoU"]
     what = record.run_id or f"checkpoint {record.checkpoint_sha256[:12]}"
+    what += f", {checkpoint} checkpoint" if checkpoint else ""
     images = "image" if record.num_skipped == 1 else "images"
     skipped = f"{record.num_skipped} unusable {images} left out" if record.num_skipped else ""
     return Table(
@@ -80,6 +89,8 @@ def protocol_line(record: EvaluationRecord) -> str:
     parts = [f"windows of {said.get('window')} px", f"resize: {said.get('resize')}", views, absent]
     if said.get("boundary_ratio"):
         parts.append(f"boundary width {said['boundary_ratio']:.0%} of the diagonal")
+    if said.get("classes"):
+        parts.append(f"classes matched by name: {said['classes']}, a pixel is given to the likeliest of them")
     return "; ".join([*parts, f"dtype {said.get('dtype')}"])
 
 

@@ -194,6 +194,8 @@ def step_line(event: Stepped, seconds_per_step: float, columns: int | None = Non
     step = f"step {event.step:>{len(str(event.num_steps))}}/{event.num_steps}"
     loss = f"loss {metrics['loss']:.3f}"
     parts = f" (mask {metrics['loss_bce']:.3f} dice {metrics['loss_dice']:.3f} class {metrics['loss_class']:.3f})"
+    if not (metrics["loss_bce"] or metrics["loss_dice"]):  # of the linear head, whose loss has one part
+        parts = ""
     rate = f"lr {metrics['lr']:.1e}"
     rest = [f"{event.images_per_second:.3g} img/s"]
     if event.memory_bytes:

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,16 @@ from luma_cli.errors import StoreError, UsageError
 from luma_cli.measure import devices
 from luma_cli.store.database import StoreWarning, open_write
 from luma_cli.store.records import EvaluationRecord, RunRecord, RunStatus
-from luma_cli.store.runs import MIOU, MetricRow, forget_after, save_evaluation, save_metrics, start_run, update_run
+from luma_cli.store.runs import (
+    MIOU,
+    MetricRow,
+    delete_run,
+    forget_after,
+    save_evaluation,
+    save_metrics,
+    start_run,
+    update_run,
+)
 from luma_cli.train import run_folder
 from luma_cli.train.checkpoint import CheckpointState, random_state, save_checkpoint
 from luma_cli.train.config import Settings
@@ -71,7 +80,7 @@ class Book:
         # Numbers first: a kill between the two would leave a gap that no resumed run fills.
         with suppress(StoreError):  # the rows wait, and are tried again below
             self.log.flush()
-        path = save_checkpoint(self.folder, self._state(tuple(randoms)), keep=self.settings.keep, best=best)
+        path = save_checkpoint(self.folder, self._state(tuple(randoms)), keep=self.settings.keep or 2, best=best)
         self.log.flush()
         self.status("running")
         return path
@@ -122,11 +131,15 @@ def opened(run: Run, settings: Settings) -> Iterator[Book]:
         yield book
         return
     with ExitStack() as stack:
+        unborn = ""
         if run.is_resumed:
             book.folder = stack.enter_context(run_folder.resumed(run.folder))
         else:
+            unborn = run_folder.without_checkpoint(run.folder)
             book.folder = stack.enter_context(run_folder.started(run.folder, run.run_id, run.config))
         with closing(open_write(settings.database)) as db:
+            if unborn:
+                delete_run(db, unborn)
             start_run(db, _record(run, book.folder))
             forget_after(db, run.run_id, run.step)
         sink = TensorBoard(book.folder.path / "tensorboard", run.step) if settings.tensorboard else None
@@ -147,7 +160,7 @@ def _record(run: Run, folder: RunFolder) -> RunRecord:
     return RunRecord(
         run_id=run.run_id,
         folder=str(folder.path),
-        config=config.to_json(),
+        config=replace(config, card={}).to_json(),  # the folder has the card
         environment=devices.here(devices.find(run.trainer.device.type)),
         backbone=config.backbone,
         timm_name=spec.timm_name,

@@ -34,11 +34,11 @@ from luma_cli.store.database import free_bytes
 from luma_cli.train import checkpoints
 from luma_cli.train.checkpoints import WRITING, damage, read_manifest, versions, write_manifest
 from luma_cli.train.config import RunConfig
-from luma_cli.train.run_folder import BEST, CONFIG, LATEST, RunFolder, RunWarning, read_config
+from luma_cli.train.run_folder import BEST, CONFIG, EMA, LATEST, MODEL, STATE, RunFolder, RunWarning, read_config
 from luma_cli.version import __version__
 
-MODEL, EMA, OPTIMIZER = "model.safetensors", "ema.safetensors", "optimizer.pt"
-RANDOM, STATE, CARD = "random.pt", "state.json", "README.md"
+OPTIMIZER = "optimizer.pt"
+RANDOM, CARD = "random.pt", "README.md"
 SCHEMA = 1
 _UNREADABLE = (
     *(OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, RuntimeError),

@@ -161,7 +161,9 @@ def latest_sound(folder: RunFolder) -> Sound:
         if not (why := damage(path, manifest)):
             return Sound(path, manifest, tuple(skipped))
         skipped.append(SkippedCheckpoint(path.name, why))
-    reasons = "; ".join(f"{one.name}: {one.why}" for one in skipped) or "none was written yet"
+    if not skipped:
+        raise CheckpointError(f"{folder.path} has no checkpoint yet; `luma train --resume {folder.path}` starts it")
+    reasons = "; ".join(f"{one.name}: {one.why}" for one in skipped)
     raise CheckpointError(f"{folder.path} has no sound checkpoint ({reasons}); start a new run")
 
 

@@ -6,9 +6,9 @@ It tells whoever watches by events, and keeps what must last in the book.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -24,6 +24,8 @@ from luma_cli.train.book import Book
 from luma_cli.train.prepare import Run, peak_bytes
 
 _MOST_CHECKPOINT_STEPS = 1000
+# The loss falls when the mean of the last ten of the first hundred steps is below this share of that of the first ten.
+_JUDGED, _MEANT, _FALLEN = 100, 10, 0.95
 
 End = Literal["finished", "stopped"]
 
@@ -97,6 +99,20 @@ class _Stopped(Exception):
     """A signal asked to stop in the middle of a validation."""
 
 
+def not_falling(losses: Sequence[float]) -> str:
+    """What to tell of the losses of the first hundred steps; empty where they fall, or before there are so many."""
+    if len(losses) != _JUDGED:
+        return ""
+    first, last = (sum(part) / _MEANT for part in (losses[:_MEANT], losses[-_MEANT:]))
+    if last < _FALLEN * first:
+        return ""
+    return (
+        f"the loss does not fall: {first:.3g} in the first {_MEANT} steps, {last:.3g} in steps "
+        f"{_JUDGED - _MEANT + 1} to {_JUDGED}; try another learning rate (--set lr=...), and look at the labels "
+        "(`luma data check`)"
+    )
+
+
 @dataclass(slots=True)
 class Loop:
     """A training from the run's step on. stops: whether a signal asked this process to stop."""
@@ -105,6 +121,7 @@ class Loop:
     book: Book
     stops: Callable[[], bool]
     on_event: OnEvent
+    losses: list[float] = field(default_factory=list)
 
     def train(self) -> End:
         """Train to the end or until a stop, with a checkpoint there. Raises Diverged, DataError, CheckpointError."""
@@ -119,7 +136,7 @@ class Loop:
                 # The validation comes first: a checkpoint says whether it is the best.
                 if due or (saved != run.step and (run.step % checkpoint_steps == 0 or _is_validated(run))):
                     saved = run.step if self._saved(best) else saved
-                if run.step >= run.num_steps:
+                if run.is_done:
                     return "finished"
                 if not self._stepped(batches):
                     break
@@ -139,6 +156,10 @@ class Loop:
         run.step += 1
         speed = run.order.step_size / (time.perf_counter() - start)
         self.book.step(done.metrics)
+        if run.step == len(self.losses) + 1 <= _JUDGED:  # of a run that this session began
+            self.losses.append(done.metrics["loss"])
+            if said := not_falling(self.losses):
+                self.on_event(Noted(said))
         memory_bytes = peak_bytes(run.trainer.device)
         self.on_event(
             Stepped(run.step, run.num_steps, batch.epoch, done.metrics, speed, memory_bytes, skipped=done.skipped)

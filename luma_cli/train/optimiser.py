@@ -77,7 +77,8 @@ def create_optimizer(segmenter: Segmenter, recipe: Recipe) -> torch.optim.AdamW:
     learning = [(name, each) for name, each in segmenter.named_parameters() if each.requires_grad]
     for name, parameter in learning:
         in_backbone = name.startswith(start)
-        key: tuple[Role, float] = ("backbone", scale_of[name.removeprefix(start)]) if in_backbone else ("head", 1.0)
+        scale = scale_of[name.removeprefix(start)] * recipe.backbone_lr if in_backbone else 1.0
+        key: tuple[Role, float] = ("backbone", scale) if in_backbone else ("head", scale)
         found.setdefault(key, []).append((name, parameter))
     if not found:
         raise BadRecipe("nothing is left to learn: the head has no parameters and the backbone is frozen")
@@ -176,6 +177,17 @@ def freeze_backbone(segmenter: Segmenter) -> int:
     segmenter.backbone.requires_grad_(False)
     segmenter.backbone.eval()
     return sum(parameter.numel() for parameter in segmenter.backbone.parameters())
+
+
+def freeze_first_blocks(segmenter: Segmenter, number: int) -> None:
+    """Let the first `number` blocks of the backbone and what comes before them not learn. Raises BadRecipe for all."""
+    layers = layers_of(segmenter.backbone)
+    depth = 1 + max(layers.values(), default=0)
+    if number >= depth:
+        raise BadRecipe(f"freeze is {number}, but the backbone has {depth} blocks; type --freeze-backbone for all")
+    for name, parameter in segmenter.backbone.model.named_parameters():
+        if layers[name] < number:
+            parameter.requires_grad_(False)
 
 
 def freeze_unreached(segmenter: Segmenter, resolution: int) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator
+import warnings
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,8 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from luma_cli.catalogue.datasets import load_card
-from luma_cli.catalogue.recipes import Dtype, check
+from luma_cli.catalogue.recipes import Dtype, check, fitted_warmups
 from luma_cli.data.loader import Batch, Skipped, StepOrder, TrainingSet, batches
 from luma_cli.data.source import find_root
 from luma_cli.data.split import Split, open_split, shared_note
@@ -25,15 +25,32 @@ from luma_cli.head.eomt import EomtHead
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure import devices
 from luma_cli.measure.facts import segmenter_cost
+from luma_cli.store.database import free_bytes
 from luma_cli.train import batch_norm, memory, run_folder
 from luma_cli.train.checkpoint import CheckpointState, load_checkpoint, restore_random_state
 from luma_cli.train.checkpoints import changed_versions, latest_sound, read_manifest, versions
-from luma_cli.train.config import Given, RunConfig, Settings, check_same, continued, new_config, resumed_config
+from luma_cli.train.config import (
+    Given,
+    RunConfig,
+    Settings,
+    check_same,
+    continued,
+    new_config,
+    resumed_config,
+    sets_no_warmup,
+)
 from luma_cli.train.criterion import create_criterion
-from luma_cli.train.optimiser import Ema, create_optimizer, freeze_backbone, freeze_unreached, mask_annealing
+from luma_cli.train.optimiser import (
+    Ema,
+    create_optimizer,
+    freeze_backbone,
+    freeze_first_blocks,
+    freeze_unreached,
+    mask_annealing,
+)
 from luma_cli.train.processes import Processes
-from luma_cli.train.restore import build_model
-from luma_cli.train.runs import find_run
+from luma_cli.train.restore import build_model, start_from
+from luma_cli.train.runs import find_run, find_weights
 from luma_cli.train.step import DivergenceWatch, Supervised, Trainer
 
 Note = Callable[[str], None]
@@ -75,6 +92,14 @@ class Run:
         return max(1, round(every)) if every else self.num_steps
 
     @property
+    def is_done(self) -> bool:
+        """Whether all steps are done, or so many validations in a row brought nothing better as the recipe allows."""
+        known = {step: score for step, score in sorted(self.scores.items()) if score is not None}
+        patience = self.config.recipe.patience
+        best = max(known, key=lambda step: known[step], default=0)
+        return self.step >= self.num_steps or 0 < patience <= sum(step > best for step in self.scores)
+
+    @property
     def recipe_name(self) -> str:
         """Name of the recipe, with a + where settings of it were changed."""
         return self.config.recipe.name + ("+" if self.config.recipe_changed else "")
@@ -95,12 +120,20 @@ def make_ready(given: Given, settings: Settings, device: torch.device, processes
     """
     begin = _resumed if settings.resume else _new
     run_id, folder, config, state = begin(given, settings, processes, note)
-    train, val, root = _open_data(config)
+    train, val, root = _open_data(config, given.root)
+    is_resumed = bool(settings.resume)
     order = StepOrder(len(train), config.recipe.batch, config.seed, processes.rank, processes.num)
     for text in filter(None, (order.shrunk, shared_note(train, val))):
         note(text)
     num_steps = config.recipe.steps or max(1, round(config.recipe.epochs * order.steps_per_epoch))
-    segmenter = _model(config, "random" if state else config.weights, processes)
+    warmups = ""
+    if not is_resumed and sets_no_warmup(given):
+        config, warmups = _fitted(config, num_steps)
+    origin = None if state or not config.init else find_weights(config.init["weights"])
+    if origin and origin.sha256 != config.init["sha256"]:
+        raise RunError(f"{origin.file} is not what the run began with; restore it, or start a new run with --init")
+    segmenter = _model(config, "random" if state or origin else config.weights, processes)
+    kept = start_from(segmenter, origin, config) if origin else ""
     normalisation = segmenter.backbone.normalisation
     mean, std, fingerprint = normalisation.mean, normalisation.std, train.fingerprint
     config = replace(config, data_root=root, data_fingerprint=fingerprint, mean=mean, std=std)
@@ -109,12 +142,18 @@ def make_ready(given: Given, settings: Settings, device: torch.device, processes
     trainer, facts = prepare(config, segmenter, num_steps, device, processes, order.step_size)
     facts |= {"macs": macs, "ffn": segmenter.ffn, "num_train_images": len(train), "num_val_images": len(val)}
     facts["command"] = sys.argv[1:]
+    if warmups:
+        facts["warmups"] = warmups
+    _check_disk(folder, facts, config, note)
     config = replace(config, micro_batch=trainer.micro_batch)
     num_workers = _num_workers(settings, device)
     skipped = Skipped(config.skip_bad)
     run = Run(run_id, folder, config, train, val, order, num_steps, trainer, facts, macs, num_workers, skipped)
+    run.is_resumed = is_resumed
     if state:
         _restore(run, state)
+    elif origin:
+        facts["weights"] = {"source": f"{origin.file}, {kept}", "sha256": origin.sha256, "conversions": []}
     else:  # a resumed run has the origin of its weights in the store
         weights = segmenter.backbone.weights
         conversions = list(weights.conversions)
@@ -127,7 +166,17 @@ _Beginning = tuple[str, Path, RunConfig, CheckpointState | None]
 
 def _new(given: Given, settings: Settings, processes: Processes, note: Note) -> _Beginning:
     """Id, folder and configuration of a new run; the folder is checked but not made."""
-    config = new_config(given, processes.num)
+    start = find_weights(given.init, database=settings.database) if given.init else None
+    config = new_config(_with_run_weights(given, settings), processes.num, start.config if start else None)
+    config = replace(config, session=settings.lasting)
+    if start:
+        init: dict[str, Any] = {
+            "weights": str(start.file.absolute()),
+            "sha256": start.sha256,
+            "class_layer": given.class_layer,
+        }
+        mean, std = start.config.mean, start.config.std
+        config = replace(config, init=init, weights=init["weights"], mean=mean, std=std)
     run_id = processes.from_first(run_folder.new_run_id(config.backbone, config.data, datetime.now()))
     folder = (settings.out or run_folder.ROOT / run_id).expanduser().absolute()
     if processes.is_first:
@@ -136,7 +185,7 @@ def _new(given: Given, settings: Settings, processes: Processes, note: Note) -> 
 
 
 def _resumed(given: Given, settings: Settings, processes: Processes, note: Note) -> _Beginning:
-    """The run that is named, at its newest sound checkpoint, or at the one that is named.
+    """The run that is named, at its newest sound checkpoint, or at the one that is named; or at its start before any.
 
     Raises RunError where there is none, or where something is asked for that the run was not started with; UsageError
     for another folder.
@@ -150,6 +199,12 @@ def _resumed(given: Given, settings: Settings, processes: Processes, note: Note)
         name = found.run_id or settings.resume
         raise RunError(f"run {name} is not on this machine{where}; give the path of its folder")
     path = found.checkpoint
+    if path is None and run_folder.without_checkpoint(found.folder.path):
+        note("it ended before its first checkpoint, so it starts over")
+        saved = found.folder.config()
+        config = resumed_config(given, saved, processes.num)
+        check_same(saved, config)
+        return found.folder.run_id, found.folder.path, continued(saved, config), None
     if path is None:
         sound = latest_sound(found.folder)
         path = sound.path
@@ -158,18 +213,56 @@ def _resumed(given: Given, settings: Settings, processes: Processes, note: Note)
     path = Path(processes.from_first(str(path)))  # a folder shared by machines may not look alike on all of them yet
     state = load_checkpoint(path, verify=found.checkpoint is not None)
     config = resumed_config(given, state.config, processes.num)
+    config = replace(config, session={**config.session, **settings.lasting})
     for change in (*check_same(state.config, config), *changed_versions(read_manifest(path).versions, versions())):
         note(f"not equal to the last bit: {change}")
     return found.folder.run_id, found.folder.path, continued(state.config, config), state
 
 
-def _open_data(config: RunConfig) -> tuple[Split, Split, str]:
+def _with_run_weights(given: Given, settings: Settings) -> Given:
+    """`given` with the best weights file of a run in place of the run that `--weights` names."""
+    name = given.weights
+    if not name or name in ("pretrained", "random") or ":" in name or Path(name).expanduser().is_file():
+        return given
+    try:
+        return replace(given, weights=str(find_weights(name, database=settings.database).file))
+    except RunError:
+        return given  # the loader says what it expects
+
+
+def _fitted(config: RunConfig, num_steps: int) -> tuple[RunConfig, str]:
+    """The configuration with warm-ups that fit, and what was done about them in one line; empty for nothing."""
+    before, recipe = config.recipe, fitted_warmups(config.recipe, num_steps)
+    if recipe == before:
+        return config, ""
+    said = (
+        f"{recipe.warmup_head_steps} + {recipe.warmup_backbone_steps} steps instead of the recipe's "
+        f"{before.warmup_head_steps} + {before.warmup_backbone_steps}, which take more than a fifth of the training"
+    )
+    changed = [name for name in ("warmup_head_steps", "warmup_backbone_steps") if name not in config.recipe_changed]
+    return replace(config, recipe=recipe, recipe_changed=(*config.recipe_changed, *changed)), said
+
+
+def _check_disk(folder: Path, facts: Mapping[str, Any], config: RunConfig, note: Note) -> None:
+    """Raises RunError where not one checkpoint fits on the disk, and notes where not all that are kept do."""
+    numbers = facts["params"] + (2 + bool(config.recipe.ema_decay)) * facts["params_trained"]
+    size, free = 4 * numbers, free_bytes(folder / run_folder.CONFIG)
+    kept = config.session.get("keep", 2) + 2  # the best one, and the next one while the others are still there
+    if size * kept <= free:
+        return
+    text = f"{free / 1e9:.2g} GB are free for {folder}, and a checkpoint takes {size / 1e9:.2g} GB"
+    if size > free:
+        raise RunError(f"{text}; free some space, or name another folder with --out")
+    note(f"{text}, of which up to {kept} are there at once; free some space, or keep fewer with --keep 1")
+
+
+def _open_data(config: RunConfig, root_given: str | None) -> tuple[Split, Split, str]:
     """Training and validation split, and the folder in which they were found.
 
     Raises DataError, BadCard, UsageError; RunError where the training files are not those that the run began with.
     """
-    card = load_card(config.data)
-    root = find_root(card, config.data_root or None)
+    card = config.dataset
+    root = find_root(card, root_given, config.data_root)
     train, val = open_split(card, root, "train"), open_split(card, root, "val")
     if config.data_fingerprint and train.fingerprint != config.data_fingerprint:
         raise RunError(
@@ -200,7 +293,7 @@ def _restore(run: Run, state: CheckpointState) -> None:
     if trainer.ema and state.ema is not None:
         trainer.ema.load_state_dict({"num_updates": state.extra["ema_updates"], "averages": state.ema})
     restore_random_state(state.random, trainer.processes.rank, trainer.device)
-    run.is_resumed, run.step, run.seconds = True, state.step, state.seconds
+    run.step, run.seconds = state.step, state.seconds
     run.scores = {int(step): score for step, score in state.extra["scores"].items()}
     run.skipped.add(state.extra["skipped"])
 
@@ -223,6 +316,8 @@ def prepare(
     check(recipe, num_steps, num_joint)
     if recipe.freeze_backbone:
         freeze_backbone(segmenter)
+    elif recipe.freeze:
+        freeze_first_blocks(segmenter, recipe.freeze)
     # Before the optimiser is made and before compilation, which both ask what learns.
     unreached = freeze_unreached(segmenter, config.resolution)
     segmenter.to(device)
@@ -299,6 +394,8 @@ def _wrapped(model: nn.Module, compile_mode: str, device: torch.device, processe
         model = torch.compile(model, mode=None if compile_mode == "default" else compile_mode)  # type: ignore[assignment]
     if processes.num == 1:
         return model
+    # Of speed alone, for some 1 x 1 convolutions; nothing that a user could change.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view")
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 

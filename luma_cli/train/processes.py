@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType, TracebackType
@@ -118,12 +118,13 @@ def joined(device: torch.device, processes: Processes) -> Iterator[Processes]:
 class StopRequests:
     """Within its `with` block SIGTERM, SIGUSR1 and Ctrl-C only leave a note; a Ctrl-C after any of them stops at once.
 
-    `requested` names the signal, empty for none; `exit_code` is 143 (SIGTERM, SIGUSR1), 130 (Ctrl-C) or 0. The handlers
-    that were there before come back at the end of the block. Outside the main thread, where Python allows no handlers,
-    nothing is ever requested.
+    aloud: whether it is said at once on stderr that the first was heard. `requested` names the signal, empty for none;
+    `exit_code` is 143 (SIGTERM, SIGUSR1), 130 (Ctrl-C) or 0. The handlers that were there before come back at the end
+    of the block. Outside the main thread, where Python allows no handlers, nothing is ever requested.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, aloud: bool = False) -> None:
+        self._aloud = aloud
         self._signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -153,6 +154,10 @@ class StopRequests:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._signal is not None:
             raise KeyboardInterrupt
+        if self._aloud and self._signal is None:  # not print, which may be in the middle of a line
+            text = "\nluma: stopping after this step, with a checkpoint; Ctrl-C ends at once and loses the step\n"
+            with suppress(OSError):
+                os.write(2, text.encode())
         self._signal = signal.Signals(number)
 
 

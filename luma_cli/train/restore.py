@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from luma_cli.backbone.timm_model import Normalisation
+from luma_cli.backbone.timm_model import Normalisation, recipe_for
+from luma_cli.backbone.weights import filtered, resampled
 from luma_cli.catalogue.names import resolve
-from luma_cli.errors import CheckpointError, RunError
+from luma_cli.errors import CheckpointError
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure import imports
-from luma_cli.train import checkpoints
-from luma_cli.train.checkpoint import EMA, MODEL, STATE
-from luma_cli.train.checkpoints import damage, read_manifest
-from luma_cli.train.config import RunConfig
-from luma_cli.train.run_folder import CONFIG, read_config
-from luma_cli.train.runs import FoundRun, find_run
+from luma_cli.train.config import RunConfig, with_imports
+from luma_cli.train.runs import FoundWeights, Which, find_weights
 
-Which = Literal["best", "latest"]
+_BACKBONE, _CLASS_LAYER = "backbone.model.", "head.classify."
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
     """A segmenter in eval mode. sha256: of the weights file, which names the checkpoint in an EvaluationRecord.
 
-    run_id is empty and step 0 for weights that came without their run.
+    run_id is empty and step 0 for weights that came without their run. which: `best` or `latest` of the run, empty
+    where the checkpoint was named.
     """
 
     segmenter: Segmenter
@@ -42,6 +37,7 @@ class Restored:
     run_id: str
     sha256: str
     weights: Path
+    which: str = ""
 
 
 def build_model(config: RunConfig, weights: str = "random") -> Segmenter:
@@ -68,36 +64,79 @@ def restore(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     ema: bool = True,
+    imports: Sequence[str] = (),
 ) -> Restored:
     """The segmenter that `run` names, see `find_run`: its best or latest checkpoint, or the very one that is named.
 
     The averaged weights are taken where there are some, unless `ema` is off. Every byte is checked against the
-    manifest. Raises RunError for an unknown run, CheckpointError for a damaged one.
+    manifest. imports: modules with the backbone's class, which a checkpoint names and which run only where the caller
+    names them. Raises RunError for an unknown run, CheckpointError for a damaged one, UsageError without `imports`.
 
     >>> restore("latest").segmenter  # doctest: +SKIP
     """
-    found = find_run(run, database)
-    weights = found.checkpoint or _chosen(found, which)
-    if not weights.is_file():
-        weights /= EMA if ema and (weights / EMA).is_file() else MODEL
-    config = read_config(weights.parent / CONFIG)
-    step, sha256 = _verified(weights)
+    found = find_weights(run, which, database, ema=ema)
+    config = with_imports(found.config, imports)
     segmenter = build_model(config)
+    _fill(segmenter, _tensors(found.file), found.file)
+    segmenter = segmenter.to(device, dtype).eval()
+    return Restored(segmenter, config, found.step, found.run_id, found.sha256, found.file, found.which)
+
+
+def start_from(segmenter: Segmenter, found: FoundWeights, config: RunConfig) -> str:
+    """Fill the segmenter of `config` with the weights of a trained one; says what became of its class layer.
+
+    Tables that depend on the resolution are resized. Classes of the same names take their rows, in whichever order; if
+    the configuration says so, the class layer stays as it was drawn. Raises CheckpointError.
+    """
+    own = segmenter.state_dict()
+    tensors = _tensors(found.file)
+    backbone = {name.removeprefix(_BACKBONE): each for name, each in tensors.items() if name.startswith(_BACKBONE)}
+    model = segmenter.backbone.model
+    if any(
+        f"{_BACKBONE}{name}" in own and each.shape != own[f"{_BACKBONE}{name}"].shape for name, each in backbone.items()
+    ):
+        module = recipe_for(segmenter.backbone.spec).module
+        backbone = resampled(model, filtered(model, backbone, module, segmenter.backbone.rule))
+    tensors |= {f"{_BACKBONE}{name}": each for name, each in backbone.items()}
+    layer = [name for name in tensors if name.startswith(_CLASS_LAYER)]
+    said = "class layer drawn anew"
+    if config.init["class_layer"]:
+        before, now = found.config.classes.names, config.classes.names
+        rows = [before.index(name) for name in now]
+        for name in layer:
+            tensors[name] = tensors[name][[*rows, *range(len(rows), len(tensors[name]))]]
+        said = "class layer kept" if before == now else "class layer kept, in the order of the data's classes"
+    else:
+        tensors |= {name: own[name] for name in layer}
+    _fill(segmenter, tensors, found.file)
+    return said
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(weights)
+        return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
-    _fill(segmenter, tensors, weights)
-    return Restored(segmenter.to(device, dtype).eval(), config, step, found.run_id, sha256, weights)
+        raise CheckpointError(f"{file} is not a safetensors file: {error}") from error
 
 
-def _chosen(found: FoundRun, which: Which) -> Path:
-    if found.folder is None:
-        place = found.record.folder if found.record else "a folder of its own"
-        raise RunError(
-            f"run {found.run_id} has its checkpoints in {place}, which is not here; name a checkpoint's path"
-        )
-    return checkpoints.best(found.folder) if which == "best" else checkpoints.latest_sound(found.folder).path
+def choose_classes(segmenter: Segmenter, indices: Sequence[int]) -> None:
+    """Let `segmenter` predict the classes of these indices alone, in this order: a pixel is given to the likeliest.
+
+    The probability of a query's other classes joins that of "no object".
+    """
+    if segmenter.head is None or tuple(indices) == tuple(range(segmenter.config.num_classes)):
+        return
+    kept = list(indices)
+
+    def chosen(layer: nn.Module, inputs: object, logits: Tensor) -> Tensor:
+        if isinstance(layer, nn.Conv2d):
+            return logits[:, kept]
+        others = sorted(set(range(logits.shape[-1])) - set(kept))
+        rest = logits[..., others].logsumexp(-1, keepdim=True)
+        return torch.cat([logits[..., kept], rest.to(logits.dtype)], -1)
+
+    segmenter.head.classify.register_forward_hook(chosen)
+    segmenter.config = replace(segmenter.config, num_classes=len(kept))
 
 
 def _fill(segmenter: Segmenter, state: Mapping[str, Tensor], source: Path) -> None:
@@ -109,22 +148,3 @@ def _fill(segmenter: Segmenter, state: Mapping[str, Tensor], source: Path) -> No
             pair = (given.get(name, "nothing"), expected.get(name, "no such name"))
             raise CheckpointError(f"{source} is of another model: {name} has {pair[0]}, expected {pair[1]}")
     segmenter.load_state_dict(dict(state), strict=True)
-
-
-def _verified(weights: Path) -> tuple[int, str]:
-    """Step and SHA-256 of a weights file: as its checkpoint's manifest says, and true; else computed."""
-    folder = weights.parent
-    if checkpoints.is_checkpoint(folder):
-        manifest = read_manifest(folder)
-        if why := damage(folder, manifest):
-            raise CheckpointError(f"{folder} is damaged: {why}; name another checkpoint")
-        if weights.name in manifest.files:
-            return manifest.step, manifest.files[weights.name].sha256
-    if not weights.is_file():
-        raise CheckpointError(f"{weights} does not exist; expected the weights of a checkpoint")
-    try:
-        step = int(json.loads((folder / STATE).read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        step = 0
-    with weights.open("rb") as file:
-        return step, hashlib.file_digest(file, "sha256").hexdigest()

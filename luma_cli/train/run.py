@@ -7,7 +7,7 @@ loop, close.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luma_cli.errors import Diverged, StoreError
@@ -20,6 +20,7 @@ from luma_cli.train.prepare import Run, find_device, make_ready, peak_bytes
 from luma_cli.train.processes import StopRequests, joined, started
 
 _TERMINATED = 143
+_FEW_IMAGES = 5_000  # CamVid has 367; Cityscapes' 2,975 are trained from pretrained weights in every paper
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Outcome:
         done = f"run {self.run_id} {self.status} at step {self.step} of {self.num_steps}{score}"
         if self.status == "stopped":
             return f"{done}; go on with: luma train --resume {self.run_id}"
-        return f"{done}; next: luma eval {self.run_id}, luma predict {self.run_id} IMAGE --out DIR"
+        early = " (early: no better validation)" if self.step < self.num_steps else ""
+        return f"{done}{early}; next: luma eval {self.run_id}, luma predict {self.run_id} IMAGE --out DIR"
 
 
 def train_run(given: Given, settings: Settings, on_event: OnEvent = lambda event: None) -> Outcome:
@@ -65,8 +67,9 @@ def train_run(given: Given, settings: Settings, on_event: OnEvent = lambda event
         if processes.is_first:
             on_event(event)
 
-    with StopRequests() as stops, joined(device, processes):
+    with StopRequests(aloud=processes.is_first) as stops, joined(device, processes):
         run = make_ready(given, settings, device, processes, lambda text: watcher(Noted(text)))
+        settings = replace(settings, **run.config.session)
         with opened(run, settings) as book:
             watcher(Started(run.run_id, str(run.folder), run.step, run.num_steps, _shown(run)))
             end = _guarded(Loop(run, book, lambda: bool(stops.requested), watcher), book)
@@ -100,12 +103,19 @@ def _shown(run: Run) -> dict[str, str]:
     params = f"{facts['params']:,} parameters"
     shown = {
         "model": f"{config.backbone} + {config.head.name} at {config.resolution} px, {params}{macs}",
-        "weights": f"those of step {run.step:,}" if run.is_resumed else facts["weights"]["source"],
+        "weights": facts["weights"]["source"] if "weights" in facts else f"those of step {run.step:,}",
         "data": f"{run.train.identity}, {len(run.train):,} images, {len(run.val):,} to validate",
         "recipe": f"{config.recipe.name}{changed}: {run.num_steps:,} steps of {run.order.step_size} images",
         "passes": f"{facts['micro_batch']}, {facts['dtype']}, on {run.trainer.device} x {facts['num_processes']}",
         "BatchNorm": facts["batch_norm"],
     }
+    if "warmups" in facts:
+        shown["warm-ups"] = facts["warmups"]
+    if config.weights == "random" and len(run.train) < _FEW_IMAGES and not run.is_resumed:
+        shown["note"] = (
+            f"the weights are random, and {len(run.train):,} images are few to learn from; pretrained ones "
+            "(--weights pretrained or FILE, --init RUN) usually reach far more"
+        )
     if config.grad_checkpoint:
         shown["activations"] = facts["activations"]
     if unreached := facts["params_unreached"]:

@@ -33,6 +33,7 @@ from luma_cli.version import __version__
 
 ROOT = Path("runs")
 RUN, CONFIG, CHECKPOINTS, LATEST, BEST, LOCK = "run.json", "config.json", "checkpoints", "latest", "best", "lock"
+MODEL, EMA, STATE = "model.safetensors", "ema.safetensors", "state.json"  # of a checkpoint
 _OWN = frozenset({RUN, CONFIG, CHECKPOINTS, LATEST, BEST, LOCK})
 _STRANGE = re.compile(r"[^a-z0-9._]+")
 # `luma runs` looks at a lock by taking it for an instant, which must not turn a training away.
@@ -98,7 +99,8 @@ def check_free(path: Path) -> None:
 def started(path: Path, run_id: str, config: RunConfig) -> Iterator[RunFolder]:
     """A new run folder at `path`, held for the length of the block.
 
-    Raises RunError when another process holds it, when it has a run already or other files, or cannot be written.
+    Raises RunError when another process holds it, when it has a run with a checkpoint or other files, or cannot be
+    written.
     """
     with locked(path):
         _refuse_used(path)
@@ -125,8 +127,8 @@ def open_run(path: Path) -> RunFolder:
     if not is_run(path):
         raise RunError(f"{path} is not a run folder, expected one with {RUN} in it; `luma runs list` shows all runs")
     run_id = _read_json(path / RUN).get("run_id")
-    if not isinstance(run_id, str) or not run_id:
-        raise RunError(f"{path / RUN} names no run; restore it, or start a new run")
+    if not isinstance(run_id, str) or not run_id or run_id != Path(run_id).name or run_id[0] == ".":
+        raise RunError(f"{path / RUN} names no run, but {run_id!r}; restore it, or start a new run")
     return RunFolder(path.absolute(), run_id)
 
 
@@ -157,8 +159,15 @@ def _read_json(file: Path) -> dict[str, Any]:
     return values
 
 
+def without_checkpoint(path: Path) -> str:
+    """The id of a run in the folder that ended before its first checkpoint, and so has nothing to keep; else empty."""
+    if not is_run(path) or any(child.name[0] != "." for child in (path / CHECKPOINTS).glob("*")):
+        return ""
+    return open_run(path).run_id
+
+
 def _refuse_used(path: Path) -> None:
-    if is_run(path):
+    if is_run(path) and not without_checkpoint(path):
         run_id = open_run(path).run_id
         raise RunError(f"{path} holds run {run_id}; go on with --resume {path}, or name another folder with --out")
     if strange := sorted(child.name for child in path.iterdir() if child.name not in _OWN and child.name[0] != "."):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
-from luma_cli.errors import RunError
+from luma_cli.errors import CheckpointError, RunError
 from luma_cli.store.database import open_read, open_write
 from luma_cli.store.records import RunRecord
 from luma_cli.store.runs import best_miou, delete_run, list_runs
-from luma_cli.train import run_folder
-from luma_cli.train.checkpoints import is_checkpoint
-from luma_cli.train.run_folder import CHECKPOINTS, CONFIG, Holder, RunFolder, holder, locked
+from luma_cli.train import checkpoints, run_folder
+from luma_cli.train.checkpoints import damage, is_checkpoint, read_manifest
+from luma_cli.train.config import Given, RunConfig, Settings, new_config
+from luma_cli.train.run_folder import CHECKPOINTS, CONFIG, EMA, MODEL, STATE, Holder, RunFolder, holder, locked
 
+Which = Literal["best", "latest"]
 NEWEST = "latest"
 INTERRUPTED = "interrupted"
 _SHOWN = 5
@@ -73,6 +78,73 @@ def find_run(text: str, database: str | Path | None = None, root: Path = run_fol
     return FoundRun(run_id, folder_of(records.get(run_id)) or folders.get(run_id), records.get(run_id))
 
 
+@dataclass(frozen=True, slots=True)
+class FoundWeights:
+    """A weights file with the configuration beside it. which: `best` or `latest` of a run, empty for a named one.
+
+    run_id is empty and step 0 for weights that came without their run.
+    """
+
+    file: Path
+    config: RunConfig
+    step: int
+    run_id: str
+    sha256: str
+    which: str
+
+
+def find_weights(
+    text: str, which: Which = "best", database: str | Path | None = None, *, ema: bool = True
+) -> FoundWeights:
+    """The weights that `text` names, see `find_run`: averaged ones where there are some, unless `ema` is off.
+
+    Every byte is checked against the manifest. Raises RunError for an unknown run, CheckpointError for a damaged one.
+    """
+    found = find_run(text, database)
+    file, chosen = found.checkpoint, ""
+    if file is None:
+        if found.folder is None:
+            place = found.record.folder if found.record else "a folder of its own"
+            raise RunError(
+                f"run {found.run_id} has its checkpoints in {place}, which is not here; name a checkpoint's path"
+            )
+        is_best = which == "best"
+        file = checkpoints.best(found.folder) if is_best else checkpoints.latest_sound(found.folder).path
+        chosen = "best" if is_best and read_manifest(file).best else "latest"
+    if not file.is_file():
+        file /= EMA if ema and (file / EMA).is_file() else MODEL
+    config = run_folder.read_config(file.parent / CONFIG)
+    step, sha256 = _verified(file)
+    return FoundWeights(file, config, step, found.run_id, sha256, chosen)
+
+
+def refuse_early(given: Given, settings: Settings) -> None:
+    """Raises what a training of these would, as far as names, settings and files of cards say: without torch."""
+    if settings.resume:
+        find_run(settings.resume, settings.database)
+    else:
+        new_config(given, start=find_weights(given.init, database=settings.database).config if given.init else None)
+
+
+def _verified(weights: Path) -> tuple[int, str]:
+    """Step and SHA-256 of a weights file: as its checkpoint's manifest says, and true; else computed."""
+    folder = weights.parent
+    if is_checkpoint(folder):
+        manifest = read_manifest(folder)
+        if why := damage(folder, manifest):
+            raise CheckpointError(f"{folder} is damaged: {why}; name another checkpoint")
+        if weights.name in manifest.files:
+            return manifest.step, manifest.files[weights.name].sha256
+    if not weights.is_file():
+        raise CheckpointError(f"{weights} does not exist; expected the weights of a checkpoint")
+    try:
+        step = int(json.loads((folder / STATE).read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        step = 0
+    with weights.open("rb") as file:
+        return step, hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def folder_of(record: RunRecord | None) -> RunFolder | None:
     """The run folder of a record, None where it is not on this machine, cannot be read or has another run in it."""
     folder = _readable(Path(record.folder)) if record and record.folder else None
@@ -109,6 +181,9 @@ def _by_path(path: Path, records: dict[str, RunRecord]) -> FoundRun | None:
     beside = path.parent if path.suffix == ".safetensors" else path
     if path.exists() and (beside / CONFIG).is_file():
         return FoundRun("", checkpoint=path)
+    if path.suffix == ".safetensors" or (path / MODEL).is_file():
+        what = f"{CONFIG} is missing beside it; copy it from the checkpoint" if path.exists() else "no such file"
+        raise RunError(f"{path}: {what}; `luma runs list` shows all runs")
     return None
 
 
