@@ -282,6 +282,9 @@ def predict(
     raw: Annotated[
         bool, Option("--raw", help="Also write label maps with the values of the dataset's own files.")
     ] = False,
+    raw_only: Annotated[
+        bool, Option("--raw-only", help="Write those alone, as NAME.png: what the Cityscapes evaluation takes.")
+    ] = False,
     force: Annotated[bool, Option("--force", help="Replace existing results; never an input.")] = False,
     *,
     passes: PassOptions,
@@ -310,15 +313,15 @@ def predict(
 
     check_opacity(opacity)
     pictures = find_pictures(images, out, recursive)
-    demand_free(pictures, out, force, overlay=overlay, raw=raw)
+    written = {"labels": not raw_only, "overlay": overlay and not raw_only, "raw": raw or raw_only}
+    demand_free(pictures, out, force, **written)
     device = torch_device(passes.device)
     settings = PredictSettings(
         dtype=autocast_dtype(passes.dtype, device),
         tta=passes.tta,
         batch=passes.windows(device),
-        overlay=overlay,
         opacity=opacity,
-        raw=raw,
+        **written,
     )
     restored = source.restored(device)
     table = load_card(restored.config.data).table
@@ -331,7 +334,8 @@ def predict(
         count()
     num_done = sum(not each.failure for each in found)
     title = f"{restored.run_id or Path(source.run).name}, {num_done} image{'' if num_done == 1 else 's'}"
-    legend = write_legend(table, found, out, title, run_id=restored.run_id or None, step=restored.step)
+    facts = {"run_id": restored.run_id or None, "step": restored.step}
+    legend = () if raw_only else write_legend(table, found, out, title, **facts)
     if as_json:
         print_json({"schema": 1, "images": [each.to_json(table) for each in found], "legend": legend})
     else:
