@@ -164,12 +164,28 @@ class PassOptions:
         return self.batch if self.batch is not None else (8 if device.type == "cuda" else 1)
 
 
+@dataclass(frozen=True, slots=True)
+class EvalOptions(RunOptions):
+    """A run or checkpoint, or none where label maps are given."""
+
+    run: Annotated[
+        str, Argument(help="Run (id, start of an id, latest or folder), checkpoint or weights file; not with --pred.")
+    ] = ""
+
+
 @spread
 def evaluate_run(
-    source: RunOptions,
+    source: EvalOptions,
     data: Annotated[str | None, Option(help="Dataset: name or TOML file. \\[default: that of the run]")] = None,
     root: Annotated[Path | None, Option(help="Folder of the dataset. \\[default: $LUMA_DATA]")] = None,
     split: Annotated[Literal["train", "val"], Option(help="Split to evaluate on.")] = "val",
+    pred: Annotated[
+        Path | None, Option("--pred", help="Score the label maps of this folder, one PNG per image; needs --data.")
+    ] = None,
+    pred_values: Annotated[
+        Literal["index", "value"],
+        Option("--pred-values", help="What they hold: class indices as predict writes, or the dataset's own values."),
+    ] = "index",
     absent: Annotated[
         Literal["skip", "zero"],
         Option("--absent", help="Classes in neither truth nor prediction: leave out, or count as 0 like EoMT."),
@@ -183,9 +199,10 @@ def evaluate_run(
     as_json: Json = False,
     as_csv: Annotated[bool, Option("--csv", help="Print CSV: one row, or with --classes one per class.")] = False,
 ) -> None:
-    """Evaluate a run or checkpoint: mIoU, accuracy, boundary IoU.
+    """Evaluate a run, a checkpoint or given label maps: mIoU, accuracy, boundary IoU.
 
-    As in EoMT, the short side is resized to the run's resolution and windows slide along the long side.
+    As in EoMT, the short side is resized to the run's resolution and windows slide along the long side. With --pred
+    the label maps of a folder are scored, and nothing is kept in the database.
 
     Example: luma eval latest --tta
     """
@@ -197,6 +214,17 @@ def evaluate_run(
     from luma_cli.store.runs import save_evaluation
 
     one_form(as_json, as_csv)
+    if pred is not None:
+        if source.run or passes != PassOptions():
+            raise UsageError("--pred scores label maps as they are; leave out the run and how it would predict")
+        opened = _named(data, root, split)
+        record = _scored(
+            opened, pred, pred_values, boundary=boundary, absent=absent, skip_bad=skip_bad, workers=workers
+        )
+        print_evaluation(record, classes=classes, note=_note(opened), as_json=as_json, as_csv=as_csv)
+        return
+    if not source.run:
+        raise UsageError("no run is given; try: luma eval latest, or --pred FOLDER --data NAME")
     device = torch_device(passes.device)
     restored = source.restored(device)
     opened = _open(restored, data, root, split)
@@ -226,6 +254,33 @@ def _open(restored: Restored, data: str | None, root: Path | None, split: str) -
     if root is None and known and Path(known).exists():
         root = Path(known)
     return open_split(card, find_root(card, root), split)
+
+
+def _named(data: str | None, root: Path | None, split: str) -> Split:
+    """The split of the dataset that was named."""
+    from luma_cli.catalogue.datasets import load_card
+    from luma_cli.data.source import find_root
+    from luma_cli.data.split import open_split
+
+    if data is None:
+        raise UsageError("--pred needs the dataset that the label maps are of; add --data NAME or --data FILE.toml")
+    card = load_card(data)
+    return open_split(card, find_root(card, root), split)
+
+
+def _scored(
+    opened: Split, folder: Path, values: Literal["index", "value"], *, workers: int, **settings: Any
+) -> EvaluationRecord:
+    """The scores of given label maps; images that were left out are named on stderr."""
+    from luma_cli.evaluate.given import find_maps, score_maps
+    from luma_cli.report.progress import Countdown
+
+    maps = find_maps(folder, opened, values)
+    count = Countdown(sys.stderr, len(opened), done="evaluated")
+    record, skipped = score_maps(maps, num_workers=workers, on_image=lambda done, total: count(), **settings)
+    for reason in skipped:
+        print(f"luma: left out: {reason}", file=sys.stderr)
+    return record
 
 
 def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype: str, workers: int) -> EvaluationRecord:
