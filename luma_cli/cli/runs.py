@@ -19,6 +19,7 @@ from luma_cli.errors import UsageError
 if TYPE_CHECKING:
     from luma_cli.data.split import Split
     from luma_cli.evaluate.evaluation import EvalSettings
+    from luma_cli.evaluate.metrics import Counts
     from luma_cli.report.runs import Kept
     from luma_cli.store.records import EvaluationRecord
     from luma_cli.train.restore import Restored
@@ -68,10 +69,9 @@ def compare(runs: Runs, database: Database = None, as_json: Json = False) -> Non
     from luma_cli.report.runs import cautions, comparison_json, comparison_table
     from luma_cli.report.table import print_json, print_table
 
-    found = _found(runs, database)
-    if len(found) < 2:
-        raise UsageError(f"{len(found)} run is given, expected two or more; `luma runs list` shows all")
-    compared = [_kept(one, database) for one in found]
+    compared = kept_runs(runs, database)
+    if len(compared) < 2:
+        raise UsageError(f"{len(compared)} run is given, expected two or more; `luma runs list` shows all")
     for caution in cautions(compared):
         print(f"luma: the numbers are not comparable: {caution}", file=sys.stderr)
     if as_json:
@@ -105,6 +105,11 @@ def _found(runs: list[str], database: Path | None) -> list[FoundRun]:
     from luma_cli.train.runs import find_run
 
     return list({one.run_id: one for one in (find_run(run, database) for run in runs)}.values())
+
+
+def kept_runs(runs: list[str], database: Path | None) -> list[Kept]:
+    """All that is known of the runs of these names, each once."""
+    return [_kept(one, database) for one in _found(runs, database)]
 
 
 def _what(found: FoundRun, files: bool) -> str:
@@ -315,6 +320,23 @@ def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype:
         step=restored.step,
         evaluated_at=now.isoformat(timespec="seconds"),
     )
+
+
+def counted(
+    source: RunOptions, data: str | None, root: Path | None, split: str, passes: PassOptions
+) -> tuple[str, Split, Counts]:
+    """Name of the run, the split, and the pixels of every class that it takes for every other."""
+    from luma_cli.evaluate.evaluation import EvalSettings, evaluate
+    from luma_cli.evaluate.inference import autocast_dtype, torch_device
+    from luma_cli.report.progress import Countdown
+
+    device = torch_device(passes.device)
+    restored = source.restored(device)
+    opened = _open(restored, data, root, split)
+    settings = EvalSettings(restored.config.resolution, batch=passes.windows(device), tta=passes.tta)
+    count, dtype = Countdown(sys.stderr, len(opened), done="evaluated"), autocast_dtype(passes.dtype, device)
+    counts = evaluate(restored.segmenter, opened, settings, dtype=dtype, num_workers=2, on_image=lambda *_: count())
+    return restored.run_id or Path(source.run).name, opened, counts
 
 
 def _note(opened: Split) -> str:
