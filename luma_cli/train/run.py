@@ -93,6 +93,7 @@ def _shown(run: Run) -> dict[str, str]:
         "model": f"{config.backbone} + {config.head.name} at {config.resolution} px, {params}{macs}",
         "weights": f"those of step {run.step:,}" if run.is_resumed else facts["weights"]["source"],
         "data": f"{run.train.identity}, {len(run.train):,} images, {len(run.val):,} to validate",
+        "images": facts["images"],
         "recipe": f"{config.recipe.name}{changed}: {run.num_steps:,} steps of {run.order.step_size} images",
         "passes": f"{facts['micro_batch']}, {facts['dtype']}, on {run.trainer.device} x {facts['num_processes']}",
         "BatchNorm": facts["batch_norm"],
