@@ -6,8 +6,8 @@ import csv
 import io
 import os
 import re
+import secrets
 import stat
-import tempfile
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -99,19 +99,36 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises OSError, the old file untouched, when it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    name = _unused(path)
+    handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes it private
         os.replace(name, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def honour_umask(path: Path) -> None:
+    """Give a file or folder that was made private, as by `mkdtemp` and safetensors, the mode of any new one."""
+    probe = _unused(path)
+    handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o777)
+    try:
+        allowed = os.fstat(handle).st_mode & 0o777
+    finally:
+        os.close(handle)
+        probe.unlink()
+    path.chmod(allowed if path.is_dir() else allowed & 0o666)
+
+
+def _unused(path: Path) -> Path:
+    """A name beside `path` that no file has. Its length is bounded, so that it fits wherever that of `path` does."""
+    return path.with_name(f".{path.name[:16]}.{secrets.token_hex(4)}")

@@ -57,7 +57,9 @@ def test_everything_comes_back(folder):
         seconds=0.1 + 0.2,
         extra={"bad": ["a.jpg"], "skipped": 2},
     )
-    found = load_checkpoint(save_checkpoint(folder, kept))
+    path = save_checkpoint(folder, kept)
+    assert len({file.stat().st_mode for file in path.iterdir()}) == 1, "weights are as readable as the rest"
+    found = load_checkpoint(path)
     for name in ("run_id", "config", "step", "epoch", "position", "scaler", "best_miou_percent", "seconds", "extra"):
         assert getattr(found, name) == getattr(kept, name)
     for name in ("model", "ema"):

@@ -83,6 +83,8 @@ def test_safetensors_hold_every_weight_once(head: HeadName, tmp_path: Path) -> N
 
     model = segmenter(head)
     made = export(model, tmp_path / "m.safetensors", "safetensors", classes=TABLE)
+    (tmp_path / "any").touch()
+    assert made.files[0].stat().st_mode == (tmp_path / "any").stat().st_mode
     with safe_open(made.files[0], "pt") as file:
         assert set(file.keys()) == set(model.state_dict())
         assert json.loads(file.metadata()[KEY])["num_classes"] == 2

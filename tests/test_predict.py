@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import errno
+import fnmatch
 import io
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +269,58 @@ class TestCommand:
     def test_opacity_out_of_range(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["predict", "latest", ".", "--out", str(tmp_path), "--opacity", "50"]) == 2
         assert "opacity is 50, expected 0" in capsys.readouterr().err
+
+    def test_raw_only_is_what_the_cityscapes_evaluation_takes(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Its rule: just one file below the folder for `CITY_SEQUENCE_FRAME*.png`, of values that it knows."""
+        weights = weights_file(tmp_path / "run", "cityscapes", 19)
+        for city in ("ulm", "jena"):
+            (tmp_path / "val" / city).mkdir(parents=True)
+            photo().save(tmp_path / "val" / city / f"{city}_000000_000019_leftImg8bit.png")
+        out, asked = tmp_path / "out", ["predict", str(weights), str(tmp_path / "val"), "--recursive", "--raw-only"]
+        assert run([*asked, "--out", str(out), "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["legend"] == []
+        assert [image["labels"] or image["overlay"] for image in answer["images"]] == [None, None]
+        names = [path.name for path in out.rglob("*") if path.is_file()]
+        known = {each.values[0] for each in load_card("cityscapes").table.classes}
+        for city in ("ulm", "jena"):
+            (name,) = fnmatch.filter(names, f"{city}_000000_000019*.png")
+            with Image.open(out / city / name) as image:
+                assert set(np.unique(np.array(image)).tolist()) <= known
+        assert len(names) == 2
+
+
+class TestNames:
+    def test_a_name_too_long_for_a_suffix_is_cut_and_stays_its_own(self, tmp_path: Path) -> None:
+        for end in ("y", "z"):
+            photo().save(tmp_path / f"{'é' * 120}{end * 10}.png")
+        found = predicted(tmp_path, tmp_path / "out", raw=True)
+        assert [each.failure for each in found] == ["", ""]
+        assert len({file for each in found for file in each.files}) == 6
+
+    def test_an_image_whose_result_cannot_have_its_name_fails_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        for name in "ab":
+            photo().save(tmp_path / "in" / f"{name}.png")
+        (tmp_path / "out" / "a.png").mkdir(parents=True)
+        bad, good = predicted(tmp_path / "in", tmp_path / "out")
+        assert bad.failure.endswith("a.png cannot be written: Is a directory; free space or name another --out")
+        assert good.labels.is_file()
+
+    def test_an_argument_longer_than_a_name_is_a_usage_error(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="does not exist"):
+            find_pictures(["x" * 300], tmp_path)
+
+
+def test_a_disk_that_fills_ends_in_an_error_not_in_half_a_jpeg(tmp_path: Path) -> None:
+    photo(200, 300).save(tmp_path / "a.jpg")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"a_overlay\.jpg cannot be written: File too large"):
+            predicted(tmp_path, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "out").iterdir()) == []

@@ -100,3 +100,31 @@ def sample(
     drawn = write_sample(dataset, folder, number, seed)
     print(f"drew {drawn.num_train} images to train on and {drawn.num_val} to validate on: {drawn.folder}")
     print(f"luma: next: luma data check {dataset} --root {drawn.folder}", file=sys.stderr)
+
+
+@app.command("new")
+def new(
+    folder: Annotated[Path, Argument(help="Folder with images and their label files.")],
+    out: Annotated[Path | None, Option("--out", help="File to write. \\[default: FOLDER/NAME.toml]")] = None,
+    force: Annotated[bool, Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write the TOML file of a dataset of your own from its folder: splits, suffixes, label values, names.
+
+    Example: luma data new photos
+    """
+    import re
+    import shlex
+
+    from luma_cli import files
+    from luma_cli.data.new_card import new_card
+
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name).strip("-_") or "data"
+    path = out or folder / f"{name}.toml"
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists; name another file with --out, or --force to replace it")
+    card = new_card(folder)
+    files.write_text(path, card.text)
+    typer.echo(str(path))
+    elsewhere = path.resolve().parent != folder.resolve()
+    at = f" --root {shlex.quote(str(folder))}" if elsewhere else ""
+    print(f"luma: {card.seen}; next: luma data check {shlex.quote(str(path))}{at}", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Option
@@ -24,6 +24,7 @@ from luma_cli.cli.options import (
     Pretraining,
     spread,
 )
+from luma_cli.cli.runs import PassOptions, RunOptions, Runs
 from luma_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 
 
 _DESIGNS = (9, 16)
-plot = typer.Typer(help="Draw the front or the scaling law.", no_args_is_help=True, add_completion=False)
+plot = typer.Typer(
+    help="Draw the front, the scaling law, curves, a confusion matrix.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 Out = Annotated[Path, Option("--out", help="File to write: .png, .svg or .pdf.")]
 
 
@@ -162,3 +167,44 @@ def draw_scaling(
     answer = curve.answer(start)
     plot_scaling(answer, out)
     print(f"{out}: {len(answer.chosen.points)} results on {len(answer.chosen.levels)} levels")
+
+
+@plot.command("curve", cls=ManyValued)
+def draw_curve(runs: Runs, out: Out, database: Database = None) -> None:
+    """Draw training loss and validation mIoU of runs by step.
+
+    Example: luma plot curve latest --out curve.png
+    """
+    from luma_cli.cli.runs import kept_runs
+    from luma_cli.report.plots import check_path
+    from luma_cli.report.run_plots import curves_of, plot_curves
+
+    check_path(out)
+    found = [curves_of(each.standing.run_id, each.curves) for each in kept_runs(runs, database)]
+    plot_curves(found, out)
+    print(f"{out}: {len(found)} run{'' if len(found) == 1 else 's'}")
+
+
+@plot.command("confusion")
+@spread
+def draw_confusion(
+    source: RunOptions,
+    out: Out,
+    data: Annotated[str | None, Option(help="Dataset: name or TOML file. \\[default: that of the run]")] = None,
+    root: Annotated[Path | None, Option(help="Folder of the dataset. \\[default: $LUMA_DATA]")] = None,
+    split: Annotated[Literal["train", "val", "test"], Option(help="Split to evaluate on.")] = "val",
+    *,
+    passes: PassOptions,
+) -> None:
+    """Evaluate a run and draw which classes it takes for which.
+
+    Example: luma plot confusion latest --out confusion.png
+    """
+    from luma_cli.cli.runs import counted
+    from luma_cli.report.plots import check_path
+    from luma_cli.report.run_plots import plot_confusion
+
+    check_path(out)
+    name, opened, counts = counted(source, data, root, split, passes)
+    plot_confusion(counts.confusion, opened.table.names, f"{name} on {opened.identity} {split}", out)
+    print(f"{out}: {len(counts.images)} images")

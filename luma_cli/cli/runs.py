@@ -30,6 +30,7 @@ from luma_cli.errors import UsageError
 if TYPE_CHECKING:
     from luma_cli.data.split import Split
     from luma_cli.evaluate.evaluation import EvalSettings
+    from luma_cli.evaluate.metrics import Counts
     from luma_cli.report.runs import Kept
     from luma_cli.store.records import EvaluationRecord
     from luma_cli.train.restore import Restored
@@ -79,10 +80,9 @@ def compare(runs: Runs, database: Database = None, as_json: Json = False) -> Non
     from luma_cli.report.runs import cautions, comparison_json, comparison_table
     from luma_cli.report.table import print_json, print_table
 
-    found = _found(runs, database)
-    if len(found) < 2:
-        raise UsageError(f"{len(found)} run is given, expected two or more; `luma runs list` shows all")
-    compared = [_kept(one, database) for one in found]
+    compared = kept_runs(runs, database)
+    if len(compared) < 2:
+        raise UsageError(f"{len(compared)} run is given, expected two or more; `luma runs list` shows all")
     for caution in cautions(compared):
         print(f"luma: the numbers are not comparable: {caution}", file=sys.stderr)
     if as_json:
@@ -116,6 +116,11 @@ def _found(runs: list[str], database: Path | None) -> list[FoundRun]:
     from luma_cli.train.runs import find_run
 
     return list({one.run_id: one for one in (find_run(run, database) for run in runs)}.values())
+
+
+def kept_runs(runs: list[str], database: Path | None) -> list[Kept]:
+    """All that is known of the runs of these names, each once."""
+    return [_kept(one, database) for one in _found(runs, database)]
 
 
 def _what(found: FoundRun, files: bool) -> str:
@@ -177,12 +182,28 @@ class PassOptions:
         return self.batch if self.batch is not None else (8 if device.type == "cuda" else 1)
 
 
+@dataclass(frozen=True, slots=True)
+class EvalOptions(RunOptions):
+    """A run or checkpoint, or none where label maps are given."""
+
+    run: Annotated[
+        str, Argument(help="Run (id, start of an id, latest or folder), checkpoint or weights file; not with --pred.")
+    ] = ""
+
+
 @spread
 def evaluate_run(
-    source: RunOptions,
+    source: EvalOptions,
     data: Annotated[str | None, Option(help="Dataset: name or TOML file. \\[default: that of the run]")] = None,
     root: Annotated[Path | None, Option(help="Folder of the dataset. \\[default: $LUMA_DATA]")] = None,
     split: Annotated[Literal["train", "val", "test"], Option(help="Split to evaluate on.")] = "val",
+    pred: Annotated[
+        Path | None, Option("--pred", help="Score the label maps of this folder, one PNG per image; needs --data.")
+    ] = None,
+    pred_values: Annotated[
+        Literal["index", "value"],
+        Option("--pred-values", help="What they hold: class indices as predict writes, or the dataset's own values."),
+    ] = "index",
     absent: Annotated[
         Literal["skip", "zero"],
         Option("--absent", help="Classes in neither truth nor prediction: leave out, or count as 0 like EoMT."),
@@ -199,9 +220,10 @@ def evaluate_run(
     as_json: Json = False,
     as_csv: Annotated[bool, Option("--csv", help="Print CSV: one row, or with --classes one per class.")] = False,
 ) -> None:
-    """Evaluate a run or checkpoint: mIoU, accuracy, boundary IoU.
+    """Evaluate a run, a checkpoint or given label maps: mIoU, accuracy, boundary IoU.
 
-    As in EoMT, the short side is resized to the run's resolution and windows slide along the long side.
+    As in EoMT, the short side is resized to the run's resolution and windows slide along the long side. With --pred
+    the label maps of a folder are scored, and nothing is kept in the database.
 
     Example: luma eval latest --tta
     """
@@ -213,6 +235,17 @@ def evaluate_run(
     from luma_cli.store.runs import save_evaluation
 
     one_form(as_json, as_csv)
+    if pred is not None:
+        if source.run or passes != PassOptions():
+            raise UsageError("--pred scores label maps as they are; leave out the run and how it would predict")
+        opened = _named(data, root, split)
+        record = _scored(
+            opened, pred, pred_values, boundary=boundary, absent=absent, skip_bad=skip_bad, workers=workers
+        )
+        print_evaluation(record, classes=classes, note=_note(opened), as_json=as_json, as_csv=as_csv)
+        return
+    if not source.run:
+        raise UsageError("no run is given; try: luma eval latest, or --pred FOLDER --data NAME")
     device = torch_device(passes.device)
     restored = source.restored(device)
     opened = _open(restored, data, root, split, map_names)
@@ -248,6 +281,33 @@ def _open(restored: Restored, data: str | None, root: Path | None, split: str, m
     choose_classes(restored.segmenter, matched_classes(config.classes, card.table, map_names))
     known = config.data_root if card.name == config.dataset.name else ""
     return open_split(card, find_root(card, root, known), split)
+
+
+def _named(data: str | None, root: Path | None, split: str) -> Split:
+    """The split of the dataset that was named."""
+    from luma_cli.catalogue.datasets import load_card
+    from luma_cli.data.source import find_root
+    from luma_cli.data.split import open_split
+
+    if data is None:
+        raise UsageError("--pred needs the dataset that the label maps are of; add --data NAME or --data FILE.toml")
+    card = load_card(data)
+    return open_split(card, find_root(card, root), split)
+
+
+def _scored(
+    opened: Split, folder: Path, values: Literal["index", "value"], *, workers: int, **settings: Any
+) -> EvaluationRecord:
+    """The scores of given label maps; images that were left out are named on stderr."""
+    from luma_cli.evaluate.given import find_maps, score_maps
+    from luma_cli.report.progress import Countdown
+
+    maps = find_maps(folder, opened, values)
+    count = Countdown(sys.stderr, len(opened), done="evaluated")
+    record, skipped = score_maps(maps, num_workers=workers, on_image=lambda done, total: count(), **settings)
+    for reason in skipped:
+        print(f"luma: left out: {reason}", file=sys.stderr)
+    return record
 
 
 def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype: str, workers: int) -> EvaluationRecord:
@@ -288,6 +348,23 @@ def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype:
     return replace(record, protocol={**record.protocol, "classes": f"{record.num_classes} of the model's {num_known}"})
 
 
+def counted(
+    source: RunOptions, data: str | None, root: Path | None, split: str, passes: PassOptions
+) -> tuple[str, Split, Counts]:
+    """Name of the run, the split, and the pixels of every class that it takes for every other."""
+    from luma_cli.evaluate.evaluation import EvalSettings, evaluate
+    from luma_cli.evaluate.inference import autocast_dtype, torch_device
+    from luma_cli.report.progress import Countdown
+
+    device = torch_device(passes.device)
+    restored = source.restored(device)
+    opened = _open(restored, data, root, split, map_names=False)
+    settings = EvalSettings(restored.config.resolution, batch=passes.windows(device), tta=passes.tta)
+    count, dtype = Countdown(sys.stderr, len(opened), done="evaluated"), autocast_dtype(passes.dtype, device)
+    counts = evaluate(restored.segmenter, opened, settings, dtype=dtype, num_workers=2, on_image=lambda *_: count())
+    return restored.run_id or Path(source.run).name, opened, counts
+
+
 def _note(opened: Split) -> str:
     """A warning about data other than the official one."""
     if opened.is_official:
@@ -307,6 +384,9 @@ def predict(
     opacity: Annotated[float, Option(help="Opacity of the colours, 0 to 1.")] = 0.5,
     raw: Annotated[
         bool, Option("--raw", help="Also write label maps with the values of the dataset's own files.")
+    ] = False,
+    raw_only: Annotated[
+        bool, Option("--raw-only", help="Write those alone, as NAME.png: what the Cityscapes evaluation takes.")
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace existing results; never an input.")] = False,
     *,
@@ -335,15 +415,15 @@ def predict(
 
     check_opacity(opacity)
     pictures = find_pictures(images, out, recursive)
-    demand_free(pictures, out, force, overlay=overlay, raw=raw)
+    written = {"labels": not raw_only, "overlay": overlay and not raw_only, "raw": raw or raw_only}
+    demand_free(pictures, out, force, **written)
     device = torch_device(passes.device)
     settings = PredictSettings(
         dtype=autocast_dtype(passes.dtype, device),
         tta=passes.tta,
         batch=passes.windows(device),
-        overlay=overlay,
         opacity=opacity,
-        raw=raw,
+        **written,
     )
     restored = source.restored(device)
     table = restored.config.classes
@@ -356,7 +436,8 @@ def predict(
         count()
     num_done = sum(not each.failure for each in found)
     title = f"{restored.run_id or Path(source.run).name}, {num_done} image{'' if num_done == 1 else 's'}"
-    legend = write_legend(table, found, out, title, run_id=restored.run_id or None, step=restored.step)
+    facts = {"run_id": restored.run_id or None, "step": restored.step}
+    legend = () if raw_only else write_legend(table, found, out, title, **facts)
     if as_json:
         print_json({"schema": 1, "images": [each.to_json(table) for each in found], "legend": legend})
     else:

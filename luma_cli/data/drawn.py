@@ -22,6 +22,7 @@ from PIL import Image
 
 from luma_cli.data import scenes
 from luma_cli.errors import UnknownName, UsageError
+from luma_cli.files import honour_umask
 from luma_cli.seeds import seed_of
 
 _TRAIN, _VAL = range(2)
@@ -143,7 +144,7 @@ def write_sample(
     try:
         _write(unfinished, files)
         (unfinished / MARKER).write_text(_TEXT.format(title=layout.title, number=num_images), encoding="utf-8")
-        unfinished.chmod(0o755)  # mkdtemp makes it private
+        honour_umask(unfinished)
         os.replace(unfinished, folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -265,7 +265,7 @@ class Split:
         if values.shape != size:
             turned = "; the image may have been rotated by its EXIF tag" if values.shape == size[::-1] else ""
             raise BadSample(
-                f"{where}: {_by(values.shape)} pixels, but its image {self.image_path(index)} has {_by(size)}{turned}"
+                f"{where}: {by(values.shape)} pixels, but its image {self.image_path(index)} has {by(size)}{turned}"
             )
         return values
 
@@ -323,6 +323,6 @@ def foreign_text(values: tuple[int, ...]) -> str:
     return f"label value{'s' if len(values) > 1 else ''} {some} in no class and not ignored"
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def by(shape: tuple[int, ...]) -> str:
     """Width x height of [H, W]."""
     return f"{shape[1]} x {shape[0]}"

@@ -169,11 +169,11 @@ def _counted(
 
     loaded = ahead(read, chain.from_iterable(groups), pool, num_ahead=num_workers + settings.batch)
 
-    def count(pair: tuple[Loaded, Labels] | tuple[Unusable, None]) -> Counts | Unusable:
-        return pair[0] if pair[1] is None else _count(*pair, samples.table.num_classes, settings.boundary)
+    def counted(pair: tuple[Loaded, Labels] | tuple[Unusable, None]) -> Counts | Unusable:
+        return pair[0] if pair[1] is None else count(*pair, samples.table.num_classes, settings.boundary)
 
     predicted = chain.from_iterable(_predicted(segmenter, loaded, len(group), settings, dtype) for group in groups)
-    yield from ahead(count, predicted, pool, num_ahead=1)  # an image is counted while the model sees the next
+    yield from ahead(counted, predicted, pool, num_ahead=1)  # an image is counted while the model sees the next
 
 
 def _predicted(
@@ -187,8 +187,9 @@ def _predicted(
     return ((pair, next(labels)) if isinstance(pair, Loaded) else (pair, None) for pair in group)
 
 
-def _count(loaded: Loaded, predicted: Labels, num_classes: int, boundary: bool) -> Counts:
-    confusion = confusion_matrix(loaded.truth, predicted, num_classes)
+def count(loaded: Loaded, predicted: Labels, num_classes: int, boundary: bool, *, unsaid: bool = False) -> Counts:
+    """The counts of one image. boundary: also those of the outlines. unsaid: see `confusion_matrix`."""
+    confusion = confusion_matrix(loaded.truth, predicted, num_classes, unsaid=unsaid)
     found = scores(confusion)
     height, width = loaded.truth.shape
     windows = sum(view.plan.num_windows for view in loaded.views)
@@ -304,7 +305,7 @@ def _band_percents(bands: BoundaryCounts | None, num_classes: int) -> Percents:
 
 def _classes(counts: Counts, table: LabelTable, found: Scores, bands: Percents) -> tuple[ClassScore, ...]:
     right = np.diagonal(counts.confusion)
-    wrongly = (counts.confusion.sum(axis=0) - right).tolist()
+    wrongly = (counts.confusion.sum(axis=0)[: len(right)] - right).tolist()
     missed = (counts.confusion.sum(axis=1) - right).tolist()
     columns = zip(table.names, right.tolist(), wrongly, missed, found.iou, found.accuracy, bands, strict=True)
     return tuple(ClassScore(*column) for column in columns)

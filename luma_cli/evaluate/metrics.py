@@ -29,19 +29,23 @@ Matrix = NDArray[np.int64]
 _NUM_VALUES = 256
 
 
-def confusion_matrix(truth: Labels, predicted: Labels, num_classes: int) -> Matrix:
+def confusion_matrix(truth: Labels, predicted: Labels, num_classes: int, *, unsaid: bool = False) -> Matrix:
     """Pixels [C, C] of two label maps [H, W] of bytes; pixels whose truth is IGNORED count nowhere.
 
+    unsaid: a last column more, of pixels that `predicted` gives no class (IGNORED); without, those are refused.
     Raises BadSample for maps of different shapes, and for a class that is none of 0 .. C - 1.
     """
+    columns = num_classes + unsaid
+    if unsaid:
+        predicted = np.where(predicted == IGNORED, np.uint8(num_classes), predicted)
     if truth.shape != predicted.shape:
         raise BadSample(f"a label map of shape {list(truth.shape)} for {list(predicted.shape)} predicted pixels")
-    if int(predicted.max(initial=0)) >= num_classes:
+    if int(predicted.max(initial=0)) >= columns:
         raise BadSample(f"predicted class {predicted.max()}, expected 0 to {num_classes - 1}")
     code = truth.astype(np.uint16)
-    code *= num_classes
+    code *= columns
     code += predicted
-    counts = np.bincount(code.reshape(-1), minlength=_NUM_VALUES * num_classes).reshape(_NUM_VALUES, num_classes)
+    counts = np.bincount(code.reshape(-1), minlength=_NUM_VALUES * columns).reshape(_NUM_VALUES, columns)
     if strange := np.flatnonzero(counts[num_classes:IGNORED].sum(axis=1)).tolist():
         raise BadSample(f"label {num_classes + strange[0]}, expected 0 to {num_classes - 1}, or {IGNORED} for ignored")
     return counts[:num_classes].astype(np.int64)
@@ -65,7 +69,7 @@ class Scores:
 
 
 def scores(matrix: Matrix, absent: Absent = "skip") -> Scores:
-    """The scores of a confusion matrix [C, C].
+    """The scores of a confusion matrix [C, C], or [C, C + 1] with a column of pixels without prediction.
 
     absent: `zero` reproduces EoMT, which averages torchmetrics' `MulticlassJaccardIndex(average=None)`.
 
@@ -75,7 +79,7 @@ def scores(matrix: Matrix, absent: Absent = "skip") -> Scores:
     True
     """
     right = np.diagonal(matrix)
-    truth, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
+    truth, predicted = matrix.sum(axis=1), matrix.sum(axis=0)[: len(matrix)]
     iou = _percent(right, truth + predicted - right)
     accuracy = _percent(right, truth)
     return Scores(
@@ -118,13 +122,13 @@ class BoundaryCounts:
 def boundary_counts(
     truth: Labels, predicted: Labels, num_classes: int, ratio: float = BOUNDARY_RATIO
 ) -> BoundaryCounts:
-    """Counts of two label maps [H, W] of which `truth` may hold IGNORED; `ratio`: width over the diagonal."""
+    """Counts of two label maps [H, W], either of which may hold IGNORED; `ratio`: width over the diagonal."""
     ignored = truth == IGNORED
     distance = max(1, round(ratio * math.hypot(*truth.shape)))
     truth_band, predicted_band = (_band(labels, ignored, distance) for labels in (truth, predicted))
     both = truth_band & predicted_band & (truth == predicted)
     in_both, in_truth, in_prediction = (
-        np.bincount(values, minlength=num_classes).astype(np.int64)
+        np.bincount(values, minlength=num_classes)[:num_classes].astype(np.int64)
         for values in (truth[both], truth[truth_band], predicted[predicted_band])
     )
     return BoundaryCounts(in_both, in_truth + in_prediction - in_both)
@@ -146,7 +150,8 @@ def _band(labels: Labels, ignored: NDArray[np.bool_], distance: int) -> NDArray[
 class Counts:
     """Pixels [C, C] (truth, prediction), boundary pixels where requested, and each image's score.
 
-    images: (index in the split, score), by index. skipped: (index, reason) of images that could not be read.
+    confusion: with one column more where pixels may have no prediction. images: (index in the split, score), by index.
+    skipped: (index, reason) of images that could not be read.
     """
 
     confusion: Matrix
@@ -163,8 +168,8 @@ class Counts:
 class RunningCounts:
     """A running sum of counts of single images, in any order."""
 
-    def __init__(self, num_classes: int) -> None:
-        self._confusion = np.zeros((num_classes, num_classes), np.int64)
+    def __init__(self, num_classes: int, *, unsaid: bool = False) -> None:
+        self._confusion = np.zeros((num_classes, num_classes + unsaid), np.int64)
         self._boundary: BoundaryCounts | None = None
         self._images: list[tuple[int, ImageScore]] = []
         self.skipped: list[tuple[int, str]] = []  # (index, reason), in the order in which they came

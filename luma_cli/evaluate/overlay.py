@@ -6,6 +6,7 @@ H W pixels.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from luma_cli import files
 from luma_cli.catalogue.datasets import Labels, LabelTable
-from luma_cli.errors import DataError, UsageError
+from luma_cli.errors import BadSample, DataError, UsageError
 from luma_cli.to_json import to_json
 
 INK, MUTED, RULE, PAPER = (28, 30, 34), (110, 114, 122), (226, 228, 232), (255, 255, 255)
@@ -241,7 +242,10 @@ _FORMATS: dict[str, dict[str, Any]] = {
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
-    """Replace the .png or .jpg file at `path`, folder made as needed. Raises DataError when it cannot be written."""
+    """Replace the .png or .jpg file at `path`, folder made as needed.
+
+    Raises DataError when it cannot be written, BadSample where its name alone is why.
+    """
     encoded = io.BytesIO()
     with _writing(path):
         picture.save(encoded, **_FORMATS[path.suffix])
@@ -254,10 +258,14 @@ def write_table(path: Path, text: str) -> None:
         files.write_text(path, text)
 
 
+# What is wrong with one name; other errors would meet every file.
+_OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        text = f"{path} cannot be written: {error.strerror or error}; free space or name another --out"
-        raise DataError(text) from error
+        kind = BadSample if error.errno in _OF_ONE_NAME else DataError
+        raise kind(f"{path} cannot be written: {error.strerror or error}; free space or name another --out") from error

@@ -6,6 +6,7 @@ H W pixels of an image as it is seen, C classes.
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,7 @@ from luma_cli.head.segmenter import Segmenter
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 OVERLAY, RAW, LEGEND = "_overlay", "_raw", "legend"
+_LONGEST = 255 - len(f"{OVERLAY}.jpg")  # bytes that file systems take
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,15 @@ class Picture:
         """JPEG for JPEG, PNG for all else: an overlay is no better than the photograph that it lies on."""
         return ".jpg" if self.path.suffix.lower() in (".jpg", ".jpeg") else ".png"
 
-    def files(self, out: Path) -> tuple[Path, Path, Path]:
-        """Label map, overlay and label values in the folder `out`, whether they are written or not."""
+    def files(self, out: Path, labels: bool = True) -> tuple[Path, Path, Path]:
+        """Label map, overlay and label values in the folder `out`, whether they are written or not.
+
+        labels: whether there is a label map; without, the label values have its name.
+        """
         return (
             out / f"{self.name}.png",
             out / f"{self.name}{OVERLAY}{self.overlay_suffix}",
-            out / f"{self.name}{RAW}.png",
+            out / f"{self.name}{RAW if labels else ''}.png",
         )
 
 
@@ -73,10 +78,10 @@ def find_pictures(given: Sequence[str], out: Path, recursive: bool = False) -> l
     found: dict[Path, str] = {}
     for text in given:
         path = Path(text).expanduser()
-        if path.is_file():
+        if os.path.isfile(path):  # Path's own raises for a name that is too long
             meant = [(path, path.name)]
         else:
-            meant = _within(path, out, recursive) if path.is_dir() else _matching(text)
+            meant = _within(path, out, recursive) if os.path.isdir(path) else _matching(text)
         for file, below in meant:
             found.setdefault(file, below)
     names = _distinct(list(found.items()), out)
@@ -84,12 +89,18 @@ def find_pictures(given: Sequence[str], out: Path, recursive: bool = False) -> l
 
 
 def demand_free(
-    pictures: Sequence[Picture], out: Path, overwrite: bool = False, *, overlay: bool = True, raw: bool = True
+    pictures: Sequence[Picture],
+    out: Path,
+    overwrite: bool = False,
+    *,
+    labels: bool = True,
+    overlay: bool = True,
+    raw: bool = True,
 ) -> None:
     """Raise UsageError when a result would replace an input, or another file unless `overwrite`."""
     inputs = {_identity(picture.path) for picture in pictures}
-    results = (compress(picture.files(out), (True, overlay, raw)) for picture in pictures)
-    targets = [*chain.from_iterable(results), *legend_files(out)]
+    results = (compress(picture.files(out, labels), (labels, overlay, raw)) for picture in pictures)
+    targets = [*chain.from_iterable(results), *(legend_files(out) if labels else ())]
     for target in targets:
         if not os.path.lexists(target):
             continue
@@ -139,7 +150,7 @@ def _distinct(found: Sequence[tuple[Path, str]], out: Path) -> list[str]:
     names = []
     for path, below in found:
         wanted = _stem(below) if stems[_stem(below).casefold()] == 1 else below
-        candidates = chain((wanted, below), (f"{below}-{number}" for number in count(2)))
+        candidates = map(bounded, chain((wanted, below), (f"{below}-{number}" for number in count(2))))
         name = next(each for each in candidates if not _files(path, each, out) & taken)
         taken |= _files(path, name, out)
         names.append(name)
@@ -152,6 +163,20 @@ def _files(path: Path, name: str, out: Path) -> set[str]:
 
 def _stem(below: str) -> str:
     return below[: -len(Path(below).suffix)] if Path(below).suffix else below
+
+
+def bounded(name: str) -> str:
+    """The name, its last part cut and marked by a hash of the whole where a suffix would make it too long for a file.
+
+    >>> len(bounded("a" * 300))
+    243
+    """
+    folder, slash, last = name.rpartition("/")
+    part = os.fsencode(last)
+    if len(part) <= _LONGEST:
+        return name
+    mark = f"-{hashlib.sha256(part).hexdigest()[:8]}"
+    return f"{folder}{slash}{part[: _LONGEST - len(mark)].decode(errors='ignore')}{mark}"
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -173,13 +198,15 @@ def read_upright(path: Path) -> Pixels:
 class PredictSettings:
     """resolution: side of the windows in pixels, 0 for the segmenter's own. dtype: of autocast, or float32.
 
-    batch: windows per pass. overlay, with its opacity from 0 to 1. raw: also values of the dataset's own label files.
+    batch: windows per pass. labels: class indices. overlay, with its opacity from 0 to 1. raw: values of the dataset's
+    own label files.
     """
 
     resolution: int = 0
     dtype: torch.dtype = torch.float32
     tta: bool = False
     batch: int = 1
+    labels: bool = True
     overlay: bool = True
     opacity: float = 0.5
     raw: bool = False
@@ -210,7 +237,7 @@ class Predicted:
         seen = [{"index": e.index, "name": e.name, "share": e.share} for e in entries(table, self.pixels) if e.pixels]
         return {
             "source": str(self.source),
-            "labels": str(self.labels),
+            "labels": str(self.labels) if self.labels else None,
             "overlay": str(self.overlay) if self.overlay else None,
             "raw": str(self.raw) if self.raw else None,
             "height": self.height,
@@ -265,28 +292,29 @@ def _predict(
             tta=settings.tta,
             batch=settings.batch,
         )
+        return _write(picture, image, labels, table, out, settings)
     except (BadSample, Diverged) as error:
         text = str(error)
         return Predicted(picture.path, failure=text if str(picture.path) in text else f"{picture.path}: {text}")
     except (torch.OutOfMemoryError, MemoryError):
         return Predicted(picture.path, failure=f"{picture.path}: memory is not enough; try --device cpu or --batch 1")
-    return _write(picture, image, labels, table, out, settings)
 
 
 def _write(
     picture: Picture, image: Pixels, labels: Labels, table: LabelTable, out: Path, settings: PredictSettings
 ) -> Predicted:
     """The label map last: where it is, the others are."""
-    label_file, overlay_file, raw_file = picture.files(out)
+    label_file, overlay_file, raw_file = picture.files(out, settings.labels)
     pixels = count_pixels(labels, table.num_classes)
     if settings.overlay:
         write_picture(overlay_file, draw_overlay(image, labels, table, entries(table, pixels), settings.opacity))
     if settings.raw:
         write_picture(raw_file, Image.fromarray(table.decode(labels)))
-    write_picture(label_file, palette_image(labels, table))
+    if settings.labels:
+        write_picture(label_file, palette_image(labels, table))
     return Predicted(
         source=picture.path,
-        labels=label_file,
+        labels=label_file if settings.labels else None,
         overlay=overlay_file if settings.overlay else None,
         raw=raw_file if settings.raw else None,
         height=labels.shape[0],

@@ -29,6 +29,7 @@ from torch.func import functional_call
 from luma_cli.catalogue.datasets import LabelTable
 from luma_cli.errors import BuildError, UsageError
 from luma_cli.export.check import INPUT, NUM_INPUTS, TOLERANCE, Agreement, Graph, Run, agreements, demand, random_images
+from luma_cli.files import honour_umask
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.to_json import to_json
 from luma_cli.version import __version__
@@ -223,6 +224,7 @@ def _publish(folder: Path, path: Path) -> tuple[Path, ...]:
     """Move what is in `folder` beside `path`, the model file last: it is there only when the others are."""
     names = sorted((each.name for each in folder.iterdir()), key=lambda name: name == path.name)
     for name in names:
+        honour_umask(folder / name)
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())
         os.replace(folder / name, path.parent / name)

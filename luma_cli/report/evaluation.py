@@ -63,14 +63,20 @@ def score_table(record: EvaluationRecord, note: str = "", checkpoint: str = "") 
     }
     if record.boundary_miou_percent is None:
         del row["boundary IoU"]
-    what = record.run_id or f"checkpoint {record.checkpoint_sha256[:12]}"
+    what = f"{record.run_id or f'checkpoint {record.checkpoint_sha256[:12]}'} at step {record.step:,}"
     what += f", {checkpoint} checkpoint" if checkpoint else ""
+    where = f"on {record.data} {record.split}"
+    if "label_maps" in record.protocol:
+        what = "label maps"
+        del row["windows/image"], row["GMACs/image"], row["s"]
+    else:
+        where += f", {record.resolution} px"
     images = "image" if record.num_skipped == 1 else "images"
     skipped = f"{record.num_skipped} unusable {images} left out" if record.num_skipped else ""
     return Table(
         tuple(Column(heading, "right") for heading in row),
         (tuple(row.values()),),
-        title=f"{what} at step {record.step:,} on {record.data} {record.split}, {record.resolution} px",
+        title=f"{what} {where}",
         caption="\n".join(filter(None, (protocol_line(record), skipped, note))),
     )
 
@@ -86,12 +92,24 @@ def protocol_line(record: EvaluationRecord) -> str:
     absent = "classes absent from truth and prediction left out of the mean"
     if said.get("absent") == "zero":
         absent = "absent classes count 0 in the mean"
-    parts = [f"windows of {said.get('window')} px", f"resize: {said.get('resize')}", views, absent]
-    if said.get("boundary_ratio"):
-        parts.append(f"boundary width {said['boundary_ratio']:.0%} of the diagonal")
-    if said.get("classes"):
-        parts.append(f"classes matched by name: {said['classes']}, a pixel is given to the likeliest of them")
-    return "; ".join([*parts, f"dtype {said.get('dtype')}"])
+    boundary = f"boundary width {said['boundary_ratio']:.0%} of the diagonal" if said.get("boundary_ratio") else ""
+    matched = said.get("classes", "")
+    if matched:
+        matched = f"classes matched by name: {matched}, a pixel is given to the likeliest of them"
+    if read_as := said.get("label_maps"):
+        parts = ["class indices" if read_as == "index" else "the dataset's own values", absent, boundary]
+    else:
+        windows = f"windows of {said.get('window')} px"
+        parts = [
+            windows,
+            f"resize: {said.get('resize')}",
+            views,
+            absent,
+            boundary,
+            matched,
+            f"dtype {said.get('dtype')}",
+        ]
+    return "; ".join(filter(None, parts))
 
 
 def class_table(record: EvaluationRecord) -> Table:

@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from luma_cli.errors import CheckpointError
+from luma_cli.files import honour_umask
 from luma_cli.store.database import free_bytes
 from luma_cli.train import checkpoints
 from luma_cli.train.checkpoints import WRITING, damage, read_manifest, versions, write_manifest
@@ -180,6 +181,7 @@ def _write(folder: Path, state: CheckpointState, best: bool) -> None:
         if tensors is not None:
             stored = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
             save_file(stored, folder / name, {"format": "pt"})
+            honour_umask(folder / name)
     _pickle({"optimizer": dict(state.optimizer), "scaler": dict(state.scaler)}, folder / OPTIMIZER)
     _pickle([dict(one) for one in state.random], folder / RANDOM)
     for path in folder.iterdir():

@@ -16,9 +16,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from luma_cli.catalogue.recipes import Dtype, check, fitted_warmups
+from luma_cli.data.cache import cached
 from luma_cli.data.loader import Batch, Skipped, StepOrder, TrainingSet, batches
 from luma_cli.data.source import find_root
-from luma_cli.data.split import Split, open_split, shared_note
+from luma_cli.data.split import Samples, Split, open_split, shared_note
 from luma_cli.errors import RunError, UsageError
 from luma_cli.evaluate.inference import autocast_dtype as evaluation_dtype
 from luma_cli.head.eomt import EomtHead
@@ -55,6 +56,7 @@ from luma_cli.train.step import DivergenceWatch, Supervised, Trainer
 
 Note = Callable[[str], None]
 _MOST_WORKERS = 8
+_CACHE_SHARE = 0.25  # of the free memory, for decoded images
 _NUM_SEGMENTS = 20  # of a made-up image; ADE20K has 8 on average and up to 33
 _AT_REST = batch_norm.BatchNormChoice("frozen", "rehearsal")
 
@@ -65,7 +67,8 @@ class Run:
 
     order: the images that each step of this process reads from `train`. facts: what was decided and found out, plain
     values. macs_per_window: None where an operation could not be counted. seconds: trained in earlier sessions. scores:
-    mIoU in percent by validated step. skipped: bad samples met so far.
+    mIoU in percent by validated step. skipped: bad samples met so far. samples: what steps read `train` through, None
+    for itself.
     """
 
     run_id: str
@@ -84,6 +87,7 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     scores: dict[int, float | None] = field(default_factory=dict)
+    samples: Samples | None = None
 
     @property
     def evaluation_steps(self) -> int:
@@ -108,7 +112,8 @@ class Run:
         """Batches of this process for the steps from the next one up to `last_step`."""
         config = self.config
         augmentation = config.recipe.augmentation()
-        training_set = TrainingSet(self.train, config.resolution, augmentation, config.seed, config.skip_bad)
+        samples = self.train if self.samples is None else self.samples
+        training_set = TrainingSet(samples, config.resolution, augmentation, config.seed, config.skip_bad)
         pin = self.trainer.device.type == "cuda"
         return batches(training_set, self.order, self.step, last_step, self.num_workers, pin_memory=pin)
 
@@ -150,6 +155,7 @@ def make_ready(given: Given, settings: Settings, device: torch.device, processes
     skipped = Skipped(config.skip_bad)
     run = Run(run_id, folder, config, train, val, order, num_steps, trainer, facts, macs, num_workers, skipped)
     run.is_resumed = is_resumed
+    run.samples, facts["images"] = cached(train, _CACHE_SHARE * devices.available_bytes() / _on_this_machine())
     if state:
         _restore(run, state)
     elif origin:
@@ -438,5 +444,10 @@ def _num_workers(settings: Settings, device: torch.device) -> int:
     """Loading processes: as asked; else one beside a CPU that computes, and beside a GPU one per core, at most 8."""
     if settings.num_workers is not None:
         return settings.num_workers
-    cores = devices.num_threads({}) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = devices.num_threads({}) // _on_this_machine()
     return max(0, min(1 if device.type == "cpu" else _MOST_WORKERS, cores - 1))
+
+
+def _on_this_machine() -> int:
+    """Training processes that share this machine's cores and memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -105,6 +105,7 @@ def _shown(run: Run) -> dict[str, str]:
         "model": f"{config.backbone} + {config.head.name} at {config.resolution} px, {params}{macs}",
         "weights": facts["weights"]["source"] if "weights" in facts else f"those of step {run.step:,}",
         "data": f"{run.train.identity}, {len(run.train):,} images, {len(run.val):,} to validate",
+        "images": facts["images"],
         "recipe": f"{config.recipe.name}{changed}: {run.num_steps:,} steps of {run.order.step_size} images",
         "passes": f"{facts['micro_batch']}, {facts['dtype']}, on {run.trainer.device} x {facts['num_processes']}",
         "BatchNorm": facts["batch_norm"],
