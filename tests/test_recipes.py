@@ -119,6 +119,7 @@ def test_one_way_to_say_the_length_takes_the_other_away() -> None:
         (["anneal_starts=0,a"], "expected a list of shares"),
         (["anneal_starts=0,0.1,0.2,0.3,0.4"], "5 anneal_starts but 0 anneal_ends"),
         (["anneal_starts=0.5", "anneal_ends=0.2"], "from 0.5 to 0.2"),
+        (["anneal_starts=0.5", "anneal_ends=1.2"], "until 1.2, expected shares of at most 1, or whole steps"),
     ],
 )
 def test_wrong_changes(changes: list[str], said: str) -> None:
@@ -134,12 +135,15 @@ def test_warm_ups_longer_than_the_training_name_both_numbers_and_what_to_type() 
     check(changed, 600)
 
 
-def test_annealing_must_match_the_joint_blocks() -> None:
-    recipe, _ = with_changes(load_recipe("eomt-ade20k"), ["anneal_starts=0,0.1,0.2,0.3", "anneal_ends=0.1,0.2,0.3,0.4"])
-    check(recipe, 40000, num_joint=4)
-    check(recipe, 40000)
-    with pytest.raises(BadRecipe, match="4 anneal_starts and anneal_ends, but the head has 5 joint blocks"):
-        check(recipe, 40000, num_joint=5)
+def test_annealing_in_steps_must_end_within_the_training() -> None:
+    changes = ["anneal_starts=0,6520", "anneal_ends=3000,16300"]
+    recipe, _ = with_changes(load_recipe("eomt-ade20k"), changes)
+    check(recipe, 16300, num_joint=2)
+    check(recipe, 10000)  # another head has no masks to anneal
+    with pytest.raises(BadRecipe, match="until step 16300, but the training has 10000") as caught:
+        check(recipe, 10000, num_joint=2)
+    typed = [word.rstrip(",") for word in str(caught.value).split() if word.startswith("anneal_")]
+    check(with_changes(recipe, typed)[0], 10000, num_joint=2)
 
 
 def test_every_setting_is_told_in_the_docs() -> None:

@@ -48,9 +48,10 @@ class Recipe(Augmentation):
     epochs or steps: one of them is 0 and the other is the length. batch: images per step, over all processes and
     micro-batches. layer_decay: factor of `lr` per block from the last, 1 for none; deep nets get it over 24 blocks.
     warmup_head_steps, then warmup_backbone_steps: the backbone is frozen during the first. clip_norm: of the whole
-    gradient, 0 for none. anneal_starts, anneal_ends: of an EoMT head, shares of all steps per joint block; empty for
-    equal phases. ema_decay: 0 for none. batch_norm: `auto` is sync over several GPUs, train from 8 images per process
-    and frozen below. dtype `auto`: bf16 where the GPU has it, else fp32. eval_every_epochs: 0 for at the end only.
+    gradient, 0 for none. anneal_starts, anneal_ends: of an EoMT head, per joint block, the earliest first: shares of
+    all steps, or steps where any end is above 1; empty for EoMT's own. ema_decay: 0 for none. batch_norm: `auto` is
+    sync over several GPUs, train from 8 images per process and frozen below. dtype `auto`: bf16 where the GPU has it,
+    else fp32. eval_every_epochs: 0 for at the end only.
     """
 
     name: str = "ade20k"
@@ -82,6 +83,11 @@ class Recipe(Augmentation):
     dtype: Dtype = "auto"
     freeze_backbone: bool = False
     eval_every_epochs: float = 1.0
+
+    @property
+    def anneals_in_steps(self) -> bool:
+        """Whether masks are annealed from step to step, and not from share to share of the training."""
+        return max(self.anneal_ends, default=0) > 1
 
     def augmentation(self) -> Augmentation:
         """The settings that say how images are changed."""
@@ -215,10 +221,11 @@ def check(recipe: Recipe, num_steps: int, num_joint: int = 0) -> None:
             f"has {num_steps}; type --set warmup_head_steps={head} --set warmup_backbone_steps={total - head}, "
             "or add steps"
         )
-    if num_joint and recipe.anneal_starts and len(recipe.anneal_starts) != num_joint:
+    last = max(recipe.anneal_ends, default=0)
+    if num_joint and recipe.anneals_in_steps and last > num_steps:
         found.append(
-            f"{len(recipe.anneal_starts)} anneal_starts and anneal_ends, but the head has {num_joint} joint blocks; "
-            "give one of each per block, or leave both empty for equal phases"
+            f"masks are annealed until step {last:g}, but the training has {num_steps}; type --set anneal_starts= "
+            "--set anneal_ends= for shares of it, or add steps"
         )
     _refuse(recipe.name, found)
 
@@ -259,8 +266,10 @@ def _problems(recipe: Recipe) -> Iterator[str]:
     if len(starts) != len(ends):
         yield f"{len(starts)} anneal_starts but {len(ends)} anneal_ends, expected one of each per joint block"
     for start, end in zip(starts, ends, strict=False):
-        if not 0 <= start <= end <= 1:
-            yield f"masks are annealed from {start:g} to {end:g}, expected shares with 0 <= start <= end <= 1"
+        if not 0 <= start <= end:
+            yield f"masks are annealed from {start:g} to {end:g}, expected shares or steps with 0 <= start <= end"
+    if recipe.anneals_in_steps and any(value % 1 for value in (*starts, *ends)):
+        yield f"masks are annealed until {max(ends):g}, expected shares of at most 1, or whole steps"
 
 
 def _wrong_type(name: str, value: object) -> str:
@@ -270,7 +279,7 @@ def _wrong_type(name: str, value: object) -> str:
         return "" if value in get_args(kind) else f"one of {', '.join(get_args(kind))}"
     if get_origin(kind) is tuple:
         fits = isinstance(value, tuple) and all(type(share) in (int, float) for share in value)
-        return "" if fits else "a list of shares from 0 to 1, one per joint block"
+        return "" if fits else "a list of shares from 0 to 1, or of steps, one per joint block"
     return "" if (is_number if kind is float else type(value) is kind) else _EXPECTED[kind]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from timm.models._manipulate import group_with_matcher
 from torch import Tensor, nn
@@ -51,13 +52,21 @@ def factor(role: Role, step: int, num_steps: int, recipe: Recipe) -> float:
 
 
 def mask_annealing(recipe: Recipe, num_steps: int, num_joint: int) -> MaskAnnealing:
-    """When an EoMT head of `num_joint` joint blocks frees its queries: the recipe's shares of all steps, in steps."""
+    """When an EoMT head of `num_joint` joint blocks frees its queries: the recipe's shares or steps, in steps.
+
+    Lists of another length are read between their entries: so the DINOv3 schedule that is published for 4 blocks gives
+    the one that is published for 3.
+    """
     if not recipe.anneal_starts:
-        return MaskAnnealing.in_equal_phases(num_steps, num_joint)
-    return MaskAnnealing(
-        starts=tuple(share * num_steps for share in recipe.anneal_starts),
-        ends=tuple(share * num_steps for share in recipe.anneal_ends),
-    )
+        return MaskAnnealing.published(num_steps, num_joint)
+    unit = 1 if recipe.anneals_in_steps else num_steps
+    where = [block / max(1, num_joint - 1) for block in range(num_joint)]
+
+    def stretched(said: tuple[float, ...]) -> tuple[float, ...]:
+        between = said if len(said) == num_joint else np.interp(where, np.linspace(0, 1, len(said)), said).tolist()
+        return tuple(value * unit for value in between)
+
+    return MaskAnnealing(stretched(recipe.anneal_starts), stretched(recipe.anneal_ends))
 
 
 def create_optimizer(segmenter: Segmenter, recipe: Recipe) -> torch.optim.AdamW:
