@@ -7,10 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from luma_cli.catalogue.recipes import SETTINGS, Recipe, check, folder, load_recipe, recipe_names, with_changes
+from luma_cli.catalogue.recipes import (
+    SETTINGS,
+    Recipe,
+    check,
+    default_recipe,
+    folder,
+    load_recipe,
+    recipe_names,
+    with_changes,
+)
 from luma_cli.errors import BadRecipe
 
-NAMES = ["ade20k", "cityscapes", "eomt-ade20k", "eomt-cityscapes", "smoke"]
+NAMES = ["ade20k", "cityscapes", "eomt-ade20k", "eomt-ade20k-dinov3", "eomt-cityscapes", "smoke"]
 
 
 def refusal(*changes: str, recipe: str = "ade20k") -> str:
@@ -39,7 +48,7 @@ def test_names_of_the_shipped_recipes() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_recipe_is_sound(name: str) -> None:
     recipe = load_recipe(name)
-    check(recipe, recipe.steps or round(recipe.epochs * 185), num_joint=4)
+    check(recipe, recipe.steps or round(recipe.epochs * 1263), num_joint=4)
     assert recipe.name == name
     assert recipe.source
 
@@ -47,8 +56,17 @@ def test_shipped_recipe_is_sound(name: str) -> None:
 @pytest.mark.parametrize(("name", "epochs"), [("ade20k", 31), ("cityscapes", 107)])
 def test_luma_and_eomt_share_the_published_numbers(name: str, epochs: int) -> None:
     luma, eomt = load_recipe(name), load_recipe(f"eomt-{name}")
-    assert luma == replace(eomt, name=luma.name, source=luma.source)
+    changed = {"decay_blocks": luma.decay_blocks, "rope_rescale": luma.rope_rescale}  # of deep ViTs, of DINOv3
+    assert luma == replace(eomt, name=luma.name, source=luma.source, **changed)
     assert luma == replace(Recipe(name=name, source=luma.source), epochs=epochs)
+
+
+def test_eomt_on_dinov3_has_a_recipe_of_its_own() -> None:
+    assert default_recipe("ade20k", "eomt", NAMES, "vit_large_patch16_dinov3.lvd1689m") == "eomt-ade20k-dinov3"
+    assert default_recipe("mine", "eomt", NAMES, "vit_large_patch16_dinov3.lvd1689m") == "eomt-ade20k-dinov3"
+    assert default_recipe("cityscapes", "eomt", NAMES, "vit_large_patch16_dinov3.lvd1689m") == "eomt-cityscapes"
+    assert default_recipe("ade20k", "eomt", NAMES, "vit_large_patch14_reg4_dinov2.lvd142m") == "eomt-ade20k"
+    assert default_recipe("ade20k", "luma", NAMES, "vit_large_patch16_dinov3.lvd1689m") == "ade20k"
 
 
 def test_unknown_recipe_suggests_a_near_one() -> None:

@@ -46,10 +46,12 @@ class Recipe(Augmentation):
     """Settings of a training. Steps are those of the optimiser; `lr` is that of the head and of the last block.
 
     epochs or steps: one of them is 0 and the other is the length. batch: images per step, over all processes and
-    micro-batches. layer_decay: factor of `lr` per block from the last, 1 for none; deep nets get it over 24 blocks.
+    micro-batches. layer_decay: factor of `lr` per block from the last, 1 for none; nets of more than decay_blocks
+    blocks get it over so many, 0 for never. joint_decay: whether an EoMT head's joint blocks get it too.
     warmup_head_steps, then warmup_backbone_steps: the backbone is frozen during the first. clip_norm: of the whole
     gradient, 0 for none. anneal_starts, anneal_ends: of an EoMT head, per joint block, the earliest first: shares of
-    all steps, or steps where any end is above 1; empty for EoMT's own. ema_decay: 0 for none. batch_norm: `auto` is
+    all steps, or steps where any end is above 1; empty for EoMT's own. rope_rescale: DINOv3's coordinates are scaled
+    in training by up to this factor or its inverse, 1 for never. ema_decay: 0 for none. batch_norm: `auto` is
     sync over several GPUs, train from 8 images per process and frozen below. dtype `auto`: bf16 where the GPU has it,
     else fp32. eval_every_epochs: 0 for at the end only.
     """
@@ -65,6 +67,8 @@ class Recipe(Augmentation):
     beta2: float = 0.999
     eps: float = 1e-8
     layer_decay: float = 0.8
+    decay_blocks: int = 24
+    joint_decay: bool = True
     warmup_head_steps: int = 500
     warmup_backbone_steps: int = 1000
     poly_power: float = 0.9
@@ -78,6 +82,7 @@ class Recipe(Augmentation):
     importance_ratio: float = 0.75
     anneal_starts: tuple[float, ...] = ()
     anneal_ends: tuple[float, ...] = ()
+    rope_rescale: float = 1.0
     ema_decay: float = 0.0
     batch_norm: BatchNorm = "auto"
     dtype: Dtype = "auto"
@@ -110,14 +115,15 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in folder().glob(f"*{_SUFFIX}"))
 
 
-def default_recipe(dataset: str, head: str, known: Sequence[str]) -> str:
-    """The name of the recipe for a dataset and a head; that of ADE20K where the dataset has none.
+def default_recipe(dataset: str, head: str, known: Sequence[str], timm_name: str = "") -> str:
+    """The name of the recipe for a dataset, a head and a backbone; that of ADE20K where the dataset has none.
 
     >>> default_recipe("cityscapes", "eomt", ["ade20k", "cityscapes", "eomt-cityscapes"])
     'eomt-cityscapes'
     """
     own = dataset if dataset in known else _USUAL_RECIPE
-    return f"eomt-{own}" if head == "eomt" and f"eomt-{own}" in known else own
+    names = [f"eomt-{own}-dinov3"] if "dinov3" in timm_name else []
+    return next((name for name in (*names, f"eomt-{own}") if head == "eomt" and name in known), own)
 
 
 def load_recipe(name_or_file: str) -> Recipe:
@@ -237,10 +243,12 @@ def _refuse(name: str, found: Sequence[str]) -> None:
 
 # The least and the greatest value that makes sense.
 _LIMITS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("epochs", "steps", "eval_every_epochs", "warmup_head_steps", "warmup_backbone_steps"), (0, inf)),
+    **dict.fromkeys(
+        ("epochs", "steps", "eval_every_epochs", "warmup_head_steps", "warmup_backbone_steps", "decay_blocks"), (0, inf)
+    ),
     **dict.fromkeys(("weight_decay", "poly_power", "clip_norm"), (0, inf)),
     **dict.fromkeys(("bce_weight", "dice_weight", "class_weight", "no_object_weight"), (0, inf)),
-    **dict.fromkeys(("batch", "num_points", "oversample_ratio"), (1, inf)),
+    **dict.fromkeys(("batch", "num_points", "oversample_ratio", "rope_rescale"), (1, inf)),
     **dict.fromkeys(("importance_ratio", "colour_chance", "flip_chance"), (0, 1)),
     **dict.fromkeys(("brightness", "contrast", "saturation"), (0, 1)),
     "hue": (0, 0.5),

@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BadRecipe, CheckpointError
-from luma_cli.head.eomt import MaskAnnealing
+from luma_cli.head.eomt import EomtHead, MaskAnnealing
 from luma_cli.head.parts import HeadOutput
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.isotropic.mixtures import balance_loss
 from luma_cli.measure.facts import meta_twin
 
 Role = Literal["head", "backbone"]
-DEEPEST = 24  # blocks of the deepest network that the decay per block was chosen for (a ViT-L)
 _NO_GROUP = "?"  # a name that no matcher knows
 _FUSED_ON = ("cpu", "cuda")
 
@@ -76,7 +75,8 @@ def create_optimizer(segmenter: Segmenter, recipe: Recipe) -> torch.optim.AdamW:
     `param_names`. Raises BadRecipe where nothing learns.
     """
     found: dict[tuple[Role, float], list[tuple[str, nn.Parameter]]] = {}
-    scale_of = scales(segmenter.backbone, recipe.layer_decay)
+    num_full = segmenter.head.plan.num_joint if isinstance(segmenter.head, EomtHead) and not recipe.joint_decay else 0
+    scale_of = scales(segmenter.backbone, recipe.layer_decay, recipe.decay_blocks, num_full)
     start = "backbone.model."
     learning = [(name, each) for name, each in segmenter.named_parameters() if each.requires_grad]
     for name, parameter in learning:
@@ -112,11 +112,12 @@ class _Grouped(Protocol):
         """Patterns of parameter names, stem first, or a function of a name."""
 
 
-def scales(backbone: Backbone, layer_decay: float) -> dict[str, float]:
+def scales(backbone: Backbone, layer_decay: float, over: int = 0, num_full: int = 0) -> dict[str, float]:
     """Factor of the learning rate of every parameter of `backbone.model`, by name: decay ** (blocks after its own).
 
-    Networks of more than 24 blocks have the exponent divided by depth / 24, so that their first blocks still learn.
-    Warns where the backbone has no blocks to tell apart, and gives 1 to all.
+    Networks of more than `over` blocks have the exponent divided by depth / over, 0 for never, so that their first
+    blocks still learn. The last `num_full` blocks keep the full rate. Warns where the backbone has no blocks to tell
+    apart, and gives 1 to all.
     """
     # Not timm's `param_groups_layer_decay`: it gives the stem a rate of its own, where EoMT's stem has that of the
     # first block, it cannot stretch deep networks, and it needs a matcher, which some models do not have.
@@ -128,8 +129,9 @@ def scales(backbone: Backbone, layer_decay: float) -> dict[str, float]:
             "give the module a group_matcher, as timm's models have, or type --set layer_decay=1",
             stacklevel=2,
         )
-    stretch = min(1.0, DEEPEST / depth)
-    return {name: layer_decay ** ((depth - 1 - layer) * stretch) for name, layer in layers.items()}
+    stretch = min(1.0, over / depth) if over else 1.0
+    exponents = {name: (depth - 1 - layer) * stretch for name, layer in layers.items()}
+    return {name: 1.0 if layers[name] >= depth - num_full else layer_decay**each for name, each in exponents.items()}
 
 
 def layers_of(backbone: Backbone) -> dict[str, int]:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from luma_cli.backbone.timm_model import rescale_rotations
 from luma_cli.catalogue.datasets import load_card
 from luma_cli.catalogue.recipes import Dtype, check
 from luma_cli.data.loader import Batch, Skipped, StepOrder, TrainingSet, batches
@@ -221,6 +222,7 @@ def prepare(
     recipe = config.recipe
     num_joint = segmenter.head.plan.num_joint if isinstance(segmenter.head, EomtHead) else 0
     check(recipe, num_steps, num_joint)
+    rescale_rotations(segmenter.backbone.model, recipe.rope_rescale)
     if recipe.freeze_backbone:
         freeze_backbone(segmenter)
     # Before the optimiser is made and before compilation, which both ask what learns.
