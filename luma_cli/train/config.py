@@ -37,7 +37,8 @@ class RunConfig:
     data_root: where it was found; data_fingerprint: of the training split's files. recipe: with every change made to
     it; recipe_changed: names of the settings that differ from the recipe of that name. micro_batch: images per pass of
     a process, at most. compile: mode of torch.compile or `none`. mean, std: per channel, for normalising images; empty
-    until the weights are loaded, which know them.
+    until the weights are loaded, which know them. norm_eps: of the backbone's LayerNorms where an imported model says
+    it, else 0.
     """
 
     backbone: str
@@ -57,6 +58,7 @@ class RunConfig:
     skip_bad: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    norm_eps: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a file."""

@@ -158,6 +158,8 @@ def _resumed(given: Given, settings: Settings, processes: Processes, note: Note)
             note(f"left out checkpoint {skipped.name}: {skipped.why}")
     path = Path(processes.from_first(str(path)))  # a folder shared by machines may not look alike on all of them yet
     state = load_checkpoint(path, verify=found.checkpoint is not None)
+    if not state.optimizer:
+        raise RunError(f"run {state.run_id} was imported, without an optimiser; start from it: --init {state.run_id}")
     config = resumed_config(given, state.config, processes.num)
     for change in (*check_same(state.config, config), *changed_versions(read_manifest(path).versions, versions())):
         note(f"not equal to the last bit: {change}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,6 @@ from typing import Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from luma_cli.backbone.timm_model import Normalisation
 from luma_cli.catalogue.names import resolve
@@ -20,9 +18,10 @@ from luma_cli.errors import CheckpointError, RunError
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure import imports
 from luma_cli.train import checkpoints
-from luma_cli.train.checkpoint import EMA, MODEL, STATE
+from luma_cli.train.checkpoint import EMA, MODEL, STATE, fill
 from luma_cli.train.checkpoints import damage, read_manifest
 from luma_cli.train.config import RunConfig
+from luma_cli.train.foreign import built, foreign_config, is_foreign, read_foreign, set_norm_eps
 from luma_cli.train.run_folder import CONFIG, read_config
 from luma_cli.train.runs import FoundRun, find_run
 
@@ -54,6 +53,7 @@ def build_model(config: RunConfig, weights: str = "random") -> Segmenter:
         imports.load(imports.find(target))
     spec = resolve(config.backbone, imported=bool(config.imports))
     segmenter = build(spec, config.resolution, head=config.head, weights=weights, seed=config.seed)
+    set_norm_eps(segmenter, config.norm_eps)
     if config.mean:
         mean, std = config.mean, config.std
         segmenter.backbone.normalisation = Normalisation((*mean,), (*std,), "the run's configuration")  # type: ignore[arg-type]
@@ -68,14 +68,21 @@ def restore(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     ema: bool = True,
+    data: str | None = None,
 ) -> Restored:
     """The segmenter that `run` names, see `find_run`: its best or latest checkpoint, or the very one that is named.
+
+    Also a file of another program, see `foreign.py`, whose classes are those of the dataset `data`.
 
     The averaged weights are taken where there are some, unless `ema` is off. Every byte is checked against the
     manifest. Raises RunError for an unknown run, CheckpointError for a damaged one.
 
     >>> restore("latest").segmenter  # doctest: +SKIP
     """
+    if is_foreign(path := Path(run).expanduser()):
+        other = read_foreign(path)
+        config = foreign_config(other, data)
+        return Restored(built(other).to(device, dtype), config, 0, "", other.sha256, path)
     found = find_run(run, database)
     weights = found.checkpoint or _chosen(found, which)
     if not weights.is_file():
@@ -87,7 +94,7 @@ def restore(
         tensors = load_file(weights)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
-    _fill(segmenter, tensors, weights)
+    fill(segmenter, tensors, weights)
     return Restored(segmenter.to(device, dtype).eval(), config, step, found.run_id, sha256, weights)
 
 
@@ -98,17 +105,6 @@ def _chosen(found: FoundRun, which: Which) -> Path:
             f"run {found.run_id} has its checkpoints in {place}, which is not here; name a checkpoint's path"
         )
     return checkpoints.best(found.folder) if which == "best" else checkpoints.latest_sound(found.folder).path
-
-
-def _fill(segmenter: Segmenter, state: Mapping[str, Tensor], source: Path) -> None:
-    """Loads `state` into `segmenter`. Raises CheckpointError unless every name and shape is the model's own."""
-    expected = {name: tuple(tensor.shape) for name, tensor in segmenter.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in sorted(expected.keys() | given.keys()):
-        if expected.get(name) != given.get(name):
-            pair = (given.get(name, "nothing"), expected.get(name, "no such name"))
-            raise CheckpointError(f"{source} is of another model: {name} has {pair[0]}, expected {pair[1]}")
-    segmenter.load_state_dict(dict(state), strict=True)
 
 
 def _verified(weights: Path) -> tuple[int, str]:
