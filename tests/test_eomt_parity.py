@@ -27,6 +27,12 @@ def set_probabilities(pair, values) -> None:
     ours.head.anneal(values)
 
 
+def predictions(ours):
+    """All of ours, of rotations drawn like those of `eomt_conversion.all_predictions`."""
+    torch.manual_seed(0)
+    return ours.predictions(images())
+
+
 def test_unmasked_inference(pair):
     theirs, ours = pair
     set_probabilities(pair, (0.0, 0.0, 0.0))
@@ -46,7 +52,7 @@ def test_every_masked_prediction(pair, training):
     ours.train(training)
     with torch.no_grad():
         expected = eomt_conversion.all_predictions(theirs, images())
-        found = ours.predictions(images())
+        found = predictions(ours)
         unmasked = ours(images())
     theirs.eval(), ours.eval()
     assert len(found) == len(expected) == 4
@@ -61,9 +67,10 @@ def test_blocks_freed_one_after_the_other(pair):
     set_probabilities(pair, (0.0, 1.0, 1.0))
     theirs.train()
     with torch.no_grad():
+        ours.train()
         expected = eomt_conversion.all_predictions(theirs, images())
-        found = ours.predictions(images())
-    theirs.eval()
+        found = predictions(ours)
+    theirs.eval(), ours.eval()
     for prediction, reference in zip(found, expected, strict=True):
         assert largest_difference(prediction, reference) < TOLERANCE
 
@@ -75,7 +82,17 @@ def test_gradients_agree(pair):
     theirs.zero_grad(), ours.zero_grad()
     expected = eomt_conversion.all_predictions(theirs, images())
     sum(part.square().mean() for prediction in expected for part in prediction).backward()
-    sum(part.square().mean() for prediction in ours.predictions(images()) for part in prediction).backward()
+    sum(part.square().mean() for prediction in predictions(ours) for part in prediction).backward()
     assert largest_difference([ours.head.queries.weight.grad], [theirs.query.weight.grad]) < 1e-3
     class_token = ours.backbone.model.cls_token.grad
     assert largest_difference([class_token], [theirs.embeddings.cls_token.grad]) < 1e-3
+
+
+def test_the_rotations_of_dinov3_are_drawn_in_training_alone():
+    """Else the tests above would not see whether both scale them."""
+    _, ours = eomt_conversion.dinov3()
+    with torch.no_grad():
+        still = predictions(ours)
+        assert largest_difference(predictions(ours)[-1], still[-1]) == 0
+        turned = predictions(ours.train())
+    assert largest_difference(turned[-1], still[-1]) > 10 * TOLERANCE

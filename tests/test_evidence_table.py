@@ -99,7 +99,7 @@ def test_a_usual_run() -> None:
     [
         ({"head": HeadConfig(num_classes=19)}, HERE),
         ({"head": HeadConfig(num_queries=50)}, f"{HERE}: head luma with other options"),
-        ({"head": HeadConfig("eomt"), "recipe": "eomt-ade20k"}, HERE),
+        ({"head": HeadConfig("eomt"), "recipe": "eomt-ade20k-dinov3"}, HERE),
         ({"recipe": "ade20k+", "usual_recipe": False}, f"{HERE}: recipe ade20k changed"),
         ({"recipe": "smoke"}, f"{HERE}: recipe smoke"),
         ({"weights": "random", "num_skipped": 2}, f"{HERE}: weights random, 2 images skipped"),

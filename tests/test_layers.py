@@ -46,6 +46,21 @@ def test_plain_transformers_are_as_in_eomt(name: str, depth: int) -> None:
     assert found["patch_embed.proj.weight"] == pytest.approx(DECAY ** (depth - 1))
 
 
+def test_a_giant_as_in_eomt_unless_it_is_stretched() -> None:
+    giant = meta("vit_giant_patch14_reg4_dinov2")
+    found = scales(giant, DECAY)
+    assert found == {parameter: pytest.approx(by_eomt(parameter, 40)) for parameter in found}
+    assert scales(giant, DECAY, over=24)["cls_token"] == pytest.approx(DECAY ** (39 * 24 / 40))
+
+
+def test_joint_blocks_may_keep_the_full_rate() -> None:
+    """EoMT's llrd_l2_enabled = False."""
+    full = scales(meta("vit_small_patch16_dinov3"), DECAY, num_full=3)
+    usual = scales(meta("vit_small_patch16_dinov3"), DECAY)
+    joint = tuple(f"blocks.{index}." for index in (9, 10, 11))
+    assert full == {name: 1.0 if name.startswith(joint) else each for name, each in usual.items()}
+
+
 @pytest.mark.parametrize(
     "name",
     ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "resnet18", "convnext_tiny", "eva02_tiny_patch14_224"],
@@ -65,7 +80,7 @@ def test_against_timm(name: str) -> None:
 
 def test_deep_networks_have_the_decay_stretched() -> None:
     backbone = meta("convnext_base")
-    found, layers = scales(backbone, DECAY), layers_of(backbone)
+    found, layers = scales(backbone, DECAY, over=24), layers_of(backbone)
     assert max(layers.values()) == 35
     assert found == {name: pytest.approx(DECAY ** ((35 - layer) * 24 / 36)) for name, layer in layers.items()}
     assert min(found.values()) == pytest.approx(DECAY ** (35 * 24 / 36)) == pytest.approx(0.0055, abs=1e-4)

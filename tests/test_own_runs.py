@@ -76,7 +76,7 @@ class TestComparable:
         ({"status": "stopped"}, "stopped early"),
         ({"status": "diverged"}, "diverged"),
         ({"split": "train"}, "split train"),
-        ({"head": HeadConfig(name="eomt"), "recipe": "eomt-ade20k"}, "head eomt"),
+        ({"head": HeadConfig(name="eomt"), "recipe": "eomt-ade20k-dinov3"}, "head eomt"),
         ({"head": HeadConfig(l2=3)}, "head luma with other options"),
         ({"single_scale": False}, "test-time augmentation"),
         ({"absent": "zero"}, "absent classes count zero"),
@@ -107,7 +107,7 @@ class TestQuestion:
         assert why_not(answer) == [("none of family isotropic was asked for",)]
 
     def test_another_head_makes_its_runs_comparable(self) -> None:
-        eomt = {"head": HeadConfig(name="eomt"), "recipe": "eomt-ade20k"}
+        eomt = {"head": HeadConfig(name="eomt"), "recipe": "eomt-ade20k-dinov3"}
         assert why_not(ask(own(55.0, **eomt), own(50.0, SMALL, 2, **eomt), head="eomt")) == [(), ()]
 
     def test_official_runs_on_another_dataset_say_nothing(self) -> None:

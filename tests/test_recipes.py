@@ -7,10 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from luma_cli.catalogue.recipes import SETTINGS, Recipe, check, folder, load_recipe, recipe_names, with_changes
+from luma_cli.catalogue.recipes import (
+    SETTINGS,
+    Recipe,
+    check,
+    default_recipe,
+    folder,
+    load_recipe,
+    recipe_names,
+    with_changes,
+)
 from luma_cli.errors import BadRecipe
 
-NAMES = ["ade20k", "cityscapes", "eomt-ade20k", "eomt-cityscapes", "luma-ade20k", "small", "smoke"]
+NAMES = [
+    *("ade20k", "cityscapes", "eomt-ade20k", "eomt-ade20k-dinov3", "eomt-cityscapes"),
+    *("luma-ade20k", "small", "smoke"),
+]
 
 
 def refusal(*changes: str, recipe: str = "ade20k") -> str:
@@ -46,7 +58,7 @@ def test_names_of_the_shipped_recipes() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_recipe_is_sound(name: str) -> None:
     recipe = load_recipe(name)
-    check(recipe, recipe.steps or round(recipe.epochs * 185), num_joint=4)
+    check(recipe, recipe.steps or round(recipe.epochs * 1263), num_joint=4)
     assert recipe.name == name
     assert recipe.source
 
@@ -54,8 +66,17 @@ def test_shipped_recipe_is_sound(name: str) -> None:
 @pytest.mark.parametrize(("name", "epochs"), [("ade20k", 31), ("cityscapes", 107)])
 def test_luma_and_eomt_share_the_published_numbers(name: str, epochs: int) -> None:
     luma, eomt = load_recipe(name), load_recipe(f"eomt-{name}")
-    assert luma == replace(eomt, name=luma.name, source=luma.source)
+    changed = {"decay_blocks": luma.decay_blocks, "rope_rescale": luma.rope_rescale}  # of deep ViTs, of DINOv3
+    assert luma == replace(eomt, name=luma.name, source=luma.source, **changed)
     assert luma == replace(Recipe(name=name, source=luma.source), epochs=epochs)
+
+
+def test_eomt_on_dinov3_has_a_recipe_of_its_own() -> None:
+    assert default_recipe("ade20k", "eomt", NAMES, "vit_large_patch16_dinov3.lvd1689m") == "eomt-ade20k-dinov3"
+    assert default_recipe("mine", "eomt", NAMES, "vit_large_patch16_dinov3.lvd1689m") == "eomt-ade20k-dinov3"
+    assert default_recipe("cityscapes", "eomt", NAMES, "vit_large_patch16_dinov3.lvd1689m") == "eomt-cityscapes"
+    assert default_recipe("ade20k", "eomt", NAMES, "vit_large_patch14_reg4_dinov2.lvd142m") == "eomt-ade20k"
+    assert default_recipe("ade20k", "luma", NAMES, "vit_large_patch16_dinov3.lvd1689m") == "ade20k"
 
 
 def test_unknown_recipe_suggests_a_near_one() -> None:
@@ -126,6 +147,7 @@ def test_one_way_to_say_the_length_takes_the_other_away() -> None:
         (["anneal_starts=0,a"], "expected a list of shares"),
         (["anneal_starts=0,0.1,0.2,0.3,0.4"], "5 anneal_starts but 0 anneal_ends"),
         (["anneal_starts=0.5", "anneal_ends=0.2"], "from 0.5 to 0.2"),
+        (["anneal_starts=0.5", "anneal_ends=1.2"], "until 1.2, expected shares of at most 1, or whole steps"),
     ],
 )
 def test_wrong_changes(changes: list[str], said: str) -> None:
@@ -141,12 +163,15 @@ def test_warm_ups_longer_than_the_training_name_both_numbers_and_what_to_type() 
     check(changed, 600)
 
 
-def test_annealing_must_match_the_joint_blocks() -> None:
-    recipe, _ = with_changes(load_recipe("eomt-ade20k"), ["anneal_starts=0,0.1,0.2,0.3", "anneal_ends=0.1,0.2,0.3,0.4"])
-    check(recipe, 40000, num_joint=4)
-    check(recipe, 40000)
-    with pytest.raises(BadRecipe, match="4 anneal_starts and anneal_ends, but the head has 5 joint blocks"):
-        check(recipe, 40000, num_joint=5)
+def test_annealing_in_steps_must_end_within_the_training() -> None:
+    changes = ["anneal_starts=0,6520", "anneal_ends=3000,16300"]
+    recipe, _ = with_changes(load_recipe("eomt-ade20k"), changes)
+    check(recipe, 16300, num_joint=2)
+    check(recipe, 10000)  # another head has no masks to anneal
+    with pytest.raises(BadRecipe, match="until step 16300, but the training has 10000") as caught:
+        check(recipe, 10000, num_joint=2)
+    typed = [word.rstrip(",") for word in str(caught.value).split() if word.startswith("anneal_")]
+    check(with_changes(recipe, typed)[0], 10000, num_joint=2)
 
 
 def test_every_setting_is_told_in_the_docs() -> None:

@@ -49,8 +49,19 @@ def test_cosine_takes_the_place_of_the_polynomial() -> None:
     assert factor("backbone", 70, 110, recipe) == pytest.approx(0.5)
 
 
-def test_annealing_is_equal_phases_unless_the_recipe_says_shares() -> None:
-    assert mask_annealing(Recipe(), 600, 4) == MaskAnnealing.in_equal_phases(600, 4)
+def test_annealing_is_eomts_unless_the_recipe_says_shares() -> None:
+    assert mask_annealing(Recipe(), 600, 4) == MaskAnnealing.published(600, 4)
     said = mask_annealing(Recipe(anneal_starts=(0.0, 0.25), anneal_ends=(0.5, 1.0)), 600, 2)
     assert said == MaskAnnealing(starts=(0, 150), ends=(300, 600))
     assert said.probabilities(300) == (0.0, pytest.approx((1 - 150 / 450) ** 0.9))
+
+
+def test_annealing_may_be_said_in_steps_for_any_number_of_blocks() -> None:
+    """EoMT's DINOv3 configurations: ADE20K with 4 blocks, and 3 blocks of COCO as shares of its 177,384 steps."""
+    starts, ends = (0, 6520, 9780, 13040), (3000, 9780, 13040, 16300)
+    recipe = Recipe(anneal_starts=starts, anneal_ends=ends)
+    assert mask_annealing(recipe, 20_208, 4) == MaskAnnealing(starts, ends)
+    three = mask_annealing(recipe, 20_208, 3)
+    assert three.starts == (0, pytest.approx(73910 / 177384 * 19560), 13040)
+    assert three.ends == (3000, pytest.approx(103474 / 177384 * 19560), 16300)
+    assert mask_annealing(recipe, 20_208, 1) == MaskAnnealing((0,), (3000,))

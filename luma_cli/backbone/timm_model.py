@@ -16,6 +16,7 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
+from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from timm.models import get_pretrained_cfg, is_model, model_entrypoint, split_model_name_tag
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -126,6 +127,16 @@ class NoInit(TorchFunctionMode):
         if getattr(func, "__name__", "") in _FILLING and args and isinstance(args[0], Tensor) and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+def rescale_rotations(model: nn.Module, factor: float) -> None:
+    """Let DINOv3's rotary coordinates be scaled in train mode, in each pass by a draw from [1 / factor, factor].
+
+    As transformers' DINOv3 does by default (`pos_embed_rescale`), which timm leaves out; other models stay as they are.
+    """
+    for module in model.modules():
+        if isinstance(module, RotaryEmbeddingDinoV3):
+            module.rescale_coords, module.aug_active = (factor, True) if factor > 1 else (None, False)
 
 
 def first_line(error: Exception) -> str:

@@ -48,13 +48,15 @@ class Recipe(Augmentation):
 
     epochs or steps: one of them is 0 and the other is the length. batch: images per step, over all processes and
     micro-batches. backbone_lr: factor of `lr` for the whole backbone. layer_decay: factor of `lr` per block from the
-    last, 1 for none; deep nets get it over 24 blocks. warmup_head_steps, then warmup_backbone_steps: the backbone is
-    frozen during the first. schedule: of the rate afterwards, to 0 at the end. clip_norm: of the whole gradient, 0 for
-    none. anneal_starts, anneal_ends: of an EoMT head, shares of all steps per joint block; empty for equal phases.
-    ema_decay: 0 for none. batch_norm: `auto` is sync over several GPUs, train from 8 images per process and frozen
-    below. dtype `auto`: bf16 where the GPU has it, else fp32. freeze: so many first blocks rest, and what comes before
-    them. patience: validations without a better mIoU after which the training ends, 0 for never. eval_every_epochs: 0
-    for at the end only.
+    last, 1 for none; nets of more than decay_blocks blocks get it over so many, 0 for never. joint_decay: whether an
+    EoMT head's joint blocks get it too. warmup_head_steps, then warmup_backbone_steps: the backbone is frozen during
+    the first. schedule: of the rate afterwards, to 0 at the end. clip_norm: of the whole gradient, 0 for none.
+    anneal_starts, anneal_ends: of an EoMT head, per joint block, the earliest first: shares of all steps, or steps
+    where any end is above 1; empty for EoMT's own. rope_rescale: DINOv3's coordinates are scaled in training by up to
+    this factor or its inverse, 1 for never. ema_decay: 0 for none. batch_norm: `auto` is sync over several GPUs, train
+    from 8 images per process and frozen below. dtype `auto`: bf16 where the GPU has it, else fp32. freeze: so many
+    first blocks rest, and what comes before them. patience: validations without a better mIoU after which the training
+    ends, 0 for never. eval_every_epochs: 0 for at the end only.
     """
 
     name: str = "ade20k"
@@ -69,6 +71,8 @@ class Recipe(Augmentation):
     eps: float = 1e-8
     backbone_lr: float = 1.0
     layer_decay: float = 0.8
+    decay_blocks: int = 24
+    joint_decay: bool = True
     warmup_head_steps: int = 500
     warmup_backbone_steps: int = 1000
     schedule: Schedule = "poly"
@@ -83,6 +87,7 @@ class Recipe(Augmentation):
     importance_ratio: float = 0.75
     anneal_starts: tuple[float, ...] = ()
     anneal_ends: tuple[float, ...] = ()
+    rope_rescale: float = 1.0
     ema_decay: float = 0.0
     batch_norm: BatchNorm = "auto"
     dtype: Dtype = "auto"
@@ -90,6 +95,11 @@ class Recipe(Augmentation):
     freeze: int = 0
     patience: int = 0
     eval_every_epochs: float = 1.0
+
+    @property
+    def anneals_in_steps(self) -> bool:
+        """Whether masks are annealed from step to step, and not from share to share of the training."""
+        return max(self.anneal_ends, default=0) > 1
 
     def augmentation(self) -> Augmentation:
         """The settings that say how images are changed."""
@@ -114,14 +124,15 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in folder().glob(f"*{_SUFFIX}"))
 
 
-def default_recipe(dataset: str, head: str, known: Sequence[str]) -> str:
-    """The name of the recipe for a dataset and a head; `small` where the dataset has none.
+def default_recipe(dataset: str, head: str, known: Sequence[str], timm_name: str = "") -> str:
+    """The name of the recipe for a dataset, a head and a backbone; `small` where the dataset has none.
 
     >>> default_recipe("cityscapes", "eomt", ["ade20k", "cityscapes", "eomt-cityscapes"])
     'eomt-cityscapes'
     """
     own = dataset if dataset in known else _OWN_RECIPE
-    return f"eomt-{own}" if head == "eomt" and f"eomt-{own}" in known else own
+    names = [f"eomt-{own}-dinov3"] if "dinov3" in timm_name else []
+    return next((name for name in (*names, f"eomt-{own}") if head == "eomt" and name in known), own)
 
 
 def load_recipe(name_or_file: str) -> Recipe:
@@ -243,10 +254,11 @@ def check(recipe: Recipe, num_steps: int, num_joint: int = 0) -> None:
             f"has {num_steps}; type --set warmup_head_steps={fit.warmup_head_steps} "
             f"--set warmup_backbone_steps={fit.warmup_backbone_steps}, or add steps"
         )
-    if num_joint and recipe.anneal_starts and len(recipe.anneal_starts) != num_joint:
+    last = max(recipe.anneal_ends, default=0)
+    if num_joint and recipe.anneals_in_steps and last > num_steps:
         found.append(
-            f"{len(recipe.anneal_starts)} anneal_starts and anneal_ends, but the head has {num_joint} joint blocks; "
-            "give one of each per block, or leave both empty for equal phases"
+            f"masks are annealed until step {last:g}, but the training has {num_steps}; type --set anneal_starts= "
+            "--set anneal_ends= for shares of it, or add steps"
         )
     _refuse(recipe.name, found)
 
@@ -258,11 +270,13 @@ def _refuse(name: str, found: Sequence[str]) -> None:
 
 # The least and the greatest value that makes sense.
 _LIMITS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("epochs", "steps", "eval_every_epochs", "warmup_head_steps", "warmup_backbone_steps"), (0, inf)),
+    **dict.fromkeys(
+        ("epochs", "steps", "eval_every_epochs", "warmup_head_steps", "warmup_backbone_steps", "decay_blocks"), (0, inf)
+    ),
     **dict.fromkeys(("freeze", "patience"), (0, inf)),
     **dict.fromkeys(("weight_decay", "poly_power", "clip_norm"), (0, inf)),
     **dict.fromkeys(("bce_weight", "dice_weight", "class_weight", "no_object_weight"), (0, inf)),
-    **dict.fromkeys(("batch", "num_points", "oversample_ratio"), (1, inf)),
+    **dict.fromkeys(("batch", "num_points", "oversample_ratio", "rope_rescale"), (1, inf)),
     **dict.fromkeys(("importance_ratio", "colour_chance", "flip_chance"), (0, 1)),
     **dict.fromkeys(("brightness", "contrast", "saturation"), (0, 1)),
     "hue": (0, 0.5),
@@ -288,8 +302,10 @@ def _problems(recipe: Recipe) -> Iterator[str]:
     if len(starts) != len(ends):
         yield f"{len(starts)} anneal_starts but {len(ends)} anneal_ends, expected one of each per joint block"
     for start, end in zip(starts, ends, strict=False):
-        if not 0 <= start <= end <= 1:
-            yield f"masks are annealed from {start:g} to {end:g}, expected shares with 0 <= start <= end <= 1"
+        if not 0 <= start <= end:
+            yield f"masks are annealed from {start:g} to {end:g}, expected shares or steps with 0 <= start <= end"
+    if recipe.anneals_in_steps and any(value % 1 for value in (*starts, *ends)):
+        yield f"masks are annealed until {max(ends):g}, expected shares of at most 1, or whole steps"
 
 
 def _wrong_type(name: str, value: object) -> str:
@@ -299,7 +315,7 @@ def _wrong_type(name: str, value: object) -> str:
         return "" if value in get_args(kind) else f"one of {', '.join(get_args(kind))}"
     if get_origin(kind) is tuple:
         fits = isinstance(value, tuple) and all(type(share) in (int, float) for share in value)
-        return "" if fits else "a list of shares from 0 to 1, one per joint block"
+        return "" if fits else "a list of shares from 0 to 1, or of steps, one per joint block"
     return "" if (is_number if kind is float else type(value) is kind) else _EXPECTED[kind]
 
 

@@ -37,6 +37,7 @@ _COMMANDS = {
     "eval": "runs:evaluate_run",
     "predict": "runs:predict",
     "export": "runs:export_run",
+    "import": "runs:import_run",
     "plot": "learn:plot",
     "data": "data:app",
     "runs": "runs:app",

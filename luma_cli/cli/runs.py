@@ -148,21 +148,45 @@ def _kept(found: FoundRun, database: Path | None) -> Kept:
         return replace(kept, curves=curves(connection, run), evaluations=evaluations(connection, run), costs=costs)
 
 
+def import_run(
+    file: Annotated[Path, Argument(help="EoMT checkpoint (.ckpt, .bin, .safetensors) or folder of transformers.")],
+    name: Annotated[str | None, Option("--as", help="Name of the run. \\[default: that of the file]")] = None,
+    data: Annotated[str | None, Option(help="Dataset of its classes. \\[default: by their names]")] = None,
+    backbone: Annotated[str | None, Option(help="Its backbone. \\[default: the released one of its width]")] = None,
+    resolution: Annotated[
+        int | None, Option("--res", help="Side of its crop in pixels, where the file has none.")
+    ] = None,
+    base: Annotated[str | None, Option(help="Backbone weights, for a file of differences from them (DINOv3).")] = None,
+) -> None:
+    """Make a run of an EoMT that another program trained: the official code or transformers.
+
+    The run can be evaluated, predicted with, exported and trained on with --init, not resumed.
+
+    Example: luma import eomt.ckpt --as eomt --data ade20k
+    """
+    from luma_cli.train.foreign import import_run as imported
+
+    folder = imported(file.expanduser(), name or file.stem, data, backbone, resolution, base)
+    typer.echo(str(folder))
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """A run or checkpoint to load."""
 
-    run: Annotated[str, Argument(help="Run (id, start of an id, latest or folder), checkpoint or weights file.")]
+    run: Annotated[
+        str, Argument(help="Run (id, start of an id, latest or folder), checkpoint, or file of another program.")
+    ]
     weights: Annotated[Literal["best", "latest"], Option(help="Checkpoint of a run.")] = "best"
     imports: Import = None
     database: Database = None
 
-    def restored(self, device: Any = "cpu") -> Restored:
-        """The segmenter with these weights on a torch device. Raises as `restore` does."""
+    def restored(self, device: Any = "cpu", data: str | None = None) -> Restored:
+        """The segmenter with these weights on a torch device, of another program for the classes of `data`."""
         from luma_cli.train.restore import restore
 
         imports = (self.imports,) if self.imports else ()
-        return restore(self.run, self.weights, database=self.database, device=device, imports=imports)
+        return restore(self.run, self.weights, database=self.database, device=device, imports=imports, data=data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +271,7 @@ def evaluate_run(
     if not source.run:
         raise UsageError("no run is given; try: luma eval latest, or --pred FOLDER --data NAME")
     device = torch_device(passes.device)
-    restored = source.restored(device)
+    restored = source.restored(device, data)
     opened = _open(restored, data, root, split, map_names)
     settings = EvalSettings(
         resolution=restored.config.resolution,

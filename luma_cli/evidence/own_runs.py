@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from luma_cli.catalogue.recipes import default_recipe, recipe_names
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
 from luma_cli.units import gmacs
 
@@ -46,15 +47,6 @@ class OwnRow:
         }
 
 
-def recipe_for(dataset: str, head: str) -> str:
-    """Name of the shipped recipe for a head on the official data.
-
-    >>> recipe_for("ade20k", "eomt")
-    'eomt-ade20k'
-    """
-    return f"eomt-{dataset}" if head == "eomt" else dataset
-
-
 def differences(run: OwnRun, dataset: str, head: str = "") -> Iterator[tuple[Aspect, str]]:
     """What sets the run apart from the usual one of the dataset: the aspect, and its words. Callers choose the aspects.
 
@@ -75,7 +67,7 @@ def differences(run: OwnRun, dataset: str, head: str = "") -> Iterator[tuple[Asp
         yield "head", f"head {run.head.name} with other options"
     if run.recipe.endswith("+"):
         yield "recipe", f"recipe {run.recipe[:-1]} changed"
-    elif run.recipe != recipe_for(dataset, run.head.name):
+    elif run.recipe != default_recipe(dataset, run.head.name, recipe_names(), run.timm_name):
         yield "recipe", f"recipe {run.recipe}"
     elif not run.usual_recipe:
         yield "recipe", f"recipe {run.recipe} of another version"

@@ -34,7 +34,9 @@ _Kind = Literal["all", "drawn", "none"]  # which queries are masked in a joint b
 class MaskAnnealing:
     """Steps of the optimiser between which each joint block goes from always masked to never (section 3.3).
 
-    >>> MaskAnnealing.in_equal_phases(600, 4).probabilities(250)
+    Schedules: https://github.com/tue-mps/eomt, configs/ and training/lightning_module.py.
+
+    >>> MaskAnnealing.published(600, 4).probabilities(250)
     (0.0, 0.535886731268146, 1.0, 1.0)
     """
 
@@ -51,13 +53,14 @@ class MaskAnnealing:
                 raise UsageError(f"masks are annealed from step {start} to {end}, expected 0 or more, start before end")
 
     @classmethod
-    def in_equal_phases(cls, num_steps: int, num_joint: int) -> MaskAnnealing:
-        """EoMT's own: of `num_joint` + 2 equal phases the first masks all, the last none, between one frees a block."""
-        phase = num_steps / (num_joint + 2)
-        return cls(
-            starts=tuple((block + 1) * phase for block in range(num_joint)),
-            ends=tuple((block + 2) * phase for block in range(num_joint)),
-        )
+    def published(cls, num_steps: int, num_joint: int) -> MaskAnnealing:
+        """As in all configurations released for DINOv2: starts from a sixth to two thirds, a sixth of the steps each.
+
+        A head of one joint block has the first of them, which is the same for every number of blocks.
+        """
+        phase = num_steps / 6
+        firsts = [1 + 3 * block / max(1, num_joint - 1) for block in range(num_joint)]
+        return cls(tuple(first * phase for first in firsts), tuple((first + 1) * phase for first in firsts))
 
     def probabilities(self, step: int) -> tuple[float, ...]:
         """Per joint block, the probability that a query of an image is masked in optimiser step `step`, from 0."""

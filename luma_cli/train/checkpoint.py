@@ -31,6 +31,7 @@ from torch import Tensor
 
 from luma_cli.errors import CheckpointError
 from luma_cli.files import honour_umask
+from luma_cli.head.segmenter import Segmenter
 from luma_cli.store.database import free_bytes
 from luma_cli.train import checkpoints
 from luma_cli.train.checkpoints import WRITING, damage, read_manifest, versions, write_manifest
@@ -129,6 +130,17 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> CheckpointState:
     except _UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f"{path} cannot be read: {reason}; name another checkpoint") from error
+
+
+def fill(segmenter: Segmenter, state: Mapping[str, Tensor], source: Path) -> None:
+    """Loads `state` into `segmenter`. Raises CheckpointError unless every name and shape is the model's own."""
+    expected = {name: tuple(tensor.shape) for name, tensor in segmenter.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name in sorted(expected.keys() | given.keys()):
+        if expected.get(name) != given.get(name):
+            pair = (given.get(name, "nothing"), expected.get(name, "no such name"))
+            raise CheckpointError(f"{source} is of another model: {name} has {pair[0]}, expected {pair[1]}")
+    segmenter.load_state_dict(dict(state), strict=True)
 
 
 def refuse_shared(model: Mapping[str, Tensor]) -> None:

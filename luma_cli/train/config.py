@@ -58,6 +58,7 @@ class RunConfig:
     a process, at most. compile: mode of torch.compile or `none`. mean, std: per channel, for normalising images; empty
     until the weights are loaded, which know them. init: the trained segmenter that it started from, `weights` (file),
     `sha256` and `class_layer` (whether that was kept), or nothing. session: what was said of `Settings` that last.
+    norm_eps: of the backbone's LayerNorms where an imported model says it, else 0.
     """
 
     backbone: str
@@ -80,6 +81,7 @@ class RunConfig:
     card: Mapping[str, Any] = field(default_factory=dict)
     init: Mapping[str, Any] = field(default_factory=dict)
     session: Mapping[str, Any] = field(default_factory=dict)
+    norm_eps: float = 0.0
 
     @property
     def dataset(self) -> DatasetCard:
@@ -202,7 +204,7 @@ def new_config(given: Given, num_processes: int = 1, start: RunConfig | None = N
     head = HeadConfig(**{**given.head, "num_classes": card.table.num_classes})
     if head.name == "none":
         raise UsageError("--head none predicts nothing, so nothing can be trained; choose luma, eomt or linear")
-    name = given.recipe or default_recipe(card.name, head.name, recipe_names())
+    name = given.recipe or default_recipe(card.name, head.name, recipe_names(), spec.timm_name)
     recipe, changed = with_changes(load_recipe(name), given.changes)
     return RunConfig(
         backbone=spec.name,

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from timm.models._manipulate import group_with_matcher
 from torch import Tensor, nn
@@ -21,14 +22,13 @@ from torch import Tensor, nn
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BadRecipe, CheckpointError
-from luma_cli.head.eomt import MaskAnnealing
+from luma_cli.head.eomt import EomtHead, MaskAnnealing
 from luma_cli.head.parts import HeadOutput
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.isotropic.mixtures import balance_loss
 from luma_cli.measure.facts import meta_twin
 
 Role = Literal["head", "backbone"]
-DEEPEST = 24  # blocks of the deepest network that the decay per block was chosen for (a ViT-L)
 _NO_GROUP = "?"  # a name that no matcher knows
 _FUSED_ON = ("cpu", "cuda")
 
@@ -56,13 +56,21 @@ def factor(role: Role, step: int, num_steps: int, recipe: Recipe) -> float:
 
 
 def mask_annealing(recipe: Recipe, num_steps: int, num_joint: int) -> MaskAnnealing:
-    """When an EoMT head of `num_joint` joint blocks frees its queries: the recipe's shares of all steps, in steps."""
+    """When an EoMT head of `num_joint` joint blocks frees its queries: the recipe's shares or steps, in steps.
+
+    Lists of another length are read between their entries: so the DINOv3 schedule that is published for 4 blocks gives
+    the one that is published for 3.
+    """
     if not recipe.anneal_starts:
-        return MaskAnnealing.in_equal_phases(num_steps, num_joint)
-    return MaskAnnealing(
-        starts=tuple(share * num_steps for share in recipe.anneal_starts),
-        ends=tuple(share * num_steps for share in recipe.anneal_ends),
-    )
+        return MaskAnnealing.published(num_steps, num_joint)
+    unit = 1 if recipe.anneals_in_steps else num_steps
+    where = [block / max(1, num_joint - 1) for block in range(num_joint)]
+
+    def stretched(said: tuple[float, ...]) -> tuple[float, ...]:
+        between = said if len(said) == num_joint else np.interp(where, np.linspace(0, 1, len(said)), said).tolist()
+        return tuple(value * unit for value in between)
+
+    return MaskAnnealing(stretched(recipe.anneal_starts), stretched(recipe.anneal_ends))
 
 
 def create_optimizer(segmenter: Segmenter, recipe: Recipe) -> torch.optim.AdamW:
@@ -72,7 +80,8 @@ def create_optimizer(segmenter: Segmenter, recipe: Recipe) -> torch.optim.AdamW:
     `param_names`. Raises BadRecipe where nothing learns.
     """
     found: dict[tuple[Role, float], list[tuple[str, nn.Parameter]]] = {}
-    scale_of = scales(segmenter.backbone, recipe.layer_decay)
+    num_full = segmenter.head.plan.num_joint if isinstance(segmenter.head, EomtHead) and not recipe.joint_decay else 0
+    scale_of = scales(segmenter.backbone, recipe.layer_decay, recipe.decay_blocks, num_full)
     start = "backbone.model."
     learning = [(name, each) for name, each in segmenter.named_parameters() if each.requires_grad]
     for name, parameter in learning:
@@ -109,11 +118,12 @@ class _Grouped(Protocol):
         """Patterns of parameter names, stem first, or a function of a name."""
 
 
-def scales(backbone: Backbone, layer_decay: float) -> dict[str, float]:
+def scales(backbone: Backbone, layer_decay: float, over: int = 0, num_full: int = 0) -> dict[str, float]:
     """Factor of the learning rate of every parameter of `backbone.model`, by name: decay ** (blocks after its own).
 
-    Networks of more than 24 blocks have the exponent divided by depth / 24, so that their first blocks still learn.
-    Warns where the backbone has no blocks to tell apart, and gives 1 to all.
+    Networks of more than `over` blocks have the exponent divided by depth / over, 0 for never, so that their first
+    blocks still learn. The last `num_full` blocks keep the full rate. Warns where the backbone has no blocks to tell
+    apart, and gives 1 to all.
     """
     # Not timm's `param_groups_layer_decay`: it gives the stem a rate of its own, where EoMT's stem has that of the
     # first block, it cannot stretch deep networks, and it needs a matcher, which some models do not have.
@@ -125,8 +135,9 @@ def scales(backbone: Backbone, layer_decay: float) -> dict[str, float]:
             "give the module a group_matcher, as timm's models have, or type --set layer_decay=1",
             stacklevel=2,
         )
-    stretch = min(1.0, DEEPEST / depth)
-    return {name: layer_decay ** ((depth - 1 - layer) * stretch) for name, layer in layers.items()}
+    stretch = min(1.0, over / depth) if over else 1.0
+    exponents = {name: (depth - 1 - layer) * stretch for name, layer in layers.items()}
+    return {name: 1.0 if layers[name] >= depth - num_full else layer_decay**each for name, each in exponents.items()}
 
 
 def layers_of(backbone: Backbone) -> dict[str, int]:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from luma_cli.backbone.timm_model import rescale_rotations
 from luma_cli.catalogue.recipes import Dtype, check, fitted_warmups
 from luma_cli.data.cache import cached
 from luma_cli.data.loader import Batch, Skipped, StepOrder, TrainingSet, batches
@@ -218,6 +219,8 @@ def _resumed(given: Given, settings: Settings, processes: Processes, note: Note)
             note(f"left out checkpoint {skipped.name}: {skipped.why}")
     path = Path(processes.from_first(str(path)))  # a folder shared by machines may not look alike on all of them yet
     state = load_checkpoint(path, verify=found.checkpoint is not None)
+    if not state.optimizer:
+        raise RunError(f"run {state.run_id} was imported, without an optimiser; start from it: --init {state.run_id}")
     config = resumed_config(given, state.config, processes.num)
     config = replace(config, session={**config.session, **settings.lasting})
     for change in (*check_same(state.config, config), *changed_versions(read_manifest(path).versions, versions())):
@@ -320,6 +323,7 @@ def prepare(
     recipe = config.recipe
     num_joint = segmenter.head.plan.num_joint if isinstance(segmenter.head, EomtHead) else 0
     check(recipe, num_steps, num_joint)
+    rescale_rotations(segmenter.backbone.model, recipe.rope_rescale)
     if recipe.freeze_backbone:
         freeze_backbone(segmenter)
     elif recipe.freeze:

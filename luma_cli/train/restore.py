@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from luma_cli.catalogue.names import resolve
 from luma_cli.errors import CheckpointError
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure import imports
+from luma_cli.train.checkpoint import fill
 from luma_cli.train.config import RunConfig, with_imports
+from luma_cli.train.foreign import built, foreign_config, is_foreign, read_foreign, set_norm_eps
 from luma_cli.train.runs import FoundWeights, Which, find_weights
 
 _BACKBONE, _CLASS_LAYER = "backbone.model.", "head.classify."
@@ -50,6 +52,7 @@ def build_model(config: RunConfig, weights: str = "random") -> Segmenter:
         imports.load(imports.find(target))
     spec = resolve(config.backbone, imported=bool(config.imports))
     segmenter = build(spec, config.resolution, head=config.head, weights=weights, seed=config.seed)
+    set_norm_eps(segmenter, config.norm_eps)
     if config.mean:
         mean, std = config.mean, config.std
         segmenter.backbone.normalisation = Normalisation((*mean,), (*std,), "the run's configuration")  # type: ignore[arg-type]
@@ -65,8 +68,11 @@ def restore(
     dtype: torch.dtype = torch.float32,
     ema: bool = True,
     imports: Sequence[str] = (),
+    data: str | None = None,
 ) -> Restored:
     """The segmenter that `run` names, see `find_run`: its best or latest checkpoint, or the very one that is named.
+
+    Also a file of another program, see `foreign.py`, whose classes are those of the dataset `data`.
 
     The averaged weights are taken where there are some, unless `ema` is off. Every byte is checked against the
     manifest. imports: modules with the backbone's class, which a checkpoint names and which run only where the caller
@@ -74,10 +80,14 @@ def restore(
 
     >>> restore("latest").segmenter  # doctest: +SKIP
     """
+    if is_foreign(path := Path(run).expanduser()):
+        other = read_foreign(path)
+        config = foreign_config(other, data)
+        return Restored(built(other).to(device, dtype), config, 0, "", other.sha256, path)
     found = find_weights(run, which, database, ema=ema)
     config = with_imports(found.config, imports)
     segmenter = build_model(config)
-    _fill(segmenter, _tensors(found.file), found.file)
+    fill(segmenter, _tensors(found.file), found.file)
     segmenter = segmenter.to(device, dtype).eval()
     return Restored(segmenter, config, found.step, found.run_id, found.sha256, found.file, found.which)
 
@@ -108,7 +118,7 @@ def start_from(segmenter: Segmenter, found: FoundWeights, config: RunConfig) -> 
         said = "class layer kept" if before == now else "class layer kept, in the order of the data's classes"
     else:
         tensors |= {name: own[name] for name in layer}
-    _fill(segmenter, tensors, found.file)
+    fill(segmenter, tensors, found.file)
     return said
 
 
@@ -137,14 +147,3 @@ def choose_classes(segmenter: Segmenter, indices: Sequence[int]) -> None:
 
     segmenter.head.classify.register_forward_hook(chosen)
     segmenter.config = replace(segmenter.config, num_classes=len(kept))
-
-
-def _fill(segmenter: Segmenter, state: Mapping[str, Tensor], source: Path) -> None:
-    """Loads `state` into `segmenter`. Raises CheckpointError unless every name and shape is the model's own."""
-    expected = {name: tuple(tensor.shape) for name, tensor in segmenter.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in sorted(expected.keys() | given.keys()):
-        if expected.get(name) != given.get(name):
-            pair = (given.get(name, "nothing"), expected.get(name, "no such name"))
-            raise CheckpointError(f"{source} is of another model: {name} has {pair[0]}, expected {pair[1]}")
-    segmenter.load_state_dict(dict(state), strict=True)
