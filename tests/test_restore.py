@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -177,3 +178,16 @@ def test_differences_of_several_runs():
     other = replace(CONFIG, recipe=replace(CONFIG.recipe, lr=1.0), recipe_changed=("lr",))
     found = config_differences({"a": CONFIG.to_json(), "b": other.to_json()})
     assert found == {"recipe.lr": {"a": 0.0001, "b": 1.0}}
+
+
+def test_python_that_a_configuration_names_runs_only_when_it_is_given_again(run, tmp_path):
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    folder = tmp_path / "copy"
+    shutil.copytree(run.path / "checkpoints", folder)
+    config = next(folder.rglob("config.json"))
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps({**values, "imports": [str(tmp_path / "own.py")]}))
+    weights = str(config.parent / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"config\.json wants to run .*own\.py.* add --import \S+own\.py"):
+        restore(weights)
+    assert not (tmp_path / "ran").exists()

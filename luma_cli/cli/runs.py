@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from luma_cli.cli.options import Csv, Database, Json, ListUnlessNamed, Yes, confirm, one_form, print_answer, spread
+from luma_cli.cli.options import (
+    Csv,
+    Database,
+    Import,
+    Json,
+    ListUnlessNamed,
+    Yes,
+    confirm,
+    one_form,
+    print_answer,
+    spread,
+)
 from luma_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -139,12 +150,13 @@ class RunOptions:
     run: Annotated[str, Argument(help="Run (id, start of an id, latest or folder), checkpoint or weights file.")]
     weights: Annotated[Literal["best", "latest"], Option(help="Checkpoint of a run.")] = "best"
     database: Database = None
+    imports: Import = None
 
     def restored(self, device: Any = "cpu") -> Restored:
         """The segmenter with these weights on a torch device. Raises as `restore` does."""
         from luma_cli.train.restore import restore
 
-        return restore(self.run, self.weights, database=self.database, device=device)
+        return restore(self.run, self.weights, database=self.database, device=device, imports=self.imports)
 
 
 @dataclass(frozen=True, slots=True)

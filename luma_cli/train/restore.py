@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from luma_cli.backbone.timm_model import Normalisation
 from luma_cli.catalogue.names import resolve
 from luma_cli.errors import CheckpointError, RunError
 from luma_cli.head.segmenter import Segmenter, build
-from luma_cli.measure import imports
+from luma_cli.measure.imports import find, load
 from luma_cli.train import checkpoints
 from luma_cli.train.checkpoint import EMA, MODEL, STATE
 from luma_cli.train.checkpoints import damage, read_manifest
@@ -51,7 +52,7 @@ def build_model(config: RunConfig, weights: str = "random") -> Segmenter:
     WeightsError, BuildError.
     """
     for target in config.imports:
-        imports.load(imports.find(target))
+        load(find(target))
     spec = resolve(config.backbone, imported=bool(config.imports))
     segmenter = build(spec, config.resolution, head=config.head, weights=weights, seed=config.seed)
     if config.mean:
@@ -68,11 +69,13 @@ def restore(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     ema: bool = True,
+    imports: str | None = None,
 ) -> Restored:
     """The segmenter that `run` names, see `find_run`: its best or latest checkpoint, or the very one that is named.
 
     The averaged weights are taken where there are some, unless `ema` is off. Every byte is checked against the
-    manifest. Raises RunError for an unknown run, CheckpointError for a damaged one.
+    manifest. imports: the module or file that registers the run's own backbone; what its configuration names is never
+    run unasked. Raises RunError for an unknown run, CheckpointError for a damaged one or without `imports`.
 
     >>> restore("latest").segmenter  # doctest: +SKIP
     """
@@ -81,6 +84,12 @@ def restore(
     if not weights.is_file():
         weights /= EMA if ema and (weights / EMA).is_file() else MODEL
     config = read_config(weights.parent / CONFIG)
+    if config.imports and not imports:
+        raise CheckpointError(
+            f"{weights.parent / CONFIG} wants to run {', '.join(config.imports)}; read it and, if you trust it, "
+            f"add --import {shlex.quote(config.imports[0])}"
+        )
+    config = replace(config, imports=(imports,) if imports else ())
     step, sha256 = _verified(weights)
     segmenter = build_model(config)
     try:
