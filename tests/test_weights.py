@@ -124,8 +124,11 @@ def test_quantised_values_are_refused_and_half_precision_is_not(tmp_path: Path) 
     assert torch.equal(loaded, state["norm.weight"].bfloat16().float())
 
 
-def test_a_folder_in_place_of_a_file_is_told_how_to_be_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="is a folder; give a file in it, or local-dir:"):
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError,
+        match="is a folder without model.safetensors or pytorch_model.bin, whole or in shards; give a file",
+    ):
         create_backbone(spec("test_vit"), 160, weights=str(tmp_path))
 
 

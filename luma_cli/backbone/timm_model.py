@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +107,7 @@ def build(recipe: BuildRecipe, resolution: int, device: torch.device, seed: int 
     if size and rule.patch14 and patch_size(recipe.architecture) == 14:
         size["patch_size"] = 16
     arguments = {**recipe.arguments, **size, **rule.arguments, "pretrained": False, "num_classes": 0}
-    with torch.random.fork_rng(devices=[]), device, NoInit():
+    with torch.random.fork_rng(devices=[]), device, NoInit(), redirect_stdout(StringIO()):  # stdout is for answers
         torch.manual_seed(seed)
         try:
             model: nn.Module = timm.create_model(recipe.architecture, **arguments)

@@ -9,12 +9,12 @@ the model's own code does while it runs (linear, `vision_transformer_sam.get_rel
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
-import pickle
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -22,26 +22,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
-from timm.models import clean_state_dict, get_pretrained_cfg
+from timm.models import get_pretrained_cfg, is_model
 from torch import Tensor, nn
 
 from luma_cli.backbone.backbone import LoadedWeights
+from luma_cli.backbone.checkpoint_files import Candidate, candidates, read
 from luma_cli.backbone.timm_model import BuildRecipe, build, class_name, source_folder
 from luma_cli.catalogue.rules import ModelRule, load_rules
-from luma_cli.catalogue.spec import SOURCES, local_file
+from luma_cli.catalogue.spec import SOURCES, WEIGHT_FILES, local_file, weights_in
 from luma_cli.errors import WeightsError
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-# Where timm's own checkpoints, those of Hiera, MViT and the WTF benchmark (`model_state`), EVA (`module`) and I-JEPA
-# (`encoder`) hold them.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "module", "encoder")
 _FILTER_ERRORS = (KeyError, RuntimeError, ValueError, IndexError, AttributeError, AssertionError, TypeError)
 _AFTER_THE_MAP = ("head", "fc", "classifier", "fc_norm", "pre_logits", "attn_pool")
+_MAX_TRIES = 8  # places in a file that are looked at
 _MAX_PREFIX = 16  # class and register tokens that a position embedding may hold before its grid
 
 
@@ -56,9 +51,8 @@ def load_weights(
     if weights == "random":
         return model, LoadedWeights("random", seed)
     path = find_file(recipe, weights)
-    ignored, changes = fit(model, read_state_dict(path), recipe, path, unused)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    checkpoint, digest = read(path)
+    ignored, changes = fit(model, checkpoint, recipe, path, unused)
     source = weights if weights == "pretrained" else str(path)
     return model, LoadedWeights(source, seed, digest, ignored, changes)
 
@@ -69,11 +63,7 @@ def find_file(recipe: BuildRecipe, weights: str) -> Path:
         return _pretrained_file(recipe)
     source = recipe.source if weights == "pretrained" else weights
     if source.startswith(SOURCES):
-        folder = source_folder(source)
-        found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
-        if not found:
-            raise WeightsError(f"{source}: neither {' nor '.join(WEIGHT_FILES)} in {folder}; put one there")
-        return found[0]
+        return weights_in(source_folder(source))
     return local_file(source)
 
 
@@ -85,7 +75,7 @@ def _pretrained_file(recipe: BuildRecipe) -> Path:
     repo = config.hf_hub_id
     if not repo:
         raise WeightsError(f"{name}: download {config.url} yourself and use --weights FILE")
-    files = (config.hf_hub_filename,) if config.hf_hub_filename else WEIGHT_FILES
+    files = (config.hf_hub_filename,) if config.hf_hub_filename else WEIGHT_FILES[:2]
     for file in files:
         cached = try_to_load_from_cache(repo, file)
         if isinstance(cached, str):
@@ -102,62 +92,87 @@ def _pretrained_file(recipe: BuildRecipe) -> Path:
     )
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name in a `.safetensors` file or a pickle of nothing but tensors. Raises WeightsError."""
-    checkpoint = _read(path)
-    if isinstance(checkpoint, Mapping):
-        inner = next((checkpoint[key] for key in _WRAPPERS if isinstance(checkpoint.get(key), Mapping)), checkpoint)
-        tensors = {str(key): value for key, value in clean_state_dict(dict(inner)).items() if isinstance(value, Tensor)}
-        if tensors:
-            return tensors
-    raise WeightsError(f"{path} holds no named tensors; expected a state dict of a timm model")
-
-
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is not a safetensors file: {error}") from error
-    if path.suffix not in _PICKLES:
-        raise WeightsError(f"{path}: unknown kind of file; expected .safetensors, or {', '.join(_PICKLES)}")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # old pickle protocols: what matters is refused or loaded
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} was refused: it holds more than tensors and could run code; use .safetensors"
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as PyTorch weights; expected a file of torch.save") from error
-
-
 def fit(
-    model: nn.Module, state: dict[str, Tensor], recipe: BuildRecipe, path: Path, unused: Sequence[str]
+    model: nn.Module, checkpoint: Any, recipe: BuildRecipe, path: Path, unused: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Load `state` into `model`, converted for its size; `unused` parts of the model may be absent from the file.
+    """Load the tensors in `checkpoint` into `model`, wherever they lie in it, converted for its size.
 
-    Returns the keys of the file that the map does not need, and what was changed (`conversions`). Raises WeightsError,
-    naming the first keys and shapes, when a parameter that runs is missing or has another shape, when it is quantised,
-    NaN or infinite, or when the file holds a tensor that would change the map and that the model has no place for.
+    `unused` parts of the model may be absent from the file. Returns the keys of the file that the map does not need,
+    and what was changed (`conversions`). Raises WeightsError, naming the first keys and shapes, when a parameter that
+    runs is missing or has another shape, when it is quantised, NaN or infinite, or when the file holds a tensor that
+    would change the map and that the model has no place for.
     """
     rule = load_rules().model_rule(recipe.module, class_name(model), recipe.architecture, {})
-    file = dict(state)  # some of timm's filters change what they are given
-    try:
-        with warnings.catch_warnings(action="ignore"):  # timm's interpolation of bias tables calls itself slow
-            state = resampled(model, filtered(model, state, recipe.module, rule))
-    except _FILTER_ERRORS as error:
-        found = _problems(model, file, recipe, rule, unused) or [f"{type(error).__name__}: {error}"]
-        raise _refusal(path, recipe, found) from error
-    if found := _problems(model, state, recipe, rule, unused):
-        raise _refusal(path, recipe, found)
     own = model.state_dict()
+    options = candidates(checkpoint, [key for key in own if not _under(key, unused)])
+    if not options:
+        raise WeightsError(f"{path} holds no named tensors; expected a state dict of a timm model")
+    refused: list[tuple[Candidate, list[str]]] = []
+    for option in options[:_MAX_TRIES]:
+        state, found = _converted(model, option.tensors, recipe, rule, unused)
+        if not found:
+            break
+        refused.append((option, found))
+    else:
+        raise _refusal(path, recipe, *max(refused, key=lambda each: (each[0].overlap, -len(each[1]))), own)
     wanted = {key: value for key, value in state.items() if key in own and not _under(key, unused)}
     model.load_state_dict(wanted, strict=False)
     if found := _not_numbers(model, wanted):
-        raise _refusal(path, recipe, found)
+        raise _refusal(path, recipe, option, found, own)
     interpolation = str(rule.filter_arguments.get("interpolation", "bicubic"))
-    return tuple(sorted(state.keys() - own.keys())), conversions(file, wanted, interpolation)
+    changes = conversions(option.tensors, wanted, interpolation)
+    return tuple(sorted(state.keys() - own.keys())), (*_taken(option, options), *changes)
+
+
+def _converted(
+    model: nn.Module, file: dict[str, Tensor], recipe: BuildRecipe, rule: ModelRule, unused: Sequence[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of `file` for `model`, and what does not fit."""
+    try:
+        # timm warns that resampling bias tables is slow; some of its filters change what they are given, or print
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()):
+            state = resampled(model, filtered(model, dict(file), recipe.module, rule))
+    except _FILTER_ERRORS as error:
+        found = _problems(model, file, recipe, rule, unused)
+        return file, found or [f"{type(error).__name__}: {error}"]
+    return state, _problems(model, state, recipe, rule, unused) or _dropped(model, file, state, recipe)
+
+
+def _taken(option: Candidate, options: Sequence[Candidate]) -> Iterator[str]:
+    """Where the tensors lay in the file, and where others lay that have the same names."""
+    if option.prefix:
+        yield f"prefix {option.prefix} removed"
+    alike = [each for each in options if each is not option and each.tensors.keys() == option.tensors.keys()]
+    if alike:
+        taken, others = (_some([each.place or "its top level" for each in places]) for places in ([option], alike))
+        yield f"{taken.rstrip('.')} taken, {others.rstrip('.')} is there as well"
+    if option.note:
+        yield option.note
+
+
+def _dropped(
+    model: nn.Module, file: Mapping[str, Tensor], state: Mapping[str, Tensor], recipe: BuildRecipe
+) -> list[str]:
+    """Tensors that timm's filter leaves out though a module of the model has a place for them that was not built.
+
+    Zeros change nothing, and DINOv3's `bias_mask` says which part of a bias counts.
+    """
+    kept = {value.data_ptr() for value in state.values()}
+    modules = dict(model.named_modules())
+    found = []
+    for key, value in file.items():
+        owner, _, name = key.rpartition(".")
+        if key in state or value.data_ptr() in kept or getattr(modules.get(owner), name, 0) is not None:
+            continue
+        mask = file.get(f"{key}_mask")
+        if (value if mask is None else value * mask.nan_to_num()).count_nonzero():
+            found.append(f"{key} {list(value.shape)} is not in the model{_sibling(recipe.architecture)}")
+    return found
+
+
+def _sibling(architecture: str) -> str:
+    """Advice to take timm's variant of an architecture whose projections have biases, where there is one."""
+    return f", but {architecture}_qkvb has it" if is_model(f"{architecture}_qkvb") else ""
 
 
 def filtered(model: nn.Module, state: dict[str, Tensor], module: str, rule: ModelRule) -> dict[str, Tensor]:
@@ -171,9 +186,16 @@ def filtered(model: nn.Module, state: dict[str, Tensor], module: str, rule: Mode
     return converted
 
 
-def _refusal(path: Path, recipe: BuildRecipe, problems: Sequence[str]) -> WeightsError:
+def _refusal(
+    path: Path, recipe: BuildRecipe, option: Candidate, problems: Sequence[str], own: Collection[str]
+) -> WeightsError:
+    """What does not fit at the likeliest place in the file; where no key is the model's, which keys there are."""
+    if option.overlap:
+        what = (f"under {option.place} " if option.place else "") + _some(problems, most=3, separator="; ")
+    else:
+        what = f"it holds {_some(list(option.tensors), most=3)}, expected such keys as {', '.join(list(own)[:3])}"
     return WeightsError(
-        f"{path} does not fit {recipe.architecture}: {_some(problems, most=3, separator='; ')}; "
+        f"{path} does not fit {recipe.architecture}: {what}; "
         f"give weights of {recipe.architecture} or use --weights random"
     )
 

@@ -43,6 +43,13 @@ class BackboneSpec:
 # What `--weights` may name besides a file.
 _WORDS = ("random", "pretrained")
 SOURCES = ("local-dir:", "hf-hub:")
+# As timm and transformers write them, whole or as an index of shards.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
 
 
 def names_a_file(weights: str) -> bool:
@@ -51,15 +58,25 @@ def names_a_file(weights: str) -> bool:
 
 
 def local_file(weights: str) -> Path:
-    """The file that `weights` names. Raises WeightsError when it is not there."""
+    """The file that `weights` names, itself or by its folder. Raises WeightsError when it is not there."""
     path = Path(weights).expanduser()
     if path.is_dir():
-        raise WeightsError(f"weights {weights!r} is a folder; give a file in it, or local-dir:{weights}")
+        return weights_in(path)
     if not path.is_file():
         raise WeightsError(
-            f"weights {weights!r}: no such file; expected random, pretrained, a file or local-dir:FOLDER"
+            f"weights {weights!r}: no such file; expected random, pretrained, a file, a folder or local-dir:FOLDER"
         )
     return path
+
+
+def weights_in(folder: Path) -> Path:
+    """The file of weights in a folder of timm, transformers or a run's checkpoint. Raises WeightsError."""
+    found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if found is None:
+        raise WeightsError(
+            f"{folder} is a folder without {' or '.join(WEIGHT_FILES[:2])}, whole or in shards; give a file"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

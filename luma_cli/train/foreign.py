@@ -21,9 +21,9 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
+from luma_cli.backbone.checkpoint_files import read_tensors
 from luma_cli.backbone.create import create_backbone
 from luma_cli.backbone.timm_model import Normalisation
-from luma_cli.backbone.weights import read_state_dict
 from luma_cli.catalogue.datasets import DatasetCard, card_names, load_card
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import resolve
@@ -122,7 +122,7 @@ def read_foreign(path: Path, backbone: str | None = None, resolution: int | None
     raw = {
         re.sub(r"^network\.", "", key.replace("_orig_mod.", "")): value
         for file in files
-        for key, value in read_state_dict(file).items()
+        for key, value in read_tensors(file).items()
     }
     state = renamed(raw)
     if missing := [name for name in ("head.queries.weight", "head.classify.weight") if name not in state]:
@@ -342,7 +342,7 @@ def _base_state(foreign: Foreign, base: str | None) -> dict[str, Tensor]:
     file = base or (cached if isinstance(cached, str) else "")
     try:
         if file:
-            found = renamed(read_state_dict(Path(file).expanduser()))
+            found = renamed(read_tensors(Path(file).expanduser()))
             if f"{_MODEL}cls_token" in found:
                 return found
         spec = resolve(foreign.backbone, imported=True)

@@ -16,7 +16,7 @@ from luma_cli.backbone.weights import filtered, resampled
 from luma_cli.catalogue.names import resolve
 from luma_cli.errors import CheckpointError
 from luma_cli.head.segmenter import Segmenter, build
-from luma_cli.measure import imports
+from luma_cli.measure import imports as own
 from luma_cli.train.checkpoint import fill
 from luma_cli.train.config import RunConfig, with_imports
 from luma_cli.train.foreign import built, foreign_config, is_foreign, read_foreign, set_norm_eps
@@ -49,7 +49,7 @@ def build_model(config: RunConfig, weights: str = "random") -> Segmenter:
     WeightsError, BuildError.
     """
     for target in config.imports:
-        imports.load(imports.find(target))
+        own.load(own.find(target))
     spec = resolve(config.backbone, imported=bool(config.imports))
     segmenter = build(spec, config.resolution, head=config.head, weights=weights, seed=config.seed)
     set_norm_eps(segmenter, config.norm_eps)
