@@ -76,7 +76,7 @@ CONTESTANTS = (
     Contestant("linear"),
     Contestant("luma", pretrained=False),
     Contestant("plain", pretrained=False),
-    Contestant("luma", options=("--mask-stride", "16")),
+    Contestant("luma", options=("--mask-stride", "8")),
     Contestant("luma", res=320),
     Contestant("plain", res=320),
     Contestant("luma", size="lite1"),

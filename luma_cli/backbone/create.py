@@ -16,7 +16,16 @@ from luma_cli.backbone import unused
 from luma_cli.backbone.backbone import Backbone
 from luma_cli.backbone.query_ffn import part
 from luma_cli.backbone.taps import Trace, ffn_of, own_heads
-from luma_cli.backbone.timm_model import BuildRecipe, build, class_name, first_line, normalisation_of, recipe_for
+from luma_cli.backbone.timm_model import (
+    NO_VALUES,
+    BuildRecipe,
+    build,
+    class_name,
+    first_line,
+    normalisation_of,
+    recipe_for,
+    short_module,
+)
 from luma_cli.backbone.weights import load_weights
 from luma_cli.catalogue.heads import default_heads
 from luma_cli.catalogue.rules import ModelRule, check_resolution, load_rules, multiple_of
@@ -76,6 +85,8 @@ def _twin(spec: BackboneSpec, recipe: BuildRecipe, resolution: int) -> tuple[Bac
 def _try(spec: BackboneSpec, recipe: BuildRecipe, resolution: int) -> tuple[Backbone, list[str]]:
     twin = attach(build(recipe, resolution, _META), spec, resolution, recipe.module, recipe.architecture)
     names = inspect(twin)
+    if not short_module(type(twin.model).__module__):
+        check_own_map(twin)
     height, width = twin.grid
     if twin.rule.aligned and (height != width or resolution % width):
         raise BuildError(
@@ -106,12 +117,49 @@ def wrap(model: nn.Module, spec: BackboneSpec, resolution: int) -> Backbone:
     known = class_name(model) in load_rules().models
     rule = spec.rule if known else {"features": "forward", **spec.rule}
     backbone = attach(model, replace(spec, rule=rule), resolution, "", "")
-    return _prune(backbone, inspect(backbone))
+    names = inspect(backbone)
+    check_own_map(backbone)
+    return _prune(backbone, names)
+
+
+def check_own_map(backbone: Backbone) -> None:
+    """Raise BuildError unless two images give two square maps of numbers [2, D, H, W]: one's own code may do anything.
+
+    docs/use/own_modules.md says what is expected.
+    """
+    with torch.no_grad():
+        found = backbone(_zeros(backbone, 2))
+    if found.shape != (2, backbone.width, *backbone.grid):
+        raise _not_a_map(backbone, f"{list(found.shape)} for two images, and [1, {backbone.width}, ...] for one")
+    if backbone.grid[0] != backbone.grid[1]:
+        hint = "; it looks like [B, H, W, D]: add .permute(0, 3, 1, 2)" if found.shape[1] == found.shape[2] else ""
+        raise _not_a_map(backbone, f"{list(found.shape)}, which is not square{hint}")
+    if not found.is_meta and not found.isfinite().all():
+        raise _not_a_map(backbone, "NaN or infinite values for an image of zeros")
+
+
+def _not_a_map(backbone: Backbone, what: str) -> BuildError:
+    return BuildError(
+        f"{backbone.spec.name} gives {what}; expected one map [B, D, H, W] of square images [B, 3, S, S], with H = W = "
+        "S / stride (docs/use/own_modules.md)"
+    )
+
+
+def _kind(output: object) -> str:
+    """What a forward gave that is no tensor, in words."""
+    if isinstance(output, (list, tuple)):
+        shapes = ", ".join(str(list(each.shape)) for each in output if isinstance(each, Tensor))
+        return f"a {type(output).__name__} of {len(output)}{f' maps {shapes}; give one of them' if shapes else ''}"
+    if isinstance(output, dict):
+        return f"a dict with {', '.join(map(str, list(output)[:4]))}"
+    return "None" if output is None else f"a {type(output).__name__}"
 
 
 def attach(model: nn.Module, spec: BackboneSpec, resolution: int, module: str, architecture: str) -> Backbone:
     """`model` with its tapped block found by rule; parameters and map are not looked at yet."""
     rule = load_rules().model_rule(module, class_name(model), architecture, spec.rule)
+    if not hasattr(model, "forward_intermediates"):  # timm's models have it; of others the forward gives the map
+        rule = replace(rule, features="forward")
     model.eval()
     no_tap = rule.reason or "no rule names its last block"
     return Backbone(model, spec, resolution, rule, ffn_of(tapped_block(model, rule), rule) if rule.tap else no_tap)
@@ -133,7 +181,10 @@ def inspect(backbone: Backbone) -> list[str]:
     with Trace(model, tapped_block(model, rule) if rule.tap else None, rule) as trace:
         features, reached, ran = _trace(backbone)
     if features.ndim != 4:
-        raise BuildError(f"{backbone.spec.name} gives a map of shape {tuple(features.shape)}, expected [B,D,H,W]")
+        hint = ", which look like class scores" if features.ndim == 2 else ""
+        raise _not_a_map(backbone, f"{list(features.shape)}{hint}")
+    if features.shape[0] != 1:
+        raise _not_a_map(backbone, f"{list(features.shape)} for one image")
     backbone.width, backbone.grid = features.shape[1], (features.shape[2], features.shape[3])
     backbone.stride = round(side / features.shape[3])
     backbone.sites = trace.sites(backbone.width, backbone.num_tokens)
@@ -167,14 +218,22 @@ def _runs_without(backbone: Backbone, names: list[str], features: Tensor, reache
 
 
 def _trace(backbone: Backbone) -> tuple[Tensor, set[int], set[int]]:
-    side = backbone.resolution
-    first = next(backbone.parameters(), torch.empty(0))
-    with torch.inference_mode(False):
-        images = torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype)
     try:
-        return unused.trace(backbone, images)
+        output, reached, ran = unused.trace(backbone, _zeros(backbone, 1))
     except _FORWARD_ERRORS as error:
-        raise BuildError(f"{backbone.spec.name} cannot run at {side} pixels: {first_line(error)}") from error
+        values = "; luma counts without values: its forward must not branch on them (.item(), float(tensor), if tensor)"
+        hint = values if NO_VALUES in str(error) else ""
+        said = first_line(error)
+        raise BuildError(f"{backbone.spec.name} cannot run at {backbone.resolution} pixels: {said}{hint}") from error
+    if not isinstance(output, Tensor):
+        raise _not_a_map(backbone, _kind(output))
+    return output, reached, ran
+
+
+def _zeros(backbone: Backbone, num_images: int) -> Tensor:
+    side, first = backbone.resolution, next(backbone.parameters(), torch.empty(0))
+    with torch.inference_mode(False):
+        return torch.zeros(num_images, 3, side, side, device=first.device, dtype=first.dtype)
 
 
 def _prune(backbone: Backbone, names: list[str]) -> Backbone:

@@ -65,7 +65,7 @@ def recipe_for(spec: BackboneSpec) -> BuildRecipe:
         register()
     if not is_model(architecture):
         raise UnknownName(f"{architecture!r} is not a model of timm {timm.__version__}; try `luma list {architecture}`")
-    module = model_entrypoint(architecture).__module__.rpartition(".")[2]
+    module = short_module(model_entrypoint(architecture).__module__)
     rule = load_rules().build_rule(module, architecture, spec.rule)
     return BuildRecipe(spec.name, architecture, tag, module, rule, dict(arguments), source)
 
@@ -111,9 +111,16 @@ def build(recipe: BuildRecipe, resolution: int, device: torch.device, seed: int 
         torch.manual_seed(seed)
         try:
             model: nn.Module = timm.create_model(recipe.architecture, **arguments)
-        except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+        except _BUILD_ERRORS as error:
+            if device.type == "meta" and NO_VALUES in str(error):
+                # Its __init__ reads values, as in `[x.item() for x in torch.linspace(...)]`, which meta does not have.
+                return build(recipe, resolution, torch.device("cpu"), seed).to(device)
             raise BuildError(f"{recipe.name} cannot be built at {resolution} pixels: {first_line(error)}") from error
     return model
+
+
+NO_VALUES = "meta tensor"  # in torch's errors about reading a value on the meta device
+_BUILD_ERRORS = (RuntimeError, AssertionError, ValueError, TypeError, KeyError, ZeroDivisionError)
 
 
 _FILLING = frozenset({"normal_", "uniform_", "clamp_", "erfinv_", "mul_", "add_", "div_", "fill_", "zero_", "copy_"})
@@ -147,8 +154,17 @@ def first_line(error: Exception) -> str:
 
 
 def class_name(module: nn.Module) -> str:
-    """`module.Class` as the rule table spells it, e.g. `vision_transformer.Block`."""
-    return f"{type(module).__module__.rpartition('.')[2]}.{type(module).__qualname__}"
+    """`module.Class` as the rule table spells it, e.g. `vision_transformer.Block`, for classes of timm and of luma.
+
+    Others by their whole path: torchvision's `resnet.ResNet` is not timm's.
+    """
+    place, name = type(module).__module__, type(module).__qualname__
+    return f"{short_module(place)}.{name}" if short_module(place) else f"{place}.{name}"
+
+
+def short_module(place: str) -> str:
+    """The last part of the path of a module of timm or of luma; empty for any other."""
+    return place.rpartition(".")[2] if place.partition(".")[0] in ("timm", "luma_cli") else ""
 
 
 @dataclass(frozen=True, slots=True)

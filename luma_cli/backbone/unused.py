@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 
-def trace(module: nn.Module, images: Tensor) -> tuple[Tensor, set[int], set[int]]:
+def trace(module: nn.Module, images: Tensor) -> tuple[object, set[int], set[int]]:
     """One forward of `module`: its output, the ids of the parameters it depends on, the ids of the modules that ran.
 
     Frozen parameters count like any others, whatever gradient mode the caller is in.
@@ -34,11 +34,11 @@ def trace(module: nn.Module, images: Tensor) -> tuple[Tensor, set[int], set[int]
     return output, _leaves(output), ran
 
 
-def _leaves(output: Tensor) -> set[int]:
-    """Ids of the parameters that `output` depends on, by its autograd graph."""
+def _leaves(output: object) -> set[int]:
+    """Ids of the parameters that `output`, a tensor, depends on, by its autograd graph."""
     found: set[int] = set()
     seen: set[object] = set()
-    stack = [output.grad_fn]
+    stack = [output.grad_fn] if isinstance(output, Tensor) else []
     while stack:
         node = stack.pop()
         if node is None or node in seen:

@@ -12,6 +12,7 @@ from luma_cli.cli.options import (
     Family,
     Flops,
     HeadOptions,
+    Import,
     Json,
     Pretraining,
     Resolutions,
@@ -87,6 +88,7 @@ def show(
 def doctor(
     names: Annotated[list[str] | None, Argument(help="Backbones to check.", autocompletion=complete_backbone)] = None,
     resolutions: Resolutions = None,
+    imports: Import = None,
     *,
     head: HeadOptions,
     as_json: Json = False,
@@ -104,7 +106,11 @@ def doctor(
 
     config = head.config()
     checks = [("environment", check) for check in check_environment(database)]
-    for spec in expand(names or []):
+    if imports:
+        from luma_cli.measure.imports import find, load
+
+        load(find(imports))
+    for spec in expand(names or [], imported=imports is not None):
         for size in resolutions or [224]:
             checks += [(f"{spec.name} at {size} px", check) for check in check_backbone(spec, size, config)]
     rows = [(check.verdict, what, check.name, check.detail) for what, check in checks]

@@ -57,13 +57,15 @@ def combined_hash(imports: Sequence[Import]) -> str:
 
 
 def load(item: Import) -> None:
-    """Run the module, which registers its backbones with timm. Its own errors pass through."""
+    """Run the module once, which registers its backbones with timm. Its own errors pass through."""
     if not item.target.endswith(".py"):
         if item.folder not in sys.path:
             sys.path.insert(0, item.folder)
         importlib.import_module(item.target)
         return
     name = Path(item.path).stem
+    if getattr(sys.modules.get(name), "__file__", None) == item.path:  # registering twice would be a clash
+        return
     spec = importlib.util.spec_from_file_location(name, item.path)
     if spec is None or spec.loader is None:
         raise UsageError(f"--import {item.target}: not a Python file")
