@@ -210,3 +210,24 @@ def test_odd_sizes(size: tuple[int, int]) -> None:
         changed, classes = augment(image, labels, 64, USUAL, seed)
         assert (changed.shape, classes.shape) == ((3, 64, 64), (64, 64))
         assert (classes == 0).any()
+
+
+def test_turns_are_torchvisions_and_leave_other_recipes_draws_alone() -> None:
+    turning = replace(USUAL, vflip_chance=0.5, rotate_degrees=30.0)
+    image, labels = picture(3, 60, 80)
+    for seed in range(20):
+        usual, change = (draw_change(np.random.default_rng(seed), labels.shape, 64, each) for each in (USUAL, turning))
+        assert replace(change, upside_down=False, degrees=0.0) == usual
+        assert -30 <= change.degrees <= 30
+        still = replace(change, flip=False, height=60, width=80, top=0, left=0)
+        expected = torch.from_numpy(labels)[None]
+        if still.upside_down:
+            expected = expected.flip(-2)
+        expected = v2.functional.rotate(tv_tensors.Mask(expected), still.degrees, fill=IGNORED)
+        assert torch.equal(change_labels(labels, still, 80)[:60, :80], expected[0].as_subclass(Tensor))
+        pixels = change_image(image, still, 80)
+        assert not pixels[:, :60, :80][:, change_labels(labels * 0, still, 80)[:60, :80] == IGNORED].float().mean() > 60
+    assert (
+        len({draw_change(np.random.default_rng(seed), labels.shape, 64, turning).upside_down for seed in range(20)})
+        == 2
+    )

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from luma_cli.catalogue.heads import HeadConfig
@@ -303,3 +304,14 @@ def test_the_graph_is_captured_with_the_kernels_of_the_eager_latency(monkeypatch
     assert seen == [True]
     assert "latency_cuda_graph" in result.metrics
     assert torch.backends.cudnn.benchmark is False
+
+
+def test_a_number_format_that_overflows_is_no_measurement(tmp_path):
+    """An activation of 60,000 x 1,000 fits into float32 and not into float16."""
+    state = timm.create_model("test_vit", num_classes=0, img_size=64).state_dict()
+    for name in ("weight", "bias"):
+        state[f"blocks.1.mlp.fc1.{name}"] = state[f"blocks.1.mlp.fc1.{name}"] * 0 + (60_000 if name == "bias" else 0)
+    state["blocks.1.mlp.fc2.weight"] = state["blocks.1.mlp.fc2.weight"] * 0 + 1_000
+    torch.save(state, tmp_path / "overflow.pth")
+    result = attempt(weights=str(tmp_path / "overflow.pth"), dtype="float16")
+    assert (result.status, "NaN or infinite values in float16; try --dtype" in result.reason) == ("failed", True)

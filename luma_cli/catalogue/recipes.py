@@ -28,8 +28,9 @@ class Augmentation:
     """Random changes of training images, in the order in which they are applied (EoMT's datasets/transforms.py).
 
     brightness, contrast, saturation: a factor from U(1 - x, 1 + x). hue: a shift from U(-x, x) of the colour circle.
-    Each with probability `colour_chance`. flip_chance: left to right. scale_min, scale_max: relative to the size at
-    which the whole image just fits into the crop.
+    Each with probability `colour_chance`. flip_chance: left to right; vflip_chance: upside down. rotate_degrees: turned
+    by an angle from U(-x, x), 0 for never. scale_min, scale_max: relative to the size at which the whole image just
+    fits into the crop.
     """
 
     brightness: float = 32 / 255
@@ -38,6 +39,8 @@ class Augmentation:
     hue: float = 18 / 360
     colour_chance: float = 0.5
     flip_chance: float = 0.5
+    vflip_chance: float = 0.0
+    rotate_degrees: float = 0.0
     scale_min: float = 0.5
     scale_max: float = 2.0
 
@@ -277,7 +280,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("weight_decay", "poly_power", "clip_norm"), (0, inf)),
     **dict.fromkeys(("bce_weight", "dice_weight", "class_weight", "no_object_weight"), (0, inf)),
     **dict.fromkeys(("batch", "num_points", "oversample_ratio", "rope_rescale"), (1, inf)),
-    **dict.fromkeys(("importance_ratio", "colour_chance", "flip_chance"), (0, 1)),
+    **dict.fromkeys(("importance_ratio", "colour_chance", "flip_chance", "vflip_chance"), (0, 1)),
+    "rotate_degrees": (0, 180),
     **dict.fromkeys(("brightness", "contrast", "saturation"), (0, 1)),
     "hue": (0, 0.5),
     "layer_decay": (1e-3, 1),

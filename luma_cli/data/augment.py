@@ -29,8 +29,9 @@ MAX_DRAWS = 50
 class Change:
     """The changes of an image and its label map, in this order; None leaves a step out.
 
-    brightness; contrast where `contrast_first`; saturation; hue; contrast where not; flip left to right; resizing to
-    height x width; padding below and to the right up to R; the crop R x R from (top, left).
+    brightness; contrast where `contrast_first`; saturation; hue; contrast where not; flip left to right; upside down;
+    turn by degrees about the middle; resizing to height x width; padding below and to the right up to R; the crop R x R
+    from (top, left).
     """
 
     brightness: float | None
@@ -43,15 +44,19 @@ class Change:
     width: int
     top: int
     left: int
+    upside_down: bool = False
+    degrees: float = 0.0
 
 
 def draw_change(rng: np.random.Generator, size: tuple[int, int], resolution: int, augmentation: Augmentation) -> Change:
-    """The next change of an image of size (H, W) for crops of `resolution` R; always takes 13 numbers from `rng`.
+    """The next change of an image of size (H, W) for crops of `resolution` R, from 13 numbers of `rng`, 15 with turns.
 
     A scale of 1 is where the whole image just fits into the crop, as torchvision's ScaleJitter has it. Sides are
     rounded down, to at least one pixel.
     """
     chances, places = rng.random(6), rng.random(7)
+    # Only then, so that recipes without turns draw what they always drew.
+    turns = rng.random(2) if augmentation.vflip_chance or augmentation.rotate_degrees else (1.0, 0.5)
     fits = min(resolution / size[0], resolution / size[1])
     scale = augmentation.scale_min + places[4] * (augmentation.scale_max - augmentation.scale_min)
     height, width = (max(1, int(side * fits * scale)) for side in size)
@@ -72,6 +77,8 @@ def draw_change(rng: np.random.Generator, size: tuple[int, int], resolution: int
         width=width,
         top=int(places[5] * (max(height, resolution) - resolution + 1)),
         left=int(places[6] * (max(width, resolution) - resolution + 1)),
+        upside_down=bool(turns[0] < augmentation.vflip_chance),
+        degrees=float(augmentation.rotate_degrees * (2 * turns[1] - 1)),
     )
 
 
@@ -107,22 +114,30 @@ def _one_thread() -> Iterator[None]:
 
 def change_labels(labels: Labels, change: Change, resolution: int) -> Tensor:
     """Class indices [H, W] -> [R, R], the nearest ones, IGNORED where padded."""
-    mask = tv_tensors.Mask(torch.from_numpy(labels)[None])
-    if change.flip:
-        mask = functional.horizontal_flip(mask)
+    mask = _flipped_and_turned(tv_tensors.Mask(torch.from_numpy(labels)[None]), change, IGNORED)
     return _crop(functional.resize(mask, [change.height, change.width]), change, resolution, IGNORED)[0]
 
 
 def change_image(image: NDArray[np.uint8], change: Change, resolution: int) -> Tensor:
     """Image [H, W, 3] -> uint8 [3, R, R], bilinear with antialiasing, black where padded."""
     pixels = change_colours(tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)), change)
-    if change.flip:
-        pixels = functional.horizontal_flip(pixels)
+    pixels = _flipped_and_turned(pixels, change, 0)
     # Resizing is twice as fast with a pixel's channels side by side, the rest with one channel after the other.
     pixels = functional.resize(
         pixels[None].contiguous(memory_format=torch.channels_last), [change.height, change.width]
     )
     return _crop(pixels[0], change, resolution, 0)
+
+
+def _flipped_and_turned(pixels: Tensor, change: Change, fill: int) -> Tensor:
+    """An image or a mask [.., H, W] after flips and the turn; what comes from outside is `fill`."""
+    if change.flip:
+        pixels = functional.horizontal_flip(pixels)
+    if change.upside_down:
+        pixels = functional.vertical_flip(pixels)
+    if change.degrees:
+        pixels = functional.rotate(pixels, change.degrees, functional.InterpolationMode.BILINEAR, fill=fill)
+    return pixels
 
 
 def change_colours(pixels: Tensor, change: Change) -> Tensor:

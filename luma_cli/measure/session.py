@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from luma_cli.catalogue.heads import HeadConfig
-from luma_cli.errors import LumaError
+from luma_cli.errors import LumaError, MeasureError
 from luma_cli.head import segmenter as segmenters
 from luma_cli.measure import attention
 from luma_cli.measure.accelerator import Cpu, Cuda, Peaks, capture
@@ -106,9 +106,13 @@ def _first_call(configuration: Configuration, subject: MeasuredPart, accelerator
     call = subject.caller(1, 1)
     start = time.perf_counter()
     with attention.AttentionWatch(look):
-        call(0)
+        output = call(0)
     accelerator.synchronize()
     result.notes |= {"first_call_seconds": time.perf_counter() - start, "sdpa_calls": len(seen)}
+    if not all(part.isfinite().all() for part in (output if isinstance(output, tuple) else (output,))):
+        other = "float32" if configuration.dtype == "bfloat16" else "bfloat16 or float32"
+        remedy = "check the weights" if configuration.dtype == "float32" else f"try --dtype {other}"
+        raise MeasureError(f"its output has NaN or infinite values in {configuration.dtype}; {remedy}")
     if configuration.attention not in ("auto", "unfused") and configuration.part != "head":
         # The backbone alone: the head's own call would hide that its blocks never use the backend.
         in_backbone: list[attention.Attend] = []
