@@ -17,7 +17,7 @@ from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, reci
 from luma_cli.errors import NothingMeasured
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.store import database as files
-from luma_cli.units import BudgetKind, gflops
+from luma_cli.units import BudgetKind, counted, gflops
 
 if TYPE_CHECKING:
     from luma_cli.speed.bench import Bench
@@ -151,7 +151,7 @@ def set_apart(measured: Sequence[Measured], bench: Bench) -> list[str]:
         if row.conditions.device_name == bench.device_name and id(row) not in used
     )
     ordered = sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
-    return [f"{count} measured row{'s' if count > 1 else ''} {why}: {what}" for (why, what), count in ordered]
+    return [f"{counted(count, 'measured row')} {why}: {what}" for (why, what), count in ordered]
 
 
 def _reason(row: Measured, here: Conditions) -> str:

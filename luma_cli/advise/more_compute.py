@@ -170,30 +170,25 @@ def more_compute(
     now = by_key.get((at.name, at.resolution))
     by_exponents = by_key.get((by_rule.name, by_rule.resolution)) if by_rule else None
     predicted = _predict({*within, *filter(None, (now, by_exponents))}, dataset, model, head)
-    found = []
-    if by_rule is not None:
-        found.append(_spending(f"exponents: {answer.split_source}", by_rule, dataset, predicted, by_exponents))
+
+    def spending(rests_on: str, on: Model, candidate: Candidate | None) -> Spending:
+        said = predicted.get(candidate) if candidate else None
+        return Spending(rests_on, on.name, on.resolution, on.macs, on.train_line(dataset), said)
+
+    found = [spending(f"exponents: {answer.split_source}", by_rule, by_exponents)] if by_rule else []
     same = [each for each in within if each.name in series.sizes]
     for rests_on, some in (("predicted accuracy, this series", same), ("predicted accuracy, any backbone", within)):
         best = _best({each: predicted[each] for each in some if each in predicted})
         if best is not None:
-            chosen = Model(best.name, best.resolution, 0.0, best.macs or 0)
-            found.append(_spending(rests_on, chosen, dataset, predicted, best))
+            found.append(spending(rests_on, Model(best.name, best.resolution, 0.0, best.macs or 0), best))
     larger = series.public(at.macs)
     return MoreCompute(
-        start=_spending("now", at, dataset, predicted, now),
+        start=spending("now", at, now),
         wanted=wanted,
         spendings=tuple(found),
         cheapest=None if found or not larger else larger[0],
         scale_note=model.scale_note if model else None,
     )
-
-
-def _spending(
-    rests_on: str, model: Model, dataset: str, predicted: Mapping[Candidate, Prediction], candidate: Candidate | None
-) -> Spending:
-    found = predicted.get(candidate) if candidate else None
-    return Spending(rests_on, model.name, model.resolution, model.macs, model.train_line(dataset), found)
 
 
 def _predict(
