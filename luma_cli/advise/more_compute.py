@@ -8,7 +8,6 @@ over every candidate.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +24,7 @@ from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.answer import scaling as fit_scaling
 from luma_cli.scaling.series import Model, Target, next_model, target
 from luma_cli.store import database as files
-from luma_cli.store.runs import OwnRun, scored_runs
+from luma_cli.store.runs import scored_runs
 
 # Classes of a dataset that is the user's own, for the head's share of the cost: well below 1% of it up to 150.
 _USUAL_CLASSES = 150
@@ -63,7 +62,8 @@ def scaling(
         raise UsageError(f"family {family!r} is not known; use one of {', '.join(get_args(Family))}")
     if pretraining:
         check_objective("--pretraining", pretraining)
-    runs = _own_runs(database)
+    with files.reading(database) as connection:
+        runs = scored_runs(connection)
     known = sorted({*NUM_CLASSES, *(run.base for run in runs)})
     if dataset not in known:
         raise UsageError(f"dataset {dataset!r} is not known, expected one of {', '.join(known)}; try --dataset ade20k")
@@ -90,14 +90,6 @@ def usual_start(family: str, pretraining: str) -> str:
     except UnknownName:
         name = f"{card}.{usual}"
     return f"{name}@512"
-
-
-def _own_runs(database: Path | None) -> list[OwnRun]:
-    connection = files.open_read(database)
-    if connection is None:
-        return []
-    with closing(connection):
-        return scored_runs(connection)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,23 +38,11 @@ def info(database: Database = None, as_json: Json = False) -> None:
     """Print size, schema version, numbers of rows and devices."""
     from luma_cli.report.table import print_json
     from luma_cli.store.inspection import info as describe
+    from luma_cli.to_json import to_json
 
     found = describe(database)
     if as_json:
-        print_json(
-            {
-                "schema": 1,
-                "path": found.file,
-                "bytes": found.bytes,
-                "database_schema": found.schema,
-                "journal": found.journal,
-                "rows": found.rows,
-                "by_status": found.by_status,
-                "by_device": found.by_device,
-                "first": found.first or None,
-                "last": found.last or None,
-            }
-        )
+        print_json({"schema": 1, **to_json(found)})
         return
     if not found.schema:
         typer.echo(f"{found.file}: does not exist yet; `luma profile NAME` makes it")
@@ -96,8 +84,7 @@ def export(
     from luma_cli.store import database as files
     from luma_cli.store.transfer import export as write
 
-    connection = files.open_read(database)
-    with nullcontext() if connection is None else closing(connection):
+    with files.reading(database) as connection:
         write(connection, sys.stdout, form, view)
 
 
