@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -84,7 +84,8 @@ def export(
     from luma_cli.store import database as files
     from luma_cli.store.transfer import export as write
 
-    with files.reading(database) as connection:
+    connection = files.open_read(database)
+    with nullcontext() if connection is None else closing(connection):
         write(connection, sys.stdout, form, view)
 
 
