@@ -110,6 +110,15 @@ def convention_caption(convention: FlopConvention) -> str:
     return f"GFLOPs: 1 multiply-add = {_FLOPS_PER_MAC[convention]} FLOP{'s' if convention == '2x' else ''}"
 
 
+def counted(number: int, one: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "source"), counted(3, "source")
+    ('1 source', '3 sources')
+    """
+    return f"{number} {one}{'' if number == 1 else 's'}"
+
+
 def gibibytes(num_bytes: float) -> float:
     """Bytes in units of 2^30."""
     return num_bytes / 2**30

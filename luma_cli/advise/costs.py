@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +16,7 @@ from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, reci
 from luma_cli.errors import NothingMeasured
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.store import database as files
-from luma_cli.units import BudgetKind, gflops
+from luma_cli.units import BudgetKind, counted, gflops
 
 if TYPE_CHECKING:
     from luma_cli.speed.bench import Bench
@@ -78,10 +77,9 @@ def load_speed(question: Question, kinds: Sequence[BudgetKind], database: Path |
     from luma_cli.store.runs import list_runs
 
     measured = measured_rows(database, question.device)
-    connection = files.open_read(database) if "gpu_hours" in kinds else None
     runs = []
-    if connection is not None:
-        with closing(connection):
+    if "gpu_hours" in kinds:
+        with files.reading(database) as connection:
             runs = trained_runs(list_runs(connection))
     speed = SpeedModel.load(measured, question.device, head=question.head, runs=runs)
     missing = [why for kind in kinds if kind not in EXACT and (why := speed.why(kind))]
@@ -92,10 +90,7 @@ def measured_rows(database: Path | None = None, device: str | None = None) -> li
     """Measured rows of the store; of one device alone where `device` is part of just one device's name."""
     from luma_cli.store.profiles import device_names, measurements
 
-    connection = files.open_read(database)
-    if connection is None:
-        return []
-    with closing(connection):
+    with files.reading(database) as connection:
         wanted = (device or "").lower()
         is_kind = wanted.partition(":")[0] in ("", "cpu", "cuda")  # may mean several devices
         named = [] if is_kind else [name for name in device_names(connection) if wanted in name.lower()]
@@ -151,7 +146,7 @@ def set_apart(measured: Sequence[Measured], bench: Bench) -> list[str]:
         if row.conditions.device_name == bench.device_name and id(row) not in used
     )
     ordered = sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
-    return [f"{count} measured row{'s' if count > 1 else ''} {why}: {what}" for (why, what), count in ordered]
+    return [f"{counted(count, 'measured row')} {why}: {what}" for (why, what), count in ordered]
 
 
 def _reason(row: Measured, here: Conditions) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from luma_cli.accuracy.model import load_model
 from luma_cli.accuracy.sightings import AccuracyModel, Prediction
-from luma_cli.advise.candidates import Candidate, has_evidence, scale_note, subject
+from luma_cli.advise.candidates import Candidate, scale_note
 from luma_cli.advise.fronts import (
     LEVELS,
     NUM_DRAWS,
@@ -28,8 +28,8 @@ from luma_cli.advise.fronts import (
     on_front_chances,
     place,
 )
-from luma_cli.advise.question import TITLES, Priced, Question, cost_note, unmet
-from luma_cli.advise.setting import AdviceSetting, Fit, load
+from luma_cli.advise.question import TITLES, Priced, Question, cost_note, not_known, unmet
+from luma_cli.advise.setting import AdviceSetting, Fit, load, predicted
 from luma_cli.errors import NoAnswer
 from luma_cli.evidence.own_runs import OwnRow
 from luma_cli.to_json import to_json
@@ -184,19 +184,17 @@ def learned_front(
     judged; comparable ones get their distance. Raises NoAnswer when nothing is left.
     """
     placed = [each for each in pool if not math.isnan(place(each, kind))]
-    subjects = [subject(each.candidate, question.dataset, question.head) for each in placed]
-    found = model.predict(subjects) if subjects else []
-    known = [at for at, prediction in enumerate(found) if has_evidence(prediction)]
-    if not known:
+    judged = [each for each in predicted(question, placed, model) if each.supported]
+    if not judged:
         raise NoAnswer(_nothing(question, kind, pool, placed))
-    chosen, predictions = [placed[at] for at in known], [found[at] for at in known]
-    draws = model.draws([subjects[at] for at in known], NUM_DRAWS)
-    places, mious = [place(each, kind) for each in chosen], [each.miou_percent for each in predictions]
+    draws = model.draws([each.subject for each in judged], NUM_DRAWS)
+    chosen, mious = [each.priced for each in judged], [each.miou for each in judged]
+    places = [place(each, kind) for each in chosen]
     chance = on_front_chances(chosen, kind, draws)
     band = attainment(places, draws)
 
     def row(at: int, per_doubling: float | None = None) -> FrontRow:
-        return FrontRow(chosen[at], predictions[at], chance[at], band.at(places[at]), per_doubling)
+        return FrontRow(chosen[at], judged[at].prediction, chance[at], band.at(places[at]), per_doubling)
 
     envelope = _envelope(chosen, mious, places)
     gains = marginal_prices([places[at] for at in envelope], [mious[at] for at in envelope])
@@ -267,7 +265,7 @@ def _nothing(question: Question, kind: BudgetKind, pool: Sequence[Priced], place
         return unmet(question, pool)
     if not placed:
         shipped = "" if kind == "joules" else ", name a device with shipped results, e.g. --device 'RTX 4090',"
-        missing = f"{TITLES[kind]} is not known for any of {len(pool)} candidates; run luma profile NAME"
+        missing = f"{not_known(kind)} for any of {len(pool)} candidates; run luma profile NAME"
         return f"{missing}{shipped} or use --x gflops"
     nothing = f"no evidence about any of {len(placed)} candidates on {question.dataset}"
     return f"{nothing}; run: luma next --dataset {question.dataset}"

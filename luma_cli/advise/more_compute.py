@@ -8,7 +8,6 @@ over every candidate.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +24,7 @@ from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.answer import scaling as fit_scaling
 from luma_cli.scaling.series import Model, Target, next_model, target
 from luma_cli.store import database as files
-from luma_cli.store.runs import OwnRun, scored_runs
+from luma_cli.store.runs import scored_runs
 
 # Classes of a dataset that is the user's own, for the head's share of the cost: well below 1% of it up to 150.
 _USUAL_CLASSES = 150
@@ -63,7 +62,8 @@ def scaling(
         raise UsageError(f"family {family!r} is not known; use one of {', '.join(get_args(Family))}")
     if pretraining:
         check_objective("--pretraining", pretraining)
-    runs = _own_runs(database)
+    with files.reading(database) as connection:
+        runs = scored_runs(connection)
     known = sorted({*NUM_CLASSES, *(run.base for run in runs)})
     if dataset not in known:
         raise UsageError(f"dataset {dataset!r} is not known, expected one of {', '.join(known)}; try --dataset ade20k")
@@ -90,14 +90,6 @@ def usual_start(family: str, pretraining: str) -> str:
     except UnknownName:
         name = f"{card}.{usual}"
     return f"{name}@512"
-
-
-def _own_runs(database: Path | None) -> list[OwnRun]:
-    connection = files.open_read(database)
-    if connection is None:
-        return []
-    with closing(connection):
-        return scored_runs(connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,30 +162,25 @@ def more_compute(
     now = by_key.get((at.name, at.resolution))
     by_exponents = by_key.get((by_rule.name, by_rule.resolution)) if by_rule else None
     predicted = _predict({*within, *filter(None, (now, by_exponents))}, dataset, model, head)
-    found = []
-    if by_rule is not None:
-        found.append(_spending(f"exponents: {answer.split_source}", by_rule, dataset, predicted, by_exponents))
+
+    def spending(rests_on: str, on: Model, candidate: Candidate | None) -> Spending:
+        said = predicted.get(candidate) if candidate else None
+        return Spending(rests_on, on.name, on.resolution, on.macs, on.train_line(dataset), said)
+
+    found = [spending(f"exponents: {answer.split_source}", by_rule, by_exponents)] if by_rule else []
     same = [each for each in within if each.name in series.sizes]
     for rests_on, some in (("predicted accuracy, this series", same), ("predicted accuracy, any backbone", within)):
         best = _best({each: predicted[each] for each in some if each in predicted})
         if best is not None:
-            chosen = Model(best.name, best.resolution, 0.0, best.macs or 0)
-            found.append(_spending(rests_on, chosen, dataset, predicted, best))
+            found.append(spending(rests_on, Model(best.name, best.resolution, 0.0, best.macs or 0), best))
     larger = series.public(at.macs)
     return MoreCompute(
-        start=_spending("now", at, dataset, predicted, now),
+        start=spending("now", at, now),
         wanted=wanted,
         spendings=tuple(found),
         cheapest=None if found or not larger else larger[0],
         scale_note=model.scale_note if model else None,
     )
-
-
-def _spending(
-    rests_on: str, model: Model, dataset: str, predicted: Mapping[Candidate, Prediction], candidate: Candidate | None
-) -> Spending:
-    found = predicted.get(candidate) if candidate else None
-    return Spending(rests_on, model.name, model.resolution, model.macs, model.train_line(dataset), found)
 
 
 def _predict(

@@ -24,6 +24,7 @@ from luma_cli.advise.setting import AdviceSetting, Fit, load, predicted
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.scaling.law import PLAIN, Point, tokens_of
 from luma_cli.scaling.series import MOST_PARAMS, Model, most_telling
+from luma_cli.units import counted
 
 Purpose = Literal["front", "budget", "first", "proxy", "exponents"]
 Run = tuple[str, int]
@@ -240,8 +241,8 @@ class _Planner:
             return None
         runs = sum(each.run_key in trained for each in grid)
         why = (
-            f"narrows the exponents of {found.card} with {found.pretraining} most, where you have {runs} "
-            f"{'run' if runs == 1 else 'runs'}; a law needs 9, an exponent about 16"
+            f"narrows the exponents of {found.card} with {found.pretraining} most, where you have "
+            f"{counted(runs, 'run')}; a law needs 9, an exponent about 16"
         )
         return self._run(places[found.run_key], "exponents", why)
 

@@ -18,7 +18,7 @@ Standing = Literal["within", "may exceed", "over", "unknown"]
 # Counted from the architecture; the other kinds depend on a device.
 EXACT: frozenset[str] = frozenset({"macs", "params"})
 PROFILED: frozenset[str] = frozenset({"ms", "fps", "images_per_second", "bytes", "joules"})
-# For sentences.
+# Before `is not known`, see `not_known`, and in other sentences.
 TITLES: Mapping[BudgetKind, str] = {
     "macs": "GFLOPs",
     "params": "parameters",
@@ -29,6 +29,15 @@ TITLES: Mapping[BudgetKind, str] = {
     "joules": "energy",
     "gpu_hours": "training time",
 }
+
+
+def not_known(kind: BudgetKind) -> str:
+    """The title of a cost in a clause.
+
+    >>> not_known("ms"), not_known("params")
+    ('latency is not known', 'parameters are not known')
+    """
+    return f"{TITLES[kind]} {'are' if kind in EXACT else 'is'} not known"  # both that are counted are plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +128,15 @@ def amount(kind: BudgetKind, value: float, convention: FlopConvention = "mac", d
     >>> amount("macs", 12_345_600_000_000), amount("ms", 1234.5, digits=3)
     ('12350', '1230')
     """
-    if kind == "bytes":
-        return f"{gibibytes(value):.2f}"
-    shown = gflops(value, convention) if kind == "macs" else value / 1e6 if kind == "params" else value
-    return f"{float(f'{shown:.{digits}g}'):.12g}"
+    shown = in_unit(kind, value, convention)
+    return f"{shown:.2f}" if kind == "bytes" else f"{float(f'{shown:.{digits}g}'):.12g}"
+
+
+def in_unit(kind: BudgetKind, value: float, convention: FlopConvention) -> float:
+    """A cost in the unit of tables and axes: GFLOPs, millions of parameters, GiB; times, rates and energy unchanged."""
+    if kind == "macs":
+        return gflops(value, convention)
+    return gibibytes(value) if kind == "bytes" else value / (1e6 if kind == "params" else 1)
 
 
 _UNITS: Mapping[BudgetKind, str] = {
@@ -234,7 +248,7 @@ def _unmet(question: Question, pool: Sequence[Priced], budget: Budget) -> str:
     best = cheapest(pool, budget)
     if best is None:
         device = f" on {question.device}" if question.device else ""
-        missing = f"{budget.text}: {TITLES[budget.kind]} is not known for any candidate{device}"
+        missing = f"{budget.text}: {not_known(budget.kind)} for any candidate{device}"
         return f"{missing}; run luma profile NAME, or name a device with shipped results, e.g. --device 'RTX 4090'"
     quantity = best.costs[budget.kind]
     if budget.holds(quantity.value):

@@ -246,6 +246,13 @@ def recommend(
         device,
         head,
     )
+    return answer(question, top=top, database=database, with_reasons=with_reasons, fit=fit)
+
+
+def answer(
+    question: Question, *, top: int = 3, database: Path | None = None, with_reasons: bool = False, fit: Fit = load_model
+) -> Recommendation:
+    """The answer to a question; the other arguments and the errors are those of `recommend`."""
     setting = load(question, (*question.kinds, "macs"), database, fit)
     learned = setting.model if isinstance(setting.model, LearnedModel) else None
     found = recommendation(
@@ -256,7 +263,7 @@ def recommend(
         own=setting.own,
         speed=setting.speed,
         # A simple rule replaces the learned model where the audit shows that it chooses better.
-        chooser=chooser(learned, dataset, setting.evidence) if learned else None,
+        chooser=chooser(learned, question.dataset, setting.evidence) if learned else None,
         top=top,
         with_reasons=with_reasons,
     )

@@ -14,7 +14,7 @@ from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise import candidates as shipped
 from luma_cli.advise.candidates import Candidate, has_evidence, num_classes, subject, uncarded, with_measured
 from luma_cli.advise.costs import load_speed, price
-from luma_cli.advise.question import EXACT, TITLES, Priced, Question, check_names, explain, hold
+from luma_cli.advise.question import EXACT, Priced, Question, check_names, explain, hold, not_known
 from luma_cli.errors import StoreError
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
 from luma_cli.evidence.own_runs import OwnRow, differences, own_rows
@@ -192,6 +192,6 @@ def _unmet(priced: Priced | None, question: Question) -> Iterator[str]:
     for budget in question.budgets:
         quantity = priced.costs.get(budget.kind)
         if quantity is None:
-            yield f"its {TITLES[budget.kind]} is not known"
+            yield f"its {not_known(budget.kind)}"
         elif hold(priced, budget) != "within":
             yield f"{explain(quantity, question.convention)} does not surely meet {budget.text}"

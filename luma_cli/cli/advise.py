@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -23,6 +23,7 @@ from luma_cli.cli.options import (
     Flops,
     Head,
     Json,
+    Objective,
     OwnOnly,
     complete_backbone,
     print_answer,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 
 _WIDE = 20  # enough rows to find five different architectures and sizes to measure
-
-Objective = Literal["miou", "miou-per-ms", "knee"]
 
 
 @spread
@@ -73,11 +72,11 @@ def recommend(
         _audit(filters.database, as_json)
         return
     with uncollected():
-        from luma_cli.advise.recommend import recommend as answer
+        from luma_cli.advise.recommend import answer
         from luma_cli.report.recommendation import print_recommendation
 
-        given = {"dataset": dataset, "objective": objective, "device": device, **filters.arguments()}
-        ask: Callable[..., Recommendation] = partial(answer, budget or [], **given)
+        question = filters.question(dataset, device, budget or (), objective)
+        ask: Callable[..., Recommendation] = partial(answer, question, database=filters.database)
         session = Consultation(ask, dataset, filters.head, device, filters.database)
         if measure:
             session.measure()

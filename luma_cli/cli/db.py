@@ -38,23 +38,11 @@ def info(database: Database = None, as_json: Json = False) -> None:
     """Print size, schema version, numbers of rows and devices."""
     from luma_cli.report.table import print_json
     from luma_cli.store.inspection import info as describe
+    from luma_cli.to_json import to_json
 
     found = describe(database)
     if as_json:
-        print_json(
-            {
-                "schema": 1,
-                "path": found.file,
-                "bytes": found.bytes,
-                "database_schema": found.schema,
-                "journal": found.journal,
-                "rows": found.rows,
-                "by_status": found.by_status,
-                "by_device": found.by_device,
-                "first": found.first or None,
-                "last": found.last or None,
-            }
-        )
+        print_json({"schema": 1, **to_json(found)})
         return
     if not found.schema:
         print(f"{found.file}: does not exist yet; `luma profile NAME` makes it")

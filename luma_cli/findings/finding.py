@@ -46,11 +46,6 @@ def judge(supported: bool, contradicted: bool) -> Verdict:
     return CONTRADICTED if contradicted else SUPPORTED if supported else UNDECIDED
 
 
-def counted(number: int, one: str) -> str:
-    """A number of things: `1 source`, `3 sources`."""
-    return f"{number} {one}{'' if number == 1 else 's'}"
-
-
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A number that decides a claim.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,9 +117,5 @@ def findings(
 def _stored(dataset: str, device: str | None, database: Path | None) -> _World:
     """What ships with what the store adds. Raises StoreError where it cannot be read."""
     rows = load_evidence(database)
-    connection = files.open_read(database)
-    if connection is None:
-        return _World(dataset, device, rows)
-    with closing(connection):
-        runs, measured = scored_runs(connection), measurements(connection)
-    return _World(dataset, device, rows, runs, measured)
+    with files.reading(database) as connection:
+        return _World(dataset, device, rows, scored_runs(connection), measurements(connection))

@@ -14,10 +14,11 @@ from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import BuildError
 from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.evidence.own_runs import evidence_of
-from luma_cli.findings.finding import EvidenceRow, Figure, Finding, Interval, above, below, counted, judge, position
+from luma_cli.findings.finding import EvidenceRow, Figure, Finding, Interval, above, below, judge, position
 from luma_cli.findings.scores import OwnScore, own_scores, pairs, rows_behind
 from luma_cli.findings.statistics import FEWEST_VALUES, mean_interval
 from luma_cli.store.runs import OwnRun
+from luma_cli.units import counted
 
 # Two seeds of one model differ by about 0.3 mIoU; half a point is more than that and less than anyone would pay for.
 MARGIN = 0.5

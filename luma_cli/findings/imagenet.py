@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
-from luma_cli.findings.finding import Figure, Finding, above, below, counted, judge, position
+from luma_cli.findings.finding import Figure, Finding, above, below, judge, position
 from luma_cli.findings.scores import TableScore, rows_behind, scores
 from luma_cli.findings.statistics import Sample, pearson
+from luma_cli.units import counted
 
 # r = 0.7 explains half of the variance.
 LIMIT = 0.7

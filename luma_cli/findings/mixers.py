@@ -16,12 +16,13 @@ from typing import TypeVar
 
 from luma_cli.evidence.evidence import DATASET_TITLES
 from luma_cli.evidence.own_runs import evidence_of
-from luma_cli.findings.finding import UNDECIDED, Figure, Finding, above, below, counted, judge, position
+from luma_cli.findings.finding import UNDECIDED, Figure, Finding, above, below, judge, position
 from luma_cli.findings.profiles import device_option, is_fused, latest, of_device, profile_row
 from luma_cli.findings.scores import OwnScore, own_scores, pairs, rows_behind
 from luma_cli.findings.statistics import FEWEST_VALUES, mean_interval, ratio_interval
 from luma_cli.store.profiles import Measured
 from luma_cli.store.runs import OwnRun
+from luma_cli.units import counted
 
 Compared = TypeVar("Compared", Measured, OwnScore)
 

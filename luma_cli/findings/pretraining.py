@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
-from luma_cli.findings.finding import Figure, Finding, Interval, above, below, counted, judge, position
+from luma_cli.findings.finding import Figure, Finding, Interval, above, below, judge, position
 from luma_cli.findings.scores import TableScore, pairs, rows_behind, scores
 from luma_cli.findings.statistics import Numbers, cluster_interval
+from luma_cli.units import counted
 
 FEWEST_PAIRS = 8
 FEWEST_PUBLISHERS = 4

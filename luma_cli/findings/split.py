@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.evidence.evidence import DATASET_TITLES, Evidence
 from luma_cli.evidence.own_runs import evidence_of
-from luma_cli.findings.finding import Figure, Finding, Interval, counted, judge, rows_of
+from luma_cli.findings.finding import Figure, Finding, Interval, judge, rows_of
 from luma_cli.scaling.answer import Scaling, scaling
 from luma_cli.scaling.bootstrap import WIDEST
 from luma_cli.scaling.law import PAPER
 from luma_cli.store.runs import OwnRun
+from luma_cli.units import counted
 
 CLAIM = Finding(
     "split",

@@ -13,6 +13,7 @@ from luma_cli.evidence.cleaning import OTHER
 from luma_cli.evidence.evidence import COLUMNS, DATASET_TITLES, HEAD_TITLES, Evidence, to_row
 from luma_cli.evidence.imported import Imported
 from luma_cli.report.table import Column, Table, columns, number, print_csv, print_json, print_table
+from luma_cli.units import counted
 
 SCHEMA = 1
 # Rejections that are printed; --json has all.
@@ -63,7 +64,7 @@ def _table(dataset: str, rows: Sequence[Evidence], limit: int) -> Table:
 
 
 def _results(rows: Sequence[Evidence]) -> str:
-    return f"{len(rows)} result{'s' * (len(rows) != 1)}, {by_provenance(rows)}"
+    return f"{counted(len(rows), 'result')}, {by_provenance(rows)}"
 
 
 def by_provenance(rows: Sequence[Evidence]) -> str:
@@ -141,7 +142,7 @@ def _import_lines(imported: Imported, dry_run: bool) -> list[str]:
     verb = "would be taken in" if dry_run else "taken in"
     parts = [f"{len(imported.new)} {verb}"]
     parts += [f"{imported.known} known already"] if imported.known else []
-    parts += [f"{imported.merged} exact duplicate{'s' * (imported.merged > 1)} merged"] if imported.merged else []
+    parts += [f"{counted(imported.merged, 'exact duplicate')} merged"] if imported.merged else []
     parts += [f"{len(imported.rejected)} rejected"] if imported.rejected else []
     lines = [f"{imported.file}: {imported.records} rows read: {', '.join(parts)}"]
     lines += [f"  rejected row {each.row} (line {each.line}): {each.reason}" for each in imported.rejected[:_SHOWN]]

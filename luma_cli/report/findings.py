@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from luma_cli.report.table import Table, columns, paragraphs, print_plain
+from luma_cli.units import counted
 
 if TYPE_CHECKING:
     from luma_cli.findings.finding import Figure, Finding
@@ -57,8 +58,7 @@ def _block(finding: Finding, dataset: str, with_rows: bool, with_rule: bool) -> 
         yield from (("  | ", f"{row.id}: {row.says}; {row.source}") for row in finding.rows)
     elif finding.rows:
         sources = len({row.source for row in finding.rows})
-        rows, where = ("row", "rows")[len(finding.rows) > 1], ("source", "sources")[sources > 1]
-        yield "  ", f"Based on {len(finding.rows)} {rows} from {sources} {where}; rule and rows:"
+        yield "  ", f"Based on {counted(len(finding.rows), 'row')} from {counted(sources, 'source')}; rule and rows:"
         yield "    ", f"luma findings --dataset {dataset} --claim {finding.name} --rows"
     else:
         yield "  ", "Based on no evidence."

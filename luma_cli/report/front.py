@@ -11,7 +11,7 @@ from luma_cli.advise.fronts import TIE_MIOU
 from luma_cli.advise.question import TITLES
 from luma_cli.report.recommendation import HEADINGS, cost_cell, own_lines
 from luma_cli.report.table import Table, columns, number, paragraphs, print_table
-from luma_cli.units import FLOORS, BudgetKind, FlopConvention, gflops, gibibytes
+from luma_cli.units import FLOORS, counted
 
 if TYPE_CHECKING:
     from luma_cli.advise.front import FrontRow, LearnedFront, OwnDistance
@@ -108,13 +108,6 @@ def _cost(front: LearnedFront, priced: Priced) -> str:
     return f"{cost_cell(priced.costs[front.kind], front.question.convention).lstrip('~')} {HEADINGS[front.kind]}"
 
 
-def in_unit(kind: BudgetKind, value: float, convention: FlopConvention) -> float:
-    """A cost in the unit of tables and axes: GFLOPs, millions of parameters, GiB; times, rates and energy unchanged."""
-    if kind == "macs":
-        return gflops(value, convention)
-    return gibibytes(value) if kind == "bytes" else value / (1e6 if kind == "params" else 1)
-
-
 def _distance(front: LearnedFront, each: OwnDistance) -> str:
     run = each.row.run
     said = f"{run.backbone} at {run.resolution} px: {run.miou_percent:.1f} mIoU, {_cost(front, each.priced)}"
@@ -139,9 +132,8 @@ def _proposals(found: NextRuns) -> Iterator[tuple[str, str]]:
         yield from _proposal(f"{place}. ", run)
     if found.batch:
         total = rounded(sum(run.cost.value for run in found.batch))
-        runs = "1 run" if len(found.batch) == 1 else f"{len(found.batch)} runs"
         yield "", ""
-        yield "", f"Together: {total} {found.batch[0].cost.unit} for {runs}"
+        yield "", f"Together: {total} {found.batch[0].cost.unit} for {counted(len(found.batch), 'run')}"
     exponents = [found.exponents] if found.exponents else []
     proxies = "Cheaper first look, to be compared with each other only:"
     for title, extra in ((proxies, found.proxies), ("For the scaling law:", exponents)):

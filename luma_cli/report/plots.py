@@ -17,11 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.advise.question import TITLES
+from luma_cli.advise.question import TITLES, in_unit
 from luma_cli.errors import LumaError, UsageError
 from luma_cli.evidence.evidence import DATASET_TITLES, HEAD_TITLES
 from luma_cli.files import write_bytes
-from luma_cli.report.front import in_unit
 from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.law import PAPER, PAPER_SOURCE, Law, Point, distinct
 from luma_cli.units import FLOORS, BudgetKind

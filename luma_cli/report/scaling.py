@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterator
-from shutil import get_terminal_size
 from typing import TextIO
 
 from luma_cli.advise.fronts import TIE_MIOU
 from luma_cli.advise.more_compute import MoreCompute, Spending
 from luma_cli.evidence.evidence import DATASET_TITLES
-from luma_cli.report.table import Table, columns, number, print_table
+from luma_cli.report.table import Table, columns, number, paragraphs, print_table
 from luma_cli.scaling.answer import Scaling
 from luma_cli.scaling.bootstrap import WIDEST, Exponents
 from luma_cli.scaling.law import PAPER, PAPER_SOURCE, Law
 from luma_cli.scaling.series import NOISE_MIOU, Experiment
-from luma_cli.units import FlopConvention, convention_caption, gflops
+from luma_cli.units import FlopConvention, convention_caption, counted, gflops
 
 _UNTOLD = "cannot tell"
 
@@ -37,18 +35,7 @@ def print_scaling(
         if isinstance(part, Table):
             print_table(part, stream)
         else:
-            _say(part, stream)
-
-
-def _say(line: str, file: TextIO) -> None:
-    """A wrapped paragraph on a terminal, a command whole; a comment line in a pipe."""
-    if not file.isatty():
-        print(f"# {line}", file=file)
-    elif line.startswith("luma "):
-        print(f"  {line}", file=file)
-    else:
-        width = max(40, get_terminal_size((80, 24)).columns - 1)
-        print(textwrap.fill(line, width, break_on_hyphens=False), file=file)
+            paragraphs([("  " if stream.isatty() and part.startswith("luma ") else "", part)], stream)
 
 
 def _parts(
@@ -96,13 +83,13 @@ def _evidence_lines(answer: Scaling) -> Iterator[str]:
     yield f"Scaling on {title}{filters}: 100 - mIoU = E + A (N/N0)^-a + B (T/T0)^-b"
     chosen = answer.chosen
     yield (
-        f"{_count(len(chosen.points), 'result')} on {_count(len(chosen.levels), 'level')}, {chosen.num_own} of them "
+        f"{counted(len(chosen.points), 'result')} on {counted(len(chosen.levels), 'level')}, {chosen.num_own} of them "
         "own runs. A level is one series, pretraining, head, protocol and source; each has a factor of its own. "
         "N: parameters of the backbone. T: image tokens, (height / 16) x (width / 16)."
     )
     sizes, sides = answer.sizes, [str(round(16 * tokens**0.5)) for tokens in answer.token_counts]
-    said_sizes = f"{_count(len(sizes), 'size')} from {sizes[0] / 1e6:.3g} to {sizes[-1] / 1e6:.3g} M" if sizes else ""
-    said_sides = f"{_count(len(sides), 'resolution')}: {', '.join(sides)} px" if sides else ""
+    said_sizes = f"{counted(len(sizes), 'size')} from {sizes[0] / 1e6:.3g} to {sizes[-1] / 1e6:.3g} M" if sizes else ""
+    said_sides = f"{counted(len(sides), 'resolution')}: {', '.join(sides)} px" if sides else ""
     yield f"Compared within a level: {said_sizes or 'no two sizes'}; {said_sides or 'no two resolutions'}."
     if chosen.left_out:
         counts = sorted(chosen.left_out.items(), key=lambda each: (-each[1], each[0]))
@@ -111,10 +98,6 @@ def _evidence_lines(answer: Scaling) -> Iterator[str]:
         yield f"No law: {answer.refusal}{'; run next:' if answer.next_run else ''}"
         if answer.next_run is not None:
             yield answer.next_run.train_line(answer.dataset)
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _exponents(found: Exponents, label: str) -> Table:

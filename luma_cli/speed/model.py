@@ -36,7 +36,7 @@ from luma_cli.speed.reference import Classifier, Lineup, class_of, lineup, load_
 from luma_cli.speed.times import LARGE_SIDE, MeasuredTimes, TimeKind, milliseconds
 from luma_cli.speed.transfer import SHIPPED, Floats, posterior, stem_of
 from luma_cli.store.profiles import Measured
-from luma_cli.units import BudgetKind
+from luma_cli.units import BudgetKind, counted
 
 if TYPE_CHECKING:
     from luma_cli.store.records import RunRecord
@@ -261,7 +261,7 @@ class SpeedModel:
         name, log_mean, power_variance, num = power
         far = times.extrapolated(workloads, self.bench)
         said = times.predict(name, found.reference.points(workloads), self._evidence(name), found, far)
-        note = f"predicted time x power of {num} measured row{'s' if num > 1 else ''}"
+        note = f"predicted time x power of {counted(num, 'measured row')}"
         return [
             _quantity("joules", mean + log_mean, variance + power_variance, "predicted", is_far, note)
             for mean, variance, is_far in zip(said.mean, said.variance, far, strict=True)
@@ -269,10 +269,6 @@ class SpeedModel:
 
     def _evidence(self, kind: TimeKind) -> MeasuredTimes:
         return times.evidence(kind, self.bench, self.lineup or lineup(("cuda half", "none"), ""))
-
-
-def _narrow(quantity: Quantity | None) -> Quantity | None:
-    return quantity if quantity is not None and quantity.high <= WIDEST * quantity.low else None
 
 
 def _time_kind(kind: BudgetKind) -> TimeKind:
@@ -458,7 +454,7 @@ def _hours_from_runs(
     seen = lineup.reference.points([run.workload for run in runs])
     targets = lineup.reference.points(workloads)
     said = posterior(targets, seen, np.log([run.ms_per_image for run in runs]), spread)
-    note = f"from {len(runs)} own training run{'s' if len(runs) > 1 else ''} on this device"
+    note = f"from {counted(len(runs), 'own training run')} on this device"
     measured = {run.workload.key: run for run in runs}
     found: list[Quantity | None] = []
     for each, mean, variance in zip(workloads, said.mean, said.variance, strict=True):

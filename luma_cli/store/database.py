@@ -17,7 +17,7 @@ import struct
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,14 @@ def open_read(given: str | Path | None = None) -> Connection | None:
         connection.close()
         open_write(file).close()
         return _reader(file, known)
+
+
+@contextmanager
+def reading(given: str | Path | None = None) -> Iterator[Connection | None]:
+    """The connection of `open_read`, closed after the block. Our own queries find nothing in None."""
+    connection = open_read(given)
+    with nullcontext() if connection is None else closing(connection):
+        yield connection
 
 
 def open_write(given: str | Path | None = None, *, steps: list[Path] | None = None) -> Database:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +51,15 @@ class Info:
     by_status, by_device: number of attempts. first, last: start times of the oldest and the newest attempt.
     """
 
-    file: Path
+    file: Path = field(metadata={"json": "path"})
     bytes: int
-    schema: int
+    schema: int = field(metadata={"json": "database_schema"})
     journal: str
     rows: Mapping[str, int]
     by_status: Mapping[str, int]
     by_device: Mapping[str, int]
-    first: str
-    last: str
+    first: str | None
+    last: str | None
 
 
 def check(given: str | Path | None = None) -> Checked:
@@ -76,11 +76,11 @@ def info(given: str | Path | None = None) -> Info:
     file = database.path(given)
     connection = database.open_read(file)
     if connection is None:
-        return Info(file, 0, 0, "", dict.fromkeys(TABLES, 0), {}, {}, "", "")
+        return Info(file, 0, 0, "", dict.fromkeys(TABLES, 0), {}, {}, None, None)
     with translated(file), closing(connection):
         counts = {table: _count(connection, table) for table in TABLES}
         times = "SELECT started_at FROM attempt ORDER BY started_unix_seconds {}, hash {} LIMIT 1"
-        first, last = (connection.execute(times.format(way, way)).fetchone() or ("",) for way in ("ASC", "DESC"))
+        first, last = (connection.execute(times.format(way, way)).fetchone() or (None,) for way in ("ASC", "DESC"))
         return Info(
             file=file,
             bytes=sum(part.stat().st_size for part in (file, database.log_of(file)) if part.exists()),
@@ -89,8 +89,8 @@ def info(given: str | Path | None = None) -> Info:
             rows=counts,
             by_status=dict(connection.execute("SELECT status, count(*) FROM attempt GROUP BY 1 ORDER BY 1")),
             by_device=dict(connection.execute(_BY_DEVICE)),
-            first=first[0],
-            last=last[0],
+            first=first[0] or None,
+            last=last[0] or None,
         )
 
 

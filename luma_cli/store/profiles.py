@@ -219,7 +219,7 @@ def head_design(stored: str) -> str:
     ).design
 
 
-def device_names(connection: sqlite3.Connection) -> list[str]:
+def device_names(connection: sqlite3.Connection | None) -> list[str]:
     """Names of the devices that anything was measured on, in alphabetical order."""
     query = "SELECT DISTINCT device_name FROM environment WHERE device_name <> '' ORDER BY 1"
     return [name for (name,) in fetch(connection, query)]

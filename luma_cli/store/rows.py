@@ -160,10 +160,6 @@ def profile_rows(profile: Profile, origin: Origin, saved_unix_seconds: float) ->
     return ProfileRows(parents, attempt, detail, metrics, samples)
 
 
-def _pack(samples: tuple[float, ...]) -> bytes:
-    return struct.pack(f"<{len(samples)}d", *samples)
-
-
 def parent_rows(environment: Environment) -> dict[str, Row]:
     """The rows of the tables `environment` and `provenance`."""
     identity = canonical(environment.identity, "environment.identity")

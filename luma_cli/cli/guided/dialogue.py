@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -164,14 +163,11 @@ def cpu_here() -> DeviceHere:
 
 def measured_before() -> Iterable[DeviceHere]:
     """Devices in the store; none when it cannot be read, which the answer itself reports."""
-    from luma_cli.store.database import open_read
+    from luma_cli.store.database import reading
     from luma_cli.store.profiles import device_names
 
     try:
-        connection = open_read()
-        if connection is None:
-            return []
-        with closing(connection):
+        with reading() as connection:
             return [DeviceHere(name, "measured before") for name in device_names(connection)]
     except StoreError:
         return []

@@ -18,6 +18,7 @@ from luma_cli.cli.guided.dialogue import (
     find_devices,
     local_name,
 )
+from luma_cli.cli.options import Filters
 from luma_cli.errors import NoAnswer, NothingMeasured, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _answered(ask: Ask, dialogue: Dialogue) -> Dialogue | Move:
         return dialogue.before_limits()
     print_front(answers)
     print_recommendation(found)
-    front = ["front", "--x", answers.axis, "--dataset", answers.dataset, *_filters(answers)]
+    front = ["front", "--x", answers.axis, "--dataset", answers.dataset, *_options(answers)]
     print(f"\nThe same without questions:\n  {spelled(front)}")
     print(f"  {spelled(recommend_arguments(answers))}\n")
     # What may exceed a budget is worth a measurement where nothing surely meets it.
@@ -85,21 +86,18 @@ def _answered(ask: Ask, dialogue: Dialogue) -> Dialogue | Move:
 
 def recommendation(answers: Answers) -> Recommendation:
     """The answer of `luma recommend`. Raises NoAnswer, UsageError, StoreError."""
-    from luma_cli.advise.recommend import recommend
+    from luma_cli.advise.recommend import answer
 
-    device = answers.device or None
-    return recommend(answers.budgets, dataset=answers.dataset, device=device, licences=answers.licences)
+    return answer(_filters(answers).question(answers.dataset, answers.device or None, answers.budgets))
 
 
 def print_front(answers: Answers) -> None:
     """Print the answer of `luma front`, or why there is no front."""
     from luma_cli.advise.front import front_of
-    from luma_cli.advise.question import Question
     from luma_cli.report.front import print_front as show
 
-    asked = Question(answers.dataset, licences=frozenset(answers.licences), device=answers.device or None)
     try:
-        show(front_of(asked, answers.axis))
+        show(front_of(_filters(answers).question(answers.dataset, answers.device or None), answers.axis))
     except NoAnswer as error:
         say(f"No front: {error}")
 
@@ -107,10 +105,14 @@ def print_front(answers: Answers) -> None:
 def recommend_arguments(answers: Answers) -> list[str]:
     """The arguments of `luma recommend` for the same answer."""
     budgets = [part for budget in answers.budgets for part in ("--budget", budget)]
-    return ["recommend", "--dataset", answers.dataset, *budgets, *_filters(answers)]
+    return ["recommend", "--dataset", answers.dataset, *budgets, *_options(answers)]
 
 
-def _filters(answers: Answers) -> list[str]:
+def _filters(answers: Answers) -> Filters:
+    return Filters(licence=list(answers.licences))
+
+
+def _options(answers: Answers) -> list[str]:
     device = ["--device", answers.device] if answers.device else []
     return [*device, *(part for licence in answers.licences for part in ("--license", licence))]
 
