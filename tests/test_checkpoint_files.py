@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_features_equal_those_of_transformers(kind: str) -> None:
         gated = kind == "3 gated"
         config = hf.DINOv3ViTConfig(**SMALL, intermediate_size=128, num_register_tokens=4, use_gated_mlp=gated)
         theirs, name = hf.DINOv3ViTModel(config), "vit_small_patch16_dinov3_qkvb"
-        mlp = {"swiglu_mlp": True, "scale_mlp": False, "act_layer": torch.nn.SiLU} if gated else {}
+        mlp = {"swiglu_mlp": True, "scale_mlp": False, "swiglu_align_to": 8} if gated else {}
         arguments = {"qkv_bias": True, "class_token": True, "num_reg_tokens": 4, "no_embed_class": True, **mlp}
         config.hidden_act = "silu" if gated else "gelu"
         theirs = hf.DINOv3ViTModel(config)
@@ -149,11 +150,10 @@ def test_features_equal_those_of_transformers(kind: str) -> None:
         more = {
             "init_values": 1e-5,
             "use_fc_norm": False,
-            "rotate_half": True,
             "mlp_ratio": 2,
             "rope_rotate_half": True,
         }
-        model = Eva(**PLAIN, **arguments, **rope, **more, norm_layer=lambda n: torch.nn.LayerNorm(n, eps=1e-5))
+        model = Eva(**PLAIN, **arguments, **rope, **more, norm_layer=partial(timm.layers.LayerNorm, eps=1e-5))
     else:
         registers, gated = kind == "2 registers", kind == "2 gated"
         config = (hf.Dinov2WithRegistersConfig if registers else hf.Dinov2Config)(**SMALL, use_swiglu_ffn=gated)

@@ -68,7 +68,7 @@ def test_json_has_every_score_and_the_store_every_image(place, capsys, tmp_path)
 def test_table_says_scores_protocol_and_what_the_data_is(place, capsys):
     out = said(capsys, str(place / "run"), "--classes", "--workers", "0")
     assert "mIoU\tmAcc\taAcc\tboundary IoU\tclasses\timages\twindows/image\tGMACs/image\ts" in out
-    assert f"# {RUN_ID} at step 40 on ade20k#" in out
+    assert f"# {RUN_ID} at step 40, best checkpoint on ade20k#" in out
     assert "windows of 64 px; resize: short side to the window, PIL bilinear; single scale, no flip;" in out
     assert "not comparable with published numbers of ade20k" in out
     assert "wall\t" in out
@@ -112,7 +112,7 @@ def test_options_move_the_number_and_are_told(place, capsys):
     [
         (["--root", "nowhere"], 1, "ade20k not found"),
         (["--data", "cityscape"], 2, "cityscapes"),
-        (["--data", "cityscapes"], 2, "class 'traffic sign' and 6 more, which the model does not predict"),
+        (["--data", "cityscapes"], 2, "class 'traffic sign' and 5 more, which the model does not predict"),
         (["--batch", "0"], 2, "batch is 0, expected at least 1"),
         (["--workers", "-1"], 2, "--workers"),
         (["--device", "gpu"], 2, "device 'gpu' is unknown"),

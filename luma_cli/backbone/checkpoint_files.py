@@ -208,6 +208,11 @@ def from_transformers(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]
             )
             key = key.replace(".mlp.down_proj.", ".mlp.w3." if gated else ".mlp.fc2.")
         renamed[key] = value
+    if gated and not third:  # newer versions of transformers keep the two halves apart
+        for key in [key for key in renamed if ".mlp.gate_proj." in key]:
+            up, down = (key.replace("gate_proj", each) for each in ("up_proj", "down_proj"))
+            renamed[key.replace("gate_proj", "w12")] = torch.cat([renamed.pop(key), renamed.pop(up)])
+            renamed[key.replace("gate_proj", "w3")] = renamed.pop(down)
     for start in [key.removesuffix("q.weight") for key in renamed if key.endswith(".attn.q.weight")]:
         for kind in ("weight", "bias"):
             parts = [renamed.pop(f"{start}{part}.{kind}", None) for part in "qkv"]

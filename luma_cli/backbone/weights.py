@@ -142,7 +142,7 @@ def _taken(option: Candidate, options: Sequence[Candidate]) -> Iterator[str]:
     """Where the tensors lay in the file, and where others lay that have the same names."""
     if option.prefix:
         yield f"prefix {option.prefix} removed"
-    alike = [each for each in options if each is not option and each.tensors.keys() == option.tensors.keys()]
+    alike = [each for each in options if each is not option and each.tensors.keys() >= option.tensors.keys()]
     if alike:
         taken, others = (_some([each.place or "its top level" for each in places]) for places in ([option], alike))
         yield f"{taken.rstrip('.')} taken, {others.rstrip('.')} is there as well"

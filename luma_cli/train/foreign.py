@@ -124,6 +124,11 @@ def read_foreign(path: Path, backbone: str | None = None, resolution: int | None
         for file in files
         for key, value in read_tensors(file).items()
     }
+    if "head.queries.weight" in raw or any(key.startswith(_MODEL) for key in raw):
+        raise CheckpointError(
+            f"{path} is a checkpoint of luma without the {CONFIG} that belongs beside it; "
+            f"copy that to {path.parent} too"
+        )
     state = renamed(raw)
     if missing := [name for name in ("head.queries.weight", "head.classify.weight") if name not in state]:
         raise CheckpointError(
@@ -169,7 +174,7 @@ def renamed(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
     inner = {"up_proj": "fc1_x" if gated else "fc1", "gate_proj": "fc1_g", "down_proj": "fc2"}
     found: dict[str, Tensor] = {}
     for key, value in state.items():
-        if ".attention." in key:
+        if ".attention." in key and "_proj." in key:
             found |= _packed(state, key, turns)
             continue
         key = re.sub(r"\.mlp\.(\w+_proj)\.", lambda match: f".mlp.{inner.get(match[1], match[1])}.", key)
