@@ -115,5 +115,5 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(["data", "new", str(tmp_path), "--out", str(tmp_path / "d.toml"), "--force"]) == 0
     said = capsys.readouterr().err.splitlines()
     assert "is no folder" in said[0]
-    assert "no images with label files of corresponding names; there is no pictures" in said[1]
+    assert "no images with label files of corresponding names; found: no pictures" in said[1]
     assert "exists; name another file with --out, or --force" in said[3]

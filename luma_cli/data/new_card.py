@@ -127,7 +127,7 @@ def _matches(folder: Path) -> list[_Match]:
     if not found:
         there = ", ".join(f"{top.path or '.'} ({len(top.names):,})" for top in tops[:6]) or "no pictures"
         raise DataError(
-            f"{folder}: no images with label files of corresponding names; there is {there}; "
+            f"{folder}: no images with label files of corresponding names; found: {there}; "
             "docs/use/data.md shows a card to write by hand"
         )
     suffix = found[0].label_suffix
