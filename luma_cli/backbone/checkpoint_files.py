@@ -117,7 +117,7 @@ def _unsafe(said: str, path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ModelInFile:
     """Tensors that may be one model's: those whose keys begin with `prefix` in the mapping at `where`, prefix removed.
 
     note: which names were translated; empty for none. overlap: how many keys are the model's own.
@@ -141,14 +141,14 @@ class Candidate:
         return 0 if words & _BETTER else 2 if words & _WORSE else 1
 
 
-def candidates(checkpoint: Any, own: Collection[str]) -> list[Candidate]:
+def models_in(checkpoint: Any, own: Collection[str]) -> list[ModelInFile]:
     """Where in a file the tensors of a model with the keys `own` may lie, the likeliest first."""
     found = []
     for where, tensors in _mappings(checkpoint, ()):
         for prefix in _prefixes(tensors, len(own) // 3):
             inner = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             renamed, note = from_transformers(inner)
-            found.append(Candidate(where, prefix, renamed, note, len(renamed.keys() & set(own))))
+            found.append(ModelInFile(where, prefix, renamed, note, len(renamed.keys() & set(own))))
     most = max((each.overlap for each in found), default=0)
     return sorted(found, key=lambda each: (2 * each.overlap < most, each.rank, -each.overlap, len(each.prefix)))
 

@@ -28,7 +28,7 @@ from timm.models import get_pretrained_cfg, is_model
 from torch import Tensor, nn
 
 from luma_cli.backbone.backbone import LoadedWeights
-from luma_cli.backbone.checkpoint_files import Candidate, candidates, read
+from luma_cli.backbone.checkpoint_files import ModelInFile, models_in, read
 from luma_cli.backbone.timm_model import BuildRecipe, build, class_name, source_folder
 from luma_cli.catalogue.rules import ModelRule, load_rules
 from luma_cli.catalogue.spec import SOURCES, WEIGHT_FILES, local_file, weights_in
@@ -104,10 +104,10 @@ def fit(
     """
     rule = load_rules().model_rule(recipe.module, class_name(model), recipe.architecture, {})
     own = model.state_dict()
-    options = candidates(checkpoint, [key for key in own if not _under(key, unused)])
+    options = models_in(checkpoint, [key for key in own if not _under(key, unused)])
     if not options:
         raise WeightsError(f"{path} holds no named tensors; expected a state dict of a timm model")
-    refused: list[tuple[Candidate, list[str]]] = []
+    refused: list[tuple[ModelInFile, list[str]]] = []
     for option in options[:_MAX_TRIES]:
         state, found = _converted(model, option.tensors, recipe, rule, unused)
         if not found:
@@ -138,7 +138,7 @@ def _converted(
     return state, _problems(model, state, recipe, rule, unused) or _dropped(model, file, state, recipe)
 
 
-def _taken(option: Candidate, options: Sequence[Candidate]) -> Iterator[str]:
+def _taken(option: ModelInFile, options: Sequence[ModelInFile]) -> Iterator[str]:
     """Where the tensors lay in the file, and where others lay that have the same names."""
     if option.prefix:
         yield f"prefix {option.prefix} removed"
@@ -187,7 +187,7 @@ def filtered(model: nn.Module, state: dict[str, Tensor], module: str, rule: Mode
 
 
 def _refusal(
-    path: Path, recipe: BuildRecipe, option: Candidate, problems: Sequence[str], own: Collection[str]
+    path: Path, recipe: BuildRecipe, option: ModelInFile, problems: Sequence[str], own: Collection[str]
 ) -> WeightsError:
     """What does not fit at the likeliest place in the file; where no key is the model's, which keys there are."""
     if option.overlap:
