@@ -15,7 +15,7 @@ from torch import Tensor
 
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.app import run
-from luma_cli.errors import CheckpointError
+from luma_cli.errors import CheckpointError, WeightsError
 from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.train.foreign import built, foreign_config, import_run, read_foreign
 from luma_cli.train.restore import restore
@@ -177,7 +177,7 @@ def test_what_is_no_whole_eomt_is_refused(official: Segmenter, checkpoint: Path,
         restore(str(tmp_path / "other"))
     (tmp_path / "other" / "config.json").write_text(json.dumps({"architectures": ["EomtForUniversalSegmentation"]}))
     (tmp_path / "other" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "1.safetensors"}}))
-    with pytest.raises(CheckpointError, match="1.safetensors is missing, which model.safetensors.index.json names"):
+    with pytest.raises(WeightsError, match="names the shard 1.safetensors, which is not beside it; copy it"):
         restore(str(tmp_path / "other"))
 
 

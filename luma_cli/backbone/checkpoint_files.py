@@ -59,12 +59,13 @@ def read(path: Path) -> tuple[Any, str]:
         return contents, hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The largest mapping of names to tensors that the file holds. Raises WeightsError where there is none."""
-    found = max((tensors for _, tensors in _mappings(read(path)[0], ())), key=len, default=None)
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The largest mapping of names to tensors in the file, and its SHA-256. Raises WeightsError where there is none."""
+    contents, digest = read(path)
+    found = max((tensors for _, tensors in _mappings(contents, ())), key=len, default=None)
     if not found:
         raise WeightsError(f"{path} holds no named tensors; expected a checkpoint")
-    return found
+    return found, digest
 
 
 def _shards(index: Path) -> list[Path]:

@@ -7,7 +7,6 @@ transformers wrote, of EomtForUniversalSegmentation and EomtDinov3ForUniversalSe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +26,7 @@ from luma_cli.backbone.timm_model import Normalisation
 from luma_cli.catalogue.datasets import DatasetCard, card_names, load_card
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.catalogue.names import resolve
+from luma_cli.catalogue.spec import weights_in
 from luma_cli.errors import CheckpointError, RunError, WeightsError
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.train import run_folder
@@ -118,12 +118,8 @@ def read_foreign(path: Path, backbone: str | None = None, resolution: int | None
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; expected a checkpoint file or a folder of transformers")
     config = _transformers_config(path)
-    files = _weight_files(path)
-    raw = {
-        re.sub(r"^network\.", "", key.replace("_orig_mod.", "")): value
-        for file in files
-        for key, value in read_tensors(file).items()
-    }
+    tensors, sha256 = read_tensors(weights_in(path) if path.is_dir() else path)
+    raw = {key.removeprefix("network."): value for key, value in tensors.items()}
     if "head.queries.weight" in raw or any(key.startswith(_MODEL) for key in raw):
         raise CheckpointError(
             f"{path} is a checkpoint of luma without the {CONFIG} that belongs beside it; "
@@ -145,7 +141,7 @@ def read_foreign(path: Path, backbone: str | None = None, resolution: int | None
     size = _resolution(path, state, config, resolution)
     return Foreign(
         path=path,
-        sha256=_sha256(files),
+        sha256=sha256,
         head=head,
         backbone=_backbone(path, state, size, backbone),
         resolution=size,
@@ -206,34 +202,11 @@ def _transformers_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _weight_files(path: Path) -> list[Path]:
-    """The file, or those of a folder: one, or the shards that its index names. Raises CheckpointError."""
-    if path.is_file():
-        return [path]
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (path / name).is_file():
-            return [path / name]
-        if shards := sorted(set(_json(path / f"{name}.index.json").get("weight_map", {}).values())):
-            if gone := [shard for shard in shards if not (path / shard).is_file()]:
-                raise CheckpointError(f"{path}: {gone[0]} is missing, which {name}.index.json names; put it there")
-            return [path / shard for shard in shards]
-    raise CheckpointError(f"{path}: neither model.safetensors nor pytorch_model.bin is there; put one there")
-
-
 def _json(file: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
         values = json.loads(file.read_text(encoding="utf-8"))
         return values if isinstance(values, dict) else {}
     return {}
-
-
-def _sha256(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _backbone(path: Path, state: Mapping[str, Tensor], resolution: int, given: str | None) -> str:
@@ -347,7 +320,7 @@ def _base_state(foreign: Foreign, base: str | None) -> dict[str, Tensor]:
     file = base or (cached if isinstance(cached, str) else "")
     try:
         if file:
-            found = renamed(read_tensors(Path(file).expanduser()))
+            found = renamed(read_tensors(Path(file).expanduser())[0])
             if f"{_MODEL}cls_token" in found:
                 return found
         spec = resolve(foreign.backbone, imported=True)
