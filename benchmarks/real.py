@@ -15,6 +15,7 @@ import argparse
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -140,7 +141,8 @@ def run(contestant: Contestant, options: argparse.Namespace) -> None:
     folder = options.work / contestant.name
     if (folder / "scores.json").exists():
         return
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # one that was stopped: its CPU time is not known any more
+    folder.mkdir()
     backbone = f"tf_efficientnet_{contestant.size}"
     weights = str(options.work / f"{backbone}.safetensors") if contestant.pretrained else "random"
     images = options.images * contestant.factor
@@ -178,7 +180,7 @@ def _luma(
     words = ["train", backbone, *where, "--weights", weights, "--head", contestant.head, "--res", contestant.res]
     words += ["--batch", BATCH, "--steps", images // BATCH, "--device", "cpu", "--workers", 0, "--out", out]
     words += ["--set", f"eval_every_epochs={options.eval_every}", *contestant.options]
-    seconds = luma(words if not out.exists() else ["train", "--resume", out], folder)
+    seconds = luma(words, folder)
     shown = json.loads(luma_output(["runs", "show", out, "--json"], folder))
     luma(["predict", out, options.data / "val", "--raw", "--out", folder / "predicted", "--force"], folder)
     scored = json.loads(luma_output(["eval", out, "--json"], folder))
