@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from luma_cli.catalogue.windows import plan_windows
 from luma_cli.evaluate import inference
-from luma_cli.evaluate.inference import Seen, WindowLogits, plan_windows
+from luma_cli.evaluate.inference import Seen, WindowLogits
 
 
 def random_view(height, width, side=32, queries=6, classes=5, scale=1.0, flipped=False, seed=0) -> Seen:

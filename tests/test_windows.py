@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from luma_cli.catalogue.windows import WindowPlan, plan_windows, spread, windows_per_image
 from luma_cli.errors import BadSample
-from luma_cli.evaluate.inference import WindowPlan, check_size, plan_windows, spread
+from luma_cli.evaluate.inference import check_size
 
 sides = st.integers(1, 3000)
 
@@ -78,3 +79,10 @@ def test_other_scales_need_windows_both_ways():
     assert (plan.resized_height, plan.resized_width) == (768, 1024)
     assert plan.corners == ((0, 0), (0, 512), (256, 0), (256, 512))
     assert plan_windows(512, 683, 512, 0.5) == WindowPlan(512, 683, 256, 342, 512, (0,), (0,))
+
+
+def test_windows_per_image_as_eomt_publishes_them() -> None:
+    """721 GFLOPs per ADE20K image for 394 per crop, 4,350 per Cityscapes image for 2,174 per crop."""
+    assert 394 * windows_per_image("ade20k", None, 512) == pytest.approx(721, rel=0.01)
+    assert 2174 * windows_per_image("cityscapes", None, 1024) == pytest.approx(4350, rel=0.01)
+    assert windows_per_image("cityscapes", (1080, 1920), 512) == 2

@@ -26,6 +26,7 @@ from torch.nn.functional import interpolate
 
 from luma_cli.backbone.timm_model import Normalisation
 from luma_cli.catalogue.datasets import Labels
+from luma_cli.catalogue.windows import WindowPlan, plan_windows
 from luma_cli.errors import BadSample, Diverged, UsageError
 from luma_cli.head.linear import PixelLogits
 from luma_cli.head.parts import HeadOutput
@@ -149,60 +150,6 @@ def _run(
             seen.append(Seen(view.plan, view.flipped, part))
         found.append(tuple(seen))
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class WindowPlan:
-    """An image of height x width pixels, its resized size, and the upper left corners of its windows there.
-
-    Every top is combined with every left. A resized side below `side` is padded at its end.
-    """
-
-    height: int
-    width: int
-    resized_height: int
-    resized_width: int
-    side: int
-    tops: tuple[int, ...]
-    lefts: tuple[int, ...]
-
-    @property
-    def corners(self) -> tuple[tuple[int, int], ...]:
-        """(top, left) of every window, row by row."""
-        return tuple((top, left) for top in self.tops for left in self.lefts)
-
-    @property
-    def num_windows(self) -> int:
-        """Windows of the image."""
-        return len(self.tops) * len(self.lefts)
-
-
-def plan_windows(height: int, width: int, side: int, scale: float = 1.0) -> WindowPlan:
-    """The plan for an image of height x width pixels and windows of `side` pixels.
-
-    scale: of the resized image, 1 for a short side of `side`; other values are for test-time augmentation.
-
-    >>> plan_windows(1024, 2048, 512).lefts
-    (0, 512)
-    >>> plan_windows(512, 683, 512).lefts
-    (0, 171)
-    """
-    factor = max(side / height, side / width)
-    resized_height = max(1, round(height * factor * scale))
-    resized_width = max(1, round(width * factor * scale))
-    tops, lefts = spread(resized_height, side), spread(resized_width, side)
-    return WindowPlan(height, width, resized_height, resized_width, side, tops, lefts)
-
-
-def spread(length: int, side: int) -> tuple[int, ...]:
-    """Starts of ceil(length / side) windows, evenly spread from 0 to length - side; one where the window is longer.
-
-    EoMT computes int(j * (side - overlap)) in floating point, whose rounding error can leave out the last pixel.
-    """
-    if length <= side:
-        return (0,)
-    last = -(-length // side) - 1
-    return tuple(number * (length - side) // last for number in range(last + 1))
 
 
 def check_size(plan: WindowPlan) -> None:
