@@ -88,6 +88,9 @@ def sample(
     folder: Annotated[Path, Argument(help="New folder.")],
     number: Annotated[int, Option("--n", help="Number of images; a fifth is for validation.")] = 64,
     seed: Annotated[int, Option(help="Seed of the drawing.")] = 0,
+    unknown: Annotated[
+        bool, Option("--ood", help="Scenes with objects of no class, and masks of them, for luma eval --ood.")
+    ] = False,
 ) -> None:
     """Draw a small dataset, to try luma without downloads.
 
@@ -97,7 +100,11 @@ def sample(
 
     if seed < 0:
         raise UsageError(f"--seed is {seed}, expected 0 or more")
-    drawn = write_sample(dataset, folder, number, seed)
+    drawn = write_sample(dataset, folder, number, seed, unknown=unknown)
+    if unknown:
+        print(f"drew {drawn.num_val} images with masks of unknown objects: {drawn.folder}")
+        print(f"luma: next: luma eval RUN --ood {drawn.folder}", file=sys.stderr)
+        return
     print(f"drew {drawn.num_train} images to train on and {drawn.num_val} to validate on: {drawn.folder}")
     print(f"luma: next: luma data check {dataset} --root {drawn.folder}", file=sys.stderr)
 

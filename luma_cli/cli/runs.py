@@ -144,8 +144,9 @@ def _kept(found: FoundRun, database: Path | None) -> Kept:
     with closing(connection):
         rows = select_rows(connection, COSTS, view="score_costs", run_id=found.run_id)
         costs = [dict(zip(COSTS, row, strict=True)) for row in dict.fromkeys(rows)]
-        run = found.run_id
-        return replace(kept, curves=curves(connection, run), evaluations=evaluations(connection, run), costs=costs)
+        run, scored = found.run_id, evaluations(connection, found.run_id)
+        of_labels, of_doubt = ([one for one in scored if bool(one.scores) == named] for named in (False, True))
+        return replace(kept, curves=curves(connection, run), evaluations=of_labels, unknown=of_doubt, costs=costs)
 
 
 def import_run(
@@ -215,6 +216,34 @@ class EvalOptions(RunOptions):
     ] = ""
 
 
+@dataclass(frozen=True, slots=True)
+class UnknownOptions:
+    """Evaluation on objects that training never showed."""
+
+    ood: Annotated[
+        Path | None,
+        Option("--ood", help="Folder of images with masks of unknown objects: AUPRC, AUROC, FPR95 instead of mIoU."),
+    ] = None
+    ood_value: Annotated[
+        int | None, Option("--ood-value", help="Value of unknown objects in the masks. \\[default: 1, RoadAnomaly 2]")
+    ] = None
+    confidence: Annotated[
+        Literal["largest", "entropy", "max-logit"],
+        Option("--confidence", help="With --ood: what ranks the pixels: largest class score, entropy or max logit."),
+    ] = "largest"
+    out: Annotated[
+        Path | None, Option("--out", help="With --ood: folder for pictures of how unsure each pixel is.")
+    ] = None
+
+    def demand_used(self) -> None:
+        """Raises UsageError for an option that says nothing without --ood."""
+        unused = {"--ood-value": self.ood_value is not None, "--confidence": self.confidence != "largest"}
+        unused["--out"] = self.out is not None
+        if self.ood is None and any(unused.values()):
+            name = next(each for each, given in unused.items() if given)
+            raise UsageError(f"{name} applies to --ood FOLDER alone; add it or leave {name} out")
+
+
 @spread
 def evaluate_run(
     source: EvalOptions,
@@ -241,13 +270,15 @@ def evaluate_run(
     ] = False,
     *,
     passes: PassOptions,
+    unknown: UnknownOptions,
     as_json: Json = False,
     as_csv: Annotated[bool, Option("--csv", help="Print CSV: one row, or with --classes one per class.")] = False,
 ) -> None:
     """Evaluate a run, a checkpoint or given label maps: mIoU, accuracy, boundary IoU.
 
     As in EoMT, the short side is resized to the run's resolution and windows slide along the long side. With --pred
-    the label maps of a folder are scored, and nothing is kept in the database.
+    the label maps of a folder are scored, and nothing is kept in the database. With --ood the score is how well the
+    model's doubt tells unknown objects from known ones (SegmentMeIfYouCan, Fishyscapes, RoadAnomaly or own masks).
 
     Example: luma eval latest --tta
     """
@@ -259,6 +290,12 @@ def evaluate_run(
     from luma_cli.store.runs import save_evaluation
 
     one_form(as_json, as_csv)
+    unknown.demand_used()
+    if unknown.ood is not None:
+        if pred is not None or data is not None or classes or map_names:
+            raise UsageError("--ood scores doubt, not classes; leave out --pred, --data, --classes and --map-names")
+        _print_unknown(source, passes, unknown, as_json=as_json, as_csv=as_csv)
+        return
     if pred is not None:
         if source.run or passes != PassOptions():
             raise UsageError("--pred scores label maps as they are; leave out the run and how it would predict")
@@ -288,6 +325,65 @@ def evaluate_run(
     print_evaluation(
         record, classes=classes, note=_note(opened), checkpoint=restored.which, as_json=as_json, as_csv=as_csv
     )
+
+
+def _print_unknown(
+    source: RunOptions, passes: PassOptions, asked: UnknownOptions, *, as_json: bool, as_csv: bool
+) -> None:
+    """Score how well a run tells unknown objects, keep it, print it; pictures where a folder is named."""
+    from luma_cli.data.unknown import find_unknown
+    from luma_cli.evaluate.inference import autocast_dtype, dtype_name, torch_device
+    from luma_cli.evaluate.overlay import write_doubt
+    from luma_cli.evaluate.unknown import Judged, evaluate_unknown, unknown_record
+    from luma_cli.measure.facts import segmenter_cost
+    from luma_cli.report.evaluation import print_unknown
+    from luma_cli.report.progress import Countdown
+    from luma_cli.store.database import open_write
+    from luma_cli.store.runs import save_evaluation
+
+    if not source.run or asked.ood is None:
+        raise UsageError("no run is given; try: luma eval latest --ood FOLDER")
+    data = find_unknown(asked.ood.expanduser(), asked.ood_value)
+    device = torch_device(passes.device)
+    restored = source.restored(device)
+    used, resolution = autocast_dtype(passes.dtype, device), restored.config.resolution
+    cost = segmenter_cost(restored.segmenter)
+    start, now = time.perf_counter(), datetime.now(UTC)
+    count = Countdown(sys.stderr, len(data.pairs), done="evaluated")
+
+    def judged(one: Judged) -> None:
+        if asked.out is not None:
+            write_doubt(asked.out, one.name, one.image, one.scores, one.truth)
+        count()
+
+    counts = evaluate_unknown(
+        restored.segmenter,
+        data,
+        asked.confidence,
+        resolution,
+        dtype=used,
+        tta=passes.tta,
+        batch=passes.windows(device),
+        on_image=judged,
+    )
+    record = unknown_record(
+        counts,
+        confidence=asked.confidence,
+        data=data.identity,
+        num_classes=restored.segmenter.config.num_classes,
+        resolution=resolution,
+        seconds=time.perf_counter() - start,
+        tta=passes.tta,
+        dtype=dtype_name(used),
+        macs_per_window=cost.macs if cost.complete else None,
+        run_id=restored.run_id,
+        checkpoint_sha256=restored.sha256,
+        step=restored.step,
+        evaluated_at=now.isoformat(timespec="seconds"),
+    )
+    with closing(open_write(source.database)) as db:
+        save_evaluation(db, record)
+    print_unknown(record, num_unlabelled=data.num_unlabelled, as_json=as_json, as_csv=as_csv)
 
 
 def _open(restored: Restored, data: str | None, root: Path | None, split: str, map_names: bool) -> Split:

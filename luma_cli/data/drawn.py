@@ -34,7 +34,8 @@ _FIRST_THING = 24  # Cityscapes numbers the instances of labelIds from 24 on
 _CITIES = MappingProxyType({_TRAIN: ("aachen", "bochum", "weimar"), _VAL: ("frankfurt", "lindau")})
 
 
-_File = tuple[str, str, bytes]  # the archive it comes in, its path there, its content
+_File = tuple[str, str, bytes]  # the archive it comes in, empty for none, its path there, its content
+_Painted = Callable[[int, int, int, int], Iterator[_File]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Layout:
 
     title: str
     short_side: int
-    files: Callable[[int, int, int, int], Iterator[_File]]
+    files: _Painted
 
 
 def _ade20k(split: int, index: int, seed: int, short_side: int) -> Iterator[_File]:
@@ -79,6 +80,27 @@ def _cityscapes(split: int, index: int, seed: int, short_side: int) -> Iterator[
         yield "gtFine_trainvaltest.zip", f"gtFine/{name}_gtFine_{kind}.png", _png(values)
 
 
+def _unknown_objects(painter: Callable[[int, int, np.random.Generator], scenes.Canvas], number: int) -> _Painted:
+    """Files of picture `number` of an anomaly set, laid out as SegmentMeIfYouCan's: 0 known, 1 unknown, 255 void."""
+
+    def files(split: int, index: int, seed: int, short_side: int) -> Iterator[_File]:
+        rng = np.random.default_rng(seed_of(seed, number + split, index))
+        canvas = painter(short_side, 2 * short_side, rng)
+        known = canvas.values.copy()
+        canvas.values[:] = 0
+        for _ in range(int(rng.integers(1, 4))):
+            scenes.stranger(canvas, 1, canvas.bottom - rng.uniform(0.08, 0.35), rng.uniform(0.15, canvas.right - 0.15))
+        mask = np.where((canvas.values == 0) & np.isin(known, _NOT_CLASSES), np.uint8(255), canvas.values)
+        name = f"validation{index:04d}"
+        yield "", f"images/{name}.jpg", _encoded(Image.fromarray(canvas.finished()), "JPEG", quality=_JPEG_QUALITY)
+        yield "", f"labels_masks/{name}_labels_semantic.png", _png(mask)
+
+    return files
+
+
+_NOT_CLASSES = (scenes.OTHER, scenes.EGO_VEHICLE, scenes.OUT_OF_ROI, scenes.STATIC)
+
+
 def _png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     return _encoded(Image.fromarray(pixels), "PNG")
 
@@ -91,6 +113,13 @@ def _encoded(picture: Image.Image, form: str, **options: int) -> bytes:
 
 LAYOUTS = MappingProxyType(
     {"ade20k": Layout("ADE20K", 192, _ade20k), "cityscapes": Layout("Cityscapes", 160, _cityscapes)}
+)
+# Scenes of the same classes with objects that none of them is: as `data sample --ood` draws them.
+STRANGE = MappingProxyType(
+    {
+        "ade20k": Layout("SegmentMeIfYouCan", 192, _unknown_objects(scenes.landscape, 10)),
+        "cityscapes": Layout("SegmentMeIfYouCan", 160, _unknown_objects(scenes.street, 10)),
+    }
 )
 
 
@@ -114,9 +143,17 @@ class Drawn:
 
 
 def write_sample(
-    card_name: str, folder: Path, num_images: int = 64, seed: int = 0, *, short_side: int | None = None
+    card_name: str,
+    folder: Path,
+    num_images: int = 64,
+    seed: int = 0,
+    *,
+    short_side: int | None = None,
+    unknown: bool = False,
 ) -> Drawn:
     """Draw `num_images` pictures, a fifth of them (at least one) for validation, into a new `folder`.
+
+    unknown: scenes with objects that no class of the dataset is, and masks of them, all for validation.
 
     The same arguments give the same bytes with the same Pillow and NumPy. The folder appears whole or not at all.
     short_side: of the pictures in pixels (192 for ADE20K, whose pictures have 0.85 to 1.25 of it, 160 for Cityscapes).
@@ -126,15 +163,15 @@ def write_sample(
     """
     if card_name not in LAYOUTS:
         raise UnknownName(f"dataset {card_name!r} cannot be drawn; choose {' or '.join(LAYOUTS)}")
-    layout = LAYOUTS[card_name]
+    layout = (STRANGE if unknown else LAYOUTS)[card_name]
     side = layout.short_side if short_side is None else short_side
-    if num_images < 2:
+    if num_images < 2 and not unknown:
         raise UsageError(f"{num_images} pictures, expected at least 2: one to train on and one to validate on")
     if side < _MIN_SIDE:
         raise UsageError(f"pictures of {side} pixels, expected at least {_MIN_SIDE}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} holds something already; name a new folder")
-    num_val = max(1, num_images // _VAL_SHARE)
+    num_val = num_images if unknown else max(1, num_images // _VAL_SHARE)
     splits = (num_images - num_val, num_val)
     files = (
         file for split in (0, 1) for index in range(splits[split]) for file in layout.files(split, index, seed, side)
@@ -158,12 +195,13 @@ def _write(folder: Path, files: Iterable[_File]) -> None:
     made: set[tuple[str, str]] = set()
     with ExitStack() as stack:
         for archive, path, data in files:
-            if archive not in archives:
+            if archive and archive not in archives:
                 archives[archive] = stack.enter_context(ZipFile(folder / archive, "w"))
-            for outer in reversed(PurePosixPath(path).parents[:-1]):
+            for outer in reversed(PurePosixPath(path).parents[:-1]) if archive else ():
                 if (archive, f"{outer}/") not in made:
                     made.add((archive, f"{outer}/"))
                     archives[archive].writestr(ZipInfo(f"{outer}/", _TIME), b"")
-            archives[archive].writestr(ZipInfo(path, _TIME), data)
+            if archive:
+                archives[archive].writestr(ZipInfo(path, _TIME), data)
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(data)

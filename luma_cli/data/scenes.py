@@ -223,6 +223,25 @@ def unknown(canvas: Canvas, value: int, foot: float, x: float) -> None:
     canvas.paint(canvas.box(foot - size, x - size / 2, size, size), crate, value)
 
 
+def stranger(canvas: Canvas, value: int, foot: float, x: float) -> None:
+    """An object that no scene shows otherwise: a ball, a crate on its corner or a stack, in checks or dots."""
+    size = canvas.rng.uniform(0.06, 0.16)
+    y = foot - size
+    kind = int(canvas.rng.integers(3))
+    if kind == 0:
+        mask = canvas.ellipse(y, x, size, size)
+    elif kind == 1:
+        mask = np.asarray(np.abs(canvas.y - y) + np.abs(canvas.x - x) < size, dtype=np.bool_)
+    else:
+        mask = canvas.box(y - size, x - size / 2, 2 * size, size) | canvas.box(
+            foot - size / 2, x - size, size / 2, 2 * size
+        )
+    cell = size / canvas.rng.uniform(2, 4)
+    checks = ((canvas.y / cell).astype(np.int64) + (canvas.x / cell).astype(np.int64)) % 2 == 0
+    light, dark = canvas.colour((0.7, 0.9, 0.1), (0.9, 1.0, 0.4)), canvas.colour((0.3, 0.0, 0.5), (0.6, 0.1, 0.8))
+    canvas.paint(mask, np.where(checks[:, :, None], np.asarray(light, np.float32), np.asarray(dark, np.float32)), value)
+
+
 # The classes that are drawn: name in the label table -> value of a label file.
 ADE20K: Mapping[str, int] = MappingProxyType(
     dict(building=2, sky=3, tree=5, road=7, grass=10, person=13, earth=14, mountain=17, car=21, water=22)

@@ -115,6 +115,13 @@ def predict_views(
     return [label_map(views).cpu().numpy() for views in _run(segmenter, images, dtype, batch)]
 
 
+def seen_views(
+    segmenter: Segmenter, views: tuple[View, ...], dtype: torch.dtype = torch.float32, batch: int = 1
+) -> tuple[Seen, ...]:
+    """The logits of every view of one image, for `strips`. Call inside `inference`."""
+    return _run(segmenter, [views], dtype, batch)[0]
+
+
 @contextmanager
 def inference(segmenter: nn.Module) -> Iterator[None]:
     """Within the block `segmenter` is in eval mode, without gradients and with exact float32 products.

@@ -234,6 +234,53 @@ def _laid_out(seen: Sequence[Entry], letters: Font, size: int, width: int) -> li
     return chips
 
 
+# Of doubt, from sure to unsure: dark blue, violet, red, orange, pale yellow.
+_DOUBT = np.array([(24, 20, 70), (96, 30, 118), (188, 55, 84), (249, 142, 8), (252, 255, 164)], dtype=np.float32)
+_UNKNOWN_EDGE = (64, 224, 255)
+
+
+def write_doubt(
+    out: Path, name: str, image: NDArray[np.uint8], scores: NDArray[np.float32], truth: NDArray[np.uint8]
+) -> Path:
+    """Write OUT/NAME_doubt.png and return it. Raises DataError when it cannot be written."""
+    file = out / f"{name}_doubt.png"
+    write_picture(file, draw_doubt(image, scores, truth))
+    return file
+
+
+def draw_doubt(image: NDArray[np.uint8], scores: NDArray[np.float32], truth: NDArray[np.uint8]) -> Image.Image:
+    """The image [H, W, 3] beside how unsure the model is of each pixel [H, W], unknown objects outlined.
+
+    Colours run from the 1st to the 99th percentile of the image's scores; the scale below gives both. truth: 0 known,
+    1 unknown, 255 void, which is drawn grey.
+    """
+    low, high = (float(value) for value in np.percentile(scores, (1, 99)))
+    place = np.clip((scores - low) / max(high - low, 1e-12), 0, 1) * (len(_DOUBT) - 1)
+    first = np.minimum(place.astype(np.int64), len(_DOUBT) - 2)
+    share = (place - first)[..., None]
+    heat = ((1 - share) * _DOUBT[first] + share * _DOUBT[first + 1] + 0.5).astype(np.uint8)
+    heat[truth == 255] = 90
+    edge = borders((truth == 1).astype(np.uint8), max(1, round(min(truth.shape) / 200)))
+    both = np.hstack([image, heat])
+    both[np.hstack([edge, edge])] = _UNKNOWN_EDGE
+    size = max(14, round(min(max(truth.shape) / 40, 40)))
+    whole = Image.new("RGB", (both.shape[1], both.shape[0] + 3 * size), PAPER)
+    whole.paste(Image.fromarray(both))
+    ramp = np.linspace(0, len(_DOUBT) - 1, max(2, truth.shape[1] // 3))
+    at = np.minimum(ramp.astype(np.int64), len(_DOUBT) - 2)
+    part = (ramp - at)[:, None]
+    bar = np.broadcast_to((1 - part) * _DOUBT[at] + part * _DOUBT[at + 1], (size, len(ramp), 3)).astype(np.uint8)
+    left, top = truth.shape[1] + size, both.shape[0] + size
+    draw, letters = ImageDraw.Draw(whole), font(size)
+    words = f"sure ({low:.3g})"
+    draw.text((left, top + size // 2), words, INK, letters, anchor="lm")
+    left += text_width(words, letters) + size // 2
+    whole.paste(Image.fromarray(bar), (left, top))
+    draw.text((left + len(ramp) + size // 2, top + size // 2), f"unsure ({high:.3g})", INK, letters, anchor="lm")
+    draw.text((size, top + size // 2), "outlined: unknown object", MUTED, letters, anchor="lm")
+    return whole
+
+
 # JPEG keeps colours at full resolution, so that class borders stay sharp.
 _FORMATS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG", "compress_level": 6},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from luma_cli.report.table import Column, Table, columns, number, print_csv, print_json, print_table
@@ -32,7 +32,9 @@ def print_evaluation(
 
     JSON has everything but the single images, which are in the store; CSV one row, or with `classes` one per class.
     """
-    values = {field.name: getattr(record, field.name) for field in fields(record) if field.name != "images"}
+    values = {
+        field.name: getattr(record, field.name) for field in fields(record) if field.name not in ("images", "scores")
+    }
     if as_json:
         print_json({"schema": SCHEMA, **values, "note": note, "checkpoint": checkpoint})
     elif as_csv and classes:
@@ -122,6 +124,42 @@ def class_table(record: EvaluationRecord) -> Table:
         truth = f"{one.true_positive + one.false_negative:,}"
         rows.append((one.name, *(number(score, 2) for score in scores), truth))
     return Table(columns(*headings), tuple(rows))
+
+
+def print_unknown(
+    record: EvaluationRecord, *, num_unlabelled: int = 0, as_json: bool = False, as_csv: bool = False
+) -> None:
+    """Print how well doubt tells unknown objects; JSON and CSV have the record's fields and scores."""
+    left_out = ("images", "classes", "scores", "miou_percent", "macc_percent", "aacc_percent", "boundary_miou_percent")
+    values = {field.name: getattr(record, field.name) for field in fields(record) if field.name not in left_out}
+    if as_json:
+        print_json({"schema": SCHEMA, **values, **record.scores, "num_unlabelled": num_unlabelled})
+    elif as_csv:
+        plain = {name: value for name, value in values.items() if name != "protocol"} | record.scores
+        plain |= {f"protocol_{name}": value for name, value in record.protocol.items()}
+        print_csv(list(plain), [list(plain.values())])
+    else:
+        images = "image has" if num_unlabelled == 1 else "images have"
+        note = f"{num_unlabelled:,} {images} no mask and were left out" if num_unlabelled else ""
+        table = unknown_table([record])
+        title = f"{record.run_id or f'checkpoint {record.checkpoint_sha256[:12]}'} at step {record.step:,}"
+        caption = "\n".join(filter(None, (table.caption, f"windows of {record.resolution} px", note)))
+        print_table(replace(table, title=f"{title}: unknown objects", caption=caption))
+
+
+def unknown_table(records: Sequence[EvaluationRecord]) -> Table:
+    """One row for each evaluation on unknown objects, in percent."""
+    rows = []
+    for one in records:
+        names = ("ood_auprc_percent", "ood_auroc_percent", "ood_fpr95_percent", "ood_share_percent")
+        scores = [number(one.scores.get(name), 2) for name in names]
+        said = str(one.protocol.get("confidence", ""))
+        rows.append((one.data, said, f"{one.step:,}", *scores, f"{one.num_images:,}"))
+    return Table(
+        columns("data", "confidence", "step>", "AUPRC>", "AUROC>", "FPR95>", "unknown>", "images>"),
+        tuple(rows),
+        caption="percent of pixels, all images together; unknown: their share, which is the AUPRC of guessing",
+    )
 
 
 def export_lines(made: Exported) -> Iterator[str]:

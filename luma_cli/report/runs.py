@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
-from luma_cli.report.evaluation import class_table
+from luma_cli.report.evaluation import class_table, unknown_table
 from luma_cli.report.table import Table, columns, number, print_csv, print_json, print_table, sparkline
 from luma_cli.store.records import EvaluationRecord
 from luma_cli.train.config import config_differences
@@ -38,7 +38,8 @@ Curves = Mapping[str, Sequence[tuple[int, float]]]
 class Kept:
     """All that folder and database know of a run; JSON is schema 1.
 
-    config: as in config.json. evaluations: oldest first. costs: profiles of the same model, by the columns COSTS.
+    config: as in config.json. evaluations: oldest first; unknown: those on unknown objects. costs: profiles of the same
+    model, by the columns COSTS.
     """
 
     standing: Standing
@@ -46,6 +47,7 @@ class Kept:
     checkpoints: Sequence[str] = ()
     curves: Curves = field(default_factory=dict)
     evaluations: Sequence[EvaluationRecord] = ()
+    unknown: Sequence[EvaluationRecord] = ()
     costs: Sequence[Mapping[str, Any]] = ()
 
     @property
@@ -65,6 +67,7 @@ class Kept:
             "curves": self.curves,
             "not_finite": unbounded,  # a value that is not finite is null in `curves`
             "evaluations": [evaluation_json(evaluation) for evaluation in self.evaluations],
+            "unknown": [evaluation_json(evaluation) | {"scores": evaluation.scores} for evaluation in self.unknown],
             "costs": self.costs,
         }
 
@@ -126,6 +129,8 @@ def print_sheet(kept: Kept, classes: bool, plain: bool) -> None:
         print_table(curves_table(kept.curves, plain=plain))
     if kept.evaluations:
         print_table(evaluations_table(kept.evaluations))
+    if kept.unknown:
+        print_table(unknown_table(kept.unknown))
     if any(row["device_name"] for row in kept.costs):
         print_table(costs_table(kept.costs))
     if classes and (latest := kept.latest) is not None:

@@ -17,7 +17,7 @@ from luma_cli.store.rows import Origin, Row
 
 TABLES = (
     *("configuration", "environment", "provenance", "attempt", "detail", "metric", "sample"),
-    *("run", "run_metric", "evaluation", "evaluation_class", "evaluation_image"),
+    *("run", "run_metric", "evaluation", "evaluation_class", "evaluation_image", "evaluation_score"),
     "evidence_row",
 )
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}

@@ -197,7 +197,7 @@ class EvaluationRecord:
     run_id: empty for a checkpoint without a run. step: of the checkpoint. data: as in RunRecord.dataset. protocol:
     everything that moves the number (window, resize, tta, absent, dtype). num_present: classes present in ground truth
     or prediction, over which mIoU is the mean; macc_percent is over those in the ground truth. macs_per_image:
-    multiply-adds of the average image, windows included.
+    multiply-adds of the average image, windows included. scores: by name, of an evaluation on unknown objects.
     """
 
     run_id: str
@@ -222,6 +222,7 @@ class EvaluationRecord:
     evaluated_at: str = ""
     classes: tuple[ClassScore, ...] = ()
     images: tuple[ImageScore, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
 
     @property
     def mean_of(self) -> str:

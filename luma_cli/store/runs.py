@@ -302,6 +302,8 @@ def save_evaluation(db: Database, record: EvaluationRecord, now: Callable[[], fl
         key = key_of(db, "evaluation", row)
         for (table, _, _), part in zip(_PARTS.values(), parts, strict=True):
             db.table(table).insert_all({"evaluation_id": key, **one} for one in part)
+        named = ({"evaluation_id": key, "name": name, "value": value} for name, value in record.scores.items())
+        db.table("evaluation_score").insert_all(named)
     return key
 
 
@@ -339,7 +341,9 @@ def _evaluation_rows(record: EvaluationRecord, now: float) -> tuple[Row, list[li
         [{index: number, **rows.columns(one, f"evaluation: {one.name}.")} for number, one in enumerate(scores)]
         for (_, index, _), scores in zip(_PARTS.values(), given, strict=True)
     ]
-    content = rows.sha256(rows.canonical([own, *parts], "evaluation"))
+    # Scores by name came later: an evaluation without them keeps the hash that it had.
+    named = [record.scores] if record.scores else []
+    content = rows.sha256(rows.canonical([own, *parts, *named], "evaluation"))
     evaluated = rows.unix_seconds(record.evaluated_at, now)
     return {**own, "hash": content, "evaluated_unix_seconds": evaluated}, parts
 
@@ -352,4 +356,7 @@ def _evaluation_of(connection: sqlite3.Connection, row: Row, parts: Iterable[str
         columns = ", ".join(field.name for field in fields(kind))
         query = f"SELECT {columns} FROM {table} WHERE evaluation_id = ? ORDER BY {index}"
         scores[name] = tuple(kind(*each) for each in fetch(connection, query, [row["evaluation_id"]]))
-    return rows.record_of(EvaluationRecord, row, **scores)
+    named = fetch(
+        connection, "SELECT name, value FROM evaluation_score WHERE evaluation_id = ?", [row["evaluation_id"]]
+    )
+    return rows.record_of(EvaluationRecord, row, **scores, scores=dict(sorted(named)))

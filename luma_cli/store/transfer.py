@@ -33,6 +33,7 @@ _ORDERS = {
     "run_curves": "run_id, name, step",
     "evaluations": "evaluated_unix_seconds, evaluation",
     "class_scores": "evaluation, class_index",
+    "scores": "evaluation, name",
     "score_costs": "evaluation, profile",
     "evidence": "hash",
 }
@@ -46,7 +47,7 @@ _TABLES: tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("provenance", "provenance_id", "hash", (), ()),
     ("attempt", "attempt_id", "hash", ("configuration", "environment", "provenance"), ("detail", "metric", "sample")),
     ("run", "run_key", "run_id", ("environment", "provenance"), ("run_metric",)),
-    ("evaluation", "evaluation_id", "hash", (), ("evaluation_class", "evaluation_image")),
+    ("evaluation", "evaluation_id", "hash", (), ("evaluation_class", "evaluation_image", "evaluation_score")),
     ("evidence_row", "evidence_row_id", "hash", (), ()),
 )
 # Of two states of a run the later one is kept; the hash decides between equal ones.
