@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 VIEWS = (
     *("profiles", "attempts", "metrics"),
-    *("runs", "run_curves", "evaluations", "class_scores", "score_costs", "evidence"),
+    *("runs", "run_curves", "evaluations", "class_scores", "scores", "score_costs", "evidence"),
 )
 _LOAD = """
 SELECT a.attempt_id, a.fingerprint, a.status, a.reason, a.batch, d.facts, d.notes, a.started_at, a.seconds,
