@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from luma_cli.errors import BadBudget
+from luma_cli.errors import BadBudget, UsageError
 
 FlopConvention = Literal["mac", "2x"]
-BudgetKind = Literal["macs", "params", "ms", "fps", "images_per_second", "bytes", "joules", "gpu_hours"]
+BudgetKind = Literal[
+    "macs", "params", "ms", "fps", "images_per_second", "bytes", "joules", "gpu_hours",
+    "macs_image", "ms_image", "fps_image", "images_per_second_image", "joules_image",
+]  # fmt: skip
 
 # Kinds where more is better: the budget is a floor, not a ceiling.
-FLOORS: frozenset[str] = frozenset({"fps", "images_per_second"})
+FLOORS: frozenset[str] = frozenset({"fps", "images_per_second", "fps_image", "images_per_second_image"})
+# Of a whole image, all its windows together -> the kind of one crop.
+PER_CROP: Mapping[BudgetKind, BudgetKind] = {
+    "macs_image": "macs",
+    "ms_image": "ms",
+    "fps_image": "fps",
+    "images_per_second_image": "images_per_second",
+    "joules_image": "joules",
+}
+_PER_IMAGE: Mapping[BudgetKind, BudgetKind] = {crop: image for image, crop in PER_CROP.items()}
 
 _FLOPS_PER_MAC: dict[str, int] = {"mac": 1, "2x": 2}
 _SI = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
@@ -40,21 +53,22 @@ _UNITS: dict[str, tuple[BudgetKind, float]] = {
     **{f"{p}ib": ("bytes", float(1024**n)) for p, n in (("m", 2), ("g", 3), ("t", 4))},
     "j": ("joules", 1.0),
     "mj": ("joules", 1e-3),
-    "j/img": ("joules", 1.0),
     **dict.fromkeys(("gpuh", "gpuhour", "gpuhours"), ("gpu_hours", 1.0)),
 }
 _BUDGET = re.compile(
     r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*([a-z/]+(?:[\s-][a-z]+)?)\s*", re.IGNORECASE
 )
-BUDGET_EXAMPLES = "200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J or 24gpuh"
+_LEAST_SIDE, _MOST_STRETCHED = 32, 32
+BUDGET_EXAMPLES = "200gflops, 400gflops/image, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J or 24gpuh"
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """A bound: `limit` in the kind's own unit (macs, params, ms, fps, images/s, bytes, J, hours), `text` as typed.
 
-    ms, fps: batch-1 latency; bytes: peak at batch 1; joules: per image; gpu_hours: of training with the usual recipe.
-    Raises BadBudget for a limit that is not a finite number above zero.
+    Of one crop; kinds that end in `_image` are of a whole image, all its windows together. ms, fps: batch-1 latency;
+    bytes: peak at batch 1; gpu_hours: of training with the usual recipe. Raises BadBudget for a limit that is not a
+    finite number above zero.
     """
 
     kind: BudgetKind
@@ -77,7 +91,7 @@ class Budget:
 
 
 def parse_budget(text: str, convention: FlopConvention = "mac") -> Budget:
-    """The budget that `text` states, e.g. `200gflops`. Raises BadBudget with examples.
+    """The budget that `text` states, e.g. `200gflops` of a crop or `400gflops/image`. Raises BadBudget with examples.
 
     >>> parse_budget("200 GFLOPs").limit
     200000000000.0
@@ -88,11 +102,40 @@ def parse_budget(text: str, convention: FlopConvention = "mac") -> Budget:
     if match is None:
         raise BadBudget(f"budget {text!r} is not a number with a unit; try {BUDGET_EXAMPLES}")
     number, unit = float(match[1]), re.sub(r"[\s-]", "", match[2].lower())
-    if unit not in _UNITS:
+    of_image = re.fullmatch(r"(.+)/im(?:a)?g(?:e)?", unit)
+    if (unit := of_image[1] if of_image else unit) not in _UNITS:
         raise BadBudget(f"budget {text!r}: unknown unit {match[2]!r}; try {BUDGET_EXAMPLES}")
     kind, factor = _UNITS[unit]
+    if of_image:
+        if kind not in _PER_IMAGE or kind in FLOORS:
+            raise BadBudget(f"budget {text!r}: {unit} has no value per image; try {BUDGET_EXAMPLES}")
+        kind = _PER_IMAGE[kind]
     per_mac = 1 if kind != "macs" or "mac" in unit else _FLOPS_PER_MAC[convention]
     return Budget(kind, number * factor / per_mac, text.strip())
+
+
+def of_images(budget: Budget) -> Budget:
+    """A rate per crop as that of whole images; any other budget as it is."""
+    is_rate = budget.kind in FLOORS and budget.kind in _PER_IMAGE
+    return replace(budget, kind=_PER_IMAGE[budget.kind]) if is_rate else budget
+
+
+def parse_image(text: str) -> tuple[int, int]:
+    """Height and width of `WIDTHxHEIGHT` in pixels. Raises UsageError.
+
+    >>> parse_image("1920x1080")
+    (1080, 1920)
+    """
+    match = re.fullmatch(r"\s*(\d{1,6})\s*[x×*]\s*(\d{1,6})\s*", text, re.IGNORECASE)
+    if match is None:
+        raise UsageError(f"--image is {text!r}, expected WIDTHxHEIGHT in pixels, e.g. --image 1920x1080")
+    width, height = int(match[1]), int(match[2])
+    if min(width, height) < _LEAST_SIDE or max(width, height) > _MOST_STRETCHED * min(width, height):
+        raise UsageError(
+            f"--image is {text!r}, expected sides of {_LEAST_SIDE} pixels or more, one at most {_MOST_STRETCHED} times "
+            "the other, e.g. --image 1920x1080"
+        )
+    return height, width
 
 
 def gmacs(macs: float) -> float:

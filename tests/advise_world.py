@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luma_cli.accuracy.sightings import Effect, Prediction, Support
+from luma_cli.accuracy.sightings import Effect, Prediction, Relation, Support
 from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise.candidates import Candidate
 from luma_cli.catalogue.heads import HeadConfig
@@ -153,12 +153,16 @@ class TableModel:
     """An accuracy model that knows each backbone's mIoU and its standard deviation by timm name.
 
     Draws depend on the backbone's name and the seed alone. What is not in the table is predicted at 50 +- 5 without
-    evidence. num_facts: rows of other heads that it claims to know of each. ids: rows that it names as nearest.
+    evidence. num_facts: rows of other heads that it claims to know of each. ids: rows that it names as nearest. By
+    timm name: relations: whom those rows are about; outside: extrapolated; own: with a run of one's own.
     """
 
     table: Mapping[str, tuple[float, float]]
     num_facts: int = 3
     ids: tuple[str, ...] = ()
+    relations: Mapping[str, Relation] = field(default_factory=dict)
+    outside: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
     scale_note: str = "on the EoMT scale, no LUMA run seen"
 
     def predict(self, subjects: Sequence[Subject]) -> list[Prediction]:
@@ -168,9 +172,12 @@ class TableModel:
         known = subject.backbone in self.table
         miou, sd = self.table.get(subject.backbone, (50.0, 5.0))
         half, most, nearly_all = ((miou - z * sd, miou + z * sd) for z in (0.6745, 1.2816, 1.6449))
-        support = Support(0, 0, self.num_facts if known else 0, self.ids)
+        relation = self.relations.get(subject.backbone, "these weights")
+        own = int(subject.backbone in self.own)
+        support = Support(own, 0, self.num_facts if known else 0, self.ids, relation)
         reason = "" if known else f"no evidence about {subject.architecture}"
-        return Prediction(miou, half, most, nearly_all, sd, support, not known, reason)
+        outside = not known or subject.backbone in self.outside
+        return Prediction(miou, half, most, nearly_all, sd, support, outside, reason)
 
     def draws(self, subjects: Sequence[Subject], num_draws: int = 2000, seed: int = 0) -> Draws:
         columns = []

@@ -6,7 +6,6 @@ from accuracy_world import row, some_rows
 from luma_cli.accuracy.audit import audit
 from luma_cli.accuracy.effects import observe
 from luma_cli.accuracy.fit import load_components
-from luma_cli.accuracy.model import chooser, learn
 from luma_cli.accuracy.regret import MODEL, RULES, Known, Regret, best_rule, regrets
 from luma_cli.accuracy.subjects import subject_of_row
 from luma_cli.evidence.evidence import Evidence
@@ -57,29 +56,6 @@ def test_the_model_wins_ties() -> None:
     even = Regret(1.0, 0.5, 7)
     assert best_rule({"a rule": even, MODEL: even}) == MODEL
     assert best_rule({"a rule": Regret(0.9, 0.9, 7), MODEL: even}) == "a rule"
-
-
-def test_a_rule_that_wins_decides_and_says_why() -> None:
-    model = learn(SIX)
-    model.regrets = {"ade20k": {MODEL: Regret(1.0, 0.5, 7), "nearest neighbour": Regret(0.25, 0.1, 7)}}
-    failed = row("resnet50", 0.0, source="a training that collapsed")
-    found = chooser(model, "ade20k", [*SIX, failed, row("swin_tiny", 80.0, dataset="cityscapes")])
-    assert found is not None
-    assert found.title == "nearest neighbour"
-    assert found.reason == "regret@1 of 0.25 mIoU against the model's 1.00 over 7 budgets"
-    assert found.scores([subject_of_row(SIX[4])], [None]) == [42.0]
-    assert chooser(model, "cityscapes", SIX) is None
-
-
-def test_the_largest_is_by_real_cost_where_that_is_known() -> None:
-    model = learn(SIX)
-    model.regrets = {"ade20k": {MODEL: Regret(1.0, 0.5, 7), "largest that fits": Regret(0.25, 0.1, 7)}}
-    found = chooser(model, "ade20k", SIX)
-    assert found is not None
-    subjects = [subject_of_row(each) for each in SIX[:2]]
-    assert found.scores(subjects, [5e9, 4e9]) == [5e9, 4e9]
-    first, second = found.scores(subjects, [5e9, None])
-    assert first < second
 
 
 @pytest.fixture(scope="module")

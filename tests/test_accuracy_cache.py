@@ -65,7 +65,6 @@ def test_the_same_evidence_is_not_fitted_again(rows: list[Evidence], cache: Path
     assert (kept.draws(SUBJECTS) == fresh.draws(SUBJECTS)).all()
     assert kept.effects(SUBJECTS[0]) == fresh.effects(SUBJECTS[0])
     assert kept.scale_note == fresh.scale_note
-    assert kept.regrets == fresh.regrets
 
 
 def test_other_evidence_is(rows: list[Evidence], cache: Path, fits: list[int]) -> None:

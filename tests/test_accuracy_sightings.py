@@ -81,7 +81,7 @@ def test_the_closest_relation_answers() -> None:
     found = sightings(weights, objective, row("swin_tiny", pretraining="clip"), row("swin_base")).support(swin())
     assert found.relation == "these weights"
     assert set(found.ids) == {weights.id, objective.id}
-    assert found.line == "2 other-head facts"
+    assert found.line == "2 results with other heads"
 
 
 @pytest.mark.parametrize(
@@ -96,15 +96,14 @@ def test_failing_these_weights_relatives_do(other: Evidence, relation: str) -> N
     found = sightings(other).support(swin())
     assert found.relation == relation
     assert found.ids == (other.id,)
-    about = relation.removeprefix("same ")
-    assert found.line == f"none of these weights; 1 other-head fact of the same {about}"
+    assert found.line == f"none of these weights; 1 result with another head of the {relation}"
 
 
 def test_other_datasets_and_series_do_not_speak() -> None:
     rows = row("swin_tiny", dataset="cityscapes"), row("convnext_tiny")
     found = sightings(*rows).support(swin())
     assert found.ids == ()
-    assert found.line == "no evidence about its series on this dataset"
+    assert found.line == "no result of its series on this dataset"
 
 
 def test_own_runs_come_first_then_the_protocol_asked_for() -> None:
@@ -114,9 +113,18 @@ def test_own_runs_come_first_then_the_protocol_asked_for() -> None:
     larger = row("swin_tiny", height=640, width=640)
     run = own("swin_tiny", 44.0, pretraining="supervised_in1k")
     seen = sightings(frozen, scales, larger, same, run)
-    assert seen.support(swin()).ids == (run.id, same.id, larger.id, scales.id, frozen.id)
-    assert seen.support(swin(resolution=640)).ids == (run.id, larger.id, same.id, scales.id, frozen.id)
-    assert seen.support(swin()).line == "1 own run, 4 other-head facts"
+    assert seen.support(swin()).ids == (run.id, same.id, larger.id, scales.id)
+    assert seen.support(swin(resolution=640)).ids == (run.id, larger.id, same.id, scales.id)
+    assert seen.support(swin()).line == "1 own run, 3 results with other heads"
+    assert seen.support(swin()).standing == "own run"
+
+
+def test_frozen_probes_are_no_evidence_for_a_fine_tuned_model() -> None:
+    frozen, other = row("swin_tiny", regime="frozen", head="linear"), row("swin_base")
+    assert sightings(frozen, other).support(swin()).ids == (other.id,)
+    alone = sightings(frozen).support(swin())
+    assert (alone.ids, alone.standing) == ((frozen.id,), "none")
+    assert alone.line == "1 result with another head, trained otherwise (frozen or fine-tuned)"
 
 
 def test_luma_and_eomt_are_near_each_other() -> None:

@@ -18,7 +18,7 @@ from luma_cli.advise import question as held
 from luma_cli.advise.candidates import Candidate
 from luma_cli.advise.costs import price
 from luma_cli.advise.question import Question, check_names
-from luma_cli.advise.recommend import Recommendation, recommendation
+from luma_cli.advise.recommend import Recommendation, first_choices, recommendation
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.units import parse_budget
@@ -46,16 +46,13 @@ def ask(
     evidence: Sequence[Evidence] = (),
     top: int = 3,
     with_reasons: bool = False,
-    chooser: Any = None,
     **asked: Any,
 ) -> Recommendation:
     convention = asked.get("convention", "mac")
     parsed = held.tightest(parse_budget(each, convention) for each in budgets)
     question = Question(**{"dataset": "ade20k", "budgets": parsed, **asked})
     pool = price(question.eligible(candidates), question.kinds, speed, question.head, 150)
-    return recommendation(
-        question, pool, model, evidence=evidence, speed=speed, top=top, with_reasons=with_reasons, chooser=chooser
-    )
+    return recommendation(question, pool, model, evidence=evidence, speed=speed, top=top, with_reasons=with_reasons)
 
 
 def names(answer: Recommendation) -> list[str]:
@@ -66,29 +63,62 @@ class TestOrder:
     def test_best_within_budget_first_and_why(self) -> None:
         answer = ask("200gflops")
         assert names(answer) == ["vit_b.dinov3", "convnext_b.supervised_in21k", "vit_s.dinov3"]
-        assert answer.rows[0].why == "3 other-head facts; 120 GFLOPs exact, 40% of 200gflops left"
+        assert answer.rows[0].why == "3 results with other heads; 120 GFLOPs exact, 40% of 200gflops left"
         assert answer.rows[2].why == (
-            "3 other-head facts; 40 GFLOPs exact, 80% of 200gflops left; 6.0 mIoU behind the first at 0.33x its GFLOPs"
+            "3 results with other heads; 40 GFLOPs exact, 80% of 200gflops left; "
+            "6.0 mIoU behind the first at 0.33x its GFLOPs"
         )
-        assert (answer.rows[0].best, answer.rows[0].on_front) == (1.0, 1.0)
-        assert (answer.num_ties, answer.num_ranked, answer.num_within_budget) == (0, 3, 3)
+        assert (answer.rows[0].best, answer.rows[0].better, answer.rows[1].better) == (1.0, None, 0.0)
+        assert (answer.num_direct, answer.num_within_budget) == (3, 3)
+        assert answer.command == "luma train vit_b.dinov3 --data ade20k --res 512"
 
-    def test_a_tie_is_shown_as_one_and_the_cheaper_wins(self) -> None:
+    def test_of_a_tie_the_cheaper_wins(self) -> None:
         near = candidate("beit_b.beit", 100)
         model = TableModel({**MIOUS, near.timm_name: (53.9, 0.5)})
         answer = ask("200gflops", candidates=[*CARDS, near], model=model)
         assert names(answer)[:2] == ["beit_b.beit", "vit_b.dinov3"]
-        assert [row.tie for row in answer.rows] == [True, True, False]
-        assert answer.num_ties == 2
+        assert [row.tie for row in answer.rows] == [False, True, False]
         assert answer.rows[1].why.endswith("ties with the first, 0.1 mIoU above the first at 1.2x its GFLOPs")
-        assert 0.3 < (answer.rows[0].best or 0) < 0.6
+        assert 0.35 < (answer.rows[1].better or 0) < 0.65
 
-    def test_what_is_never_on_the_front_is_left_out(self) -> None:
-        worse = candidate("swin_b.supervised_in1k", 130)
-        model = TableModel({**MIOUS, worse.timm_name: (45.0, 0.5)})
-        answer = ask("200gflops", candidates=[*CARDS, worse], model=model, top=9)
-        assert "swin_b.supervised_in1k" not in names(answer)
-        assert answer.num_ranked == 4
+    def test_direct_evidence_decides_a_tie_and_an_own_run_before_it(self) -> None:
+        near = candidate("beit_b.beit", 100)
+        table = {**MIOUS, near.timm_name: (54.0, 0.5)}
+        by_series = TableModel(table, relations={near.timm_name: "same series"})
+        assert names(ask("200gflops", candidates=[*CARDS, near], model=by_series))[0] == "vit_b.dinov3"
+        own = TableModel(table, own=frozenset({BASE.timm_name}))
+        answer = ask("200gflops", candidates=[*CARDS, near], model=own)
+        assert names(answer)[0] == "vit_b.dinov3"
+        assert answer.rows[0].prediction.support.standing == "own run"
+
+    def test_a_model_of_the_series_that_is_surely_better_comes_before_direct_evidence(self) -> None:
+        near = candidate("beit_b.beit", 100)
+        model = TableModel({**MIOUS, near.timm_name: (56.0, 0.5)}, relations={near.timm_name: "same series"})
+        assert names(ask("200gflops", candidates=[*CARDS, near], model=model))[0] == "beit_b.beit"
+
+    def test_an_extrapolation_stands_beside_the_answer_never_in_it(self) -> None:
+        guess = candidate("radio_b.radio", 100)
+        model = TableModel({**MIOUS, guess.timm_name: (55.0, 4.0)}, outside=frozenset({guess.timm_name}))
+        answer = ask("200gflops", candidates=[*CARDS, guess], model=model, top=99)
+        assert guess.name not in names(answer)
+        assert answer.untested
+        assert answer.untested.candidate == guess
+        assert 0.5 < (answer.untested.better or 0) < 0.7
+        hopeless = TableModel({**MIOUS, guess.timm_name: (45.0, 1.0)}, outside=frozenset({guess.timm_name}))
+        assert ask("200gflops", candidates=[*CARDS, guess], model=hopeless).untested is None
+
+    def test_without_anything_else_an_extrapolation_is_the_answer_and_says_so(self) -> None:
+        model = TableModel({BASE.timm_name: (54.0, 0.5)}, outside=frozenset({BASE.timm_name}))
+        answer = ask("200gflops", candidates=[BASE], model=model)
+        assert names(answer) == ["vit_b.dinov3"]
+        assert answer.rows[0].prediction.extrapolated
+        assert (answer.num_direct, answer.untested) == (0, None)
+
+    def test_every_row_is_of_other_weights(self) -> None:
+        larger = replace(BASE, resolution=640, macs=int(190e9))
+        answer = ask("200gflops", candidates=[*CARDS, larger])
+        assert names(answer) == ["vit_b.dinov3", "convnext_b.supervised_in21k", "vit_s.dinov3"]
+        assert answer.rows[0].candidate.resolution == 512
 
     def test_without_a_budget_the_best_of_all(self) -> None:
         answer = ask()
@@ -183,7 +213,7 @@ class TestEvidence:
         answer = ask("200gflops", candidates=[*CARDS, unseen])
         assert unseen.name not in names(answer)
         assert answer.unsupported.count == 1
-        assert "no evidence about its series on this dataset; extrapolated: " in answer.unsupported.rows[0].why
+        assert "no result of its series on this dataset; extrapolated: " in answer.unsupported.rows[0].why
 
     def test_no_evidence_at_all_recommends_nothing(self) -> None:
         answer = ask("200gflops", model=TableModel({}))
@@ -219,26 +249,6 @@ class TestPrice:
         assert (price.budget.limit, price.candidate.name, price.points) == (45.0, "vit_b.dinov3", 6.0)
 
 
-class Largest:
-    """A baseline that takes the largest model."""
-
-    title = "the largest model that fits"
-    reason = "regret@1 of 0.1 mIoU against the model's 0.5"
-
-    def scores(self, subjects: Sequence[Subject], macs: Sequence[float | None]) -> list[float]:
-        assert len(subjects) == len(macs)
-        return [each or 0.0 for each in macs]
-
-
-def test_a_baseline_that_beats_the_model_decides_and_the_answer_says_so() -> None:
-    model = TableModel({**MIOUS, BASE.timm_name: (49.9, 0.5)})
-    answer = ask("200gflops", model=model, chooser=Largest())
-    assert names(ask("200gflops", model=model))[0] == "convnext_b.supervised_in21k"
-    assert names(answer)[0] == "vit_b.dinov3"
-    assert answer.chosen_by == "the largest model that fits"
-    assert answer.notes[0].startswith("ranked by the largest model that fits instead of the model: regret@1 of 0.1")
-
-
 class TestFilters:
     def test_each_of_them(self) -> None:
         assert names(ask("200gflops", families=frozenset({"convolutional"}))) == ["convnext_b.supervised_in21k"]
@@ -268,14 +278,16 @@ class TestFilters:
             ask("200gflops", top=0)
 
 
-def test_json_holds_schema_two_and_no_nan() -> None:
+def test_json_holds_schema_three_and_no_nan() -> None:
     answer = ask("200gflops", "60Mparams", with_reasons=True)
     read = json.loads(json.dumps(answer.to_json(), allow_nan=False))
     first = read["recommendations"][0]
-    assert read["schema"] == 2
-    assert (first["backbone"], first["miou"], first["evidence"]) == ("vit_b.dinov3", 54.0, "3 other-head facts")
-    assert first["costs"]["macs"]["slack"] == pytest.approx(0.4)
+    assert read["schema"] == 3
+    assert (first["backbone"], first["miou"], first["evidence"]) == ("vit_b.dinov3", 54.0, "3 results with other heads")
+    assert first["costs"]["macs"]["left"] == pytest.approx(0.4)
     assert (first["costs"]["macs"]["source"], read["binding_budget"]) == ("exact", "60Mparams")
+    assert (first["standing"], first["commercial"]) == ("same weights", False)
+    assert first["macs_per_image"] == pytest.approx(1.83 * 120e9)
     assert first["effects"][0] == {"name": "pretraining dinov3", "points": 2.5, "sd_points": 0.4}
 
 
@@ -333,5 +345,23 @@ def test_a_dominated_candidate_changes_nothing(points: Any, dearer: int, worse: 
     added = Added({**model.table, loser.timm_name: (miou - worse / 10, sd)})
     before = ask("1000gmacs", candidates=cards, model=model, top=99)
     after = ask("1000gmacs", candidates=[*cards, loser], model=added, top=99)
-    assert after.rows == before.rows
-    assert after.num_ranked == before.num_ranked + 1
+    assert [row.candidate for row in after.rows if row.candidate != loser] == [row.candidate for row in before.rows]
+    assert after.rows[0] == before.rows[0]
+    assert after.num_direct == before.num_direct + 1
+
+
+@given(WORLD, st.lists(st.integers(1, 400), min_size=2, max_size=6, unique=True))
+def test_a_wider_budget_never_goes_back_to_an_earlier_answer(points: Any, limits: list[int]) -> None:
+    cards, model, _ = world(points)
+    pool = price(cards, ("macs",), None, "luma", 150)
+    budgets = [parse_budget(f"{limit}gmacs") for limit in sorted(limits)]
+    found = first_choices(Question("ade20k"), sorted(pool, key=lambda each: each.candidate.key), model, budgets)
+    left = [each.candidate.name for each in found if each is not None]
+    changes = [name for at, name in enumerate(left) if at == 0 or name != left[at - 1]]
+    assert len(changes) == len(set(changes))
+    for budget, first in zip(budgets, found, strict=True):
+        try:
+            alone = ask(budget.text, candidates=cards, model=model).rows[:1]
+        except NoAnswer:
+            alone = ()
+        assert [row.candidate for row in alone] == ([] if first is None else [first.candidate])

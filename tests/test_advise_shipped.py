@@ -15,10 +15,9 @@ from luma_cli.accuracy.sightings import AccuracyModel
 from luma_cli.advise import candidates as shipped
 from luma_cli.advise.candidates import RESOLUTIONS
 from luma_cli.advise.costs import workload
-from luma_cli.advise.front import front_of
 from luma_cli.advise.next import next_runs
-from luma_cli.advise.question import Question
 from luma_cli.advise.recommend import Recommendation, recommend
+from luma_cli.advise.sweep import reversals, share_of_guesses, sweep
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.errors import BadResolution, NoAnswer, NothingMeasured, UsageError
 from luma_cli.speed.model import activations_of
@@ -47,7 +46,8 @@ def test_candidates_cover_every_size_once() -> None:
 @pytest.mark.parametrize(("dataset", "limit"), [("ade20k", 50), ("ade20k", 400), ("cityscapes", 200)])
 def test_every_usual_budget_is_answered(model: AccuracyModel, dataset: str, limit: int) -> None:
     found = answer(model, f"{limit}gflops", dataset=dataset, with_reasons=True)
-    assert len(found.rows) == 3
+    assert len(found.rows) == 5
+    assert len({row.candidate.timm_name for row in found.rows}) == 5
     assert found.next_run
     for row in found.rows:
         assert row.priced.costs["macs"].value <= limit * 1e9
@@ -58,13 +58,22 @@ def test_every_usual_budget_is_answered(model: AccuracyModel, dataset: str, limi
     json.dumps(found.to_json(), allow_nan=False)
 
 
-def test_chances_to_be_on_the_front_are_those_of_the_front(model: AccuracyModel, tmp_path: Path) -> None:
-    found = answer(model, "200gflops", top=99, database=tmp_path / "luma.db")
-    front = front_of(Question("ade20k", ()), database=tmp_path / "luma.db", fit=lambda _: model)
-    chances = {each.candidate.key: each.on_front for each in (*front.rows, *front.likely)}
-    both = [each for each in found.rows if each.candidate.key in chances]
-    assert len(both) > 10
-    assert [each.on_front for each in both] == pytest.approx([chances[each.candidate.key] for each in both])
+@pytest.mark.parametrize("dataset", ["ade20k", "cityscapes"])
+def test_first_answers_rest_on_evidence_and_never_go_back(model: AccuracyModel, dataset: str) -> None:
+    swept = sweep(dataset, fit=lambda _: model)
+    assert len(swept) == 40
+    assert share_of_guesses(swept) <= 0.1
+    fine = sweep(dataset, [2 * 1.05**step for step in range(150)], fit=lambda _: model)
+    assert share_of_guesses(fine) <= 0.1
+    for first in range(len(fine) - 15):  # 15 steps of 5% are a doubling
+        assert reversals(fine[first : first + 15]) <= 1
+
+
+def test_a_sweep_is_what_recommend_answers(model: AccuracyModel) -> None:
+    for swept in sweep("ade20k", [6.0, 123.0, 1000.0], fit=lambda _: model):
+        first = answer(model, f"{swept.gflops}gflops").rows[0]
+        assert swept.first
+        assert first.candidate == swept.first.candidate
 
 
 def test_more_budget_is_never_worse(model: AccuracyModel) -> None:

@@ -113,9 +113,9 @@ class TestQuestion:
     def test_official_runs_on_another_dataset_say_nothing(self) -> None:
         assert ask(own(data="cityscapes", dataset="cityscapes")).measured_here == ()
 
-    def test_runs_on_data_of_the_users_own_come_last(self) -> None:
+    def test_runs_on_data_of_the_users_own_are_of_another_question(self) -> None:
         answer = ask(own(90.0, data="boats#12345678", dataset="boats#12345678"), own(20.0, number=2))
-        assert [row.run.run_id for row in answer.measured_here] == ["run-2", "run-1"]
+        assert [row.run.run_id for row in answer.measured_here] == ["run-2"]
 
 
 def keep(
@@ -226,8 +226,8 @@ class TestStore:
         assert (row["miou_percent"], row["evaluated_on"], row["gmacs"]) == (76.3, "ade20k#1a2b3c4d", 0.75)
         assert row["ranked"] is False
         assert row["why_not_ranked"] == ["data other than the official ade20k", "recipe smoke", "weights random"]
-        assert command(given) == 0
-        assert "Measured here:" in capsys.readouterr().out
+        assert command([*given, "--why"]) == 0
+        assert "Your own runs:" in capsys.readouterr().out
 
 
 class Terminal(io.StringIO):
@@ -239,11 +239,11 @@ def test_the_part_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("COLUMNS", "80")
     screen = Terminal()
     drawn = own(76.3, candidate("test_vit", 0.75, 128), data="ade20k#1a2b3c4d", dataset="ade20k#1a2b3c4d")
-    print_recommendation(ask(drawn, own(number=2)), file=screen)
+    print_recommendation(ask(drawn, own(number=2)), file=screen, why=True)
     text = screen.getvalue()
-    part = text[text.index("Measured here:") :].split("\n\n")[0]
+    part = text[text.index("Your own runs:") :].split("\n\n")[0]
     assert part == (
-        "Measured here:\n"
+        "Your own runs:\n"
         "  - vit_b.dinov3 at 512 px: 55.0 mIoU on ade20k val, 120.0 GFLOPs, run run-2;\n"
         "    evidence for this answer\n"
         "  - test_vit at 128 px: 76.3 mIoU on ade20k#1a2b3c4d val, 0.75 GFLOPs, run\n"
@@ -260,6 +260,6 @@ def test_runs_within_budget_come_before_better_ones_beyond_it() -> None:
 def test_many_runs_are_cut_short_in_text_alone() -> None:
     answer = ask(*(own(number=number, recipe="smoke") for number in range(12)))
     screen = io.StringIO()
-    print_recommendation(answer, file=screen)
+    print_recommendation(answer, file=screen, why=True)
     assert "and 4 more; --json has them all" in screen.getvalue()
     assert len(answer.to_json()["measured_here"]) == 12

@@ -1,8 +1,7 @@
 """The learned accuracy model: mIoU of any subject with calibrated intervals, and joint posterior draws.
 
 A subject's log error is a part of its backbone and protocol plus a part of its crop, which candidates share: 434
-backbones at six sizes are 440 sums, not 2,604. `load_model` keeps fits in the cache folder; `chooser` gives the simple
-rule that replaces the model where the audit found that it chooses better.
+backbones at six sizes are 440 sums, not 2,604. `load_model` keeps fits in the cache folder.
 
 Shapes: p effects, C subjects, B distinct backbones, T distinct crops, S draws.
 """
@@ -14,7 +13,7 @@ import json
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -32,7 +31,6 @@ from luma_cli.accuracy.effects import (
     noise_name,
     observe,
     token_features,
-    usable,
 )
 from luma_cli.accuracy.fit import (
     NORMAL,
@@ -46,9 +44,8 @@ from luma_cli.accuracy.fit import (
     load_components,
     without_slips,
 )
-from luma_cli.accuracy.regret import MODEL, RULES, Known, Regret, best_rule, left_out_regrets
 from luma_cli.accuracy.sightings import Effect, Prediction, Sighting, Sightings
-from luma_cli.accuracy.subjects import Subject, subject_of_row
+from luma_cli.accuracy.subjects import Subject
 from luma_cli.evidence.evidence import Evidence, load_reference
 from luma_cli.evidence.table import evidence_hash
 
@@ -281,15 +278,13 @@ class LearnedModel:
         calibration: Calibration,
         sightings: Sightings,
         usual_data: Mapping[str, str],
-        regrets: Mapping[str, Mapping[str, Regret]],
     ) -> None:
-        """Everything is kept as given; nothing is computed yet. regrets: of the model and of simple rules, audited."""
+        """Everything is kept as given; nothing is computed yet."""
         self.posterior = posterior
         self.components = components
         self.calibration = calibration
         self.sightings = sightings
         self.usual_data = usual_data
-        self.regrets = regrets
         self._adder = Adder(posterior, components, usual_data)
 
     @property
@@ -461,7 +456,6 @@ def from_fit(fitted: Fit) -> LearnedModel:
         calibrate(fitted),
         Sightings(sightings),
         observed.usual_data,
-        left_out_regrets(fitted, observed.percent(observed.log_error)),
     )
 
 
@@ -509,7 +503,6 @@ def _decoded(state: dict[str, Any], draws: NDArray[np.float32]) -> LearnedModel:
         Calibration({name: tuple(widths) for name, widths in state["widths"].items()}),
         Sightings([Sighting(*row) for row in state["sightings"]]),
         state["usual_data"],
-        {d: {name: Regret(*each) for name, each in table.items()} for d, table in state["regrets"].items()},
     )
 
 
@@ -532,7 +525,6 @@ def _keep(folder: Path, key: str, model: LearnedModel) -> None:
         "usual_data": model.usual_data,
         "num_draws": model.posterior.draws.shape[1],
         "checksum": zlib.crc32(draws.data),
-        "regrets": {d: {name: astuple(each) for name, each in table.items()} for d, table in model.regrets.items()},
     }
     try:
         files.write_bytes(folder / f"{key}.f32", draws.tobytes())
@@ -551,29 +543,3 @@ def _forget(folder: Path) -> None:
     for path in folder.glob("*.f32"):
         if path.stem not in kept and time.time() - path.stat().st_mtime > _WRITING_SECONDS:
             path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
-class RuleChooser:
-    """title: the rule. reason: why it decides. known: the dataset's fine-tuned rows, which it may look at."""
-
-    title: str
-    reason: str
-    known: tuple[Known, ...]
-
-    def scores(self, subjects: Sequence[Subject], macs: Sequence[float | None]) -> list[float]:
-        """One score per subject, better large. macs: of the whole segmenter, in place of parameters times pixels."""
-        if self.title == "largest that fits" and all(value is not None for value in macs):
-            return [float(value or 0) for value in macs]
-        return [RULES[self.title](each, self.known) for each in subjects]
-
-
-def chooser(model: LearnedModel, dataset: str, evidence: Sequence[Evidence]) -> RuleChooser | None:
-    """The rule that beats the model on `dataset` by regret@1, None where none does or nothing could be audited."""
-    by_rule = model.regrets.get(dataset)
-    if not by_rule or (name := best_rule(by_rule)) == MODEL:
-        return None
-    theirs, ours = by_rule[name].at_1, by_rule[MODEL].at_1
-    reason = f"regret@1 of {theirs:.2f} mIoU against the model's {ours:.2f} over {by_rule[name].num} budgets"
-    rows = [row for row in evidence if row.dataset == dataset and row.regime == "fine-tuned" and usable(row)]
-    return RuleChooser(name, reason, tuple(Known(subject_of_row(row), row.miou_percent) for row in rows))

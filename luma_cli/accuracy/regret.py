@@ -14,12 +14,11 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from luma_cli.accuracy.effects import USUAL_PIXELS, Observations
-from luma_cli.accuracy.fit import Fit, leave_out
 from luma_cli.accuracy.subjects import Subject
 from luma_cli.evidence.evidence import top1_percent
 
 if TYPE_CHECKING:
-    from luma_cli.accuracy.effects import Vector
+    pass
 
 
 # arXiv 2607.00687: N* ~ C^0.83 and T* ~ C^0.2, so error falls this much faster in tokens than in parameters.
@@ -127,13 +126,6 @@ def regrets(observed: Observations, mious: Sequence[float], predicted: Sequence[
     return {
         dataset: {name: _mean(losses) for name, losses in by_rule.items()} for dataset, by_rule in sorted(found.items())
     }
-
-
-def left_out_regrets(fitted: Fit, truth: Vector) -> dict[str, dict[str, Regret]]:
-    """Regrets of the model and of the rules, backbones left out. truth: mIoU of every observation in percent [n]."""
-    observed = fitted.observations
-    means, _ = leave_out(fitted, [subject.backbone for subject in observed.subjects])
-    return regrets(observed, truth.tolist(), observed.percent(means).tolist())
 
 
 def groups(subjects: Sequence[Subject]) -> dict[Group, list[int]]:

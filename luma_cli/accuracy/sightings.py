@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -87,14 +87,27 @@ class Effect:
     sd_points: float
 
 
-Relation = Literal["these weights", "same architecture and objective", "same architecture", "same series"]
+Relation = Literal[
+    "these weights", "same architecture and objective", "same size, series and objective", "same architecture",
+    "same series",
+]  # fmt: skip
+# What an answer says of the evidence for a candidate, the most direct first.
+Standing = Literal["own run", "same weights", "same size", "same series", "none"]
+_STANDING_OF: Mapping[Relation, Standing] = {
+    "these weights": "same weights",
+    "same architecture and objective": "same size",
+    "same size, series and objective": "same size",
+    "same architecture": "same series",
+    "same series": "same series",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """How many rows of each provenance speak about these weights or, failing any, their closest relatives.
+    """How many rows of each provenance are about these weights or, failing any, their closest relatives.
 
-    ids: of those rows, on this dataset, nearest protocol first. relation: whom they are about.
+    ids: of those rows, on this dataset, nearest protocol first. relation: whom they are about. same_regime: whether
+    they were trained as asked: frozen probes say little about a fine-tuned model.
     """
 
     own_runs: int
@@ -102,22 +115,31 @@ class Support:
     other_heads: int
     ids: tuple[str, ...] = ()
     relation: Relation = "these weights"
+    same_regime: bool = True
+
+    @property
+    def standing(self) -> Standing:
+        """How direct the evidence is; `none` where there is none trained as asked."""
+        if not self.same_regime or not self.own_runs + self.published_luma + self.other_heads:
+            return "none"
+        found = _STANDING_OF[self.relation]
+        return "own run" if self.own_runs and found == "same weights" else found
 
     @property
     def line(self) -> str:
-        """e.g. `2 own runs, 5 LUMA facts, 11 other-head facts`, of whom they are where not of these weights."""
+        """e.g. `2 own runs, 5 results with LUMA, 11 with other heads`; of whom, where not of these weights."""
         parts = (
             (self.own_runs, "own run", "own runs"),
-            (self.published_luma, "LUMA fact", "LUMA facts"),
-            (self.other_heads, "other-head fact", "other-head facts"),
+            (self.published_luma, "result with LUMA", "results with LUMA"),
+            (self.other_heads, "result with another head", "results with other heads"),
         )
         said = [f"{count} {one if count == 1 else many}" for count, one, many in parts if count]
         if not said:
-            return "no evidence about its series on this dataset"
+            return "no result of its series on this dataset"
+        text = ", ".join(said) if self.same_regime else f"{', '.join(said)}, trained otherwise (frozen or fine-tuned)"
         if self.relation == "these weights":
-            return ", ".join(said)
-        about = self.relation.removeprefix("same ")
-        return f"none of these weights; {', '.join(said)} of the same {about}"
+            return text
+        return f"none of these weights; {text} of the {self.relation}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +239,13 @@ class _Protocol(NamedTuple):
     """What of a row decides how near it is."""
 
     provenance: str
-    regime: str
     head: str
     eval: str
     objective: str
     pixels: int | None
+
+
+_SAME_SIZE = 0.15  # in log parameters: ViT-B of patch 14 and 16, with and without registers
 
 
 class Sightings:
@@ -231,11 +255,15 @@ class Sightings:
         """Indexes the rows."""
         self.rows = tuple(rows)
         self._by: dict[tuple[str, ...], dict[_Protocol, list[str]]] = {}
+        self._sizes: dict[tuple[str, ...], set[float]] = {}
         self._supports: dict[tuple[object, ...], Support] = {}
         for row in self.rows:
-            protocol = _Protocol(row.provenance, row.regime, row.head, row.eval, row.objective, row.pixels)
+            protocol = _Protocol(row.provenance, row.head, row.eval, row.objective, row.pixels)
             for _, key in _relations(row):
                 self._by.setdefault(key, {}).setdefault(protocol, []).append(row.id)
+            if row.params:
+                family = ("size", row.dataset, row.series, row.objective, row.regime)
+                self._sizes.setdefault(family, set()).add(row.params)
 
     @cached_property
     def own_luma_runs(self) -> int:
@@ -248,15 +276,26 @@ class Sightings:
         return frozenset(row.dataset for row in self.rows)
 
     def support(self, subject: Subject) -> Support:
-        """The rows about these weights; failing any, about the closest relatives."""
+        """The rows about these weights; failing any, about the closest relatives, those trained as asked first."""
         wanted = Sighting.of(subject)
-        for relation, key in _relations(wanted):
-            if key in self._by:
-                place = (key, wanted.regime, wanted.head, wanted.eval, wanted.objective, wanted.pixels)
-                if place not in self._supports:
-                    self._supports[place] = _support(self._by[key], wanted, relation)
-                return self._supports[place]
+        other = "frozen" if wanted.regime != "frozen" else "fine-tuned"
+        for regime in (wanted.regime, other):
+            for relation, key in _relations(replace(wanted, regime=regime)):
+                known = self._near_size(key, wanted) if relation == "same size, series and objective" else key
+                if known in self._by:
+                    place = (known, wanted.head, wanted.eval, wanted.objective, wanted.pixels)
+                    if place not in self._supports:
+                        found = _support(self._by[known], wanted, relation)
+                        self._supports[place] = replace(found, same_regime=regime == wanted.regime)
+                    return self._supports[place]
         return Support(0, 0, 0)
+
+    def _near_size(self, key: tuple[str, ...], wanted: Sighting) -> tuple[str, ...]:
+        """The key of the nearest size seen of the series and objective; one without rows where none is near."""
+        seen = self._sizes.get(key[:-1], set()) if wanted.params else set()
+        near = min(seen, key=lambda params: (abs(math.log(params / (wanted.params or 1))), params), default=None)
+        is_near = near is not None and abs(math.log(near / (wanted.params or 1))) < _SAME_SIZE
+        return (*key[:-1], f"{near:g}") if is_near else ()
 
     def beyond(self, subject: Subject) -> Iterator[str]:
         """Why the subject's size and tokens are outside what the dataset's rows of its regime span."""
@@ -317,10 +356,13 @@ def _support(rows: Mapping[_Protocol, Sequence[str]], wanted: Sighting, relation
 
 def _relations(row: Sighting) -> Iterator[tuple[Relation, tuple[str, ...]]]:
     """Who a row is about, closest first."""
-    yield "these weights", ("weights", row.dataset, row.weights)
-    yield "same architecture and objective", ("both", row.dataset, row.architecture, row.objective)
-    yield "same architecture", ("architecture", row.dataset, row.architecture)
-    yield "same series", ("series", row.dataset, row.series)
+    regime = row.regime
+    yield "these weights", ("weights", row.dataset, row.weights, regime)
+    yield "same architecture and objective", ("both", row.dataset, row.architecture, row.objective, regime)
+    size = f"{row.params or 0:g}"
+    yield "same size, series and objective", ("size", row.dataset, row.series, row.objective, regime, size)
+    yield "same architecture", ("architecture", row.dataset, row.architecture, regime)
+    yield "same series", ("series", row.dataset, row.series, regime)
 
 
 def _distance(row: _Protocol, wanted: Sighting) -> tuple[bool, ...]:
@@ -328,7 +370,6 @@ def _distance(row: _Protocol, wanted: Sighting) -> tuple[bool, ...]:
     heads = _PLAIN if wanted.head in _PLAIN else (wanted.head,)
     return (
         row.provenance != "own run",
-        row.regime != wanted.regime,
         row.head not in heads,
         row.eval != wanted.eval,
         row.objective != wanted.objective,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, reci
 from luma_cli.errors import NothingMeasured
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.store import database as files
-from luma_cli.units import BudgetKind, counted, gflops
+from luma_cli.units import FLOORS, PER_CROP, BudgetKind, counted, gflops
 
 if TYPE_CHECKING:
     from luma_cli.speed.bench import Bench
@@ -45,11 +45,20 @@ def workload(candidate: Candidate, head: str, num_classes: int) -> Workload:
 
 
 def price(
-    candidates: Sequence[Candidate], kinds: Iterable[BudgetKind], speed: SpeedModel | None, head: str, num_classes: int
+    candidates: Sequence[Candidate],
+    kinds: Iterable[BudgetKind],
+    speed: SpeedModel | None,
+    head: str,
+    num_classes: int,
+    windows: Callable[[int], float] = lambda _: 1.0,
 ) -> list[Priced]:
-    """The candidates in order, with multiply-adds, parameters and the asked kinds where they are known."""
+    """The candidates in order, with multiply-adds, parameters and the asked kinds where they are known.
+
+    windows: per image, by the side of a window.
+    """
     costs = [_counted(each) for each in candidates]
-    asked = [kind for kind in dict.fromkeys(kinds) if kind not in EXACT]
+    kinds = tuple(kinds)
+    asked = [kind for kind in dict.fromkeys(PER_CROP.get(kind, kind) for kind in kinds) if kind not in EXACT]
     if speed is not None and asked:
         loads = [workload(each, head, num_classes) for each in candidates]
         # Weights do not change the speed: each architecture and size is predicted once.
@@ -60,7 +69,19 @@ def price(
                 quantity = known[load.architecture, load.resolution]
                 if quantity is not None:
                     cost[kind] = quantity
+    for candidate, cost in zip(candidates, costs, strict=True):
+        for kind in PER_CROP.keys() & kinds:
+            if (of_crop := cost.get(PER_CROP[kind])) is not None:
+                cost[kind] = _of_image(of_crop, kind, windows(candidate.resolution))
     return [Priced(each, cost) for each, cost in zip(candidates, costs, strict=True)]
+
+
+def _of_image(of_crop: Quantity, kind: BudgetKind, num_windows: float) -> Quantity:
+    """The cost of all windows of an image, one after the other."""
+    factor = 1 / num_windows if kind in FLOORS else num_windows
+    return replace(
+        of_crop, kind=kind, value=of_crop.value * factor, low=of_crop.low * factor, high=of_crop.high * factor
+    )
 
 
 def _counted(candidate: Candidate) -> dict[BudgetKind, Quantity]:
@@ -82,7 +103,7 @@ def load_speed(question: Question, kinds: Sequence[BudgetKind], database: Path |
         with files.reading(database) as connection:
             runs = trained_runs(list_runs(connection))
     speed = SpeedModel.load(measured, question.device, head=question.head, runs=runs)
-    missing = [why for kind in kinds if kind not in EXACT and (why := speed.why(kind))]
+    missing = [why for kind in kinds if kind not in EXACT and (why := speed.why(PER_CROP.get(kind, kind)))]
     return speed, [*([] if missing else [speed.basis]), *dict.fromkeys(missing), *set_apart(measured, speed.bench)]
 
 
@@ -105,14 +126,15 @@ def check_known(question: Question, pool: Sequence[Priced], speed: SpeedModel) -
         return
     bound = (budget.text for budget in question.budgets if budget.kind == kind)
     asked = next(bound, f"--objective {question.objective}")
-    reason = speed.why(kind).partition("; try:")[0] or f"nothing is known of {TITLES[kind]}"
-    anchor = _anchor(question, pool, speed, kind)
+    of_crop = PER_CROP.get(kind, kind)
+    reason = speed.why(of_crop).partition("; try:")[0] or f"nothing is known of {TITLES[kind]}"
+    anchor = _anchor(question, pool, speed, of_crop)
     head = "" if question.head == "luma" else f" --head {question.head}"
     device = f" --device {shlex.quote(question.device)}" if question.device else ""
     elsewhere = ", or name a device with shipped results, e.g. --device 'RTX 4090'"
     raise NothingMeasured(
         f"{asked} cannot be answered: {reason}; run: luma profile {anchor.name} --res {anchor.resolution}{head}{device}"
-        + (elsewhere if kind != "joules" and "ships" in reason else ""),  # no device's energy ships
+        + (elsewhere if of_crop != "joules" and "ships" in reason else ""),  # no device's energy ships
         anchor.name,
         anchor.resolution,
     )

@@ -1,4 +1,4 @@
-"""Fronts of mIoU over one cost: who is on the front, what it reaches, how large it is, where it bends, and what ties.
+"""Fronts of mIoU over one cost: who is on the front, what it reaches, how large it is, and where it bends.
 
 A front is found in every posterior draw at once. Attainment is that of Grunert da Fonseca and Fonseca (EMO 2001,
 https://doi.org/10.1007/3-540-44719-9_15); over one cost it is an order statistic of the running maximum.
@@ -30,8 +30,6 @@ NUM_DRAWS = 1000
 LEVELS = (0.9, 0.5, 0.1)
 # About the spread between seeds of one recipe on ADE20K and Cityscapes: smaller differences decide nothing.
 TIE_MIOU = 0.3
-# A candidate that is the best in this part of the draws wins alone.
-CLEAR_CHANCE = 0.6
 # The least mIoU that counts: SegFormer-B0 at a single scale, the smallest segmenter in wide use (arXiv 2105.15203,
 # Table 1). A front counts where a model is worth having.
 REFERENCE_MIOU: Mapping[str, float] = {"ade20k": 37.4, "cityscapes": 76.2}
@@ -262,29 +260,3 @@ def marginal_prices(costs: Sequence[float], mious: Sequence[float]) -> list[floa
     best = [max((y for x, y in zip(costs, mious, strict=True) if x <= 2 * cost), default=0.0) for cost in costs]
     gains: list[float | None] = [top - miou for top, miou in zip(best, mious, strict=True)]
     return [*gains[:-1], None] if gains else []
-
-
-def ties(
-    mious: Sequence[float],
-    costs: Sequence[Sequence[float]],
-    best: Sequence[float],
-    within_miou: float = TIE_MIOU,
-    clear: float = CLEAR_CHANCE,
-) -> tuple[int, ...]:
-    """Indices of the candidates that tie for the first place, cheapest first.
-
-    Only the one with the highest expected mIoU when its chance `best` reaches `clear`. costs: tuples, better small.
-    Raises ValueError when no mIoU is known.
-
-    >>> ties([50.0, 50.2, 48.0], [(1,), (2,), (1,)], [0.4, 0.5, 0.1])
-    (0, 1)
-    """
-    known = [index for index, miou in enumerate(mious) if not math.isnan(miou)]
-    if not known:
-        raise ValueError(f"{len(mious)} candidates, none with a known mIoU; expected at least one")
-    leader = min(known, key=lambda index: (-mious[index], tuple(costs[index]), index))
-    if best[leader] >= clear:
-        return (leader,)
-    # Rounded, so that 50.0 is within 0.3 of 50.3, which in floats it is not.
-    near = [index for index in known if round(mious[leader] - mious[index], 9) <= within_miou]
-    return tuple(sorted(near, key=lambda index: (tuple(costs[index]), -mious[index], index)))

@@ -26,6 +26,7 @@ from luma_cli.advise.costs import training_costs, usual_recipe
 from luma_cli.advise.fronts import NUM_DRAWS, TIE_MIOU, Floats
 from luma_cli.advise.question import Question
 from luma_cli.advise.setting import Judged
+from luma_cli.catalogue.recipes import default_recipe, recipe_names
 
 # Sample correlations of independent candidates have a standard deviation of 1 / sqrt(draws): up to three are noise.
 CHANCE_SDS = 3.0
@@ -300,8 +301,11 @@ def first_choice(candidate: Candidate) -> tuple[bool, bool, float, tuple[str, st
 
 
 def command(candidate: Candidate, dataset: str, recipe: str, head: str, epochs: int | None = None) -> str:
-    """The `luma train` line of a run on an official dataset, with the recipe's name."""
+    """The `luma train` line of a run on an official dataset; what luma would choose by itself is left out."""
     words = ["luma", "train", candidate.name, "--data", dataset, "--res", str(candidate.resolution)]
-    words += ["--recipe", recipe, "--head", head]
+    words += (
+        [] if recipe == default_recipe(dataset, head, recipe_names(), candidate.timm_name) else ["--recipe", recipe]
+    )
+    words += [] if head == "luma" else ["--head", head]
     words += [] if epochs is None else ["--epochs", str(epochs)]
     return shlex.join(words)

@@ -9,15 +9,16 @@ from typing import Literal, get_args
 from luma_cli.advise.candidates import Candidate
 from luma_cli.catalogue.heads import HeadName
 from luma_cli.catalogue.spec import Family
+from luma_cli.catalogue.windows import windows_per_image
 from luma_cli.errors import UsageError
 from luma_cli.speed.quantity import Quantity
-from luma_cli.units import Budget, BudgetKind, FlopConvention, gflops, gibibytes
+from luma_cli.units import PER_CROP, Budget, BudgetKind, FlopConvention, gflops, gibibytes, of_images
 
 Standing = Literal["within", "may exceed", "over", "unknown"]
 
 # Counted from the architecture; the other kinds depend on a device.
-EXACT: frozenset[str] = frozenset({"macs", "params"})
-PROFILED: frozenset[str] = frozenset({"ms", "fps", "images_per_second", "bytes", "joules"})
+EXACT: frozenset[str] = frozenset({"macs", "params", "macs_image"})
+PROFILED: frozenset[str] = frozenset({"ms", "fps", "images_per_second", "bytes", "joules"} | PER_CROP.keys() - EXACT)
 # Before `is not known`, see `not_known`, and in other sentences.
 TITLES: Mapping[BudgetKind, str] = {
     "macs": "GFLOPs",
@@ -28,6 +29,11 @@ TITLES: Mapping[BudgetKind, str] = {
     "bytes": "memory",
     "joules": "energy",
     "gpu_hours": "training time",
+    "macs_image": "GFLOPs per image",
+    "ms_image": "latency of an image",
+    "fps_image": "frame rate of images",
+    "images_per_second_image": "throughput of images",
+    "joules_image": "energy of an image",
 }
 
 
@@ -134,7 +140,7 @@ def amount(kind: BudgetKind, value: float, convention: FlopConvention = "mac", d
 
 def in_unit(kind: BudgetKind, value: float, convention: FlopConvention) -> float:
     """A cost in the unit of tables and axes: GFLOPs, millions of parameters, GiB; times, rates and energy unchanged."""
-    if kind == "macs":
+    if kind in ("macs", "macs_image"):
         return gflops(value, convention)
     return gibibytes(value) if kind == "bytes" else value / (1e6 if kind == "params" else 1)
 
@@ -144,10 +150,15 @@ _UNITS: Mapping[BudgetKind, str] = {
     "params": "M parameters",
     "ms": "ms",
     "fps": "fps",
-    "images_per_second": "images/s",
+    "images_per_second": "crops/s",
     "bytes": "GiB",
-    "joules": "J per image",
+    "joules": "J per crop",
     "gpu_hours": "GPU-hours",
+    "macs_image": "GFLOPs per image",
+    "ms_image": "ms per image",
+    "fps_image": "fps of images",
+    "images_per_second_image": "images/s, all windows",
+    "joules_image": "J per image",
 }
 
 
@@ -177,7 +188,10 @@ Objective = Literal["miou", "miou-per-ms", "knee"]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Budgets (the tightest of each kind), objective and filters; an empty filter allows all."""
+    """Budgets (the tightest of each kind), objective and filters; an empty filter allows all.
+
+    image: height and width in pixels of the images that a cost per image is of; None for the dataset's own.
+    """
 
     dataset: str
     budgets: tuple[Budget, ...] = ()
@@ -189,6 +203,11 @@ class Question:
     convention: FlopConvention = "mac"
     device: str | None = None
     head: HeadName = "luma"
+    image: tuple[int, int] | None = None
+
+    def windows(self, resolution: int) -> float:
+        """Windows of this size per image, see `windows_per_image`."""
+        return windows_per_image(self.dataset, self.image, resolution)
 
     @property
     def axis(self) -> BudgetKind:
@@ -201,6 +220,20 @@ class Question:
     def kinds(self) -> tuple[BudgetKind, ...]:
         """The kinds of cost that an answer needs, each once."""
         return tuple(dict.fromkeys((*(budget.kind for budget in self.budgets), self.axis)))
+
+    def __post_init__(self) -> None:
+        """With an image size rates are of whole images. Raises UsageError where one budget makes another void."""
+        if self.image is not None:
+            object.__setattr__(self, "budgets", tuple(map(of_images, self.budgets)))
+        by_kind = {budget.kind: budget for budget in self.budgets}
+        for budget in self.budgets:
+            crop = by_kind.get(PER_CROP.get(budget.kind, budget.kind))
+            # An image has at least one window, so that a crop within `image` is all that an image budget can allow.
+            if crop is not None and crop is not budget and not crop.is_floor and budget.limit < crop.limit:
+                raise UsageError(
+                    f"{crop.text} of a crop and {budget.text}: an image has one window or more, so the first never "
+                    "binds; leave it out"
+                )
 
     def eligible(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Candidates with public weights that pass the filters, ordered by their key."""

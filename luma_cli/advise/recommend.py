@@ -1,4 +1,12 @@
-"""`luma recommend`: which backbone, pretraining and resolution to use under a budget, and how certain the choice is."""
+"""`luma recommend`: which backbone, pretraining and resolution to use under a budget, and how certain the choice is.
+
+Evidence goes before guesses. A candidate may be recommended when fine-tuned results of its weights or of its series
+span its size and crop; the evidence is direct when they are of its weights, or of its size, series and objective. One
+is out of the question when some other is better in more than OUT_OF_THE_QUESTION of the joint draws. The first row is,
+of those left, an own run before published results, direct evidence before others, then the cheapest. So a wider budget
+can only bring candidates in and rule others out, and an answer never goes back to an earlier one. The best candidate
+outside the evidence is named beside the answer, never in it.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luma_cli.accuracy.model import LearnedModel, RuleChooser, chooser, load_model
+from luma_cli.accuracy.model import load_model
 from luma_cli.accuracy.sightings import AccuracyModel, Effect, Prediction
 from luma_cli.advise.candidates import Candidate, scale_note
-from luma_cli.advise.costs import check_known
+from luma_cli.advise.costs import check_known, usual_recipe
 from luma_cli.advise.fronts import (
     NUM_DRAWS,
     REFERENCE_MIOU,
-    TIE_MIOU,
     Floats,
     best_chance,
     draw_places,
     knees,
-    on_front_chances,
     place,
-    ties,
 )
-from luma_cli.advise.gain import worthiest
+from luma_cli.advise.gain import command, worthiest
 from luma_cli.advise.question import (
     EXACT,
     PROFILED,
@@ -48,6 +53,7 @@ from luma_cli.advise.question import (
 )
 from luma_cli.advise.setting import Fit, Judged, comparable, load, predicted, settled
 from luma_cli.catalogue.heads import HeadName
+from luma_cli.catalogue.licences import expanded, is_commercial
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.evidence.evidence import Evidence
 from luma_cli.evidence.own_runs import OwnRow
@@ -58,10 +64,16 @@ if TYPE_CHECKING:
     from luma_cli.speed.model import SpeedModel
 
 
-NUM_MEASURED = 5
+NUM_ROWS = 5
 _NUM_ASIDE, _NUM_NEAREST = 3, 5
-# On the front in less than one draw of twenty: dominated by all that is known, so not worth a row.
-_ON_FRONT = 0.05
+# P(A > B) from 0.35 to 0.65 is a tie: A and B could as well change places.
+OUT_OF_THE_QUESTION = 0.65
+TIED = 1 - OUT_OF_THE_QUESTION
+# Only candidates with the highest expectations rule others out: the rest are ruled out by these as well.
+_NUM_RIVALS = 60
+# Of equally good candidates the one with the lower number is chosen: published results of the weights and of the size
+# count alike.
+_DIRECTNESS = {"own run": 0, "same weights": 1, "same size": 1, "same series": 2, "none": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +88,28 @@ class Reasons:
 class Recommended:
     """One candidate of the answer.
 
-    rank: from 1. best: share of draws in which it meets the objective best. on_front: share in which nothing cheaper is
-    as good; both None for a candidate that is not ranked. tie: it could as well be first. why: one line.
+    rank: from 1. best: share of draws in which no other direct candidate within budget is better, None for one that is
+    not ranked. better: share of draws in which it is better than the first. windows: per image. why: one line.
     """
 
     rank: int
     priced: Priced
     prediction: Prediction
-    why: str
+    windows: float = 1.0
+    why: str = ""
     best: float | None = None
-    on_front: float | None = None
-    tie: bool = False
+    better: float | None = None
     reasons: Reasons | None = None
 
     @property
     def candidate(self) -> Candidate:
         """The backbone with its pretraining and resolution."""
         return self.priced.candidate
+
+    @property
+    def tie(self) -> bool:
+        """Whether it could as well be first."""
+        return self.better is not None and self.better >= TIED
 
     def to_json(self, question: Question) -> dict[str, Any]:
         """The candidate, its predicted accuracy, its chances, and its cost under every budget."""
@@ -102,15 +119,18 @@ class Recommended:
             if kind not in self.priced.costs:
                 continue
             limit = limits.get(kind)
-            bound = {"limit": limit.limit, "slack": slack(self.priced, limit)} if limit else {}
+            bound = {"limit": limit.limit, "left": slack(self.priced, limit)} if limit else {}
             costs[kind] = {**self.priced.costs[kind].to_json(), **bound}
         return {
             "rank": self.rank,
             **self.candidate.to_json(),
+            "commercial": is_commercial(self.candidate.licence),
             **self.prediction.to_json(),
+            "standing": self.prediction.support.standing,
             "p_best": self.best,
-            "p_on_front": self.on_front,
-            "tie": self.tie,
+            "p_better_than_first": self.better,
+            "windows_per_image": self.windows,
+            "macs_per_image": None if self.candidate.macs is None else self.candidate.macs * self.windows,
             "costs": costs,
             "why": self.why,
             "effects": self.reasons and to_json(self.reasons.effects),
@@ -155,50 +175,59 @@ class Aside:
 class Recommendation:
     """The answer to one question.
 
-    rows: the winner first; empty when no candidate that surely fits has evidence. scale_note: which head's scale the
-    mIoU is on. chosen_by: `model`, or the rule that chooses better on this dataset. binding: the budget with least
-    slack for the winner. num_ranked: candidates within every budget that have evidence. may_exceed: the predicted cost
-    fits, the expensive end of its 80 % interval does not. unsupported: within budget, without evidence. next_run: the
-    `luma train` line of most gain, with the reason; empty when none was looked for. measured_here: the user's own runs,
-    with reasons where a run is not comparable.
+    rows: distinct weights, the first choice first; empty when no candidate that surely fits has evidence. untested: the
+    most promising candidate without direct evidence, None where it hardly could be better than the first. scale_note:
+    which head's scale the mIoU is on. binding: the budget with least room for the first. num_direct: candidates within
+    every budget with direct evidence. may_exceed: the predicted cost fits, the expensive end of its 80% interval does
+    not. unsupported: within budget, without any evidence. command: the `luma train` line of the first. next_run: the
+    one of most gain, with the reason; empty when none was looked for. measured_here: the user's own runs on this
+    dataset, with reasons where one is not comparable.
     """
 
     question: Question
     rows: tuple[Recommended, ...]
     scale_note: str
     num_within_budget: int
-    num_ranked: int
-    num_ties: int = 0
-    chosen_by: str = "model"
+    num_direct: int
+    untested: Recommended | None = None
     binding: Budget | None = None
     price: Price | None = None
     may_exceed: Aside = Aside()
     unsupported: Aside = Aside()
+    command: str = ""
     next_run: str = ""
     notes: tuple[str, ...] = ()
     measured_here: tuple[OwnRow, ...] = ()
 
+    @property
+    def promising(self) -> tuple[Recommended, ...]:
+        """What a measurement might put first: it may exceed a budget, and is expected to be better."""
+        if not self.rows:
+            return self.may_exceed.rows
+        least = self.rows[0].prediction.miou_percent
+        return tuple(row for row in self.may_exceed.rows if row.prediction.miou_percent > least)
+
     def to_json(self) -> dict[str, Any]:
-        """Schema 2. Numbers that are not known are null; mIoU in percent, costs in the kind's own unit."""
+        """Schema 3. Numbers that are not known are null; mIoU in percent, costs in the kind's own unit."""
         question = self.question
         return {
-            "schema": 2,
+            "schema": 3,
             "dataset": question.dataset,
             "head": question.head,
             "objective": question.objective,
             "device": question.device,
+            "image": question.image and list(question.image),
             "budgets": [{"text": each.text, "kind": each.kind, "limit": each.limit} for each in question.budgets],
-            "front_axis": question.axis,
             "scale": self.scale_note,
-            "chosen_by": self.chosen_by,
             "recommendations": [row.to_json(question) for row in self.rows],
+            "untested": self.untested and self.untested.to_json(question),
             "within_budget": self.num_within_budget,
-            "ranked": self.num_ranked,
-            "ties": self.num_ties,
+            "with_direct_evidence": self.num_direct,
             "binding_budget": self.binding.text if self.binding else None,
             "per_doubling": self.price.to_json() if self.price else None,
             "may_exceed": self.may_exceed.to_json(question),
             "without_evidence": self.unsupported.to_json(question),
+            "command": self.command or None,
             "next_run": self.next_run or None,
             "measured_here": to_json(self.measured_here),
             "notes": list(self.notes),
@@ -214,9 +243,10 @@ def recommend(
     families: Sequence[str] = (),
     pretrainings: Sequence[str] = (),
     licences: Sequence[str] = (),
-    top: int = 3,
+    top: int = NUM_ROWS,
     head: HeadName = "luma",
     device: str | None = None,
+    image: tuple[int, int] | None = None,
     convention: FlopConvention = "mac",
     database: Path | None = None,
     with_reasons: bool = False,
@@ -226,6 +256,7 @@ def recommend(
 
     budgets: as `200gflops` or parsed; of several in one unit the tightest binds. device: for budgets in time, rate,
     memory, energy or GPU-hours: one that was measured, or one whose throughput ships; the only measured one when None.
+    image: height and width of the images, in pixels, for costs per image. licences: names, `commercial`, `permissive`.
     database: $LUMA_DB or the data folder when None; where no budget needs it, a store that cannot be read becomes a
     note. with_reasons: effects and nearest evidence for each row. fit: learns accuracy from the evidence. Raises
     NoAnswer, UsageError, StoreError.
@@ -241,20 +272,25 @@ def recommend(
         tuple(resolutions),
         frozenset(families),
         frozenset(pretrainings),
-        frozenset(licences),
+        expanded(licences),
         convention,
         device,
         head,
+        image,
     )
     return answer(question, top=top, database=database, with_reasons=with_reasons, fit=fit)
 
 
 def answer(
-    question: Question, *, top: int = 3, database: Path | None = None, with_reasons: bool = False, fit: Fit = load_model
+    question: Question,
+    *,
+    top: int = NUM_ROWS,
+    database: Path | None = None,
+    with_reasons: bool = False,
+    fit: Fit = load_model,
 ) -> Recommendation:
     """The answer to a question; the other arguments and the errors are those of `recommend`."""
     setting = load(question, (*question.kinds, "macs"), database, fit)
-    learned = setting.model if isinstance(setting.model, LearnedModel) else None
     found = recommendation(
         question,
         setting.pool,
@@ -262,8 +298,6 @@ def answer(
         evidence=setting.evidence,
         own=setting.own,
         speed=setting.speed,
-        # A simple rule replaces the learned model where the audit shows that it chooses better.
-        chooser=chooser(learned, question.dataset, setting.evidence) if learned else None,
         top=top,
         with_reasons=with_reasons,
     )
@@ -278,15 +312,15 @@ def recommendation(
     evidence: Iterable[Evidence] = (),
     own: Sequence[OwnRow] = (),
     speed: SpeedModel | None = None,
-    chooser: RuleChooser | None = None,
-    top: int = 3,
+    top: int = NUM_ROWS,
     with_reasons: bool = False,
+    with_next_run: bool = True,
 ) -> Recommendation:
     """The candidates that surely meet every budget, best first; the order of `pool` does not matter.
 
     pool: candidates with the question's kinds of cost. evidence: what `model` was fitted to. own: the user's runs as
-    judged. speed: of the device, for errors. chooser: a rule that ranks instead of the model. Raises NoAnswer, naming
-    the nearest candidate, when none can meet the budgets; UsageError for a `top` below 1.
+    judged. speed: of the device, for errors. Raises NoAnswer, naming the nearest candidate, when none can meet the
+    budgets; UsageError for a `top` below 1.
     """
     if top < 1:
         raise UsageError(f"top is {top}, expected at least 1")
@@ -298,26 +332,39 @@ def recommendation(
         raise NoAnswer(unmet(question, priced))
     desk = _Desk(question, model, {row.id: row for row in evidence} if with_reasons else None)
     judged = desk.judge(within)
-    supported = [each for each in judged if each.supported]
-    found = desk.rank(supported, chooser)
-    rows = tuple(desk.explained(row, found[0]) for row in found[:top])
-    bound = binding(found[0].priced, question.budgets) if found else None
+    rows, untested = desk.choose(judged, top)
+    bound = binding(rows[0].priced, question.budgets) if rows else None
     return Recommendation(
         question=question,
         rows=rows,
         scale_note=scale_note(model, question.head),
         num_within_budget=len(within),
-        num_ranked=len(supported),
-        num_ties=sum(each.tie for each in found),
-        chosen_by=chooser.title if chooser else "model",
+        num_direct=sum(tier(each) == 0 for each in judged),
+        untested=untested,
         binding=bound,
-        price=desk.price(priced, found, bound) if bound and question.objective == "miou" else None,
+        price=desk.price(priced, judged, bound) if bound and question.objective == "miou" else None,
         may_exceed=desk.aside(desk.judge(may_exceed)),
         unsupported=desk.aside([each for each in judged if not each.supported]),
-        notes=tuple(_notes(question, priced, rows, chooser)),
-        next_run=worthiest(question, judged, model, comparable(own)) if judged else "",
+        notes=tuple(_notes(question, priced, rows)),
+        command=_command(question, rows[0].candidate) if rows else "",
+        next_run=worthiest(question, judged, model, comparable(own)) if judged and with_next_run else "",
         measured_here=settled(own, within, priced, question),
     )
+
+
+def _command(question: Question, candidate: Candidate) -> str:
+    head = "luma" if question.head == "none" else question.head  # nothing is trained without one
+    return command(candidate, question.dataset, usual_recipe(question.dataset, head).name, head)
+
+
+def tier(judged: Judged) -> int:
+    """How much stands behind a candidate: 0 direct evidence, 1 its series, 2 an extrapolation, 3 nothing."""
+    support, is_outside = judged.prediction.support, judged.prediction.extrapolated
+    if not judged.supported:
+        return 3
+    if is_outside or support.standing == "none":
+        return 2
+    return 1 if support.standing == "same series" else 0
 
 
 def _that_are(wanted: Standing, question: Question, pool: Iterable[Priced]) -> list[Priced]:
@@ -341,32 +388,58 @@ class _Desk:
         self.kept.update(zip(new, predicted(self.question, new.values(), self.model), strict=True))
         return [self.kept[each.candidate.run_key]._replace(priced=each) for each in pool]
 
-    def rank(self, pool: Sequence[Judged], chooser: RuleChooser | None) -> list[Recommended]:
-        """The winner, its ties (not extrapolated before extrapolated, then cheapest first), the likely front."""
+    def choose(self, pool: Sequence[Judged], top: int) -> tuple[tuple[Recommended, ...], Recommended | None]:
+        """The rows, of distinct weights within the evidence, and the best guess outside of it."""
+        ranked = self._ranked([each for each in pool if tier(each) < 2])
+        guesses = self._ranked([each for each in pool if tier(each) == 2])
+        if not ranked:
+            ranked, guesses = guesses, []
+        if not ranked:
+            return (), None
+        values, drawn = _objective(self.question, ranked, self._draws(ranked))
+        best = np.array(values) / NUM_DRAWS if drawn is None else best_chance(drawn)
+        chances = dict(zip((each.priced.candidate.key for each in ranked), best.tolist(), strict=True))
+        shown = [*_distinct(ranked)[:top], *guesses[:1]]
+        num_rows = len(shown) - len(guesses[:1])
+        rows = [
+            Recommended(
+                rank,
+                each.priced,
+                each.prediction,
+                self.question.windows(each.priced.candidate.resolution),
+                best=chances.get(each.priced.candidate.key),
+                better=None if rank == 1 else chance,
+            )
+            for rank, (each, chance) in enumerate(zip(shown, self._better(shown), strict=True), 1)
+        ]
+        explained = [self.explained(row, rows[0]) for row in rows]
+        guess = explained[-1] if guesses and explained[-1].tie else None
+        return tuple(explained[:num_rows]), guess
+
+    def _ranked(self, pool: Sequence[Judged]) -> list[Judged]:
+        """The first choice, then the rest by expectation."""
         if not pool:
             return []
-        question, priced, subjects = self.question, [each.priced for each in pool], [each.subject for each in pool]
-        draws = self.model.draws(subjects, NUM_DRAWS)
-        values, best, tolerance = _objective(question, pool, draws)
-        if chooser:
-            values, tolerance = list(chooser.scores(subjects, [each.cost("macs") for each in priced])), 0.0
-        front = on_front_chances(priced, question.axis, draws)
-        expenses = [(each.prediction.extrapolated, *expense(each.priced, question.budgets)) for each in pool]
+        values, drawn = _objective(self.question, pool, self._draws(pool))
+        costs = [expense(each.priced, self.question.budgets) for each in pool]
+        direct = [_DIRECTNESS[each.prediction.support.standing] for each in pool]
+        keys = [each.priced.candidate.key for each in pool]
+        order = sorted(range(len(pool)), key=lambda at: (-values[at], costs[at], keys[at]))
+        if drawn is None:
+            return [pool[at] for at in order]
+        rivals = drawn[:, order[:_NUM_RIVALS]]
+        left = [at for at in order if np.max((rivals > drawn[:, [at]]).mean(axis=0)) <= OUT_OF_THE_QUESTION]
+        first = min(left or order[:1], key=lambda at: (direct[at], costs[at], keys[at]))
+        return [pool[first], *(pool[at] for at in order if at != first)]
 
-        def order(at: int) -> tuple[object, ...]:
-            return -values[at], expenses[at], priced[at].candidate.key
+    def _draws(self, pool: Sequence[Judged]) -> Floats:
+        return np.asarray(self.model.draws([each.subject for each in pool], NUM_DRAWS))
 
-        leader = min(range(len(pool)), key=order)
-        # A candidate that no draw puts on the front may not tie, or adding it would change the winner.
-        known = [value if at == leader or front[at] > 0 else math.nan for at, value in enumerate(values)]
-        tied = ties(known, expenses, best.tolist(), tolerance)
-        rest = sorted((at for at in range(len(pool)) if front[at] >= _ON_FRONT and at not in tied), key=order)
-
-        def row(rank: int, at: int) -> Recommended:
-            is_tie = len(tied) > 1 and at in tied
-            return Recommended(rank, priced[at], pool[at].prediction, "", float(best[at]), front[at], is_tie)
-
-        return [row(rank, at) for rank, at in enumerate((*tied, *rest), 1)]
+    def _better(self, pool: Sequence[Judged]) -> list[float]:
+        """The share of joint draws in which each is better than the first."""
+        _, drawn = _objective(self.question, pool, self._draws(pool))
+        drawn = self._draws(pool) if drawn is None else drawn
+        return [float(share) for share in (drawn > drawn[:, :1]).mean(axis=0)]
 
     def explained(self, row: Recommended, first: Recommended) -> Recommended:
         """The row with its reasons, compared with the first one."""
@@ -387,19 +460,26 @@ class _Desk:
         for each in sorted(judged, key=lambda each: (-each.miou, each.priced.candidate.key)):
             first.setdefault(each.priced.candidate.timm_name, each)
         rows = [
-            Recommended(index + 1, each.priced, each.prediction, _line(self.question, each.priced, each.prediction))
+            Recommended(
+                index + 1,
+                each.priced,
+                each.prediction,
+                self.question.windows(each.priced.candidate.resolution),
+                _line(self.question, each.priced, each.prediction),
+            )
             for index, each in enumerate(list(first.values())[:_NUM_ASIDE])
         ]
         return Aside(len(judged), tuple(rows))
 
-    def price(self, pool: Sequence[Priced], ranked: Sequence[Recommended], bound: Budget) -> Price | None:
+    def price(self, pool: Sequence[Priced], within: Sequence[Judged], bound: Budget) -> Price | None:
         """The predicted gain of the best under twice the binding budget over the best under the budget."""
         doubled = relaxed(bound)
         looser = replace(
             self.question, budgets=tuple(doubled if each is bound else each for each in self.question.budgets)
         )
-        (best,) = self.judge([max(ranked, key=lambda row: row.prediction.miou_percent).priced])
-        wider = [each for each in self.judge(_that_are("within", looser, pool)) if each.supported]
+        least = min(tier(each) for each in within)
+        best = max((each for each in within if tier(each) <= max(1, least)), key=lambda each: each.miou)
+        wider = [each for each in self.judge(_that_are("within", looser, pool)) if tier(each) <= max(1, least)]
         then = max(wider, key=lambda each: (each.miou, each.priced is best.priced), default=None)
         if then is None:
             return None
@@ -409,28 +489,30 @@ class _Desk:
         return Price(doubled, then.priced.candidate, then.miou - best.miou, ends)
 
 
-def _objective(question: Question, pool: Sequence[Judged], draws: Floats) -> tuple[list[float], Floats, float]:
-    """The value of each candidate, its chance to have the best one, and the difference within which values tie."""
+def _distinct(pool: Sequence[Judged]) -> list[Judged]:
+    """The first size of each checkpoint."""
+    found: dict[str, Judged] = {}
+    for each in pool:
+        found.setdefault(each.priced.candidate.timm_name, each)
+    return list(found.values())
+
+
+def _objective(question: Question, pool: Sequence[Judged], draws: Floats) -> tuple[list[float], Floats | None]:
+    """The value of each candidate, and draws [S, C] of it; None for the knee, which is one of a front, not better."""
     mious = [each.miou for each in pool]
     if question.objective == "miou":
-        return mious, best_chance(draws), TIE_MIOU
+        return mious, draws
     places = [place(each.priced, question.axis) for each in pool]
     if question.objective == "miou-per-ms":
         values = [miou / ms for miou, ms in zip(mious, places, strict=True)]
-        uncertain = draw_places([each.priced for each in pool], question.axis, len(draws))
-        return values, best_chance(draws / uncertain), TIE_MIOU / places[values.index(max(values))]
+        return values, draws / draw_places([each.priced for each in pool], question.axis, len(draws))
     least = REFERENCE_MIOU.get(question.dataset, 0.0)
     votes = np.bincount([each for each in knees(places, draws, least) if each >= 0], minlength=len(mious))
-    if not votes.any():
-        return mious, best_chance(draws), TIE_MIOU
-    share = votes / len(draws)
-    return share.tolist(), share, 0.0
+    return (votes.tolist(), None) if votes.any() else (mious, draws)
 
 
-def _notes(
-    question: Question, pool: Sequence[Priced], rows: Sequence[Recommended], chooser: RuleChooser | None
-) -> list[str]:
-    notes = [f"ranked by {chooser.title} instead of the model: {chooser.reason}"] if chooser else []
+def _notes(question: Question, pool: Sequence[Priced], rows: Sequence[Recommended]) -> list[str]:
+    notes = []
     if question.head == "none":
         notes.append("costs are of the backbone alone; mIoU is with the LUMA head, whose costs are extra")
     elif question.head != "luma":
@@ -475,17 +557,28 @@ def _compared(question: Question, row: Recommended, first: Recommended) -> str:
     return " ".join(filter(None, ("ties with the first," if row.tie else "", gap, f"at {ratio} {axis}")))
 
 
-def shortlist(answer: Recommendation, count: int = NUM_MEASURED) -> list[Candidate]:
-    """The candidates to measure before the answer is relied on: highest predicted mIoU first, a cost only predicted.
+def first_choices(
+    question: Question, pool: Sequence[Priced], model: AccuracyModel, budgets: Sequence[Budget]
+) -> list[Recommended | None]:
+    """The first row of the answer under each budget alone, in order; None where nothing fits or has results."""
+    kept: dict[tuple[str, int], Judged] = {}
+    found = []
+    for budget in budgets:
+        asked = replace(question, budgets=(budget,))
+        desk = _Desk(asked, model, None, kept)
+        rows, _ = desk.choose(desk.judge(_that_are("within", asked, pool)), 1)
+        found.append(rows[0] if rows else None)
+    return found
 
-    They are within budget or may be. One of each architecture and size, as speed does not depend on the weights.
+
+def shortlist(answer: Recommendation) -> list[Candidate]:
+    """The shown candidates with an asked cost that was not measured; where none is shown, those that may fit.
+
+    One of each architecture and size, as speed does not depend on the weights.
     """
-    rows = sorted(
-        (*answer.rows, *answer.may_exceed.rows), key=lambda row: (-row.prediction.miou_percent, row.candidate.key)
-    )
     kinds = [kind for kind in answer.question.kinds if kind in PROFILED]
     found: dict[tuple[str, int], Candidate] = {}
-    for row in rows:
+    for row in (*answer.rows, *answer.promising):
         if any(row.priced.costs[kind].origin != "measured" for kind in kinds):
             found.setdefault((row.candidate.architecture, row.candidate.resolution), row.candidate)
-    return list(found.values())[:count]
+    return list(found.values())

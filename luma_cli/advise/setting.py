@@ -16,7 +16,7 @@ from luma_cli.advise.candidates import Candidate, has_evidence, num_classes, sub
 from luma_cli.advise.costs import load_speed, price
 from luma_cli.advise.question import EXACT, Priced, Question, check_names, explain, hold, not_known
 from luma_cli.errors import StoreError
-from luma_cli.evidence.evidence import DATASET_TITLES, Evidence, load_reference
+from luma_cli.evidence.evidence import Evidence, load_reference
 from luma_cli.evidence.own_runs import OwnRow, differences, own_rows
 from luma_cli.evidence.table import load_evidence
 from luma_cli.store import database as files
@@ -98,7 +98,7 @@ def load(
     if speed is not None:
         pool = with_measured(pool, speed.bench.rows, question.head)
     evidence = (*facts, *own_rows(runs))
-    priced = price(question.eligible(pool), asked, speed, question.head, classes)
+    priced = price(question.eligible(pool), asked, speed, question.head, classes, question.windows)
     notes = [*_notes(question, kinds, is_timed), *device_notes, *filter(None, [problem])]
     return AdviceSetting(question, tuple(priced), tuple(own), fit(evidence), evidence, speed, tuple(notes))
 
@@ -128,28 +128,19 @@ def _notes(question: Question, kinds: Sequence[BudgetKind], is_timed: bool) -> l
 
 
 def judge(runs: Sequence[OwnRun], question: Question) -> list[OwnRow]:
-    """The runs that concern the dataset, each with the reasons against ranking it, budgets aside.
+    """The runs on the question's dataset, each with the reasons against ranking it, budgets aside.
 
-    A run is comparable when only the backbone, its pretraining and its resolution differ from the usual run. Runs on
-    another dataset's official files are left out; those on this one's come first, best mIoU first.
+    A run is comparable when only the backbone, its pretraining and its resolution differ from the usual run. Those on
+    the dataset's official files come first, best mIoU first.
     """
-    others = DATASET_TITLES.keys() - {question.dataset}
     rows = []
     for run in runs:
-        if run.base not in others:
+        if run.base == question.dataset:
             why_not = [text for _, text in differences(run, question.dataset, question.head)]
             if question.resolutions and run.resolution not in question.resolutions:
                 why_not.append(f"{run.resolution} px was not asked for")
             rows.append(OwnRow(run, tuple(why_not)))
-    return sorted(
-        rows,
-        key=lambda row: (
-            row.run.data != question.dataset,
-            row.run.base != question.dataset,
-            -row.run.miou_percent,
-            row.run.run_id,
-        ),
-    )
+    return sorted(rows, key=lambda row: (row.run.data != question.dataset, -row.run.miou_percent, row.run.run_id))
 
 
 def comparable(rows: Iterable[OwnRow]) -> frozenset[tuple[str, int]]:

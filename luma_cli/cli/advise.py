@@ -36,35 +36,36 @@ if TYPE_CHECKING:
     from luma_cli.advise.recommend import Recommendation
 
 
-_WIDE = 20  # enough rows to find five different architectures and sizes to measure
-
-
 @spread
 def recommend(
     budget: Annotated[
         list[str] | None,
-        Option(help="200gflops, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J or 24gpuh; may repeat."),
+        Option(help="200gflops, 400gflops/image, 50Mparams, 20ms, 30fps, 500img/s, 8GiB or 2J; may repeat."),
     ] = None,
     dataset: EvidenceDataset = "ade20k",
     objective: Annotated[Objective, Option(help="What to maximise.")] = "miou",
-    top: Annotated[int, Option(help="Number of rows.")] = 3,
+    top: Annotated[int, Option(help="Most rows.")] = 5,
     device: CostDevice = None,
     *,
     filters: Filters,
-    why: Annotated[bool, Option("--why", help="Show each effect in mIoU points and the nearest results.")] = False,
-    measure: Annotated[
-        bool, Option("--measure", help="Profile the five most promising candidates here, then answer.")
+    why: Annotated[
+        bool, Option("--why", help="Show all reasons: effects, results, chances, what else was considered.")
     ] = False,
+    why_not: Annotated[
+        str | None,
+        Option("--why-not", help="Show where this backbone stands instead.", autocompletion=complete_backbone),
+    ] = None,
+    measure: Annotated[bool, Option("--measure", help="Profile the shown candidates here, then answer.")] = False,
     audit: Annotated[
         bool, Option("--audit", help="Show the advisor's errors on results that were left out, instead of an answer.")
     ] = False,
-    as_json: Annotated[bool, Option("--json", help="Print JSON, schema 2.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON, schema 3.")] = False,
 ) -> None:
     """Recommend backbone, pretraining and resolution under a budget.
 
-    mIoU is predicted from published results and your own runs. GFLOPs and parameters are exact and include the head;
-    other costs are measured, shipped or predicted. A predicted cost must fit with its whole 80% interval.
-    Exit code 1 when nothing can be recommended.
+    mIoU is predicted from published results and your own runs; models with results come before guesses. Budgets are of
+    one crop; /image, or rates with --image, are of whole images. GFLOPs and parameters are exact and include the head.
+    A predicted cost must fit with its whole 80% interval. Exit code 1 when nothing can be recommended.
 
     Example: luma recommend --budget 200gflops --budget 20ms
     """
@@ -77,15 +78,21 @@ def recommend(
 
         question = filters.question(dataset, device, budget or (), objective)
         ask: Callable[..., Recommendation] = partial(answer, question, database=filters.database)
-        session = Consultation(ask, dataset, filters.head, device, filters.database)
+        if why_not is not None:
+            from luma_cli.advise.why_not import why_not as explain
+            from luma_cli.report.recommendation import print_why_not
+
+            print_answer(explain(question, why_not, filters.database), as_json, print_why_not)
+            return
+        session = Consultation(ask, dataset, filters.head, device, filters.database, top)
         if measure:
             session.measure()
         found = session.first(top=top, with_reasons=why, may_ask=not (measure or as_json))
-    print_answer(found, as_json, print_recommendation)
+    print_answer(found, as_json, partial(print_recommendation, why=why))
     if not (as_json or measure) and session.offers():
         session.measure()
         found = ask(top=top, with_reasons=why)
-        print_recommendation(found)
+        print_recommendation(found, why=why)
     if not found.rows:
         raise typer.Exit(1)
 
@@ -115,6 +122,7 @@ class Consultation:
     head: Head
     device: str | None
     database: Path | None
+    top: int
 
     def first(self, top: int, with_reasons: bool, may_ask: bool) -> Recommendation:
         """The answer; if the device is unknown and the user agrees on a terminal, after a measurement."""
@@ -127,15 +135,15 @@ class Consultation:
         return self.ask(top=top, with_reasons=with_reasons)
 
     def measure(self) -> None:
-        """Measure the most promising candidates here; on an unknown device first the anchor of its speed."""
+        """Measure the shown candidates here; on an unknown device first the anchor of its speed."""
         from luma_cli.advise.recommend import shortlist
 
         here(self.device)
         try:
-            found = self.ask(top=_WIDE)
+            found = self.ask(top=self.top)
         except NothingMeasured as nothing:
             self._profile([(nothing.name, nothing.resolution)])
-            found = self.ask(top=_WIDE)
+            found = self.ask(top=self.top)
         wanted = shortlist(found)
         if not wanted:
             print("luma: nothing to measure: every cost in the budgets is known already", file=sys.stderr)
@@ -147,7 +155,7 @@ class Consultation:
 
         if not (_is_terminal() and self._is_here()):
             return False
-        wanted = shortlist(self.ask(top=_WIDE))
+        wanted = shortlist(self.ask(top=self.top))
         names = ", ".join(each.label for each in wanted)
         return bool(wanted) and _agrees(f"measure {names} here, a minute or more each, and answer again?")
 

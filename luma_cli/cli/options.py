@@ -58,7 +58,13 @@ Family = Annotated[str, Option("--family", help=f"{_FAMILIES}.")]
 Families = Annotated[list[str] | None, Option("--family", help=f"{_FAMILIES}; may repeat.")]
 Pretraining = Annotated[str, Option("--pretraining", help="Objective, e.g. dinov3.")]
 Pretrainings = Annotated[list[str] | None, Option("--pretraining", help="Objective, e.g. dinov3; may repeat.")]
-Licences = Annotated[list[str] | None, Option("--license", help="Licence of the weights, e.g. apache-2.0; may repeat.")]
+Licences = Annotated[
+    list[str] | None, Option("--license", help="Of the weights: commercial, permissive, or e.g. mit; may repeat.")
+]
+ImageSize = Annotated[
+    str | None,
+    Option("--image", help="WIDTHxHEIGHT of your images, for costs per image. \\[default: the dataset's own]"),
+]
 CostDevice = Annotated[
     str | None,
     Option("--device", help="Device for time, memory and energy: cpu, cuda or part of a name, e.g. 'RTX 4090'."),
@@ -191,6 +197,7 @@ class Filters:
     pretraining: Pretrainings = None
     licence: Licences = None
     head: HeadChoice = "luma"
+    image: ImageSize = None
     convention: Flops = "mac"
     database: Database = None
 
@@ -199,7 +206,8 @@ class Filters:
     ) -> Question:
         """The question to the advisor. Raises BadBudget."""
         from luma_cli.advise.question import Question, tightest
-        from luma_cli.units import parse_budget
+        from luma_cli.catalogue.licences import expanded
+        from luma_cli.units import parse_budget, parse_image
 
         return Question(
             dataset=dataset,
@@ -208,10 +216,11 @@ class Filters:
             resolutions=tuple(self.resolutions or ()),
             families=frozenset(self.family or ()),
             pretrainings=frozenset(self.pretraining or ()),
-            licences=frozenset(self.licence or ()),
+            licences=expanded(self.licence or ()),
             convention=self.convention,
             device=device,
             head=self.head,
+            image=None if self.image is None else parse_image(self.image),
         )
 
 

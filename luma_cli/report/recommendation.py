@@ -1,4 +1,7 @@
-"""A recommendation in a terminal or a pipe: the table, the reason for each row, and remarks."""
+"""A recommendation in a terminal or a pipe: one sentence, at most five rows, three notes, and what to type next.
+
+Everything else is behind `--why`: the reason of each row, effects and results, what may exceed a budget, own runs.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from luma_cli.advise.question import TITLES, amount, slack, worst
+from luma_cli.accuracy.sightings import Standing
+from luma_cli.advise.question import amount, describe, explain, slack, worst
+from luma_cli.catalogue.licences import is_commercial, short
 from luma_cli.report.table import Table, columns, number, paragraphs, print_table
-from luma_cli.units import FLOORS, BudgetKind, FlopConvention, gflops
+from luma_cli.units import PER_CROP, BudgetKind, FlopConvention, gflops
 
 if TYPE_CHECKING:
-    from luma_cli.advise.recommend import Aside, Recommendation
+    from luma_cli.advise.recommend import Aside, Recommendation, Recommended
+    from luma_cli.advise.why_not import WhyNot
     from luma_cli.evidence.evidence import Evidence
     from luma_cli.evidence.own_runs import OwnRow
     from luma_cli.speed.quantity import Quantity
@@ -20,65 +26,103 @@ if TYPE_CHECKING:
 
 _NUM_OWN = 8
 _NUM_ASIDE = 3
+_NUM_NOTES, _MOST_NOTES = 3, 1000  # notes, characters of all of them
 HEADINGS: dict[BudgetKind, str] = {
     "macs": "GFLOPs",
     "params": "params M",
     "ms": "p50 ms",
     "fps": "fps",
-    "images_per_second": "img/s",
+    "images_per_second": "crops/s",
     "bytes": "GiB",
-    "joules": "J/img",
+    "joules": "J/crop",
     "gpu_hours": "GPU-h",
+    "macs_image": "GFLOPs/image",
+    "ms_image": "ms/image",
+    "fps_image": "fps",
+    "images_per_second_image": "images/s",
+    "joules_image": "J/image",
 }
-# Objective -> the heading of its chance, what that is the chance of, and the objective in words.
-_OBJECTIVES = {
-    "miou": ("P(best)", "nothing within budget has a higher mIoU", "highest mIoU"),
-    "miou-per-ms": ("P(best)", "nothing within budget has more mIoU per ms", "highest mIoU per ms"),
-    "knee": ("P(knee)", "the front bends most here", "knee of the front"),
+_GOALS = {"miou": "", "miou-per-ms": ", most mIoU per ms", "knee": ", the knee of the front"}
+EVIDENCE: dict[Standing, str] = {
+    "own run": "own run",
+    "same weights": "weights",
+    "same size": "size",
+    "same series": "series",
+    "none": "none",
 }
 
 
-def print_recommendation(answer: Recommendation, file: TextIO | None = None) -> None:
-    """Print the answer to `file` (default stdout): readable on a terminal, tab-separated with `why` in a pipe."""
+def print_recommendation(answer: Recommendation, file: TextIO | None = None, *, why: bool = False) -> None:
+    """Print the answer to `file` (default stdout): drawn on a terminal, tab-separated in a pipe. why: all there is."""
     stream = file or sys.stdout
-    print_table(_table(answer, with_why=not stream.isatty()), stream)
-    if stream.isatty():
-        paragraphs(((f"{row.rank:2}. ", f"{row.candidate.label}: {row.why}") for row in answer.rows), stream)
-    paragraphs(_remarks(answer), stream)
+    paragraphs([("", _sentence(answer))], stream)
+    if answer.rows:
+        print_table(_table(answer), stream)
+    paragraphs([*_below(answer), *(_everything(answer) if why else ())], stream)
 
 
-def _table(answer: Recommendation, with_why: bool) -> Table:
+def _sentence(answer: Recommendation) -> str:
+    """What to do, in one sentence."""
     question = answer.question
-    chance, _, objective = _OBJECTIVES[question.objective]
-    kinds = list(dict.fromkeys((*question.kinds, "macs")))
-    headings = ["#>", "backbone", "px>", "mIoU>", "80%>", f"{chance}>", "P(front)>"]
-    headings += [*(f"{HEADINGS[kind]}>" for kind in kinds), *(["why~"] if with_why else [])]
-    rows = [
-        (
-            f"{row.rank}{'=' if row.tie else ''}",
-            row.candidate.title + (" !" if row.prediction.extrapolated else ""),
-            str(row.candidate.resolution),
-            number(row.prediction.miou_percent),
-            "-".join(map(number, row.prediction.interval_80)),
-            *(_chance(row.best), _chance(row.on_front)),
-            *(cost_cell(row.priced.costs.get(kind), question.convention) for kind in kinds),
-            *([row.why] if with_why else []),
-        )
-        for row in answer.rows
-    ]
-    asked = ", ".join(budget.text for budget in question.budgets) or "no budget"
-    none = "nothing is recommended: no candidate that surely fits has evidence"
-    return Table(
-        columns(*headings),
-        tuple(rows),
-        title=f"{question.dataset} under {asked}, {objective}: "
-        f"{answer.num_within_budget} candidates within budget, {answer.num_ranked} with evidence",
-        caption=f"mIoU in percent with its 80% interval, {answer.scale_note}" if answer.rows else none,
+    asked = " and ".join(budget.text for budget in question.budgets) or "no budget"
+    if not answer.rows:
+        if answer.may_exceed.rows:
+            row = answer.may_exceed.rows[0]
+            return f"Nothing surely fits {asked}; {_named(row)} may, by a predicted cost: measure it"
+        return f"Nothing that fits {asked} has published results on {question.dataset}, and nothing is recommended"
+    first = answer.rows[0]
+    miou, (low, high) = first.prediction.miou_percent, first.prediction.interval_80
+    licence = first.candidate.licence or "unknown"
+    use = "" if is_commercial(first.candidate.licence) else " (not for commercial use)"
+    guess = "" if first.prediction.support.standing not in ("none", "same series") else "Untested: "
+    costs = " and ".join(_costs(answer, first))
+    return (
+        f"{guess}Train {_named(first)}: about {miou:.0f} mIoU ({low:.0f}-{high:.0f}) on {question.dataset} for {costs}"
+        f"{_GOALS[question.objective]}, licence {licence}{use}"
     )
 
 
-def _chance(value: float | None) -> str:
-    return "-" if value is None else "<0.01" if value < 0.005 else f"{value:.2f}"
+def _named(row: Recommended) -> str:
+    return row.candidate.label
+
+
+def _costs(answer: Recommendation, row: Recommended) -> Iterator[str]:
+    """The costs that were asked for, of which compute is exact per crop and per image."""
+    question = answer.question
+    for kind in question.kinds:
+        quantity = row.priced.costs[kind]
+        if PER_CROP.get(kind, kind) != "macs":
+            about = "about " if quantity.origin == "predicted" else ""
+            yield about + describe(kind, quantity.value, question.convention, 3)
+    if row.candidate.macs is not None:
+        crop = gflops(row.candidate.macs, question.convention)
+        yield f"{crop:,.4g} GFLOPs a crop ({crop * row.windows:,.4g} an image)"
+
+
+def _table(answer: Recommendation) -> Table:
+    question = answer.question
+    kinds = [kind for kind in question.kinds if PER_CROP.get(kind, kind) not in ("macs", "params")]
+    headings = ["backbone~", "px>", "mIoU>", "80%>", *(f"{HEADINGS[kind]}>" for kind in kinds)]
+    headings += ["GFLOPs crop>", "image>", "params M>", "licence~", "evidence"]
+    rows = []
+    for row in answer.rows:
+        candidate, convention = row.candidate, question.convention
+        crop = None if candidate.macs is None else gflops(candidate.macs, convention)
+        rows.append(
+            (
+                candidate.title + (" !" if row.prediction.extrapolated else ""),
+                str(candidate.resolution),
+                number(row.prediction.miou_percent),
+                "-".join(map(number, row.prediction.interval_80)),
+                *(cost_cell(row.priced.costs.get(kind), convention) for kind in kinds),
+                "-" if crop is None else f"{crop:,.4g}",
+                "-" if crop is None else f"{crop * row.windows:,.4g}",
+                "-" if candidate.params is None else f"{candidate.params / 1e6:,.4g}",
+                short(candidate.licence),
+                EVIDENCE[row.prediction.support.standing],
+            )
+        )
+    return Table(columns(*headings), tuple(rows))
 
 
 def cost_cell(quantity: Quantity | None, convention: FlopConvention) -> str:
@@ -89,46 +133,93 @@ def cost_cell(quantity: Quantity | None, convention: FlopConvention) -> str:
     return ("~" if predicted else "") + amount(quantity.kind, quantity.value, convention, 3 if predicted else 4)
 
 
-def _remarks(answer: Recommendation) -> Iterator[tuple[str, str]]:
-    """The remarks below the table, a mark and a text each."""
+def _below(answer: Recommendation) -> Iterator[tuple[str, str]]:
+    """The best guess, the notes that matter most, and the line to type next."""
+    if (guess := answer.untested) is not None:
+        low, high = guess.prediction.interval_80
+        chance = f"better with probability {guess.better:.2f}" if guess.better is not None else ""
+        miou = f"{number(guess.prediction.miou_percent)} mIoU ({number(low)}-{number(high)})"
+        yield "", f"untested, could be better: {_named(guess)}, {miou}, {chance}"
+    if answer.rows and answer.promising:
+        row = answer.promising[0]
+        kinds = [kind for kind in answer.question.kinds if row.priced.costs[kind].origin == "predicted"]
+        costs = ", ".join(explain(row.priced.costs[kind], answer.question.convention) for kind in kinds)
+        yield "", f"may fit once measured (--measure): {_named(row)}, {costs}"
+    left = _MOST_NOTES
+    for text in list(_notes(answer))[:_NUM_NOTES]:
+        if len(text) <= left:
+            yield "* ", text
+            left -= len(text)
+    if answer.command:
+        yield "", "next:"
+        yield "  ", answer.command
+    elif answer.next_run:
+        line, _, gain = answer.next_run.partition(" (")
+        yield "", f"next: {gain.removesuffix(')')}" if gain else line
+        if gain:
+            yield "  ", line
+
+
+def _notes(answer: Recommendation) -> Iterator[str]:
+    """What a reader must know, the most important first."""
+    rows, question = answer.rows, answer.question
+    if not rows:
+        yield from answer.notes
+        return
+    if any(row.prediction.extrapolated for row in rows):
+        yield "!: extrapolated beyond the results"
+    if tied := [_named(row) for row in rows[1:] if row.tie]:
+        yield f"could as well be first: {', '.join(tied)}; more direct evidence, then less cost decides"
+    crops = "a crop is one forward pass; an image of "
+    size = "the dataset's size" if question.image is None else f"{question.image[1]}x{question.image[0]} px"
+    windows = sorted({round(row.windows, 2) for row in rows})
+    span = f"{windows[0]:g}" + (f" to {windows[-1]:g}" if len(windows) > 1 else "")
+    if "bytes" in question.kinds:
+        yield "GiB: peak of inference, one crop, batch 1; training needs several times as much"
+    yield from (note for note in answer.notes if not note.startswith("GFLOPs: "))
+    yield f"mIoU of one training run, 80% interval, {answer.scale_note}"
+    yield f"{crops}{size} takes {span} windows"
+
+
+def _everything(answer: Recommendation) -> Iterator[tuple[str, str]]:
+    """All that is behind --why."""
     yield "", ""
+    counts = f"{answer.num_within_budget} candidates within budget, {answer.num_direct} with direct evidence"
+    yield "", f"Why: {counts}"
+    yield "", "evidence: fine-tuned results of these weights, of its size and objective, of its series, or none"
+    for row in answer.rows:
+        chances = [] if row.best is None else [f"P(best) {_chance(row.best)}"]
+        chances += [] if row.better is None else [f"P(better than the first) {_chance(row.better)}"]
+        yield f"{row.rank:2}. ", f"{_named(row)}: {row.why}; {', '.join(chances)}".removesuffix("; ")
+    if answer.untested is not None:
+        yield "  - ", f"untested {_named(answer.untested)}: {answer.untested.why}"
     yield from (("* ", text) for text in _decision(answer))
     if answer.next_run:
         line, _, gain = answer.next_run.partition(" (")
-        yield "* ", f"next run: {gain.removesuffix(')') or line}"
+        yield "* ", f"most informative run: {gain.removesuffix(')') or line}"
         if gain:
             yield "    ", line
     yield from _reasons(answer)
     yield from _aside(answer.may_exceed, "may exceed a budget (at the expensive end of a predicted cost)")
-    yield from _aside(answer.unsupported, "fit the budget but have no evidence and are not recommended")
-    yield from own_lines("Measured here:", [_own(row, answer) for row in answer.measured_here])
+    yield from _aside(answer.unsupported, "fit the budget but have no results and are not recommended")
+    yield from own_lines("Your own runs:", [_own(row, answer) for row in answer.measured_here])
     yield "", ""
-    yield from (("* ", note) for note in answer.notes)
+    yield from (("* ", note) for note in (*answer.notes, f"mIoU {answer.scale_note}"))
+
+
+def _chance(value: float) -> str:
+    return "<0.01" if value < 0.005 else f"{value:.2f}"
 
 
 def _decision(answer: Recommendation) -> Iterator[str]:
-    """Ties, what the columns mean, and which budget decides."""
-    costs = [cost for row in answer.rows for cost in row.priced.costs.values()]
-    if answer.num_ties:
-        alike = "are the knee equally often" if answer.question.objective == "knee" else "are as good within seed noise"
-        spanned = "" if answer.rows[0].prediction.extrapolated else " that the evidence spans"
-        yield f"tie (=): {answer.num_ties} candidates {alike}; the cheapest{spanned} is first"
-    if any(row.prediction.extrapolated for row in answer.rows):
-        yield "!: extrapolated beyond the evidence; see the row's reason"
-    if answer.rows:
-        axis = answer.question.axis
-        chance, event, _ = _OBJECTIVES[answer.question.objective]
-        less = "time per image" if axis in FLOORS else TITLES[axis]
-        yield f"{chance}: probability that {event}; P(front): that nothing with less {less} is as good"
-    if any(row.prediction.support.other_heads for row in answer.rows):
-        yield "other-head fact: a published result with another head than LUMA"
-    if any(cost.origin == "predicted" for cost in costs):
+    """Which budget decides, and what more of it would buy."""
+    if any(cost.origin == "predicted" for row in answer.rows for cost in row.priced.costs.values()):
         yield "~: predicted, not measured; the row's line has its interval"
     if answer.binding is not None:
         budget, chosen = answer.binding, answer.rows[0].priced
         cost = chosen.costs[budget.kind]
         end = "" if worst(cost, budget.is_floor) == cost.value else " at the expensive end of the prediction"
-        yield f"binding: {budget.text}, {slack(chosen, budget):.0%} slack{end}"
+        yield f"nearest budget: {budget.text}, {slack(chosen, budget):.0%} left{end}"
     if answer.price is not None:
         price, (low, high) = answer.price, answer.price.interval_80
         gain = f"{price.budget.text} would buy {price.points:+.1f} mIoU (80%: {low:+.1f} to {high:+.1f})"
@@ -136,7 +227,7 @@ def _decision(answer: Recommendation) -> Iterator[str]:
 
 
 def _reasons(answer: Recommendation) -> Iterator[tuple[str, str]]:
-    """For each row with --why: the effect of each property, and the nearest results with their sources."""
+    """For each row: the effect of each property, and the nearest results with their sources."""
     from luma_cli.accuracy.effects import USUAL_PARAMS
 
     for row in answer.rows:
@@ -185,3 +276,19 @@ def own_lines(title: str, lines: list[str]) -> Iterator[tuple[str, str]]:
     yield from (("  - ", line) for line in lines[:_NUM_OWN])
     if len(lines) > _NUM_OWN:
         yield "    ", f"and {len(lines) - _NUM_OWN} more; --json has them all"
+
+
+def print_why_not(found: WhyNot, file: TextIO | None = None) -> None:
+    """Print where a backbone stands: its own row, what is against it, what would put it first."""
+    row, (low, high) = found.row, found.row.prediction.interval_80
+    macs = row.candidate.macs
+    cost = "" if macs is None else f", {gflops(macs, found.question.convention):,.4g} GFLOPs a crop"
+    evidence = f"evidence: {row.prediction.support.line}"
+    miou = f"{number(row.prediction.miou_percent)} mIoU ({number(low)}-{number(high)})"
+    lines = [("", f"{row.candidate.label}: {miou}{cost}, licence {row.candidate.licence or 'unknown'}; {evidence}")]
+    if not found.reasons:
+        lines.append(("", "it is the first choice"))
+    lines += [("* ", f"not first: {reason}" if at == 0 else reason) for at, reason in enumerate(found.reasons)]
+    if found.remedy:
+        lines.append(("* ", f"what would put it first: {found.remedy}"))
+    paragraphs(lines, file or sys.stdout, comment="")

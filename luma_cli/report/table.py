@@ -195,17 +195,29 @@ def print_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], file: TextIO
     file.write("[]\n" if separator == "[" else "\n]\n")
 
 
+def continued(command: str, mark: str = "") -> str:
+    """A command behind `mark`, continued after a backslash where it is wider than the terminal: it can be copied."""
+    width = max(20, get_terminal_size().columns - 1)
+    indent = " " * (len(mark) + 4)
+    lines = textwrap.wrap(
+        command, width - 2, initial_indent=mark, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return mark + command if len(mark + command) <= width else " \\\n".join(lines)
+
+
 def paragraphs(lines: Iterable[tuple[str, str]], file: TextIO, comment: str = "# ") -> None:
     """Print notes, a mark and a text each: wrapped and indented on a terminal, behind `comment` elsewhere.
 
-    A command is never wrapped, so that it can be copied. An empty note is an empty line, but no empty comment.
+    A command is continued with a backslash, so that it can be copied. An empty note is an empty line, but no empty
+    comment.
     """
     for mark, text in lines:
         if not file.isatty():
             if text or not comment:
                 print(f"{comment}{mark}{text}", file=file)
         elif text.startswith("luma "):
-            print(f"{mark}{text}", file=file)
+            print(continued(text, mark), file=file)
         else:
             print(wrapped(text, mark), file=file)
 

@@ -1,9 +1,4 @@
-"""The questions of guided mode as values, without a terminal: what is asked, what may be replied, what comes next.
-
-Licences: the DINOv3 License (https://ai.meta.com/resources/models-and-libraries/dinov3-license/) and the NVIDIA Open
-Model License (https://www.nvidia.com/en-us/agreements/enterprise-software/nvidia-open-model-license/) allow commercial
-use under their own terms. The others are for research only, or leave commercial use in doubt.
-"""
+"""The questions of guided mode as values, without a terminal: what is asked, what may be replied, what comes next."""
 
 from __future__ import annotations
 
@@ -13,14 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from luma_cli.catalogue.licences import GROUPS, PERMISSIVE
 from luma_cli.errors import BadBudget, StoreError
 from luma_cli.units import BudgetKind, parse_budget
 
-PERMISSIVE = ("apache-2.0", "mit")
-OWN_TERMS = ("dinov3-license", "nvidia-open-model-license")
-RESEARCH_OR_DOUBTFUL = ("apple-amlr", "cc-by-nc-4.0", "fair-noncommercial-research-license", "fastvit-license")
-# Reply -> the licences that are accepted (empty: any), and the line in the list.
-DEMANDS: dict[str, tuple[str, ...]] = {"any": (), "commercial": (*PERMISSIVE, *OWN_TERMS), "permissive": PERMISSIVE}
+# Reply -> the licences that are accepted; empty: any.
+DEMANDS: dict[str, tuple[str, ...]] = {"any": (), **GROUPS}
 LABELS = {
     "any": "any licence",
     "commercial": "commercial use allowed, also under own terms (DINOv3, NVIDIA)",
