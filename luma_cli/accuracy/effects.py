@@ -5,19 +5,21 @@
 Every effect is Normal(0, sd of its group): levels with little evidence shrink to zero (partial pooling). Size and image
 tokens enter as a power law, log error linear in their logs, with slopes per dataset that vary by series, objective and
 head. A backbone's effects count `sensitivity` times on a dataset (in log error), as the easier Cityscapes moves more.
-Frozen probes have objective, backbone and head effects of their own beside the shared ones.
+Frozen probes have objective, weights and head effects of their own and share none with fine-tuned models.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from luma_cli.accuracy.subjects import HERE, Subject, kind_of, subject_of_row
+from luma_cli.catalogue.pretraining import load_objectives
 from luma_cli.evidence.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -49,6 +51,30 @@ MOST_PARAMS = 1.5e9
 # LUMA's level is that of EoMT (arXiv 2607.00687: it "matches" it) plus Normal(0, REFERENCE_SD) until own runs tell.
 REFERENCE_HEAD = "eomt"
 REFERENCE_SD = 0.03
+
+# A mask head without adapter and decoder needs features that are dense already. COCO PQ of EoMT against ViT-Adapter
+# with Mask2Former on ViT-L (arXiv 2503.19108, its table of pretrainings): 44.3 against 50.4 with ImageNet-1k labels,
+# 50.0 against 53.9 with ImageNet-21k labels, 56.0 against 57.1 with DINOv2. In log(100 - PQ) labels lose 0.09 and 0.056
+# more than DINOv2 does.
+BARE_HEADS = frozenset({"luma", "eomt"})
+LABELS_LOSS, LABELS_LOSS_SD = 0.09, 0.04
+LABELS_SHARE: Mapping[str, float] = {
+    "supervised_in21k": 0.62,
+    "supervised_in12k": 0.62,
+    "distilled_in21k": 0.62,
+}
+
+# EoMT falls behind at small sizes, which is its head and no recipe: 44.7 PQ against the baseline's 50.5 for ViT-S, 50.6
+# against 54.4 for B, 56.0 against 57.1 for L (arXiv 2503.19108, its table of sizes), 0.033 in log error per unit of log
+# size.
+BARE_SIZE, BARE_SIZE_SD = -0.033, 0.02
+# Recipes of such heads differ less than those of all others: the one pair that is known, ViT-L with DINOv3 by EoMT's
+# authors and by LightlyTrain, is 59.5 and 59.1.
+BARE_RECIPE = 0.35
+
+# LUMA's one published figure, 59.7 on ADE20K with EVA-02 (https://arxiv.org/abs/2607.00687), states no size. It is
+# taken as that of the largest EVA-02 at the usual crop, with so many times the noise of a row that states both.
+BOUND_FACTOR = 3.0
 
 # An own run with changed settings, a short trial say, can be off by any amount: it tells how backbones compare under
 # those settings, hardly what the usual ones reach.
@@ -93,11 +119,9 @@ GROUPS: Mapping[str, Group] = {
     "size": Group(0.10),
     "size x dataset": Group(0.03),
     "size curvature": Group(0.01, sensitive=False),
-    "size x series": Group(0.01),
     "size x objective": Group(0.015),
     "size x head": Group(0.02),
     "tokens": Group(0.05),
-    "tokens x dataset": Group(0.03, sensitive=False),
     "low resolution": Group(LOW_RESOLUTION_SD, sensitive=False, fixed=True, mean=LOW_RESOLUTION),
     "size x luma": Group(LUMA_SIZE_SD, sensitive=False, fixed=True),
     "tokens x luma": Group(LUMA_TOKENS_SD, sensitive=False, fixed=True),
@@ -111,17 +135,15 @@ GROUPS: Mapping[str, Group] = {
     "changed recipe": Group(CHANGED_RECIPE_SD, sensitive=False, fixed=True),
     "scales": Group(0.03),
     "scales x head": Group(0.01),
-    "source": Group(0.01),
     "source x head": Group(0.01),
     "extra data": Group(0.1),
     "kind": Group(0.03),
     "objective": Group(0.03),
-    "objective x regime": Group(0.03),
+    "bare head x labels": Group(LABELS_LOSS_SD, sensitive=False, fixed=True, mean=LABELS_LOSS),
+    "size x bare head": Group(BARE_SIZE_SD, fixed=True, mean=BARE_SIZE),
     "objective, frozen": Group(0.1),
-    "kind, frozen": Group(0.1),
     "objective x dataset": Group(0.02),
     "pretraining data": Group(0.03),
-    "family": Group(0.02),
     "year": Group(0.015),
     "series": Group(0.03),
     "series x dataset": Group(0.03),
@@ -161,7 +183,7 @@ def token_features(subject: Subject, sensitivity: Mapping[str, float]) -> list[F
     dataset = subject.dataset
     ratio = subject.height * subject.width / USUAL_PIXELS.get(dataset, 512 * 512)
     more = math.log(min(ratio, MOST_PIXELS))
-    terms = [Feature("tokens", "all", more), Feature("tokens x dataset", dataset, more)]
+    terms = [Feature("tokens", "all", more)]
     if ratio < 1:
         few = f"{dataset}, {subject.regime}"
         terms.append(Feature("low resolution", few, (ratio**-TOKEN_EXPONENT - 1) / TOKEN_EXPONENT))
@@ -195,10 +217,10 @@ def _scale_terms(subject: Subject) -> Iterator[Feature]:
         yield Feature("luma", "luma", 1.0)
     if subject.recipe:
         group = "changed recipe" if subject.source == HERE else "recipe"
-        yield Feature(group, f"{head}, {subject.recipe}", 1.0)
+        weight = BARE_RECIPE if head in BARE_HEADS and group == "recipe" else 1.0
+        yield Feature(group, f"{head}, {subject.recipe}", weight)
     yield Feature("scales", f"{scales}, {dataset}", 1.0)
     yield Feature("scales x head", f"{head}, {scales}, {dataset}, {subject.recipe}", 1.0)
-    yield Feature("source", subject.source, 1.0)
     yield Feature("source x head", f"{subject.source}, {dataset}, {head}", 1.0)
     if subject.iterations and dataset in USUAL_ITERATIONS:
         yield Feature("iterations", dataset, math.log(subject.iterations / USUAL_ITERATIONS[dataset]))
@@ -214,9 +236,12 @@ def _size_terms(subject: Subject) -> Iterator[Feature]:
         yield Feature("size", "all", size)
         yield Feature("size x dataset", f"{dataset}, {subject.regime}", size)
         yield Feature("size curvature", dataset, size * size)
-        yield Feature("size x series", subject.lineage or subject.architecture, size)
-        yield Feature("size x objective", subject.objective, size)
-        yield Feature("size x head", head, size)
+        if subject.regime != "frozen":
+            yield Feature("size x objective", subject.objective, size)
+        if head in BARE_HEADS:
+            yield Feature("size x bare head", "all", size)
+        else:
+            yield Feature("size x head", f"{head}, {subject.regime}", size)
         if subject.head == "luma":
             yield Feature("size x luma", "luma", size)
     if subject.params_guessed:
@@ -227,37 +252,89 @@ def _pretraining_terms(subject: Subject, usual_data: Mapping[str, str]) -> Itera
     dataset, objective, kind = subject.dataset, subject.objective, kind_of(subject)
     if subject.extra_data:
         yield Feature("extra data", dataset, 1.0)
+    yield Feature("pretraining data", pretraining_data(subject, usual_data), 1.0)
+    if subject.regime == "frozen":
+        # Objectives spread about 20 points frozen and 1 to 4 fine-tuned: the one says nothing about the other.
+        yield Feature("objective, frozen", objective, 1.0)
+        return
     yield Feature("kind", kind, 1.0)
     yield Feature("objective", objective, 1.0)
-    yield Feature("objective x regime", f"{objective}, {subject.regime}", 1.0)
     yield Feature("objective x dataset", f"{objective}, {dataset}", 1.0)
-    yield Feature("pretraining data", data_of(subject) or usual_data.get(objective, objective), 1.0)
-    if subject.regime == "frozen":
-        yield Feature("objective, frozen", objective, 1.0)
-        yield Feature("kind, frozen", kind, 1.0)
+    if subject.head in BARE_HEADS and kind == "labels":
+        yield Feature("bare head x labels", "all", LABELS_SHARE.get(objective, 1.0))
 
 
 def _backbone_terms(subject: Subject) -> Iterator[Feature]:
     dataset, series = subject.dataset, subject.lineage or subject.architecture
     weights = f"{subject.checkpoint or subject.backbone}, {subject.pretraining}"
-    yield Feature("family", subject.family, 1.0)
     if subject.year is None:
         yield Feature("unknown year", series, 1.0)
     else:
         yield Feature("year", "all", subject.year - USUAL_YEAR)
     yield Feature("series", series, 1.0)
     yield Feature("series x dataset", f"{series}, {dataset}", 1.0)
-    yield Feature("series x objective", f"{series}, {subject.objective}", 1.0)
     yield Feature("architecture", subject.architecture, 1.0)
-    yield Feature("weights", weights, 1.0)
-    yield Feature("weights x dataset", f"{weights}, {dataset}, {subject.regime}", 1.0)
     if subject.regime == "frozen":
         yield Feature("weights, frozen", weights, 1.0)
+        return
+    yield Feature("series x objective", f"{series}, {subject.objective}", 1.0)
+    yield Feature("weights", weights, 1.0)
+    yield Feature("weights x dataset", f"{weights}, {dataset}", 1.0)
+
+
+# In timm's tags -> data. The first that occurs is what the backbone itself was pretrained on.
+_TAGGED = re.compile(r"in1k|in12k|in2[12]k|lvd1689m|lvd142m|m38m|m30m|laion2b|webli")
+_DATA_OF_TAG = {
+    "in1k": "imagenet-1k",
+    "in12k": "imagenet-12k",
+    "in21k": "imagenet-21k",
+    "in22k": "imagenet-21k",
+    "lvd142m": "lvd-142m",
+    "lvd1689m": "lvd-1689m",
+    "m38m": "merged-38m",
+    "m30m": "merged-30m",
+    "laion2b": "laion-2b",
+}
+
+
+def pretraining_data(subject: Subject, usual_data: Mapping[str, str]) -> str:
+    """The data that the weights saw: as stated, by their tag, else what the objective is usually trained on.
+
+    usual_data: of the rows that state any. Objectives without such rows have what `models/pretraining.toml` says, so
+    that one nobody published with is at the level of its data and not at one of its own.
+    """
+    tag = subject.checkpoint.partition(".")[2]
+    tagged = _TAGGED.search(tag)
+    objective = subject.objective
+    return (
+        data_of(subject)
+        or (_DATA_OF_TAG.get(tagged[0], tagged[0]) if tagged else "")
+        or usual_data.get(objective)
+        or _declared_data().get(objective)
+        or objective
+    )
+
+
+@cache
+def _declared_data() -> Mapping[str, str]:
+    """Objective -> the first data that its entry names."""
+    texts = {name: re.split(r",| or | and | labels", each.data)[0] for name, each in load_objectives().items()}
+    return {name: _plain_data(text) for name, text in texts.items()}
 
 
 def data_of(subject: Subject) -> str:
-    """The first data named, in lower case, ImageNet-22k and -21k being one; empty when not stated."""
-    return subject.pretraining_data.split(" + ")[0].strip().lower().replace("imagenet-22k", "imagenet-21k")
+    """The first data that the row names; empty when not stated."""
+    return _plain_data(subject.pretraining_data.split(" + ")[0])
+
+
+def _plain_data(text: str) -> str:
+    """In lower case, without remarks in brackets, ImageNet-22k and -21k being one.
+
+    >>> _plain_data("Merged-38M (EVA-CLIP teacher)"), _plain_data("ImageNet-22k")
+    ('merged-38m', 'imagenet-21k')
+    """
+    plain = re.sub(r"\s*\(.*?\)", "", text).strip(" ,").lower()
+    return plain.replace("imagenet-22k", "imagenet-21k")
 
 
 # Rows that speak against themselves count as if measured with this many times the noise.
@@ -331,14 +408,27 @@ class Observations:
 def usable(row: Evidence) -> bool:
     """Whether a row informs the model.
 
-    Not a training that failed (0, 100 or no mIoU), a LUMA figure that states no size, nor an own run from weights that
-    are not those of its pretraining.
+    Not a training that failed (0, 100 or no mIoU), nor an own run from weights that are not those of its pretraining.
     """
     if not 0 < row.miou_percent < 100:
         return False
-    if row.provenance == "own run":
-        return "weights " not in row.recipe
-    return not (row.provenance == "published LUMA" and row.height is None)
+    return row.provenance != "own run" or "weights " not in row.recipe
+
+
+def is_bound(row: Evidence) -> bool:
+    """Whether a figure with LUMA states no size: all it says is how well the best size does."""
+    return row.provenance == "published LUMA" and row.height is None
+
+
+def _largest(row: Evidence, subject: Subject, others: Iterable[Subject]) -> Subject:
+    """The largest backbone of the figure's objective that any row is about, at the usual crop."""
+    sized = [each for each in others if each.objective == subject.objective and each.params and each.lineage]
+    largest = max(sized, key=lambda each: (each.params or 0, each.checkpoint), default=subject)
+    side = round(math.sqrt(USUAL_PIXELS.get(row.dataset, 512 * 512)))
+    return replace(
+        largest, dataset=row.dataset, head="luma", recipe="", regime="fine-tuned", eval=row.eval, source=row.source,
+        height=side, width=side, iterations=None,
+    )  # fmt: skip
 
 
 def observe(rows: Sequence[Evidence], sensitivity: Mapping[str, float]) -> Observations:
@@ -351,6 +441,10 @@ def observe(rows: Sequence[Evidence], sensitivity: Mapping[str, float]) -> Obser
     distinct = dict.fromkeys(row for row in rows if usable(row))
     used = sorted(distinct, key=lambda row: (row.id, row.miou_percent, row.backbone, row.dataset, row.source))
     every = [subject_of_row(row) for row in used]
+    stated = [subject for row, subject in zip(used, every, strict=True) if not is_bound(row)]
+    every = [
+        _largest(row, subject, stated) if is_bound(row) else subject for row, subject in zip(used, every, strict=True)
+    ]
     together = _together(used, every)
     subjects = tuple(every[rows[0]] for rows in together)
     usual = usual_data(subjects)
@@ -391,8 +485,9 @@ def _together(rows: Sequence[Evidence], subjects: Sequence[Subject]) -> list[lis
 
 def _noise_factor(rows: Sequence[Evidence]) -> float:
     """How noisy an observation is, one run of its dataset and regime being 1."""
-    precision = sum(max(row.seeds, 1) / (DOUBT_FACTOR if row.doubtful else 1.0) ** 2 for row in rows)
-    least = min((1.0 if not row.doubtful else DOUBT_FACTOR) for row in rows) / math.sqrt(MAX_SEEDS)
+    factors = [BOUND_FACTOR if is_bound(row) else DOUBT_FACTOR if row.doubtful else 1.0 for row in rows]
+    precision = sum(max(row.seeds, 1) / factor**2 for row, factor in zip(rows, factors, strict=True))
+    least = min(factors) / math.sqrt(MAX_SEEDS)
     return max(1 / math.sqrt(precision), least)
 
 

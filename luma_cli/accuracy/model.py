@@ -247,23 +247,24 @@ def _normal(key: str, count: int) -> Single:
 # the dataset's level and its regime's: rows tell their sum, not the one without the other.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "size": (
-        *("size", "size x dataset", "size curvature", "size x series", "size x objective", "size x head"),
+        *("size", "size x dataset", "size curvature", "size x objective", "size x head"),
+        "size x bare head",
         "size x luma",
     ),
-    "resolution": ("tokens", "tokens x dataset", "low resolution", "tokens x luma", "luma at a crop"),
+    "resolution": ("tokens", "low resolution", "tokens x luma", "luma at a crop"),
     "pretraining": (
-        *("kind", "objective", "objective x regime", "objective, frozen", "kind, frozen"),
+        *("kind", "objective", "objective, frozen", "bare head x labels"),
         *("objective x dataset", "pretraining data", "series x objective"),
     ),
     "extra data": ("extra data",),
-    "family and series": ("family", "year", "series", "series x dataset", "unknown year"),
+    "family and series": ("year", "series", "series x dataset", "unknown year"),
     "this backbone": (
         *("architecture", "weights", "weights x dataset", "weights, frozen"),
         "luma at a size and crop",
     ),
     "head and protocol": (
         *("head", "head x dataset", "recipe", "luma", "changed recipe", "scales", "scales x head"),
-        *("source", "source x head", "iterations"),
+        *("source x head", "iterations"),
     ),
 }
 
@@ -403,9 +404,10 @@ def _first_of_each(subjects: Sequence[Subject], found: Sums) -> list[Subject]:
 def _novelties(terms: Terms) -> list[Novelty]:
     """What of a subject no row has shown."""
     named: dict[str, Novelty] = {
-        "source": "source",
+        "source x head": "source",
         "series": "series",
-        "objective x regime": "objective",
+        "objective": "objective",
+        "objective, frozen": "objective",
         "head": "head",
     }
     return [novelty for group, novelty in named.items() if group in terms.unseen_groups]
