@@ -5,14 +5,18 @@ Usage: python docs/audit.py. Variance components are learned anew without the ro
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from luma_cli.accuracy.audit import audit
+from luma_cli.advise.candidates import NUM_CLASSES
+from luma_cli.advise.sweep import sweep
 from luma_cli.evidence.evidence import load_reference
 from luma_cli.report.audit import tables
 from luma_cli.report.table import Table
 from luma_cli.speed.audit import audit as speed_audit
 
+NOWHERE = Path(os.devnull).parent / "no-luma.db"  # no runs of one's own
 PAGE = Path(__file__).resolve().parent / "reference" / "audit.md"
 INTRODUCTION = """# Audit of the advisor
 
@@ -22,8 +26,6 @@ variance components as shipped. Every figure is about rows that the fit did not 
 What is left out together: all rows of one backbone (its name as published), of one architecture, one series (Swin,
 ConvNeXt, plain ViT ...), one pretraining objective, one source, one head, or one dataset and crop. A label that holds
 more than two thirds of a dataset's rows is not left out: hardly anything would remain to predict from (`n of m` rows).
-
-A baseline of less regret than the model decides in its place, and `luma recommend` says so.
 
 What the figures do not exclude:
 
@@ -49,7 +51,8 @@ def markdown(table: Table) -> str:
 
 def main() -> None:
     """Writes the page."""
-    found = tables(audit(load_reference(), relearn=True), speed_audit())
+    swept = {dataset: sweep(dataset, database=NOWHERE) for dataset in NUM_CLASSES}
+    found = tables(audit(load_reference(), relearn=True), speed_audit(), swept)
     PAGE.write_text("\n\n".join([INTRODUCTION.strip(), *map(markdown, found)]) + "\n", encoding="utf-8")
 
 

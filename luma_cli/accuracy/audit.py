@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.accuracy.effects import Observations, observe
+from luma_cli.accuracy.effects import REFERENCE_HEAD, Observations, observe
 from luma_cli.accuracy.fit import (
     BY_LABEL,
     Calibration,
@@ -83,11 +83,11 @@ MOST_ROWS = 2 / 3
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """One way to leave rows out: all that share a label. only: the label whose rows are scored, all when empty."""
+    """One way to leave rows out: all that share a label. wanted: whose rows are scored."""
 
     title: str
     label: Callable[[Subject], str]
-    only: str = ""
+    wanted: Callable[[Subject], bool] = lambda _: True
 
 
 SINCE = 2023
@@ -118,7 +118,8 @@ LEFT: tuple[Left, ...] = (
     Left("source", lambda subject: subject.source),
     Left("head", lambda subject: subject.head),
     Left("resolution", lambda subject: f"{subject.dataset}, {subject.height}, {subject.width}"),
-    Left(f"sources since {SINCE}", _age, only="later"),
+    Left(f"sources since {SINCE}", _age, lambda subject: _age(subject) == "later"),
+    Left("backbone, EoMT rows alone", lambda subject: subject.backbone, lambda subject: subject.head == REFERENCE_HEAD),
 )
 
 
@@ -248,7 +249,7 @@ def _scores(
     for (dataset, regime), chosen in sorted(sets.items(), key=lambda each: (each[0][1], each[0][0])):
         counts = Counter(labels[index] for index in chosen)
         pool = np.array([index for index in chosen if counts[labels[index]] <= MOST_ROWS * len(chosen)], dtype=np.intp)
-        wanted = np.array([left.only in ("", labels[index]) for index in pool], dtype=bool)
+        wanted = np.array([left.wanted(observed.subjects[index]) for index in pool], dtype=bool)
         rows = pool[wanted]
         if not len(rows):
             continue

@@ -260,6 +260,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "family and series": ("year", "series", "series x dataset", "unknown year"),
     "this backbone": (
         *("architecture", "weights", "weights x dataset", "weights, frozen"),
+        "bare head x weights",
         "luma at a size and crop",
     ),
     "head and protocol": (
@@ -294,7 +295,8 @@ class LearnedModel:
         if runs := self.sightings.own_luma_runs:
             return f"on the scale of {runs} own LUMA {'run' if runs == 1 else 'runs'}{self._surprise()}"
         assumed = f"LUMA is assumed to score like EoMT, +- {100 * REFERENCE_SD:.0f}% of 100 - mIoU"
-        return f"on the EoMT scale, no LUMA run seen ({assumed})"
+        known = f", and {self.sightings.luma_figures} published LUMA figure" if self.sightings.luma_figures else ""
+        return f"on the EoMT scale{known}, no LUMA run seen ({assumed})"
 
     def _surprise(self) -> str:
         """How far own runs moved LUMA's level, where that is more than three of the stated deviations."""

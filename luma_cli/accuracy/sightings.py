@@ -271,6 +271,11 @@ class Sightings:
         return sum(row.provenance == "own run" and row.head == "luma" and not row.recipe for row in self.rows)
 
     @cached_property
+    def luma_figures(self) -> int:
+        """How many published results with LUMA there are."""
+        return sum(row.provenance == "published LUMA" for row in self.rows)
+
+    @cached_property
     def datasets(self) -> frozenset[str]:
         """Datasets with rows."""
         return frozenset(row.dataset for row in self.rows)

@@ -100,6 +100,8 @@ def recommend(
 def _audit(database: Path | None, as_json: bool) -> None:
     """Print the audit of the model of accuracy on all evidence, and of the transfer of speed between devices."""
     from luma_cli.accuracy.audit import audit
+    from luma_cli.advise.candidates import NUM_CLASSES
+    from luma_cli.advise.sweep import sweep
     from luma_cli.evidence.table import load_evidence
     from luma_cli.report.audit import print_audit
     from luma_cli.report.table import print_json
@@ -107,10 +109,11 @@ def _audit(database: Path | None, as_json: bool) -> None:
     from luma_cli.to_json import to_json
 
     found, speed = audit(load_evidence(database)), speed_audit()
+    swept = {dataset: sweep(dataset, database=database) for dataset in NUM_CLASSES}
     if as_json:
-        print_json({**found.to_json(), "speed": to_json(speed)})
+        print_json({**found.to_json(), "speed": to_json(speed), "first_answers": to_json(swept)})
     else:
-        print_audit(found, speed)
+        print_audit(found, speed, swept)
 
 
 @dataclass(frozen=True, slots=True)

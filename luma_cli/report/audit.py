@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from luma_cli.accuracy.audit import Audit
 from luma_cli.accuracy.regret import MODEL
+from luma_cli.advise.sweep import SweptBudget, reversals, share_of_guesses
 from luma_cli.report.table import Table, columns, print_table
 from luma_cli.speed.audit import NUM_MEASURED, Error, SpeedAudit
 
 _REGIMES = {"fine-tuned": "Fine-tuned heads", "frozen": "Frozen probes, a regime of their own"}
 
 
-def print_audit(found: Audit, speed: SpeedAudit) -> None:
+def print_audit(found: Audit, speed: SpeedAudit, swept: Mapping[str, Sequence[SweptBudget]]) -> None:
     """Prints the audit to stdout."""
-    for table in tables(found, speed):
+    for table in tables(found, speed, swept):
         print_table(table)
 
 
-def tables(found: Audit, speed: SpeedAudit) -> list[Table]:
-    """The audit's tables: accuracy by regime, regrets, speed."""
+def tables(found: Audit, speed: SpeedAudit, swept: Mapping[str, Sequence[SweptBudget]]) -> list[Table]:
+    """The audit's tables: accuracy by regime, regrets, first answers by budget for each dataset, speed."""
     regimes = [regime for regime in _REGIMES if any(score.regime == regime for score in found.scores)]
     return [
         *(_accuracy(found, regime) for regime in regimes),
         *([_unseen(found)] if found.unseen else []),
         *([_regrets(found)] if found.regrets else []),
+        *(_answers(dataset, budgets) for dataset, budgets in swept.items()),
         _transfer(speed),
         _upsizing(speed),
     ]
@@ -67,8 +71,8 @@ def _regrets(found: Audit) -> Table:
         for dataset, by_rule in found.regrets.items()
         for name, regret in by_rule.items()
     ]
-    decides = "; ".join(
-        f"{'the model' if rule == MODEL else rule} decides on "
+    least = "; ".join(
+        f"least for {'the model' if rule == MODEL else rule} on "
         + " and ".join(dataset for dataset, winner in found.winners.items() if winner == rule)
         for rule in dict.fromkeys(found.winners.values())
     )
@@ -76,8 +80,29 @@ def _regrets(found: Audit) -> Table:
         columns("dataset", "rule", "regret@1>", "regret@3>", "budgets>"),
         tuple(rows),
         "Regret: mIoU lost by a rule's choice under a budget, backbones left out",
-        f"seven budgets in each head and protocol with five backbones or more; {decides}",
+        f"seven budgets in each head and protocol with five backbones or more; {least}",
         merge=1,
+    )
+
+
+def _answers(dataset: str, swept: Sequence[SweptBudget]) -> Table:
+    rows = []
+    for each in swept:
+        first = each.first
+        if first is None:
+            rows.append((f"{each.gflops:,.4g}", "nothing", "", "", ""))
+            continue
+        evidence = first.prediction.support.standing + (", extrapolated" if each.is_guess else "")
+        miou = f"{first.prediction.miou_percent:.1f}"
+        name, size = first.candidate.title, str(first.candidate.resolution)
+        rows.append((f"{each.gflops:,.4g}", name, size, miou, evidence))
+    back = reversals(swept)
+    return Table(
+        columns("GFLOPs of a crop>", "first answer", "px>", "mIoU>", "evidence"),
+        tuple(rows),
+        f"First answers on {dataset} over {len(swept)} budgets",
+        f"{100 * share_of_guesses(swept):.1f}% of the first answers are extrapolated; a wider budget goes back to a "
+        f"backbone that a narrower one had left {back} time{'' if back == 1 else 's'}",
     )
 
 

@@ -74,10 +74,11 @@ def _sentence(answer: Recommendation) -> str:
     miou, (low, high) = first.prediction.miou_percent, first.prediction.interval_80
     licence = first.candidate.licence or "unknown"
     use = "" if is_commercial(first.candidate.licence) else " (not for commercial use)"
-    guess = "" if first.prediction.support.standing not in ("none", "same series") else "Untested: "
+    said = {"none": "A guess: train", "same series": "By results of its series alone, train"}
+    start = "A guess: train" if first.prediction.extrapolated else said.get(first.prediction.support.standing, "Train")
     costs = " and ".join(_costs(answer, first))
     return (
-        f"{guess}Train {_named(first)}: about {miou:.0f} mIoU ({low:.0f}-{high:.0f}) on {question.dataset} for {costs}"
+        f"{start} {_named(first)}: about {miou:.0f} mIoU ({low:.0f}-{high:.0f}) on {question.dataset} for {costs}"
         f"{_GOALS[question.objective]}, licence {licence}{use}"
     )
 
