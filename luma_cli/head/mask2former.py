@@ -26,6 +26,7 @@ from luma_cli.catalogue.mask2former import (
     LevelPlan,
     Mask2FormerPlan,
 )
+from luma_cli.head.adapter import Adapter, Entered
 from luma_cli.head.parts import NORM_EPS, HeadOutput, ScaleBlock, ShrinkBlock
 from luma_cli.head.pixel_decoder import PixelDecoder, Size, sine_positions
 
@@ -48,11 +49,11 @@ class Pyramid(nn.Module):
         self.sources = tuple(each.source for each in plan.maps)
         self.steps = nn.ModuleList(nn.Sequential(*_blocks(each)) for each in plan.maps)
 
-    def forward(self, taken: Sequence[Tensor], backbone: Backbone) -> list[Tensor]:
+    def forward(self, taken: Maps, backbone: Backbone) -> list[Tensor]:
         """Maps as the backbone gives them -> those that the plan names."""
         normed = [
             _normed(each, backbone.norm_tokens if own else norm)
-            for each, norm, own in zip(taken, self.norms, self.own, strict=True)
+            for each, norm, own in zip(taken.maps, self.norms, self.own, strict=True)
         ]
         return [steps(normed[source]) for steps, source in zip(self.steps, self.sources, strict=True)]
 
@@ -179,25 +180,27 @@ class Mask2FormerHead(nn.Module):
         super().__init__()
         self.plan = plan
         self._own = tuple(each for each in maps if each.level in plan.taken)
-        self.pyramid = Pyramid(plan)
+        self.pyramid = Pyramid(plan) if plan.adapter is None else Adapter(plan.adapter)
         self.pixels = PixelDecoder(plan) if plan.pixel_decoder else Projections(plan)
         self.decoder = TransformerDecoder(config)
         self.classify = nn.Linear(WIDTH, config.num_classes + 1)
 
-    def read(self, backbone: Backbone, images: Tensor) -> Maps:
-        """The maps that the head takes of images [B, 3, H, W]."""
+    def read(self, backbone: Backbone, images: Tensor) -> Maps | Entered:
+        """The maps that the head takes of images [B, 3, H, W], or what an adapter takes."""
+        if isinstance(self.pyramid, Adapter):
+            return self.pyramid.read(backbone, images)
         return Maps(read_maps(backbone, images, self._own))
 
-    def forward(self, taken: Maps, mask_size: Size, backbone: Backbone) -> HeadOutput:
-        """Maps and the side lengths of the masks -> the final prediction."""
+    def forward(self, taken: Maps | Entered, mask_size: Size, backbone: Backbone) -> HeadOutput:
+        """What `read` gave and the side lengths of the masks -> the final prediction."""
         return self._run(taken, mask_size, backbone, keep_all=False)[-1]
 
-    def predictions(self, taken: Maps, mask_size: Size, backbone: Backbone) -> tuple[HeadOutput, ...]:
+    def predictions(self, taken: Maps | Entered, mask_size: Size, backbone: Backbone) -> tuple[HeadOutput, ...]:
         """All supervised predictions, one before each layer and the final one last."""
         return tuple(self._run(taken, mask_size, backbone, keep_all=True))
 
-    def _run(self, taken: Maps, mask_size: Size, backbone: Backbone, *, keep_all: bool) -> list[HeadOutput]:
-        masks, levels = self.pixels(self.pyramid(taken.maps, backbone))
+    def _run(self, taken: Maps | Entered, mask_size: Size, backbone: Backbone, *, keep_all: bool) -> list[HeadOutput]:
+        masks, levels = self.pixels(self.pyramid(taken, backbone))
         found = self.decoder(masks, levels, keep_all=keep_all)
         return [HeadOutput(self.classify(queries), _resized(logits, mask_size)) for queries, logits in found]
 

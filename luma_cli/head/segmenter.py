@@ -22,6 +22,7 @@ from luma_cli.catalogue.mask2former import LevelOffer, plan_mask2former
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError
+from luma_cli.head.adapter import Entered
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.linear import LinearHead, PixelLogits
 from luma_cli.head.luma import LumaHead, Tapped
@@ -29,7 +30,7 @@ from luma_cli.head.mask2former import Maps, Mask2FormerHead
 from luma_cli.head.parts import HeadOutput
 
 Head = LumaHead | EomtHead | Mask2FormerHead | LinearHead
-Taken = Tensor | Tapped | TokenSequence | Maps
+Taken = Tensor | Tapped | TokenSequence | Maps | Entered
 Output = HeadOutput | PixelLogits
 
 
@@ -71,8 +72,9 @@ class Segmenter(nn.Module):
 
     @property
     def runs_blocks(self) -> bool:
-        """Whether blocks of the backbone run inside the head."""
-        return isinstance(self.head, EomtHead)
+        """Whether blocks of the backbone run inside the head, as those that queries or an adapter enter."""
+        adapted = isinstance(self.head, Mask2FormerHead) and self.head.plan.adapter is not None
+        return adapted or isinstance(self.head, EomtHead)
 
     def read(self, images: Tensor) -> Taken:
         """What the head takes from the backbone of images [B, 3, H, W].
