@@ -256,12 +256,8 @@ def test_what_cannot_be_built_says_what_would_work(backbone, side, variant, said
 
 def test_a_level_is_the_backbones_own_or_made_of_its_nearest():
     three = LevelOffer(tuple(Level(width, stride, "none") for width, stride in ((8, 8), (16, 16), (32, 32))), 4, 128)
-    assert [(each.source, each.steps) for each in plan_mask2former(three, HEAD).maps] == [
-        (0, 1),
-        (0, 0),
-        (1, 0),
-        (2, 0),
-    ]
+    found = [(each.source, each.steps) for each in plan_mask2former(three, HEAD).maps]
+    assert found == [(0, 1), (0, 0), (1, 0), (2, 0)]
     plain = LevelOffer((Level(64, 16, "own"),), 8, 128)
     assert [each.steps for each in plan_mask2former(plain, HEAD).maps] == [2, 1, 0, -1]
     assert [each.cells for each in plan_mask2former(plain, HEAD).maps] == [1024, 256, 64, 16]

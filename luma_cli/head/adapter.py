@@ -81,7 +81,8 @@ class Injector(nn.Module):
 
     def forward(self, patches: Tensor, places: Tensor, levels: Tensor, sizes: Sequence[Size]) -> Tensor:
         """Patches [B, N, D] and levels [B, M, D] -> patches."""
-        return patches + self.gate * self.read(patches, places, levels, sizes)
+        injected: Tensor = patches + self.gate * self.read(patches, places, levels, sizes)
+        return injected
 
 
 class Extractor(nn.Module):
@@ -123,9 +124,8 @@ class Adapter(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         nn.init.normal_(self.levels)
-        inside = {
-            id(each) for part in self.modules() if isinstance(part, DeformableAttention) for each in part.modules()
-        }
+        attentions = [part for part in self.modules() if isinstance(part, DeformableAttention)]
+        inside = {id(part) for attention in attentions for part in attention.modules()}  # have weights of their own
         for part in self.modules():
             if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
                 fan_out = part.kernel_size[0] * part.kernel_size[1] * part.out_channels // part.groups

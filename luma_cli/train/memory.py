@@ -212,7 +212,8 @@ def enable(segmenter: Segmenter) -> Checkpointing:
 def _enable(segmenter: Segmenter) -> Checkpointing:
     """The first way that saves memory as luma runs the backbone, switched on: timm's own, else every block wrapped.
 
-    timm's does nothing in a model whose `forward_intermediates` passes it by, nor in blocks that luma runs itself; so which way works is measured.
+    timm's does nothing in a model whose `forward_intermediates` passes it by, nor in blocks that luma runs itself;
+    so which way works is measured.
     """
     backbone = segmenter.backbone
     before = kept_bytes(segmenter)
