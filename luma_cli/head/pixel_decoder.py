@@ -92,8 +92,8 @@ def sample(values: Tensor, sizes: Sequence[Size], positions: Tensor, weights: Te
     first = torch.arange(batch, device=index.device, dtype=index.dtype)[:, None, None, None] * tokens
     index = (index + first) * heads + own
     table = values.reshape(batch * tokens * heads, channels)
-    if torch.compiler.is_exporting():  # exchange formats have no weighted bags
-        found = (table[index] * share[..., None]).sum(-2)
+    if torch.compiler.is_exporting():  # exchange formats have no weighted bags, and ONNX no 32-bit indices
+        found = (table[index.long()] * share[..., None]).sum(-2)
     else:
         bags = index.flatten(0, 2)
         found = embedding_bag(bags, table, mode="sum", per_sample_weights=share.flatten(0, 2))
