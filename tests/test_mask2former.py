@@ -133,8 +133,15 @@ def test_all_predictions_of_the_transformer_decoder_are_transformers(size):
         close(logits, their_logits, 1e-11)
     (last,) = ours(masks, levels, keep_all=False)
     assert torch.equal(last[1], found[-1][1])
-    empty = [(attended(logits, (2, 3)).sum() == 0) for _, logits in found]
-    assert not any(empty)
+
+
+def test_queries_with_empty_masks_see_all_as_transformers():
+    (ours, theirs), (masks, levels) = transformer_decoders(), pixel_decoders()[0](maps())
+    flat = masks.mean((2, 3), keepdim=True).expand_as(masks)  # every mask is all or nothing
+    found, expected = ours(flat, levels, keep_all=True), theirs(list(levels), flat).masks_queries_logits
+    assert any((logits < 0).flatten(2).all(2).any() for _, logits in found[:-1])
+    for (_, logits), their_logits in zip(found, expected, strict=True):
+        close(logits, their_logits, 1e-11)
 
 
 def test_gradients_are_transformers():
@@ -261,3 +268,82 @@ def test_a_level_is_the_backbones_own_or_made_of_its_nearest():
     plain = LevelOffer((Level(64, 16, "own"),), 8, 128)
     assert [each.steps for each in plan_mask2former(plain, HEAD).maps] == [2, 1, 0, -1]
     assert [each.cells for each in plan_mask2former(plain, HEAD).maps] == [1024, 256, 64, 16]
+
+
+# the adapter, against its equations composed slowly
+
+
+def plain_attention(attention: DeformableAttention, queries: Tensor, tokens: Tensor, sizes, grids) -> Tensor:
+    """Deformable attention of queries on `grids` over tokens of maps of `sizes`, by grid_sample."""
+    batch, number, heads = len(queries), queries.shape[1], attention.num_heads
+    values = attention.values(tokens).unflatten(2, (heads, -1))
+    offsets = attention.offsets(queries).view(batch, number, heads, len(sizes), 4, 2)
+    weights = attention.weights(queries).view(batch, number, heads, -1).softmax(-1).view(offsets.shape[:-1])
+    sides = [[(torch.arange(side).double() + 0.5) / side for side in grid] for grid in grids]
+    places = torch.cat([torch.stack(torch.meshgrid(*each, indexing="ij"), -1).flatten(0, 1) for each in sides]).flip(-1)
+    found = torch.zeros(batch, number, heads, values.shape[-1], dtype=torch.float64)
+    for level, (part, size) in enumerate(zip(values.split([a * b for a, b in sizes], 1), sizes, strict=True)):
+        where = places[:, None, None] + offsets[:, :, :, level] / torch.tensor(size[::-1])
+        for head in range(heads):
+            pixels = part[:, :, head].transpose(1, 2).unflatten(2, size)
+            read = grid_sample(pixels, 2 * where[:, :, head] - 1, align_corners=False)
+            found[:, :, head] += (read * weights[:, None, :, head, level]).sum(-1).transpose(1, 2)
+    return attention.out(found.flatten(2))
+
+
+def test_the_adapter_is_its_equations():
+    model = build("test_vit", 96, head=HeadConfig("mask2former", 5, 4, variant="adapter")).double()
+    redraw(model)
+    adapter, blocks = model.head.pyramid, model.backbone.model.blocks
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.copy_(torch.rand(buffer.shape, dtype=torch.float64) + 0.5)
+    images = torch.rand(2, 3, 96, 96, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    grid, sizes = (6, 6), ((12, 12), (6, 6), (3, 3))
+
+    def extract(part, levels: Tensor, patches: Tensor) -> Tensor:
+        read = part.read
+        normed = read.norm_queries(levels), read.norm_tokens(patches)
+        levels = levels + plain_attention(read.attention, *normed, (grid,), sizes)
+        hidden = part.grow(part.norm(levels)).transpose(1, 2).split([144, 36, 9], 2)
+        smooth = [part.smooth(each.unflatten(2, size)).flatten(2) for each, size in zip(hidden, sizes, strict=True)]
+        return levels + part.shrink(nn.functional.gelu(torch.cat(smooth, 2).transpose(1, 2)))
+
+    with torch.no_grad():
+        found = adapter(adapter.read(model.backbone, images), model.backbone)
+        maps = adapter.stem(images)
+        coarser = [each.flatten(2).transpose(1, 2) for each in maps[1:]]
+        levels = torch.cat([each + row for each, row in zip(coarser, adapter.levels, strict=True)], 1)
+        vit = model.backbone.model
+        tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+        prefix, outputs = tokens.shape[1] - 36, []
+        ends = [round(len(blocks) * number / 4) for number in range(5)]
+        for number in range(4):
+            injector, patches = adapter.injectors[number], tokens[:, prefix:]
+            normed = injector.read.norm_queries(patches), injector.read.norm_tokens(levels)
+            read = plain_attention(injector.read.attention, *normed, sizes, (grid,))
+            tokens = torch.cat([tokens[:, :prefix], patches + injector.gate * read], 1)
+            for block in blocks[ends[number] : ends[number + 1]]:
+                tokens = block(tokens)
+            levels = extract(adapter.extractors[number], levels, tokens[:, prefix:])
+            outputs.append(tokens[:, prefix:].transpose(1, 2).unflatten(2, grid))
+        for part in adapter.extra:
+            levels = extract(part, levels, tokens[:, prefix:])
+        parts = levels.split([144, 36, 9], 1)
+        middle = [each.transpose(1, 2).unflatten(2, size) for each, size in zip(parts, sizes, strict=True)]
+        expected = [maps[0] + adapter.enlarge(middle[0]), *middle]
+        for norm, own, output, ours in zip(adapter.norms, expected, outputs, found, strict=True):
+            resized = nn.functional.interpolate(output, own.shape[2:], mode="bilinear", align_corners=False)
+            close(ours, norm(own + resized))
+
+
+def test_a_fresh_adapter_leaves_the_transformer_as_it_was():
+    model = build("test_vit", 96, head=HeadConfig("mask2former", 5, 4, variant="adapter"))
+    images = torch.rand(1, 3, 96, 96)
+    seen: list[Tensor] = []
+    model.backbone.model.blocks[-1].register_forward_hook(lambda block, taken, given: seen.append(given))
+    with torch.no_grad():
+        model(images)
+        features = model.backbone(images)
+    prefix = seen[0].shape[1] - 36
+    assert torch.equal(seen[0][:, prefix:].transpose(1, 2).reshape(features.shape), features)

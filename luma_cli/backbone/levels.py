@@ -84,4 +84,4 @@ def _tapped_norm(backbone: Backbone) -> LevelNorm:
 
 def _has_batch_norm(backbone: Backbone) -> bool:
     """Networks of BatchNorms normalise their maps themselves."""
-    return any(isinstance(part, nn.BatchNorm2d) for part in backbone.model.modules())
+    return any(isinstance(part, nn.BatchNorm2d) for part in backbone.modules())

@@ -121,7 +121,7 @@ def plan_mask2former(offer: LevelOffer, config: HeadConfig) -> Mask2FormerPlan:
     if not usable:
         raise BuildError(
             f"{offer.name}: --head mask2former needs a map of a stride of 2, 4, 8, ... pixels, and its own has "
-            f"{offer.side} cells at {offer.resolution} pixels; use --single-scale"
+            f"{offer.side} cells at {offer.resolution} pixels; use --head mask2former --single-scale"
         )
     sources = [_nearest(usable, stride) for stride in STRIDES]
     taken = tuple(level for level in usable if level in sources)
