@@ -76,6 +76,15 @@ class Segmenter(nn.Module):
         adapted = isinstance(self.head, Mask2FormerHead) and self.head.plan.adapter is not None
         return adapted or isinstance(self.head, EomtHead)
 
+    def run_backbone(self, images: Tensor) -> None:
+        """Run all of the backbone on images [B, 3, H, W], and of the head only what its blocks run in."""
+        if isinstance(self.head, Mask2FormerHead) and self.runs_blocks:
+            self.head.pyramid(self.read(images), self.backbone)
+        elif self.runs_blocks:
+            self(images)
+        else:
+            self.read(images)
+
     def read(self, images: Tensor) -> Taken:
         """What the head takes from the backbone of images [B, 3, H, W].
 

@@ -266,7 +266,7 @@ def _wrap(block: nn.Module) -> None:
 def kept_bytes(segmenter: Segmenter) -> int:
     """Bytes of all tensors but parameters and buffers that autograd keeps of one image, each once.
 
-    Of the backbone, and of the head where blocks of the backbone run in it. In eval mode, so that nothing is
+    Of the backbone, and of the parts of the head in which its blocks run. In eval mode, so that nothing is
     moved by it; drop paths and dropout would add a little.
     """
     side = segmenter.backbone.resolution
@@ -282,6 +282,5 @@ def kept_bytes(segmenter: Segmenter) -> int:
 
     with _modes_kept(segmenter), saved_tensors_hooks(keep, lambda tensor: tensor):
         segmenter.eval()
-        run = segmenter if segmenter.runs_blocks else segmenter.read
-        run(torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype))
+        segmenter.run_backbone(torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype))
     return sum(kept.values())
