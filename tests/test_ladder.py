@@ -18,7 +18,7 @@ from run_samples import curve
 from luma_cli.backbone.create import create_backbone
 from luma_cli.catalogue.costs import BackboneFacts, load_costs
 from luma_cli.catalogue.head_cost import head_macs, head_params
-from luma_cli.catalogue.heads import HeadConfig, HeadName
+from luma_cli.catalogue.heads import LADDER, HeadConfig, HeadName
 from luma_cli.catalogue.names import resolve
 from luma_cli.errors import BuildError, UsageError
 from luma_cli.export.export import export
@@ -34,14 +34,6 @@ from luma_cli.train.config import Given, Settings
 from luma_cli.train.run import Outcome, train_run
 from luma_cli.train.run_folder import open_run
 
-RUNGS: tuple[tuple[HeadName, str], ...] = (
-    ("mask2former", "adapter"),
-    ("mask2former", "paper-page"),
-    ("mask2former", "no-pixel-decoder"),
-    ("mask2former", "single-scale"),
-    ("eomt", "masked"),
-    ("eomt", "paper-page"),
-)
 # Millions of parameters and GMACs of each rung, 0 to 5.
 EXPECTED = {
     "small": ((46.56, 165.1), (44.58, 144.0), (39.53, 89.9), (38.15, 85.5), (23.98, 88.5), (23.98, 67.8)),
@@ -63,7 +55,7 @@ def dinov2(size: str) -> BackboneFacts:
 @pytest.mark.parametrize("rung", range(6))
 @pytest.mark.parametrize("size", EXPECTED)
 def test_parameters_and_multiply_adds_are_the_published_ones(size, rung):
-    facts, (name, variant) = dinov2(size), RUNGS[rung]
+    facts, (name, variant) = dinov2(size), LADDER[rung]
     head = HeadConfig(name, 200, 133, variant=variant)
     params, gmacs = EXPECTED[size][rung]
     assert (facts.params + head_params(facts, head)) / 1e6 == pytest.approx(params, abs=0.006)
@@ -89,7 +81,7 @@ def test_mask2former_has_its_published_size(backbone, side, queries, params):
     assert counted.params / 1e6 == pytest.approx(params, abs=0.006)
 
 
-@pytest.mark.parametrize(("name", "variant"), RUNGS[:5])
+@pytest.mark.parametrize(("name", "variant"), LADDER[:5])
 @pytest.mark.parametrize(
     "backbone",
     ["test_vit", "test_vit3", "vit_small_patch8_224", "pit_ti_224", "levit_128s", "swin_t", "test_efficientnet"],
@@ -107,7 +99,7 @@ def test_the_closed_form_is_what_is_counted_and_built(backbone, name, variant):
 
 def test_the_shipped_table_prices_every_rung_without_counting():
     facts = load_costs()["vit_base_patch16_224", 512]
-    costs = [head_macs(facts, HeadConfig(name, variant=variant)) for name, variant in RUNGS]
+    costs = [head_macs(facts, HeadConfig(name, variant=variant)) for name, variant in LADDER]
     assert costs == sorted(costs, reverse=True)[:2] + costs[2:]
     assert min(costs) == costs[-1]
 
@@ -170,7 +162,7 @@ def losses(outcome: Outcome) -> list[float]:
         return [value for _, value in curve(connection, outcome.run_id, "train/loss")]
 
 
-@pytest.mark.parametrize("rung", [RUNGS[0], RUNGS[1], RUNGS[2], RUNGS[4]])
+@pytest.mark.parametrize("rung", [LADDER[0], LADDER[1], LADDER[2], LADDER[4]])
 def test_a_few_steps_lower_the_loss(rung, tmp_path):
     found = losses(train(rung, tmp_path / "run"))
     assert found[-1] < 0.95 * found[0]
@@ -181,9 +173,9 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(tmp_path):
         if isinstance(event, events.Stepped) and event.step == NUM_STEPS // 2:
             raise KeyError("stands for whatever ends a process")
 
-    whole = train(RUNGS[3], tmp_path / "whole")
+    whole = train(LADDER[3], tmp_path / "whole")
     with pytest.raises(KeyError):
-        train(RUNGS[3], tmp_path / "stopped", crash)
+        train(LADDER[3], tmp_path / "stopped", crash)
     again = train_run(Given(), Settings(device="cpu", resume=str(tmp_path / "stopped")))
     assert losses(whole)[-1] == losses(again)[-1] < 0.9 * losses(whole)[0]
     ended, resumed = (load_checkpoint(latest_sound(open_run(tmp_path / name)).path) for name in ("whole", "stopped"))

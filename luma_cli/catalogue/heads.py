@@ -64,6 +64,15 @@ USUAL = "paper-page"  # the variant of every head that is nothing else
 RUNGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"mask2former": ("adapter", "no-pixel-decoder", "single-scale"), "eomt": ("masked",)}
 )
+# All of them, the heaviest first, as head and variant: from Mask2Former with an adapter to EoMT.
+LADDER: tuple[tuple[HeadName, str], ...] = (
+    ("mask2former", "adapter"),
+    ("mask2former", USUAL),
+    ("mask2former", "no-pixel-decoder"),
+    ("mask2former", "single-scale"),
+    ("eomt", "masked"),
+    ("eomt", USUAL),
+)
 _CHOICES: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
         "name": get_args(HeadName),
