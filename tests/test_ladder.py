@@ -193,3 +193,11 @@ def test_exported_to_onnx_it_computes_the_same(tmp_path):
             parameter.add_(0.05 * torch.randn_like(parameter))
     found = export(model, tmp_path / "model.onnx")
     assert max(each.relative for each in found.agreements) < 1e-4
+
+
+def test_its_graph_takes_any_number_of_images(tmp_path):
+    model = build("test_vit", 64, head=HeadConfig("mask2former", 5, 4, variant="adapter"))
+    assert isinstance(model.head, Mask2FormerHead)
+    del model.head.decoder.layers[2:], model.head.pixels.layers[1:]
+    found = export(model, tmp_path / "model.pt2", "torch-export", batch=0)
+    assert max(each.relative for each in found.agreements) < 1e-4

@@ -174,7 +174,7 @@ def as_tokens(maps: Sequence[Tensor]) -> Tensor:
 def as_maps(tokens: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
     """The inverse of `as_tokens`, for maps of `sizes`."""
     parts = torch.split(tokens, [rows * columns for rows, columns in sizes], dim=1)
-    return [part.transpose(1, 2).reshape(len(part), -1, *size) for part, size in zip(parts, sizes, strict=True)]
+    return [part.transpose(1, 2).reshape(part.shape[0], -1, *size) for part, size in zip(parts, sizes, strict=True)]
 
 
 def _resized(pixels: Tensor, like: Tensor) -> Tensor:

@@ -144,7 +144,7 @@ class TransformerDecoder(nn.Module):
         """
         values = [level.flatten(2).transpose(1, 2) + self.levels.weight[index] for index, level in enumerate(levels)]
         keys = [value + sine_positions(_size(level), value) for value, level in zip(values, levels, strict=True)]
-        queries = self.queries.weight.to(masks.dtype).expand(len(masks), -1, -1)
+        queries = self.queries.weight.to(masks.dtype).expand(masks.shape[0], -1, -1)
         found = []
         for number, layer in enumerate(self.layers):
             at = number % NUM_LEVELS
