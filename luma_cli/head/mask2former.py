@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor, logical_or, nn
 from torch.nn.functional import interpolate, relu, scaled_dot_product_attention
 
 from luma_cli.backbone.backbone import Backbone
@@ -170,7 +170,7 @@ def attended(mask_logits: Tensor, size: Size) -> Tensor:
     mask_logits: [B, K, h, w], of which no gradient is taken; resized bilinearly to `size` first.
     """
     inside = _resized(mask_logits.detach(), size).flatten(2) >= 0
-    return (inside | ~inside.any(2, keepdim=True))[:, None]
+    return logical_or(inside, ~inside.any(2, keepdim=True))[:, None]
 
 
 class Mask2FormerHead(nn.Module):

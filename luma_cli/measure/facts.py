@@ -269,6 +269,10 @@ def fvcore_macs(module: nn.Module, *inputs: torch.Tensor) -> Counter[str]:
         query, key, value = (item.type().sizes() for item in inputs[:3])
         return Counter({"attention": math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])})
 
+    def weighted_bags(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        table, indices = (item.type().sizes() for item in inputs[:2])
+        return Counter({"embedding_bag": math.prod(indices) * table[-1]})
+
     logger = logging.getLogger("fvcore.nn.jit_analysis")
     level = logger.level
     with warnings.catch_warnings(), torch.no_grad():
@@ -279,6 +283,7 @@ def fvcore_macs(module: nn.Module, *inputs: torch.Tensor) -> Counter[str]:
         analysis = FlopCountAnalysis(module, inputs)
         analysis.ancestor_mode("caller").unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
+        analysis.set_op_handle("aten::embedding_bag", weighted_bags)
         for name in _FVCORE_WITHOUT_MACS:
             analysis.set_op_handle(f"aten::{name}", lambda inputs, outputs: Counter())
         logger.setLevel(logging.ERROR)
