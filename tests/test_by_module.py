@@ -6,15 +6,22 @@ import pytest
 import torch
 from torch import nn
 
+from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.errors import MeasureError
 from luma_cli.head.segmenter import build
 from luma_cli.measure.count import count
 from luma_cli.measure.facts import by_module, count_by_module, fvcore_macs, num_parameters, segmenter_cost
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
-def test_fvcore_agrees_within_three_permille_for_every_module(name):
-    segmenter = build(name, 64)
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        *((name, HeadConfig()) for name in ("test_vit", "test_convnext", "test_efficientnet")),
+        ("test_vit", HeadConfig("mask2former", variant="adapter")),
+    ],
+)
+def test_fvcore_agrees_within_three_permille_for_every_module(name, head):
+    segmenter = build(name, 64, head=head)
     rows = by_module(segmenter, max_depth=9)
     whole = rows[0]
     assert (whole.path, whole.macs, whole.params) == ("", segmenter_cost(segmenter).macs, num_parameters(segmenter))

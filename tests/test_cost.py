@@ -14,6 +14,7 @@ from head_stand_in import StandIn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from luma_cli.backbone.backbone import meta_twin
 from luma_cli.catalogue.costs import BackboneFacts, load_costs
 from luma_cli.catalogue.head_cost import head_macs, head_params
 from luma_cli.catalogue.heads import HeadConfig
@@ -24,7 +25,7 @@ from luma_cli.head.segmenter import Segmenter, build
 from luma_cli.measure import cost as cost_module
 from luma_cli.measure import runner
 from luma_cli.measure.cost import CostSources, CountJob, Refusal, cost, costs
-from luma_cli.measure.facts import backbone_facts, meta_twin, num_parameters, segmenter_cost
+from luma_cli.measure.facts import backbone_facts, num_parameters, segmenter_cost
 
 CONFIGS = (
     HeadConfig(),

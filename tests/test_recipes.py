@@ -76,6 +76,7 @@ def test_eomt_on_dinov3_has_a_recipe_of_its_own() -> None:
     assert default_recipe("mine", "eomt", NAMES, "vit_large_patch16_dinov3.lvd1689m") == "small"
     assert default_recipe("cityscapes", "eomt", NAMES, "vit_large_patch16_dinov3.lvd1689m") == "eomt-cityscapes"
     assert default_recipe("ade20k", "eomt", NAMES, "vit_large_patch14_reg4_dinov2.lvd142m") == "eomt-ade20k"
+    assert default_recipe("ade20k", "mask2former", NAMES, "swin_tiny_patch4_window7_224.ms_in1k") == "eomt-ade20k"
     assert default_recipe("ade20k", "luma", NAMES, "vit_large_patch16_dinov3.lvd1689m") == "ade20k"
 
 

@@ -111,7 +111,7 @@ def test_what_no_variant_has_is_refused(options: dict) -> None:
 
 
 def test_other_heads_have_no_variants(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError, match="says nothing to head 'eomt'"):
+    with pytest.raises(UsageError, match="expected one of paper-page, masked"):
         HeadConfig(name="eomt", variant="authors-2025")
     assert run(["cost", "vit_b", "--res", "512", "--head", "linear", "--mask-stride", "8"]) == 2
     assert "--mask-stride does not apply to --head linear" in capsys.readouterr().err

@@ -10,8 +10,9 @@ B batch, P prefix tokens (class, registers), K queries, N = h w patch tokens, D 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from luma_cli.backbone.timm_model import Normalisation, from_tokens, to_tokens
 from luma_cli.catalogue.rules import ModelRule
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,19 @@ class Backbone(nn.Module):
         layout = self.rule.norm_layout
         normed: Tensor = norm(from_tokens(tokens, layout, (tokens.shape[1], 1)))
         return to_tokens(normed, layout)
+
+
+def meta_twin(module: Module) -> Module:
+    """A copy of `module` on the meta device, made without copying its parameters and buffers."""
+    tensors = [*module.parameters(), *module.buffers()]
+    if all(tensor.is_meta for tensor in tensors):
+        return module
+    memo: dict[int, object] = {}
+    for tensor in tensors:
+        empty = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+    return copy.deepcopy(module, memo)
 
 
 class TokenSequence(NamedTuple):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from luma_cli import files
 from luma_cli.errors import BadCard
@@ -29,7 +29,8 @@ class BackboneFacts:
     the tapped block. blocks: the tapped block and those of its kind before it, last first (see `format_blocks`), empty
     where nobody has looked. no_joint: why EoMT's queries cannot join the last blocks, empty when they can.
     joint_blocks: those that they can join, last first, as runs `multiply-adds per token x per pair of tokens * blocks`,
-    e.g. `7077888x1536*12`.
+    e.g. `7077888x1536*12`. levels: the maps that it gives by itself, finest first (see `format_levels`), the tapped one
+    last; empty where nobody has looked.
     """
 
     architecture: str
@@ -52,6 +53,7 @@ class BackboneFacts:
     blocks: str = ""
     no_joint: str = ""
     joint_blocks: str = ""
+    levels: str = ""
 
     @property
     def met_params(self) -> int:
@@ -150,3 +152,40 @@ def _run(text: str) -> list[Block]:
     width, num_tokens, ffn_macs = map(int, own.split("x"))
     width_in, num_tokens_in = map(int, taken.split("x")) if taken else (width, num_tokens)
     return [Block(width, num_tokens, width_in, num_tokens_in, ffn_macs, ffn_macs > 0)] * int(count)
+
+
+LevelNorm = Literal["own", "fresh", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A map that a backbone gives by itself: channels, pixels per cell, and what norm a head puts on it.
+
+    `own`: the backbone's final norm. `fresh`: a LayerNorm of the head. `none`: of a network of BatchNorms.
+    """
+
+    width: int
+    stride: int
+    norm: LevelNorm
+
+
+def format_levels(levels: Iterable[Level]) -> str:
+    """The text of levels as `width x stride : norm`, e.g. `384x16:fresh 768x32:own`."""
+    return " ".join(f"{level.width}x{level.stride}:{level.norm}" for level in levels)
+
+
+@cache
+def parse_levels(text: str) -> tuple[Level, ...]:
+    """The levels of that text. Raises ValueError for another.
+
+    >>> parse_levels("384x16:fresh 768x32:own")[1]
+    Level(width=768, stride=32, norm='own')
+    """
+    return tuple(_level(*each.replace(":", "x").split("x")) for each in text.split())
+
+
+def _level(width: str, stride: str, norm: str) -> Level:
+    return Level(int(width), int(stride), _NORMS(norm))
+
+
+_NORMS = _spelled({norm: norm for norm in get_args(LevelNorm)})

@@ -1,8 +1,8 @@
 """Multiply-adds and parameters of every head in closed form, for any K, C and FFN choice. Imports no torch.
 
-Every term is one layer of `head/luma.py`, `eomt.py` or `linear.py`; tests hold the sums equal to the meta count and to
-the parameters that exist. K queries, N patch and P prefix tokens, D channels of the tapped block, W channels of the
-head, C classes.
+Every term is one layer of `head/luma.py`, `eomt.py` or `linear.py`, Mask2Former's are in `mask2former.py`; tests hold
+the sums equal to the meta count and to the parameters that exist. K queries, N patch and P prefix tokens, D channels of
+the tapped block, W channels of the head, C classes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from functools import cache
 
-from luma_cli.catalogue.costs import BackboneFacts, parse_blocks
+from luma_cli.catalogue.costs import BackboneFacts, parse_blocks, parse_levels
 from luma_cli.catalogue.heads import (
     FRESH_FFN_RATIO,
     MASK_STRIDE,
@@ -23,6 +23,13 @@ from luma_cli.catalogue.heads import (
     needs_blocks,
     plan_eomt,
     plan_head,
+)
+from luma_cli.catalogue.mask2former import (
+    LevelOffer,
+    Mask2FormerPlan,
+    mask2former_macs,
+    mask2former_params,
+    plan_mask2former,
 )
 from luma_cli.errors import BuildError
 
@@ -40,6 +47,8 @@ def head_macs(facts: BackboneFacts, head: HeadConfig) -> int:
         return 0
     if head.name == "linear":
         return facts.num_tokens * facts.width * head.num_classes
+    if head.name == "mask2former":
+        return mask2former_macs(mask2former_plan_from_facts(facts, head), head, facts.resolution)
     return _eomt_macs(facts, head) if head.name == "eomt" else _luma_macs(facts, head)
 
 
@@ -49,6 +58,8 @@ def head_params(facts: BackboneFacts, head: HeadConfig) -> int:
         return 0
     if head.name == "linear":
         return 2 * facts.width + (facts.width + 1) * head.num_classes
+    if head.name == "mask2former":
+        return mask2former_params(mask2former_plan_from_facts(facts, head), head)
     return _eomt_params(facts, head) if head.name == "eomt" else _luma_params(facts, head)
 
 
@@ -91,9 +102,30 @@ def knows_joint_blocks(facts: BackboneFacts) -> bool:
     return bool(facts.joint_blocks or facts.no_joint)
 
 
+def mask2former_plan_from_facts(facts: BackboneFacts, head: HeadConfig) -> Mask2FormerPlan:
+    """The Mask2Former plan that `build` follows for this backbone. Raises BuildError as `plan_mask2former` does."""
+    if not knows_levels(facts):
+        raise _unknown_blocks(facts)
+    offer = LevelOffer(
+        levels=parse_levels(facts.levels),
+        side=math.isqrt(facts.num_tokens),
+        resolution=facts.resolution,
+        name=facts.architecture,
+        depth=len(_joint_blocks(facts)),
+        no_blocks=facts.no_joint,
+        num_heads=facts.num_heads,
+    )
+    return plan_mask2former(offer, head)
+
+
+def knows_levels(facts: BackboneFacts) -> bool:
+    """Whether the facts say which maps the backbone gives."""
+    return bool(facts.levels)
+
+
 def _unknown_blocks(facts: BackboneFacts) -> BuildError:
     return BuildError(
-        f"the facts of {facts.architecture} do not say its blocks; count it with segmenter_cost(build(...))"
+        f"the facts of {facts.architecture} do not say its blocks and maps; count it with segmenter_cost(build(...))"
     )
 
 
@@ -122,13 +154,17 @@ def _luma_params(facts: BackboneFacts, head: HeadConfig) -> int:
 
 
 def _eomt_macs(facts: BackboneFacts, head: HeadConfig) -> int:
-    """The mask module, and what K more tokens cost the joint blocks."""
+    """The mask module, and what K more tokens cost the joint blocks; masked, the mask module before each block too."""
     plan = eomt_plan_from_facts(facts, head)
     before = facts.num_prefix_tokens + facts.num_tokens
     pairs = (before + head.num_queries) ** 2 - before**2
     blocks = _joint_blocks(facts)[: plan.num_joint]
     joint = sum(per_token * head.num_queries + per_pair * pairs for per_token, per_pair in blocks)
-    return joint + _mask_module_macs(plan.width, plan.num_scale_blocks, facts, head)
+    predicted = _mask_module_macs(plan.width, plan.num_scale_blocks, facts, head)
+    if not plan.masked:
+        return joint + predicted
+    resized = _BILINEAR_MACS * head.num_queries * facts.num_tokens
+    return joint + predicted + plan.num_joint * (predicted + resized)
 
 
 def _eomt_params(facts: BackboneFacts, head: HeadConfig) -> int:

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from luma_cli.catalogue.costs import Block
 from luma_cli.errors import BuildError, UsageError
 
-HeadName = Literal["luma", "eomt", "linear", "none"]
+HeadName = Literal["luma", "eomt", "mask2former", "linear", "none"]
 Ffn = Literal["auto", "reused", "fresh"]
 TapPoint = Literal["output", "input"]
 ReadNorm = Literal["own", "shared"]
@@ -29,7 +29,8 @@ HAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             *("num_queries", "num_classes", "l2", "tap", "prefix", "ffn", "width_cap"),
             *("variant", "mask_stride", "layer_scale", "qkv_bias", "read_norm", "query_norm"),
         ),
-        "eomt": ("num_queries", "num_classes", "l2"),
+        "eomt": ("num_queries", "num_classes", "l2", "variant"),
+        "mask2former": ("num_queries", "num_classes", "variant"),
         "linear": ("num_classes",),
         "none": (),
     }
@@ -58,9 +59,22 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
+USUAL = "paper-page"  # the variant of every head that is nothing else
+# Systems between Mask2Former and EoMT (arXiv 2503.19108, Table 1), by what makes them another than the head itself.
+RUNGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"mask2former": ("adapter", "no-pixel-decoder", "single-scale"), "eomt": ("masked",)}
+)
+# All of them, the heaviest first, as head and variant: from Mask2Former with an adapter to EoMT.
+LADDER: tuple[tuple[HeadName, str], ...] = (
+    ("mask2former", "adapter"),
+    ("mask2former", USUAL),
+    ("mask2former", "no-pixel-decoder"),
+    ("mask2former", "single-scale"),
+    ("eomt", "masked"),
+    ("eomt", USUAL),
+)
 _CHOICES: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
-        "variant": tuple(VARIANTS),
         "name": get_args(HeadName),
         "ffn": get_args(Ffn),
         "tap": get_args(TapPoint),
@@ -75,7 +89,8 @@ _OF_VARIANT: Any = None  # takes the variant's value
 class HeadConfig:
     """What is attached to the backbone.
 
-    name: `luma` (arXiv 2607.00687), `eomt` (arXiv 2503.19108), `linear` (batch norm and a 1 x 1 convolution), `none`.
+    name: `luma` (arXiv 2607.00687), `eomt` (arXiv 2503.19108), `mask2former` (arXiv 2112.01527), `linear` (batch norm
+    and a 1 x 1 convolution), `none`.
     l2: how many of the last blocks the queries meet; 0 means the head's own number, 1 for LUMA, by depth for EoMT.
     tap: whether LUMA's queries read the output or the input of a tapped block; prefix: whether they see class and
     register tokens as well.
@@ -88,6 +103,9 @@ class HeadConfig:
     layer_scale: a learned factor per channel, 1 at first, on what queries read. qkv_bias: of those projections.
     read_norm: before the read, `own` LayerNorms or the backbone's final norm, `shared`. query_norm: whether the final
     norm is also on the queries that predict.
+    Other heads have the variants of `RUNGS`. mask2former: with a ViT-`adapter` (arXiv 2205.08534), without its pixel
+    decoder (`no-pixel-decoder`), or with one map for all layers (`single-scale`, without pixel decoder too).
+    eomt: `masked` attention in inference too, never annealed.
     """
 
     name: HeadName = "luma"
@@ -106,13 +124,15 @@ class HeadConfig:
     query_norm: bool = _OF_VARIANT
 
     def __post_init__(self) -> None:
-        for field, value in VARIANTS.get(self.variant, {}).items():
+        for field, value in VARIANTS.get(self.variant, VARIANTS[USUAL]).items():
             if getattr(self, field) is _OF_VARIANT:
                 object.__setattr__(self, field, value)
         for field in ("num_queries", "num_classes", "width_cap"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} is {getattr(self, field)}, expected at least 1")
-        for field, known in _CHOICES.items():
+        own = {"luma": tuple(VARIANTS), "none": (*VARIANTS, *(each for rungs in RUNGS.values() for each in rungs))}
+        variants = own.get(self.name, (USUAL, *RUNGS.get(self.name, ())))
+        for field, known in (*_CHOICES.items(), ("variant", variants)):
             if getattr(self, field) not in known:
                 raise UsageError(f"{field} is {getattr(self, field)!r}, expected one of {', '.join(map(str, known))}")
         if self.l2 < 0:
@@ -123,7 +143,7 @@ class HeadConfig:
 
     def _refuse_foreign(self) -> None:
         """Refuse an option that is set although the head does not have it; `none` keeps those of the head left out."""
-        default = {field.name: field.default for field in fields(self)} | dict(VARIANTS["paper-page"])
+        default = {field.name: field.default for field in fields(self)} | dict(VARIANTS[USUAL])
         default |= {} if self.name == "eomt" else {"l2": 1}
         foreign = [name for name in default if name not in ("name", *HAS[self.name])]
         changed = [name for name in foreign if getattr(self, name) != default[name]]
@@ -139,6 +159,8 @@ class HeadConfig:
         >>> HeadConfig(variant="authors-2025", mask_stride=8).design
         'authors-2025, mask_stride 8'
         """
+        if self.variant not in VARIANTS:
+            return self.variant
         preset = VARIANTS[self.variant]
         changed = [name for name in preset if name in _DESIGN and getattr(self, name) != preset[name]]
         named = [self.variant] if self.variant != "paper-page" else []
@@ -353,12 +375,16 @@ class JointBlocks:
 
 @dataclass(frozen=True, slots=True)
 class EomtPlan:
-    """The decided shape: channels, blocks that queries join, doublings of the map, whose final norm."""
+    """The decided shape: channels, blocks that queries join, doublings of the map, whose final norm.
+
+    masked: whether queries attend to the patches of their own masks at inference too.
+    """
 
     width: int
     num_joint: int
     num_scale_blocks: int
     shares_final_norm: bool
+    masked: bool = False
 
 
 def plan_eomt(offer: JointBlocks, config: HeadConfig) -> EomtPlan:
@@ -372,6 +398,7 @@ def plan_eomt(offer: JointBlocks, config: HeadConfig) -> EomtPlan:
         num_joint=config.l2 or default_joint_blocks(offer.depth),
         num_scale_blocks=num_eomt_scale_blocks(offer.stride),
         shares_final_norm=offer.has_final_norm,
+        masked=config.variant == "masked",
     )
 
 

@@ -130,12 +130,14 @@ def recipe_names() -> list[str]:
 def default_recipe(dataset: str, head: str, known: Sequence[str], timm_name: str = "") -> str:
     """The name of the recipe for a dataset, a head and a backbone; `small` where the dataset has none.
 
+    Mask2Former has EoMT's, as in the comparison of the two (arXiv 2503.19108, section 4.1).
+
     >>> default_recipe("cityscapes", "eomt", ["ade20k", "cityscapes", "eomt-cityscapes"])
     'eomt-cityscapes'
     """
     own = dataset if dataset in known else _OWN_RECIPE
     names = [f"eomt-{own}-dinov3"] if "dinov3" in timm_name else []
-    return next((name for name in (*names, f"eomt-{own}") if head == "eomt" and name in known), own)
+    return next((name for name in (*names, f"eomt-{own}") if head in ("eomt", "mask2former") and name in known), own)
 
 
 def load_recipe(name_or_file: str) -> Recipe:

@@ -17,7 +17,7 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperCommand, TyperGroup
 
-from luma_cli.catalogue.heads import HAS, VARIANTS, Ffn, HeadConfig, HeadName, ReadNorm, TapPoint
+from luma_cli.catalogue.heads import HAS, RUNGS, VARIANTS, Ffn, HeadConfig, HeadName, ReadNorm, TapPoint
 from luma_cli.errors import UsageError
 from luma_cli.units import FlopConvention
 
@@ -74,8 +74,14 @@ OwnOnly = Annotated[bool, Option("--own-only", help="Only your own runs.")]
 Import = Annotated[str | None, Option("--import", help="Module or file.py that registers your own backbone with timm.")]
 HeadChoice = Annotated[Head, Option("--head", help="Head on the backbone.")]
 HeadAsked = Annotated[Head | None, Option("--head", help="Head on the backbone. \\[default: luma]")]
-Queries = Annotated[int | None, Option("--queries", help="Queries of luma and eomt. \\[default: 100]")]
+Queries = Annotated[int | None, Option("--queries", help="Queries of luma, eomt, mask2former. \\[default: 100]")]
 Classes = Annotated[int | None, Option("--classes", help="Number of classes. \\[default: 150]")]
+Adapter = Annotated[bool | None, Option("--adapter", help="mask2former: with a ViT-Adapter.")]
+NoPixelDecoder = Annotated[
+    bool | None, Option("--no-pixel-decoder", help="mask2former: read the backbone's maps directly.")
+]
+SingleScale = Annotated[bool | None, Option("--single-scale", help="mask2former: one map, no pixel decoder.")]
+Masked = Annotated[bool | None, Option("--masked", help="eomt: masked attention in inference too.")]
 L2 = Annotated[int | None, Option("--l2", help="Last blocks with queries. \\[default: luma 1, eomt 3 to 5]")]
 TapSide = Annotated[TapPoint | None, Option("--tap", help="luma: where queries read a block. \\[default: its output]")]
 Prefix = Annotated[
@@ -161,6 +167,10 @@ class HeadOptions:
     qkv_bias: QkvBias = None
     read_norm: ReadNormChoice = None
     query_norm: QueryNorm = None
+    adapter: Adapter = None
+    no_pixel_decoder: NoPixelDecoder = None
+    single_scale: SingleScale = None
+    masked: Masked = None
 
     @property
     def given(self) -> bool:
@@ -178,6 +188,7 @@ def given_options(head: Head | None, **options: Any) -> dict[str, Any]:
     Raises UsageError for an option that this head does not have, and for --l2 0.
     """
     name = head or "luma"
+    options = _with_rung(name, options)
     spelled = {_FIELDS.get(option, option): f"--{option.replace('_', '-')}" for option in options}
     asked = {_FIELDS.get(option, option): value for option, value in options.items() if value is not None}
     if foreign := [spelled[field] for field in asked if field not in HAS[name]]:
@@ -186,6 +197,24 @@ def given_options(head: Head | None, **options: Any) -> dict[str, Any]:
     if asked.get("l2") == 0:
         raise UsageError("--l2 is 0, expected at least 1; leave it out for the head's own number of blocks")
     return asked if head is None else {"name": name, **asked}
+
+
+def _with_rung(head: Head, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the variant that flags such as --adapter name, and without these flags."""
+    flags = [rung.replace("-", "_") for rungs in RUNGS.values() for rung in rungs]
+    asked = [flag.replace("_", "-") for flag in flags if options.get(flag)]
+    rest = {option: value for option, value in options.items() if option not in flags and option != "no_pixel_decoder"}
+    if not asked:
+        return rest
+    if asked == ["no-pixel-decoder", "single-scale"]:  # one map leaves nothing for a pixel decoder
+        asked = ["single-scale"]
+    if foreign := [rung for rung in asked if rung not in RUNGS.get(head, ())]:
+        of = next(name for name, rungs in RUNGS.items() if foreign[0] in rungs)
+        raise UsageError(f"--{foreign[0]} does not apply to --head {head}; use --head {of}, or leave it out")
+    if len(asked) > 1 or rest.get("variant"):
+        other = asked[1] if len(asked) > 1 else f"variant {rest['variant']}"
+        raise UsageError(f"--{asked[0]} and --{other} are both given, expected one of them; leave one out")
+    return {**rest, "variant": asked[0]}
 
 
 @dataclass(frozen=True, slots=True)

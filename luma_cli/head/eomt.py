@@ -106,7 +106,12 @@ class EomtHead(MaskModule):
         return tokens_before(backbone, images, self.plan.num_joint)
 
     def forward(self, sequence: TokenSequence, mask_size: tuple[int, int], backbone: Backbone) -> HeadOutput:
-        """Tokens before the joint blocks and the side lengths of the masks -> the final prediction, without masks."""
+        """Tokens before the joint blocks and the side lengths of the masks -> the final prediction.
+
+        Without masked attention, unless the head keeps it.
+        """
+        if self.plan.masked:
+            return self.predictions(sequence, mask_size, backbone, None)[-1]
         joined = add_queries(sequence, self.queries.weight, num_prefix_tokens(backbone))
         for number in range(self.plan.num_joint):
             joined = run_joint_block(backbone, joined, number)

@@ -81,6 +81,22 @@ class ScaleBlock(nn.Module):
         return normed.permute(0, 3, 1, 2)
 
 
+class ShrinkBlock(nn.Module):
+    """Half the resolution: the twin of `ScaleBlock`, with a 2x2 convolution of stride 2."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.shrink = nn.Conv2d(width, width, kernel_size=2, stride=2)
+        self.smooth = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width, bias=False)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[B, D, h, w] -> [B, D, h / 2, w / 2]."""
+        pixels = self.smooth(gelu(self.shrink(pixels)))
+        normed: Tensor = self.norm(pixels.permute(0, 2, 3, 1))
+        return normed.permute(0, 3, 1, 2)
+
+
 class HeadOutput(NamedTuple):
     """class_logits [B, K, C + 1], the last class being "no object"; mask_logits [B, K, H / s, W / s], mask stride s."""
 

@@ -5,7 +5,7 @@ B batch, H W pixels, D channels of the tapped block, K queries, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,20 +13,24 @@ from torch import Tensor, nn
 
 from luma_cli.backbone.backbone import Backbone, TokenSequence, joint_blocks
 from luma_cli.backbone.create import create_backbone, wrap
+from luma_cli.backbone.levels import OwnMap, own_maps
 from luma_cli.backbone.query_ffn import QueryFfn
 from luma_cli.backbone.taps import Watch, own_heads
 from luma_cli.catalogue.costs import Block
 from luma_cli.catalogue.heads import MASK_STRIDE, HeadConfig, HeadName, HeadPlan, JointBlocks, Tap, plan_eomt, plan_head
+from luma_cli.catalogue.mask2former import LevelOffer, plan_mask2former
 from luma_cli.catalogue.names import resolve
 from luma_cli.catalogue.spec import BackboneSpec
 from luma_cli.errors import BuildError
+from luma_cli.head.adapter import Entered
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.linear import LinearHead, PixelLogits
 from luma_cli.head.luma import LumaHead, Tapped
+from luma_cli.head.mask2former import Maps, Mask2FormerHead
 from luma_cli.head.parts import HeadOutput
 
-Head = LumaHead | EomtHead | LinearHead
-Taken = Tensor | Tapped | TokenSequence
+Head = LumaHead | EomtHead | Mask2FormerHead | LinearHead
+Taken = Tensor | Tapped | TokenSequence | Maps | Entered
 Output = HeadOutput | PixelLogits
 
 
@@ -41,10 +45,10 @@ class Segmenter(nn.Module):
         self.ffn: Literal["reused", "fresh", "none"] = self.head.plan.ffn if isinstance(self.head, LumaHead) else "none"
 
     def forward(self, images: Tensor) -> Output | Tensor:
-        """Images [B, 3, H, W] -> the head's one prediction, of an EoMT head the final one without masks.
+        """Images [B, 3, H, W] -> the head's one prediction, of a head that predicts several times the final one.
 
-        Heads `luma` and `eomt`: class logits [B, K, C + 1] and mask logits [B, K, H / s, W / s] of mask stride s;
-        `linear`: logits [B, C, h, w] on the patch grid; `none`: the features.
+        Heads `luma`, `eomt` and `mask2former`: class logits [B, K, C + 1] and mask logits [B, K, H / s, W / s] of mask
+        stride s; `linear`: logits [B, C, h, w] on the patch grid; `none`: the features.
         """
         if self.head is None:
             features: Tensor = self.backbone(images)
@@ -52,7 +56,8 @@ class Segmenter(nn.Module):
         return self.decode(self.read(images), (images.shape[2], images.shape[3]))
 
     def predictions(self, images: Tensor, draws: Tensor | None = None) -> tuple[Output, ...]:
-        """All predictions that are supervised in training, the final one last: one, or L2 + 1 with an EoMT head.
+        """All predictions that are supervised in training, the final one last: one, L2 + 1 of an EoMT head, 10 of a
+        Mask2Former head.
 
         draws: numbers [B, J, K] from U[0, 1) by which an EoMT head of J joint blocks frees queries from their masks.
         Raises BuildError for head `none`, UsageError when draws are needed and missing.
@@ -61,12 +66,30 @@ class Segmenter(nn.Module):
         if isinstance(self.head, EomtHead):
             joined = self.head.read(self.backbone, images)
             return self.head.predictions(joined, self.mask_size(size), self.backbone, draws)
+        if isinstance(self.head, Mask2FormerHead):
+            return self.head.predictions(self.head.read(self.backbone, images), self.mask_size(size), self.backbone)
         return (self.decode(self.read(images), size),)
+
+    @property
+    def runs_blocks(self) -> bool:
+        """Whether blocks of the backbone run inside the head, as those that queries or an adapter enter."""
+        adapted = isinstance(self.head, Mask2FormerHead) and self.head.plan.adapter is not None
+        return adapted or isinstance(self.head, EomtHead)
+
+    def run_backbone(self, images: Tensor) -> None:
+        """Run all of the backbone on images [B, 3, H, W], and of the head only what its blocks run in."""
+        if isinstance(self.head, Mask2FormerHead) and self.runs_blocks:
+            self.head.pyramid(self.read(images), self.backbone)
+        elif self.runs_blocks:
+            self(images)
+        else:
+            self.read(images)
 
     def read(self, images: Tensor) -> Taken:
         """What the head takes from the backbone of images [B, 3, H, W].
 
-        Features [B, D, H / stride, W / stride], or the tokens that enter an EoMT head's joint blocks.
+        Features [B, D, H / stride, W / stride], maps of several strides, or the tokens that enter an EoMT head's joint
+        blocks.
         """
         taken: Taken = self.backbone(images) if self.head is None else self.head.read(self.backbone, images)
         return taken
@@ -147,7 +170,23 @@ def create_head(backbone: Backbone, config: HeadConfig) -> Head | None:
             refusal=backbone.rule.joint_refusal,
         )
         return EomtHead(plan_eomt(offer, config), config)
+    if config.name == "mask2former":
+        maps = own_maps(backbone)
+        return Mask2FormerHead(plan_mask2former(levels_of(backbone, maps), config), config, maps)
     return LinearHead(backbone.width, config) if config.name == "linear" else None
+
+
+def levels_of(backbone: Backbone, maps: Sequence[OwnMap]) -> LevelOffer:
+    """What `backbone` offers to Mask2Former, as plain numbers; maps: those that it gives."""
+    return LevelOffer(
+        levels=tuple(each.level for each in maps),
+        side=backbone.grid[1],
+        resolution=backbone.resolution,
+        name=backbone.spec.name,
+        depth=len(joint_blocks(backbone)),
+        no_blocks=backbone.rule.joint_refusal,
+        num_heads=backbone.num_heads,
+    )
 
 
 def tap_of(backbone: Backbone) -> Tap:

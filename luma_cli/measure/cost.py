@@ -19,6 +19,7 @@ from luma_cli.catalogue.head_cost import (
     head_params,
     knows_blocks,
     knows_joint_blocks,
+    knows_levels,
     plan_from_facts,
 )
 from luma_cli.catalogue.heads import HeadConfig, HeadName, needs_blocks
@@ -312,6 +313,8 @@ def _look_up(job: CountJob, imports_hash: str, sources: CostSources, head: HeadC
 def _suffices(facts: BackboneFacts, head: HeadConfig) -> bool:
     if head.name == "luma":
         return knows_blocks(facts) or not needs_blocks(head)
+    if head.name == "mask2former":
+        return knows_levels(facts)
     return head.name != "eomt" or knows_joint_blocks(facts)
 
 

@@ -107,6 +107,7 @@ def formulas() -> dict[str, Formula]:
         (_per_output(16), "upsample_bicubic2d"),
         (_antialiased(2), "_upsample_bilinear2d_aa"),
         (_antialiased(4), "_upsample_bicubic2d_aa"),
+        (_weighted_bags, "embedding_bag _embedding_bag _embedding_bag_forward_only"),
         (_grid_sample, "grid_sampler grid_sampler_2d grid_sampler_3d"),
         (_recurrent, "lstm gru rnn_tanh rnn_relu"),
         (_fft, "_fft_c2c _fft_r2c _fft_c2r"),
@@ -174,6 +175,12 @@ def _grid_sample(args: Arguments, kwargs: Keywords, out: Any) -> int:
     nearest, bicubic = 1, 2  # torch's numbers of the modes; bilinear is 0
     per_side = {nearest: 0, bicubic: 4}.get(args[2], 2)
     return int(out.numel() * per_side ** (args[0].dim() - 2))
+
+
+def _weighted_bags(args: Arguments, kwargs: Keywords, out: Any) -> int:
+    """One multiply-add per value of every row that is taken with a weight; rows without weights are only added."""
+    weights = args[6] if len(args) > 6 else kwargs.get("per_sample_weights")
+    return 0 if weights is None else int(args[1].numel() * args[0].shape[-1])
 
 
 def _recurrent(args: Arguments, kwargs: Keywords, out: Any) -> int:

@@ -139,8 +139,9 @@ def _head(backbone: Backbone, head: HeadConfig) -> Check:
     """Whether the head can be built on this backbone, with its blocks and parameters."""
     import torch
 
+    from luma_cli.backbone.backbone import meta_twin
     from luma_cli.head.segmenter import Segmenter
-    from luma_cli.measure.facts import meta_twin, segmenter_cost
+    from luma_cli.measure.facts import segmenter_cost
 
     try:
         with torch.device("meta"):

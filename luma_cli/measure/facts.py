@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import warnings
@@ -12,21 +11,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
-from luma_cli.backbone.backbone import Backbone, joint_blocks
+from luma_cli.backbone.backbone import Backbone, joint_blocks, meta_twin
 from luma_cli.backbone.create import create_backbone
+from luma_cli.backbone.levels import own_maps
 from luma_cli.backbone.query_ffn import QueryFfn
-from luma_cli.catalogue.costs import BackboneFacts, Block, format_blocks
+from luma_cli.catalogue.costs import BackboneFacts, Block, format_blocks, format_levels
 from luma_cli.catalogue.head_cost import head_macs, head_params
 from luma_cli.catalogue.heads import HeadConfig, needs_blocks, plan_head
 from luma_cli.errors import LumaError, MeasureError
 from luma_cli.head import segmenter as segmenters
 from luma_cli.head.eomt import EomtHead
 from luma_cli.head.luma import LumaHead
+from luma_cli.head.mask2former import Mask2FormerHead
 from luma_cli.head.segmenter import Segmenter, block_of, tap_of
 from luma_cli.isotropic.mixtures import idle_params
 from luma_cli.measure.cost import Cost, CountJob, Refusal
@@ -35,7 +36,6 @@ from luma_cli.measure.count import Count, Counting, count, known_zero
 RGB = 3
 SEPARATOR = " > "  # between a caller and a module that it does not own
 _FVCORE_WITHOUT_MACS = ("batch_norm", "group_norm", "layer_norm", "instance_norm", "adaptive_avg_pool2d")
-Module = TypeVar("Module", bound=nn.Module)
 
 
 def answer(job: CountJob) -> BackboneFacts | Cost | Refusal:
@@ -99,20 +99,8 @@ def backbone_facts(backbone: Backbone, counted: Count | None = None) -> Backbone
         blocks=format_blocks(_blocks(twin, query_ffn_macs)),
         no_joint=twin.rule.joint_refusal,
         joint_blocks=" ".join(f"{each[0]}x{each[1]}*{len(list(same))}" for each, same in groupby(joint)),
+        levels=format_levels(each.level for each in own_maps(twin)),
     )
-
-
-def meta_twin(module: Module) -> Module:
-    """A copy of `module` on the meta device, made without copying its parameters and buffers."""
-    tensors = [*module.parameters(), *module.buffers()]
-    if all(tensor.is_meta for tensor in tensors):
-        return module
-    memo: dict[int, object] = {}
-    for tensor in tensors:
-        empty = torch.empty_like(tensor, device="meta")
-        is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
-    return copy.deepcopy(module, memo)
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -170,13 +158,15 @@ def segmenter_cost(segmenter: Segmenter) -> Cost:
     backbone = count(lambda: made.append(twin.backbone(images)))
     (features,) = made
     num_blocks, head = 0, Count(0, 0)
-    if isinstance(twin.head, EomtHead):
-        num_blocks = twin.head.plan.num_joint  # it runs inside the backbone: count the whole, subtract the backbone
+    if twin.runs_blocks:  # inside the backbone: count the whole, subtract the backbone
+        num_blocks = twin.head.plan.num_joint if isinstance(twin.head, EomtHead) else 0
         whole = count(twin, images)
         head = replace(whole, macs=whole.macs - backbone.macs, activations=whole.activations - backbone.activations)
     elif twin.head is not None:
         num_blocks = twin.config.l2 if isinstance(twin.head, LumaHead) else 0
-        reads_blocks = isinstance(twin.head, LumaHead) and needs_blocks(twin.config)
+        reads_blocks = (isinstance(twin.head, LumaHead) and needs_blocks(twin.config)) or isinstance(
+            twin.head, Mask2FormerHead
+        )
         head = count(twin.decode, twin.read(images) if reads_blocks else features, (side, side))
     return Cost(
         backbone=twin.backbone.spec.name,
@@ -279,6 +269,10 @@ def fvcore_macs(module: nn.Module, *inputs: torch.Tensor) -> Counter[str]:
         query, key, value = (item.type().sizes() for item in inputs[:3])
         return Counter({"attention": math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])})
 
+    def weighted_bags(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        table, indices = (item.type().sizes() for item in inputs[:2])
+        return Counter({"embedding_bag": math.prod(indices) * table[-1]})
+
     logger = logging.getLogger("fvcore.nn.jit_analysis")
     level = logger.level
     with warnings.catch_warnings(), torch.no_grad():
@@ -289,6 +283,7 @@ def fvcore_macs(module: nn.Module, *inputs: torch.Tensor) -> Counter[str]:
         analysis = FlopCountAnalysis(module, inputs)
         analysis.ancestor_mode("caller").unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
+        analysis.set_op_handle("aten::embedding_bag", weighted_bags)
         for name in _FVCORE_WITHOUT_MACS:
             analysis.set_op_handle(f"aten::{name}", lambda inputs, outputs: Counter())
         logger.setLevel(logging.ERROR)

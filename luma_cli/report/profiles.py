@@ -93,8 +93,8 @@ def head_fields(head: HeadConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "l2": ("l2", facts.get("l2", head.l2 or None)),
         "classes": ("num_classes", head.num_classes),
         "prefix": ("prefix", head.prefix),
-        "variant": ("variant", head.variant),
-        "design": ("variant", head.design),
+        "variant": ("variant", head.variant if head.name == "luma" else head.design or None),
+        "design": ("variant", head.design if head.name == "luma" else head.design or None),
     }
     return {name: value if option in HAS[head.name] else None for name, (option, value) in values.items()}
 

@@ -11,7 +11,7 @@ from functools import cache
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
-from luma_cli.catalogue.heads import HeadConfig
+from luma_cli.catalogue.heads import VARIANTS, HeadConfig
 from luma_cli.errors import UsageError
 from luma_cli.store import rows
 from luma_cli.store.database import fetch, fetch_dicts, file_of, transaction, translated
@@ -209,6 +209,8 @@ def _measured(row: tuple[Any, ...], conditions: Conditions) -> Measured:
 def head_design(stored: str) -> str:
     """The `design` of the views in words, empty for the usual head: see `HeadConfig.design`."""
     variant, mask_stride, layer_scale, qkv_bias, read_norm, query_norm = json.loads(stored)
+    if variant not in VARIANTS:  # a rung, which has no other options
+        return str(variant)
     return HeadConfig(
         variant=variant,
         mask_stride=mask_stride,

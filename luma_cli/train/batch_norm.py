@@ -56,6 +56,8 @@ def choose(
         return BatchNormChoice(policy, "asked for")
     if together:
         return BatchNormChoice("sync", f"{num_processes} GPUs")
+    if not any(True for _ in batch_norms(segmenter.backbone)):
+        return BatchNormChoice("train", "fresh ones of the head alone, which have no other statistics")
     enough = images_per_pass >= ENOUGH_IMAGES
     relation = f"at least {ENOUGH_IMAGES}" if enough else f"fewer than {ENOUGH_IMAGES}"
     return BatchNormChoice("train" if enough else "frozen", f"{relation} images in a pass ({images_per_pass})")

@@ -203,7 +203,9 @@ def new_config(given: Given, num_processes: int = 1, start: RunConfig | None = N
     card = load_card(given.data)
     head = HeadConfig(**{**given.head, "num_classes": card.table.num_classes})
     if head.name == "none":
-        raise UsageError("--head none predicts nothing, so nothing can be trained; choose luma, eomt or linear")
+        raise UsageError(
+            "--head none predicts nothing, so nothing can be trained; choose luma, eomt, mask2former or linear"
+        )
     name = given.recipe or default_recipe(card.name, head.name, recipe_names(), spec.timm_name)
     recipe, changed = with_changes(load_recipe(name), given.changes)
     return RunConfig(

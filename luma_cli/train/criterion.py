@@ -45,7 +45,7 @@ class LossParts(NamedTuple):
 def create_criterion(head: HeadConfig, recipe: Recipe, seed: int) -> Criterion:
     """The loss of `head` with the weights and numbers of points of `recipe`. Raises BuildError for head `none`."""
     if head.name == "none":
-        raise BuildError("head 'none' predicts nothing that could be trained; choose luma, eomt or linear")
+        raise BuildError("head 'none' predicts nothing that could be trained; choose luma, eomt, mask2former or linear")
     return PixelCriterion() if head.name == "linear" else MaskCriterion(head, recipe, seed)
 
 

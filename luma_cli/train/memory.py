@@ -21,7 +21,6 @@ from torch.utils.checkpoint import checkpoint
 
 from luma_cli.backbone.backbone import joint_blocks
 from luma_cli.errors import RunError
-from luma_cli.head.eomt import EomtHead
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.measure import devices
 from luma_cli.measure.devices import is_out_of_memory
@@ -213,12 +212,12 @@ def enable(segmenter: Segmenter) -> Checkpointing:
 def _enable(segmenter: Segmenter) -> Checkpointing:
     """The first way that saves memory as luma runs the backbone, switched on: timm's own, else every block wrapped.
 
-    timm's does nothing in a model whose `forward_intermediates` passes it by, nor in EoMT's joint blocks, which luma
-    runs itself; so which way works is measured.
+    timm's does nothing in a model whose `forward_intermediates` passes it by, nor in blocks that luma runs itself;
+    so which way works is measured.
     """
     backbone = segmenter.backbone
     before = kept_bytes(segmenter)
-    if not isinstance(segmenter.head, EomtHead) and _set_timm(backbone.model, True):
+    if not segmenter.runs_blocks and _set_timm(backbone.model, True):
         after = kept_bytes(segmenter)
         if after <= WORTH * before:
             return Checkpointing("timm", before, after)
@@ -267,7 +266,7 @@ def _wrap(block: nn.Module) -> None:
 def kept_bytes(segmenter: Segmenter) -> int:
     """Bytes of all tensors but parameters and buffers that autograd keeps of one image, each once.
 
-    Of the backbone, with an EoMT head also of the head, in which its last blocks run. In eval mode, so that nothing is
+    Of the backbone, and of the parts of the head in which its blocks run. In eval mode, so that nothing is
     moved by it; drop paths and dropout would add a little.
     """
     side = segmenter.backbone.resolution
@@ -283,6 +282,5 @@ def kept_bytes(segmenter: Segmenter) -> int:
 
     with _modes_kept(segmenter), saved_tensors_hooks(keep, lambda tensor: tensor):
         segmenter.eval()
-        run = segmenter if isinstance(segmenter.head, EomtHead) else segmenter.read
-        run(torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype))
+        segmenter.run_backbone(torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype))
     return sum(kept.values())

@@ -19,14 +19,13 @@ import torch
 from timm.models._manipulate import group_with_matcher
 from torch import Tensor, nn
 
-from luma_cli.backbone.backbone import Backbone
+from luma_cli.backbone.backbone import Backbone, meta_twin
 from luma_cli.catalogue.recipes import Recipe
 from luma_cli.errors import BadRecipe, CheckpointError
 from luma_cli.head.eomt import EomtHead, MaskAnnealing
 from luma_cli.head.parts import HeadOutput
 from luma_cli.head.segmenter import Segmenter
 from luma_cli.isotropic.mixtures import balance_loss
-from luma_cli.measure.facts import meta_twin
 
 Role = Literal["head", "backbone"]
 _NO_GROUP = "?"  # a name that no matcher knows

@@ -322,6 +322,7 @@ def prepare(
     """
     recipe = config.recipe
     num_joint = segmenter.head.plan.num_joint if isinstance(segmenter.head, EomtHead) else 0
+    keeps_masks = config.head.variant == "masked"
     check(recipe, num_steps, num_joint)
     rescale_rotations(segmenter.backbone.model, recipe.rope_rescale)
     if recipe.freeze_backbone:
@@ -349,7 +350,7 @@ def prepare(
         autocast=autocast,
         scaler=torch.amp.GradScaler(device.type) if autocast == torch.float16 else None,
         ema=Ema(segmenter, recipe.ema_decay) if recipe.ema_decay else None,
-        annealing=mask_annealing(recipe, num_steps, num_joint) if num_joint else None,
+        annealing=mask_annealing(recipe, num_steps, num_joint) if num_joint and not keeps_masks else None,
     )
     tried: tuple[tuple[int, str], ...] = ()
     if not config.micro_batch:
