@@ -10,6 +10,7 @@ from luma_cli.advise.candidates import Candidate
 from luma_cli.catalogue.heads import HeadName
 from luma_cli.catalogue.spec import Family
 from luma_cli.errors import UsageError
+from luma_cli.speed.devices import DeviceSpec
 from luma_cli.speed.quantity import Quantity
 from luma_cli.units import Budget, BudgetKind, FlopConvention, gflops, gibibytes
 
@@ -189,6 +190,7 @@ class Question:
     convention: FlopConvention = "mac"
     device: str | None = None
     head: HeadName = "luma"
+    device_spec: DeviceSpec | None = None
 
     @property
     def axis(self) -> BudgetKind:
@@ -249,7 +251,7 @@ def _unmet(question: Question, pool: Sequence[Priced], budget: Budget) -> str:
     if best is None:
         device = f" on {question.device}" if question.device else ""
         missing = f"{budget.text}: {not_known(budget.kind)} for any candidate{device}"
-        return f"{missing}; run luma profile NAME, or name a device with shipped results, e.g. --device 'RTX 4090'"
+        return f"{missing}; run luma profile NAME, or name a known device, e.g. --device 'RTX 4090'"
     quantity = best.costs[budget.kind]
     if budget.holds(quantity.value):
         return ""

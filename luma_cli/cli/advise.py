@@ -18,6 +18,7 @@ from luma_cli.cli.options import (
     CostDevice,
     Database,
     Dataset,
+    DeviceFile,
     EvidenceDataset,
     Filters,
     Flops,
@@ -27,6 +28,7 @@ from luma_cli.cli.options import (
     OwnOnly,
     complete_backbone,
     print_answer,
+    read_device,
     spread,
     uncollected,
 )
@@ -49,6 +51,7 @@ def recommend(
     objective: Annotated[Objective, Option(help="What to maximise.")] = "miou",
     top: Annotated[int, Option(help="Number of rows.")] = 3,
     device: CostDevice = None,
+    device_spec: DeviceFile = None,
     *,
     filters: Filters,
     why: Annotated[bool, Option("--why", help="Show each effect in mIoU points and the nearest results.")] = False,
@@ -75,7 +78,7 @@ def recommend(
         from luma_cli.advise.recommend import answer
         from luma_cli.report.recommendation import print_recommendation
 
-        question = filters.question(dataset, device, budget or (), objective)
+        question = filters.question(dataset, device, budget or (), objective, device_spec)
         ask: Callable[..., Recommendation] = partial(answer, question, database=filters.database)
         session = Consultation(ask, dataset, filters.head, device, filters.database)
         if measure:
@@ -197,6 +200,7 @@ def front(
     axis: CostAxis = "gflops",
     dataset: EvidenceDataset = "ade20k",
     device: CostDevice = None,
+    device_spec: DeviceFile = None,
     own_only: OwnOnly = False,
     *,
     filters: Filters,
@@ -212,7 +216,9 @@ def front(
     from luma_cli.advise.front import front_of
     from luma_cli.report.front import print_front
 
-    found = front_of(filters.question(dataset, device), axis, only_own=own_only, database=filters.database)
+    found = front_of(
+        filters.question(dataset, device, spec_file=device_spec), axis, only_own=own_only, database=filters.database
+    )
     print_answer(found, as_json, print_front)
 
 
@@ -226,6 +232,7 @@ def next_(
     dataset: Annotated[Dataset, Option(help="Dataset to train on.")] = "ade20k",
     top: Annotated[int, Option(help="Most runs.")] = 3,
     device: Annotated[str | None, Option(help="Device that trains: cuda or part of a name.")] = None,
+    device_spec: DeviceFile = None,
     *,
     filters: Filters,
     as_json: Json = False,
@@ -239,7 +246,7 @@ def next_(
     from luma_cli.advise.next import next_runs
     from luma_cli.report.front import print_next
 
-    question = filters.question(dataset, device, budget or ())
+    question = filters.question(dataset, device, budget or (), spec_file=device_spec)
     print_answer(next_runs(question, hours=hours, top=top, database=filters.database), as_json, print_next)
 
 
@@ -255,7 +262,8 @@ def estimate(
     file: Annotated[
         Path | None, Option("--from", help="CSV file: dataset, backbone, pretraining, resolution, head, eval.")
     ] = None,
-    device: Annotated[str | None, Option(help="Device for time and memory: measured here or shipped.")] = None,
+    device: CostDevice = None,
+    device_spec: DeviceFile = None,
     as_json: Json = False,
     convention: Flops = "mac",
     database: Database = None,
@@ -274,7 +282,8 @@ def estimate(
         asked = read_asked(file)
     else:
         asked = [Asked(dataset, name or "", pretraining, resolution, head, evaluation)]
-    found, note = estimate_all(asked, device=device, database=database)
+    spec = read_device(device, device_spec)
+    found, note = estimate_all(asked, device=device, device_spec=spec, database=database)
     if as_json:
         print_json({"schema": 1, "estimates": [each.to_json() for each in found]})
     else:
