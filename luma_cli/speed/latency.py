@@ -27,7 +27,7 @@ from luma_cli import files
 from luma_cli.errors import BadCard
 from luma_cli.speed.devices import DeviceSpec, find_device
 from luma_cli.speed.quantity import Workload
-from luma_cli.speed.reference import by_specification
+from luma_cli.speed.reference import Lineup, by_specification
 from luma_cli.speed.transfer import Floats, prior_variance
 
 Runtime = Literal["eager", "compile", "tensorrt"]
@@ -170,17 +170,21 @@ def _usable(rows: Sequence[Published]) -> list[Published]:
     return [
         row
         for row in rows
-        if row.macs and row.architecture in known and row.dtype in ("float16", "bfloat16") and find_device(row.device)
+        if row.macs and row.architecture in known and row.dtype in ("float16", "bfloat16") and _lineup_of(row)
     ]
+
+
+def _lineup_of(row: Published) -> Lineup | None:
+    spec = find_device(row.device)
+    return by_specification(spec) if spec else None
 
 
 def _work(rows: Sequence[Published]) -> tuple[Floats, Floats]:
     """Log milliseconds of each row's image at large batches by specification, and the variance without the level."""
     means, variances = [], []
     for row in rows:
-        spec = find_device(row.device)
-        assert spec is not None  # as _usable has it
-        found = by_specification(spec)
+        found = _lineup_of(row)
+        assert found is not None  # as _usable has it
         points = found.reference.points([row.workload])
         means.append(float(points.base[0]))
         variances.append(float(prior_variance(points, found.spread)[0]) - found.spread.scale**2)

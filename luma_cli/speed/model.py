@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 WIDEST = 10.0
 # Assumed use of a shipped device that was never measured here, in order of preference.
 _SHIPPED_CLASSES = (("cuda half", "none"), ("cuda half", "default"), ("cpu fp32", "default"))
+# In commands that measure an unknown device: small, and every head fits it.
+_EXAMPLE = "vit_s.dinov3"
 # How captions name a runtime.
 _RUNTIME_TITLES = {"eager": "eager", "compile": "torch.compile", "tensorrt": "TensorRT"}
 _RELATED_ONLY = "measured here only with another head, driver, torch or power limit"
@@ -148,7 +150,7 @@ class SpeedModel:
         classes = [each for each in _SHIPPED_CLASSES if name and is_it and lineup(each, name).own]
         if classes:
             return model(bench, name, name, classes[0])
-        if found is not None:
+        if found is not None and by_specification(found) is not None:
             return model(bench, found.name, "", _SPECIFIED_CLASS)
         there = [run for run in runs if device is None or device.lower() in run.device_name.lower()]
         if device is not None and not there and not is_address(device):
@@ -217,18 +219,19 @@ class SpeedModel:
         if kind in (*_COUNTS, "bytes"):
             return ""
         if self.speed_class is None:
-            return f"nothing was measured on {here}, and no throughput of it ships; try: luma profile"
+            return f"nothing was measured on {here}, and no throughput of it ships; try: luma profile {_EXAMPLE}"
         if kind == "joules":
-            return "" if _power_of(self.bench) else f"no energy was measured on {here}; try: luma profile"
+            return "" if _power_of(self.bench) else f"no energy was measured on {here}; try: luma profile {_EXAMPLE}"
         if kind == "gpu_hours":
             if any(run.device_name == self.device_name for run in self.runs) or not all(map(self.why, _RATES)):
                 return ""
-            return f"no training and no forward pass was timed on {here}; try: luma train --dry-run"
+            command = f"luma train {_EXAMPLE} --data ade20k --dry-run"
+            return f"no training and no forward pass was timed on {here}; try: {command}"
         name = _time_kind(kind)
         seen = self._evidence(name)
         if seen.num_here + seen.num_related or (self.lineup and self.lineup.own):
             return ""
-        return f"no {name} was measured on {here}; try: luma profile"
+        return f"no {name} was measured on {here}; try: luma profile {_EXAMPLE}"
 
     def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> list[Workload]:
         """The most informative segmenters to measure on this device, in order, without those measured already."""

@@ -372,12 +372,15 @@ def lineup_in(table: ThroughputTable, speed_class: tuple[str, str], device: str 
 
 
 @cache
-def by_specification(spec: DeviceSpec) -> Lineup:
-    """The lineup of a device of which only figures are known, from the GPUs of timm's table in half precision."""
+def by_specification(spec: DeviceSpec) -> Lineup | None:
+    """The lineup of a device of which only figures are known, from the GPUs of timm's table in half precision.
+
+    None where the table has no such GPU.
+    """
     return specified_in(load_table(), spec)
 
 
-def specified_in(table: ThroughputTable, spec: DeviceSpec, without: str = "") -> Lineup:
+def specified_in(table: ThroughputTable, spec: DeviceSpec, without: str = "") -> Lineup | None:
     """`by_specification` in any table. without: a device to leave out, for audits.
 
     Each network's time on a measured GPU is scaled by the ratio of a roofline's sums (Williams et al. 2009,
@@ -391,9 +394,13 @@ def specified_in(table: ThroughputTable, spec: DeviceSpec, without: str = "") ->
     settings = [
         each
         for each in table.settings
-        if each.speed_class == _SPECIFIED and each.layout == "nchw" and each.device_name in known
+        if each.speed_class == _SPECIFIED
+        and each.layout == "nchw"
+        and each.device_name in known
         and each.device_name != without
-    ]  # fmt: skip
+    ]
+    if not settings:
+        return None
     columns = [table.settings.index(each) for each in settings]
     rows = [row for row in table.rows if any(row.milliseconds[index] for index in columns)]
     logs = np.log(np.array([[row.milliseconds[index] or np.nan for index in columns] for row in rows], dtype=float))
