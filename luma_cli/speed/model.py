@@ -35,6 +35,7 @@ from luma_cli.speed.devices import DeviceSpec, find_device, is_address, unknown
 from luma_cli.speed.latency import RUNTIMES, Published, Runtime, latencies, load_published, usual_runtime
 from luma_cli.speed.quantity import Z80, Key, Origin, Quantity, Workload, segmenter_of
 from luma_cli.speed.reference import (
+    SPECIFIED,
     Classifier,
     Lineup,
     by_specification,
@@ -63,7 +64,6 @@ _RUNTIME_TITLES = {"eager": "eager", "compile": "torch.compile", "tensorrt": "Te
 _RELATED_ONLY = "measured here only with another head, driver, torch or power limit"
 _RATES: tuple[BudgetKind, ...] = ("images_per_second", "ms")
 _COUNTS = ("macs", "params")
-_SPECIFIED_CLASS = ("cuda half", "none")
 # Log deviation of power between models on one device: large ones fill it, small ones do not.
 _POWER_SD = 0.2
 
@@ -151,7 +151,7 @@ class SpeedModel:
         if classes:
             return model(bench, name, name, classes[0])
         if found is not None and by_specification(found) is not None:
-            return model(bench, found.name, "", _SPECIFIED_CLASS)
+            return model(bench, found.name, "", SPECIFIED)
         there = [run for run in runs if device is None or device.lower() in run.device_name.lower()]
         if device is not None and not there and not is_address(device):
             raise unknown(device, tuple(sorted({row.conditions.device_name for row in measured})))

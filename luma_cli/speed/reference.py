@@ -54,7 +54,7 @@ _OWN_SCALE = 0.1
 
 # Devices by specification: class of the measured GPUs, log deviation of the level (the audit finds up to 0.2 between
 # GPUs of one kind; other kinds, such as modules with shared memory, are farther) and of one network.
-_SPECIFIED, _SPECIFIED_SCALE, _SPECIFIED_STEM, _ROOFLINE_STEPS = ("cuda half", "none"), 0.35, 0.1, 12
+SPECIFIED, _SPECIFIED_SCALE, _SPECIFIED_STEM, _ROOFLINE_STEPS = ("cuda half", "none"), 0.35, 0.1, 12
 
 _WORDS = re.compile(r"[^\s()@/]+")
 # Words of a device's full name that do not name another model.
@@ -394,7 +394,7 @@ def specified_in(table: ThroughputTable, spec: DeviceSpec, without: str = "") ->
     settings = [
         each
         for each in table.settings
-        if each.speed_class == _SPECIFIED
+        if each.speed_class == SPECIFIED
         and each.layout == "nchw"
         and each.device_name in known
         and each.device_name != without
