@@ -90,8 +90,8 @@ def _published(where: str, row: Mapping[str, str]) -> Published:
         runtime = next(each for each in RUNTIMES if each == row["runtime"])
         macs = round(float(row["gmacs"]) * 1e9) if row["gmacs"] else None
         names = row["model"], row["architecture"], row["head"], row["device"]
-        size = runtime, row["dtype"], height, width, int(row["batch"]), float(row["ms"])
-        return Published(*names, *size, macs, row["remark"], row["source"])
+        batch, ms, about = int(row["batch"]), float(row["ms"]), (row["remark"], row["source"])
+        return Published(*names, runtime, row["dtype"], height, width, batch, ms, macs, *about)
     except (KeyError, ValueError, StopIteration) as error:
         raise BadCard(f"{where} is no row of a latency table ({error})") from error
 
@@ -199,8 +199,8 @@ def fit_launches(rows: Sequence[Published]) -> Launches:
     decided by work is at most what its shortest row leaves.
     """
     compiled = [_left_over(row, *pair) for row, pair in zip(*_paired(rows, "compile"), strict=True)]
-    decided = [value for value, share in compiled if share >= _LEAST_SHARE] or [value for value, _ in compiled]
-    usual = float(np.median(decided)) if decided else log(0.02)
+    decided = [value for value, share in compiled if share >= _LEAST_SHARE]
+    usual = float(np.median(decided)) if decided else min([value for value, _ in compiled] or [log(0.05)]) - _HOST_SD
     slowest = [log(row.ms / row.batch / kernels_of(row.workload, row.runtime)[0]) for row in rows if _is_slow(row)]
     eager = (usual + float(np.median(slowest))) / 2 if slowest else usual + log(2)
     short = [
@@ -209,7 +209,7 @@ def fit_launches(rows: Sequence[Published]) -> Launches:
     tensorrt = min([*short, usual - log(2)])
     return Launches(
         {"eager": eager, "compile": usual, "tensorrt": tensorrt},
-        {"eager": _EAGER_SD, "compile": _HOST_SD, "tensorrt": _NO_ROW_SD},
+        {"eager": _EAGER_SD, "compile": _HOST_SD if decided else _NO_ROW_SD, "tensorrt": _NO_ROW_SD},
     )
 
 
