@@ -74,6 +74,7 @@ def load_speed(question: Question, kinds: Sequence[BudgetKind], database: Path |
 
     Raises UsageError when several devices could be meant, StoreError.
     """
+    from luma_cli.speed.imported import every_latency
     from luma_cli.speed.model import SpeedModel, trained_runs
     from luma_cli.store.runs import list_runs
 
@@ -82,7 +83,14 @@ def load_speed(question: Question, kinds: Sequence[BudgetKind], database: Path |
     if "gpu_hours" in kinds:
         with files.reading(database) as connection:
             runs = trained_runs(list_runs(connection))
-    speed = SpeedModel.load(measured, question.device, head=question.head, runs=runs, spec=question.device_spec)
+    speed = SpeedModel.load(
+        measured,
+        question.device,
+        head=question.head,
+        runs=runs,
+        spec=question.device_spec,
+        published=every_latency(database),
+    )
     missing = [why for kind in kinds if kind not in EXACT and (why := speed.why(kind))]
     return speed, [*([] if missing else [speed.basis]), *dict.fromkeys(missing), *set_apart(measured, speed.bench)]
 
