@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import typer
 
+from luma_cli import files
 from luma_cli.advise import candidates
 from luma_cli.advise.costs import price, workload
+from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.heads import HeadConfig
 from luma_cli.cli.app import app
 from luma_cli.errors import LumaError, UnknownName, UsageError
@@ -262,3 +264,9 @@ def test_workloads_of_every_head_have_kernels() -> None:
         config = HeadConfig(name=head)  # type: ignore[arg-type]
         load = workload(pool()[0], config.name, 150)
         assert SpeedModel.load([], "T4", head=config.name).quantity("ms", load) is not None
+
+
+def test_every_costed_architecture_has_counted_kernels() -> None:
+    counted = {row["architecture"]: row for row in files.read_csv(files.root() / "profiles" / "kernels.csv")}
+    assert set(counted) == {architecture for architecture, _ in load_costs()}
+    assert all(0 < int(row["fused"]) < int(row["kernels"]) for row in counted.values())

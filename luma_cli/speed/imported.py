@@ -24,7 +24,7 @@ _RUNTIMES: Mapping[str, Runtime] = {
     **dict.fromkeys(("eager", "pytorch", "torch"), "eager"),
     **dict.fromkeys(("compile", "torch.compile", "inductor", "dynamo"), "compile"),
     **dict.fromkeys(("tensorrt", "trt"), "tensorrt"),
-}  # type: ignore[dict-item]
+}
 _DTYPES = {
     **dict.fromkeys(("float32", "fp32", "tf32"), "float32"),
     **dict.fromkeys(("float16", "fp16", "half", "amp"), "float16"),
