@@ -266,6 +266,12 @@ def test_workloads_of_every_head_have_kernels() -> None:
         assert SpeedModel.load([], "T4", head=config.name).quantity("ms", load) is not None
 
 
+def test_an_estimate_without_a_time_says_how_to_get_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["estimate", "vit_b.dinov3", "--res", "512", "--device", "cuda", "--db", str(tmp_path / "luma.db")]
+    typer.main.get_command(app).main(given, standalone_mode=False)
+    assert "not known; luma profile vit_b.dinov3" in capsys.readouterr().out
+
+
 def test_every_costed_architecture_has_counted_kernels() -> None:
     counted = {row["architecture"]: row for row in files.read_csv(files.root() / "profiles" / "kernels.csv")}
     assert set(counted) == {architecture for architecture, _ in load_costs()}
