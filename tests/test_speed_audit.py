@@ -38,3 +38,20 @@ def test_small_to_large_is_reported_apart(found: SpeedAudit) -> None:
 def test_json(found: SpeedAudit) -> None:
     assert "RTX 4090/amp/nhwc/eager/2.4" in found.upsizing
     assert json.loads(json.dumps(to_json(found), allow_nan=False))["pooled"]["1"]["num"] > 5000
+
+
+def test_a_device_left_out_is_predicted_from_its_figures(found: SpeedAudit) -> None:
+    assert {name.split("/")[0] for name in found.specified} == {
+        "RTX 3090",
+        "RTX 4090",
+        "RTX 5090",
+        "RTX PRO 6000 Max-Q",
+    }
+    for error in found.specified.values():
+        assert error.num > 900
+        assert error.median_percent < 35
+        assert error.coverage_80 >= 0.8
+    published = found.published.values()
+    assert sum(each.num for each in published) >= 20
+    assert sum(each.coverage_80 * each.num for each in published) / sum(each.num for each in published) >= 0.7
+    assert max(each.median_percent for each in published) < 90

@@ -224,7 +224,7 @@ def test_info_counts(three, tmp_path):
         merge(db, three[1])
         found = info(three[0])
     assert (found.file, found.schema, found.journal) == (three[0], len(migrations()), "wal")
-    assert found.rows == dict(zip(TABLES, [4, 2, 1, 4, 4, 20, 20, 0, 0, 0, 0, 0, 0, 0], strict=True))
+    assert found.rows == dict(zip(TABLES, [4, 2, 1, 4, 4, 20, 20, 0, 0, 0, 0, 0, 0, 0, 0], strict=True))
     assert (found.by_status, found.by_device) == ({"ok": 4}, {"NVIDIA A100": 1, "NVIDIA H200": 3})
     assert found.bytes >= three[0].stat().st_size
     nothing = info(tmp_path / "none.db")

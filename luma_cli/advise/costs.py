@@ -14,6 +14,7 @@ from luma_cli.advise.question import EXACT, TITLES, Priced, Question
 from luma_cli.catalogue.datasets import load_card
 from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, recipe_names
 from luma_cli.errors import NothingMeasured
+from luma_cli.speed.devices import is_address
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.store import database as files
 from luma_cli.units import FLOORS, PER_CROP, BudgetKind, counted, gflops
@@ -94,6 +95,7 @@ def load_speed(question: Question, kinds: Sequence[BudgetKind], database: Path |
 
     Raises UsageError when several devices could be meant, StoreError.
     """
+    from luma_cli.speed.imported import every_latency
     from luma_cli.speed.model import SpeedModel, trained_runs
     from luma_cli.store.runs import list_runs
 
@@ -102,7 +104,14 @@ def load_speed(question: Question, kinds: Sequence[BudgetKind], database: Path |
     if "gpu_hours" in kinds:
         with files.reading(database) as connection:
             runs = trained_runs(list_runs(connection))
-    speed = SpeedModel.load(measured, question.device, head=question.head, runs=runs)
+    speed = SpeedModel.load(
+        measured,
+        question.device,
+        head=question.head,
+        runs=runs,
+        spec=question.device_spec,
+        published=every_latency(database),
+    )
     missing = [why for kind in kinds if kind not in EXACT and (why := speed.why(PER_CROP.get(kind, kind)))]
     return speed, [*([] if missing else [speed.basis]), *dict.fromkeys(missing), *set_apart(measured, speed.bench)]
 
@@ -130,10 +139,14 @@ def check_known(question: Question, pool: Sequence[Priced], speed: SpeedModel) -
     reason = speed.why(of_crop).partition("; try:")[0] or f"nothing is known of {TITLES[kind]}"
     anchor = _anchor(question, pool, speed, of_crop)
     head = "" if question.head == "luma" else f" --head {question.head}"
-    device = f" --device {shlex.quote(question.device)}" if question.device else ""
-    elsewhere = ", or name a device with shipped results, e.g. --device 'RTX 4090'"
+    # `luma profile` measures this machine: a device that is named, not addressed, is another one.
+    is_here = question.device is not None and is_address(question.device)
+    device = f" --device {shlex.quote(question.device)}" if question.device and is_here else ""
+    there = "" if is_here or question.device is None else " on that machine"
+    elsewhere = ", or name a known device, e.g. --device 'RTX 4090'"
+    command = f"luma profile {anchor.name} --res {anchor.resolution}{head}{device}"
     raise NothingMeasured(
-        f"{asked} cannot be answered: {reason}; run: luma profile {anchor.name} --res {anchor.resolution}{head}{device}"
+        f"{asked} cannot be answered: {reason}; run{there}: {command}"
         + (elsewhere if of_crop != "joules" and "ships" in reason else ""),  # no device's energy ships
         anchor.name,
         anchor.resolution,

@@ -28,6 +28,7 @@ from luma_cli.errors import BadResolution, UnknownName, UsageError
 from luma_cli.evidence import cleaning
 from luma_cli.evidence.evidence import Eval
 from luma_cli.evidence.table import load_evidence
+from luma_cli.speed.imported import every_latency
 from luma_cli.speed.model import SpeedModel
 from luma_cli.speed.quantity import Quantity
 from luma_cli.units import BudgetKind
@@ -35,6 +36,7 @@ from luma_cli.units import BudgetKind
 if TYPE_CHECKING:
     from luma_cli.catalogue.costs import BackboneFacts
     from luma_cli.catalogue.spec import BackboneSpec
+    from luma_cli.speed.devices import DeviceSpec
 
 
 SpeedOf = Callable[[HeadName], SpeedModel]
@@ -96,13 +98,19 @@ _NOTHING: dict[str, Any] = {
 
 
 def estimate_all(
-    asked: Sequence[Asked], *, device: str | None = None, database: Path | None = None
+    asked: Sequence[Asked],
+    *,
+    device: str | None = None,
+    device_spec: DeviceSpec | None = None,
+    database: Path | None = None,
 ) -> tuple[list[Estimate], str]:
     """One estimate per row in order, and the note on LUMA's level. Raises StoreError, UsageError."""
     model = load_model(load_evidence(database))
     rows = measured_rows(database, device)
-    speed = cache(lambda head: SpeedModel.load(rows, device, head=head))
-    is_known = device is not None or len({row.conditions.device_name for row in rows}) == 1
+    speed = cache(
+        lambda head: SpeedModel.load(rows, device, head=head, spec=device_spec, published=every_latency(database))
+    )
+    is_known = device is not None or device_spec is not None or len({row.conditions.device_name for row in rows}) == 1
     return estimates(asked, model, load_costs(), speed if is_known else None), model.scale_note
 
 

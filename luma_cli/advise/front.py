@@ -264,7 +264,7 @@ def _nothing(question: Question, kind: BudgetKind, pool: Sequence[Priced], place
     if not pool:
         return unmet(question, pool)
     if not placed:
-        shipped = "" if kind == "joules" else ", name a device with shipped results, e.g. --device 'RTX 4090',"
+        shipped = "" if kind == "joules" else ", name a known device, e.g. --device 'RTX 4090',"
         missing = f"{not_known(kind)} for any of {len(pool)} candidates; run luma profile NAME"
         return f"{missing}{shipped} or use --x gflops"
     nothing = f"no evidence about any of {len(placed)} candidates on {question.dataset}"

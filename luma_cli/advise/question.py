@@ -11,6 +11,7 @@ from luma_cli.catalogue.heads import HeadName
 from luma_cli.catalogue.spec import Family
 from luma_cli.catalogue.windows import windows_per_image
 from luma_cli.errors import UsageError
+from luma_cli.speed.devices import DeviceSpec
 from luma_cli.speed.quantity import Quantity
 from luma_cli.units import PER_CROP, Budget, BudgetKind, FlopConvention, gflops, gibibytes, of_images
 
@@ -204,6 +205,7 @@ class Question:
     device: str | None = None
     head: HeadName = "luma"
     image: tuple[int, int] | None = None
+    device_spec: DeviceSpec | None = None
 
     def windows(self, resolution: int) -> float:
         """Windows of this size per image, see `windows_per_image`."""
@@ -282,7 +284,7 @@ def _unmet(question: Question, pool: Sequence[Priced], budget: Budget) -> str:
     if best is None:
         device = f" on {question.device}" if question.device else ""
         missing = f"{budget.text}: {not_known(budget.kind)} for any candidate{device}"
-        return f"{missing}; run luma profile NAME, or name a device with shipped results, e.g. --device 'RTX 4090'"
+        return f"{missing}; run luma profile NAME, or name a known device, e.g. --device 'RTX 4090'"
     quantity = best.costs[budget.kind]
     if budget.holds(quantity.value):
         return ""

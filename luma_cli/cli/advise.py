@@ -18,6 +18,7 @@ from luma_cli.cli.options import (
     CostDevice,
     Database,
     Dataset,
+    DeviceFile,
     EvidenceDataset,
     Filters,
     Flops,
@@ -27,6 +28,7 @@ from luma_cli.cli.options import (
     OwnOnly,
     complete_backbone,
     print_answer,
+    read_device,
     spread,
     uncollected,
 )
@@ -46,6 +48,7 @@ def recommend(
     objective: Annotated[Objective, Option(help="What to maximise.")] = "miou",
     top: Annotated[int, Option(help="Most rows.")] = 5,
     device: CostDevice = None,
+    device_spec: DeviceFile = None,
     *,
     filters: Filters,
     why: Annotated[
@@ -76,7 +79,7 @@ def recommend(
         from luma_cli.advise.recommend import answer
         from luma_cli.report.recommendation import print_recommendation
 
-        question = filters.question(dataset, device, budget or (), objective)
+        question = filters.question(dataset, device, budget or (), objective, device_spec)
         ask: Callable[..., Recommendation] = partial(answer, question, database=filters.database)
         if why_not is not None:
             from luma_cli.advise.why_not import why_not as explain
@@ -208,6 +211,7 @@ def front(
     axis: CostAxis = "gflops",
     dataset: EvidenceDataset = "ade20k",
     device: CostDevice = None,
+    device_spec: DeviceFile = None,
     own_only: OwnOnly = False,
     *,
     filters: Filters,
@@ -223,7 +227,9 @@ def front(
     from luma_cli.advise.front import front_of
     from luma_cli.report.front import print_front
 
-    found = front_of(filters.question(dataset, device), axis, only_own=own_only, database=filters.database)
+    found = front_of(
+        filters.question(dataset, device, spec_file=device_spec), axis, only_own=own_only, database=filters.database
+    )
     print_answer(found, as_json, print_front)
 
 
@@ -237,6 +243,7 @@ def next_(
     dataset: Annotated[Dataset, Option(help="Dataset to train on.")] = "ade20k",
     top: Annotated[int, Option(help="Most runs.")] = 3,
     device: Annotated[str | None, Option(help="Device that trains: cuda or part of a name.")] = None,
+    device_spec: DeviceFile = None,
     *,
     filters: Filters,
     as_json: Json = False,
@@ -250,7 +257,7 @@ def next_(
     from luma_cli.advise.next import next_runs
     from luma_cli.report.front import print_next
 
-    question = filters.question(dataset, device, budget or ())
+    question = filters.question(dataset, device, budget or (), spec_file=device_spec)
     print_answer(next_runs(question, hours=hours, top=top, database=filters.database), as_json, print_next)
 
 
@@ -266,7 +273,8 @@ def estimate(
     file: Annotated[
         Path | None, Option("--from", help="CSV file: dataset, backbone, pretraining, resolution, head, eval.")
     ] = None,
-    device: Annotated[str | None, Option(help="Device for time and memory: measured here or shipped.")] = None,
+    device: CostDevice = None,
+    device_spec: DeviceFile = None,
     as_json: Json = False,
     convention: Flops = "mac",
     database: Database = None,
@@ -285,7 +293,8 @@ def estimate(
         asked = read_asked(file)
     else:
         asked = [Asked(dataset, name or "", pretraining, resolution, head, evaluation)]
-    found, note = estimate_all(asked, device=device, database=database)
+    spec = read_device(device, device_spec)
+    found, note = estimate_all(asked, device=device, device_spec=spec, database=database)
     if as_json:
         print_json({"schema": 1, "estimates": [each.to_json() for each in found]})
     else:

@@ -104,11 +104,18 @@ def import_file(
     database: Database = None,
     as_json: Json = False,
 ) -> None:
-    """Import the results of a file and report rejected rows; exit code 1 when no row was accepted."""
+    """Import the results of a file and report rejected rows; exit code 1 when no row was accepted.
+
+    A file with columns model, device, runtime, dtype, resolution, batch and ms is one of latencies.
+    """
     from luma_cli.evidence.imported import examine, keep, read_file, unclear
     from luma_cli.evidence.table import load_evidence
     from luma_cli.report.evidence import print_import
+    from luma_cli.speed.imported import is_latency_table
 
+    if is_latency_table(file):
+        _import_latencies(file, dry_run, database, as_json)
+        return
     table = read_file(file)
     question = "" if scale else unclear(table)
     asked = _ask(question) if question and can_ask() else None
@@ -118,6 +125,23 @@ def import_file(
     print_import(found, dry_run, as_json)
     if not found.rows:
         raise NoAnswer(f"{file}: no row was accepted" if found.records else f"{file} has a heading and no row below it")
+
+
+def _import_latencies(file: Path, dry_run: bool, database: Path | None, as_json: bool) -> None:
+    from luma_cli.report.table import print_json
+    from luma_cli.speed.imported import examine_latencies, keep_latencies
+
+    found = examine_latencies(file)
+    num_new = 0 if dry_run or not found.rows else keep_latencies(found, database)
+    if as_json:
+        print_json({"schema": 1, "latencies": len(found.rows), "new": num_new, "refused": list(found.refused)})
+    else:
+        done = "checked" if dry_run else f"{num_new} new"
+        print(f"{len(found.rows)} latencies ({done}), {len(found.refused)} refused")
+    for line in () if as_json else found.refused:
+        print(f"refused: {line}", file=sys.stderr)
+    if not found.rows:
+        raise NoAnswer(f"{file}: no row was accepted")
 
 
 def _ask(question: str) -> MiouScale:

@@ -24,6 +24,7 @@ from luma_cli.units import FlopConvention
 if TYPE_CHECKING:
     from luma_cli.advise.question import Question
     from luma_cli.catalogue.spec import BackboneSpec
+    from luma_cli.speed.devices import DeviceSpec
 
 
 def complete_backbone(incomplete: str) -> list[str]:
@@ -31,6 +32,14 @@ def complete_backbone(incomplete: str) -> list[str]:
     from luma_cli.catalogue.names import complete
 
     return complete(incomplete)
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """Addresses of this machine and names of known devices that start with the typed text."""
+    from luma_cli.speed.devices import load_devices
+
+    names = ("cpu", "cuda", *(each.name for each in load_devices()))
+    return [name for name in names if name.lower().startswith(incomplete.lower())]
 
 
 Head = HeadName
@@ -67,7 +76,16 @@ ImageSize = Annotated[
 ]
 CostDevice = Annotated[
     str | None,
-    Option("--device", help="Device for time, memory and energy: cpu, cuda or part of a name, e.g. 'RTX 4090'."),
+    Option(
+        "--device",
+        help="Device for time, memory and energy: cpu, cuda, or a name, e.g. 'RTX 4090', H100, or H100/eager "
+        "(runtimes: eager, compile, tensorrt).",
+        autocompletion=complete_device,
+    ),
+]
+DeviceFile = Annotated[
+    Path | None,
+    Option("--device-spec", help="TOML file with the device's figures: name, fp16_tflops, bandwidth_gbs."),
 ]
 CostAxis = Annotated[Axis, Option("--x", help="Cost of the front.")]
 OwnOnly = Annotated[bool, Option("--own-only", help="Only your own runs.")]
@@ -231,9 +249,14 @@ class Filters:
     database: Database = None
 
     def question(
-        self, dataset: str, device: str | None, budgets: Iterable[str] = (), objective: Objective = "miou"
+        self,
+        dataset: str,
+        device: str | None,
+        budgets: Iterable[str] = (),
+        objective: Objective = "miou",
+        spec_file: Path | None = None,
     ) -> Question:
-        """The question to the advisor. Raises BadBudget."""
+        """The question to the advisor. Raises BadBudget, UsageError."""
         from luma_cli.advise.question import Question, tightest
         from luma_cli.catalogue.licences import expanded
         from luma_cli.units import parse_budget, parse_image
@@ -248,9 +271,21 @@ class Filters:
             licences=expanded(self.licence or ()),
             convention=self.convention,
             device=device,
+            device_spec=read_device(device, spec_file),
             head=self.head,
             image=None if self.image is None else parse_image(self.image),
         )
+
+
+def read_device(device: str | None, spec_file: Path | None) -> DeviceSpec | None:
+    """The specification in the file, None without one. Raises UsageError, also where a device is named beside it."""
+    if spec_file is None:
+        return None
+    if device is not None:
+        raise UsageError("--device and --device-spec are both given, expected one of them; leave one out")
+    from luma_cli.speed.devices import read_spec
+
+    return read_spec(spec_file)
 
 
 def one_form(as_json: bool, as_csv: bool) -> None:

@@ -29,6 +29,7 @@ def tables(found: Audit, speed: SpeedAudit, swept: Mapping[str, Sequence[SweptBu
         *(_answers(dataset, budgets) for dataset, budgets in swept.items()),
         _transfer(speed),
         _upsizing(speed),
+        _specified(speed),
     ]
 
 
@@ -130,6 +131,19 @@ def _upsizing(speed: SpeedAudit) -> Table:
         tuple(rows),
         "Throughput at 512 px and more when only sizes below 384 px were seen",
         "median relative error in percent (shares inside 80 and 90% intervals), and how many; no head in this table",
+    )
+
+
+def _specified(speed: SpeedAudit) -> Table:
+    rows = [
+        ("throughput of classifiers", _device(name), _error(each, each.num)) for name, each in speed.specified.items()
+    ]
+    rows += [("published latencies", name, _error(each, each.num)) for name, each in speed.published.items()]
+    return Table(
+        columns("what", "device left out", "by its specification>"),
+        tuple(rows),
+        "A device that was left out, predicted from its specification alone",
+        "median relative error in percent (shares inside 80 and 90% intervals), and how many",
     )
 
 

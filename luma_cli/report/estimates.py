@@ -69,6 +69,10 @@ def _sheet(each: Estimate, scale_note: str, convention: FlopConvention) -> Table
         rows.append((held.TITLES[kind], f"{shown}, {cost.origin}{span if cost.low != cost.high else ''}{note}"))
     if not each.costs and each.subject is not None:
         rows.append(("cost", why_no_cost(asked)))
+    # Memory is predicted for every device: where it is, a device was asked for.
+    for kind in ("ms", "images_per_second") if "bytes" in each.costs else ():
+        if kind not in each.costs:
+            rows.append((held.TITLES[kind], f"not known; luma profile {asked.backbone}"))
     caption = "; ".join((_caption([each], scale_note), convention_caption(convention)))
     return Table(columns("estimate", "value~"), tuple(rows), f"{asked.backbone} on {asked.dataset}", caption)
 

@@ -1,19 +1,34 @@
 """Audit of the model of speed (`luma recommend --audit`): every shipped device predicted from the others.
 
 For each hardware setting its device is left out, `k` classifiers that luma chooses are measured, and all others are
-predicted. A second part goes from small images to large ones: fitted below 384 px, predicted from 512 px.
+predicted. A second part goes from small images to large ones: fitted below 384 px, predicted from 512 px. A third
+predicts each GPU from its specification alone, without its measurements: classifiers at large batches, and published
+latencies of segmenters.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 
+from luma_cli.speed.devices import find_device
+from luma_cli.speed.latency import load_published
+from luma_cli.speed.model import SpeedModel
 from luma_cli.speed.quantity import Z80, Workload
-from luma_cli.speed.reference import Classifier, HardwareSetting, ThroughputTable, lineup_in, load_table, reference_of
+from luma_cli.speed.reference import (
+    SPECIFIED,
+    Classifier,
+    HardwareSetting,
+    ThroughputTable,
+    lineup_in,
+    load_table,
+    reference_of,
+    specified_in,
+)
 from luma_cli.speed.times import to_measure
-from luma_cli.speed.transfer import Floats, posterior
+from luma_cli.speed.transfer import Floats, posterior, prior_variance
 
 NUM_MEASURED = (1, 5, 20)
 _Z90 = 1.6448536269514722
@@ -47,12 +62,15 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class SpeedAudit:
     """pooled: over all settings with a class, by number of measurements. upsizing: by setting, errors from 512 px when
-    trained below 384 px, for networks with smaller sizes in the table and for others.
+    trained below 384 px, for networks with smaller sizes in the table and for others. specified: by setting, throughput
+    predicted from the device's figures alone; published: by device and runtime, latencies of others likewise.
     """
 
     transfers: tuple[Transfer, ...]
     pooled: dict[int, Error]
     upsizing: dict[str, tuple[Error | None, Error | None]]
+    specified: dict[str, Error]
+    published: dict[str, Error]
 
 
 def audit(table: ThroughputTable | None = None) -> SpeedAudit:
@@ -62,7 +80,10 @@ def audit(table: ThroughputTable | None = None) -> SpeedAudit:
     with_class = [residuals for transfer, residuals in done if transfer.has_class]
     pooled = {k: _error(np.concatenate([residuals[k] for residuals in with_class], axis=1)) for k in NUM_MEASURED}
     upsizing = {setting.label: _upsizing(found, setting) for setting in found.settings}
-    return SpeedAudit(tuple(transfer for transfer, _ in done), pooled, upsizing)
+    specified = {
+        setting.label: error for setting in found.settings if (error := _specified(found, setting)) is not None
+    }
+    return SpeedAudit(tuple(transfer for transfer, _ in done), pooled, upsizing, specified, _published())
 
 
 def _transfer(table: ThroughputTable, setting: HardwareSetting) -> tuple[Transfer, dict[int, Floats]]:
@@ -92,6 +113,35 @@ def _upsizing(table: ThroughputTable, setting: HardwareSetting) -> tuple[Error |
     known = np.array([reference.has(workload_of(rows[index])) for index in large], dtype=bool)
     one, other = (_error(each) if each.shape[1] else None for each in (residuals[:, known], residuals[:, ~known]))
     return one, other
+
+
+def _specified(table: ThroughputTable, setting: HardwareSetting) -> Error | None:
+    """Errors on a GPU of which only the figures are given; None for a setting of another class."""
+    spec = find_device(setting.device_name)
+    if spec is None or setting.speed_class != SPECIFIED:
+        return None
+    found = specified_in(table, spec, without=setting.device_name)
+    if found is None:
+        return None
+    rows, log_ms = _rows(table, setting)
+    points = found.reference.points(list(map(workload_of, rows)))
+    return _error(np.stack([log_ms - points.base, np.sqrt(prior_variance(points, found.spread))]))
+
+
+def _published() -> dict[str, Error]:
+    """Errors on published latencies in half precision, batch 1, without the rows of the device."""
+    residuals: dict[str, list[tuple[float, float]]] = {}
+    for row in load_published():
+        spec = find_device(row.device)
+        if spec is None or not row.macs or row.dtype == "float32" or row.batch != 1:
+            continue
+        others = [each for each in load_published() if each.device != row.device]
+        speed = SpeedModel.load([], f"{spec.name}/{row.runtime}", head=row.head, published=others)
+        said = speed.quantity("ms", row.workload)
+        if said is not None:
+            pair = log(row.ms / said.value), log(said.high / said.low) / (2 * Z80)
+            residuals.setdefault(f"{spec.name}, {row.runtime}", []).append(pair)
+    return {name: _error(np.array(pairs).T) for name, pairs in residuals.items()}
 
 
 def _rows(table: ThroughputTable, setting: HardwareSetting) -> tuple[list[Classifier], Floats]:

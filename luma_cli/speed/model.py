@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from math import exp, log, sqrt
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -31,8 +31,19 @@ from luma_cli.catalogue.costs import load_costs
 from luma_cli.catalogue.recipes import load_recipe
 from luma_cli.speed import times
 from luma_cli.speed.bench import Bench, bench_of, quantity_of
+from luma_cli.speed.devices import DeviceSpec, find_device, is_address, unknown
+from luma_cli.speed.latency import RUNTIMES, Published, Runtime, latencies, load_published, usual_runtime
 from luma_cli.speed.quantity import Z80, Key, Origin, Quantity, Workload, segmenter_of
-from luma_cli.speed.reference import Classifier, Lineup, class_of, lineup, load_table, shipped_name
+from luma_cli.speed.reference import (
+    SPECIFIED,
+    Classifier,
+    Lineup,
+    by_specification,
+    class_of,
+    lineup,
+    load_table,
+    shipped_name,
+)
 from luma_cli.speed.times import LARGE_SIDE, MeasuredTimes, TimeKind, milliseconds
 from luma_cli.speed.transfer import SHIPPED, Floats, posterior, stem_of
 from luma_cli.store.profiles import Measured
@@ -46,13 +57,10 @@ if TYPE_CHECKING:
 WIDEST = 10.0
 # Assumed use of a shipped device that was never measured here, in order of preference.
 _SHIPPED_CLASSES = (("cuda half", "none"), ("cuda half", "default"), ("cpu fp32", "default"))
-# Latency on a GPU of which only throughput ships: the time at large batches times the cost of idle units, or the time
-# of eager launches if longer. Low, middle and high values are assumed.
-_ALONE, _LAUNCH_MS = (1.0, 1.2, 1.6), (0.0, 6.0, 16.0)
-_BOUNDED = (
-    "extrapolated: throughput at large batches bounds the latency of one image from below; "
-    f"launches are assumed to take {_LAUNCH_MS[1]:g} ms ({_LAUNCH_MS[0]:g} to {_LAUNCH_MS[2]:g})"
-)
+# In commands that measure an unknown device: small, and every head fits it.
+_EXAMPLE = "vit_s.dinov3"
+# How captions name a runtime.
+_RUNTIME_TITLES = {"eager": "eager", "compile": "torch.compile", "tensorrt": "TensorRT"}
 _RELATED_ONLY = "measured here only with another head, driver, torch or power limit"
 _RATES: tuple[BudgetKind, ...] = ("images_per_second", "ms")
 _COUNTS = ("macs", "params")
@@ -97,7 +105,9 @@ class SpeedModel:
     """Time, memory and energy of segmenters on one device under one set of conditions.
 
     device_name: as in the store, else timm's name, else as asked. shipped: timm's name where its throughput ships.
-    speed_class: device kind with precision, and compile mode. runs: the user's trainings on any device.
+    speed_class: device kind with precision, and compile mode. runs: the user's trainings on any device. spec: the
+    device's figures, where they are known. runtime: of latencies that are predicted without one measured here.
+    published: latencies of others, shipped and imported.
     """
 
     bench: Bench
@@ -105,6 +115,9 @@ class SpeedModel:
     shipped: str
     speed_class: tuple[str, str] | None
     runs: tuple[TrainedRun, ...] = ()
+    spec: DeviceSpec | None = None
+    runtime: Runtime = "compile"
+    published: tuple[Published, ...] = ()
 
     @staticmethod
     def load(
@@ -114,20 +127,34 @@ class SpeedModel:
         head: str = "luma",
         environment: str | None = None,
         runs: Sequence[TrainedRun] = (),
+        spec: DeviceSpec | None = None,
+        published: Sequence[Published] | None = None,
     ) -> SpeedModel:
         """The model of `device`, by the store's, timm's or the user's name; of the only measured one when None.
 
-        environment: identity of the present machine as JSON, the latest measured one when None. runs: the user's
-        trainings (`trained_runs`), for GPU-hours. Raises UsageError when several devices could be meant.
+        A name may end in a runtime, e.g. `H100/eager`. environment: identity of the present machine as JSON, the latest
+        measured one when None. runs: the user's trainings (`trained_runs`), for GPU-hours. spec: the figures of a
+        device of the user's own. published: latencies of others, the shipped ones when None. Raises UsageError when
+        several devices could be meant, UnknownName for a device that nobody knows.
         """
-        bench = bench_of(measured, device, head=head, environment=environment)
-        name = shipped_name(bench.device_name) if bench.device_name else ""
+        device, asked_runtime = _without_runtime(device)
+        rows = load_published() if published is None else tuple(published)
+        bench = Bench(spec.name) if spec else bench_of(measured, device, head=head, environment=environment)
+        name = shipped_name(bench.device_name) if bench.device_name and not spec else ""
+        found = spec or (find_device(bench.device_name) if bench.device_name else None) or find_device(name)
+        runtime = asked_runtime or usual_runtime(found, rows)
+        model = partial(SpeedModel, runs=tuple(runs), spec=found, runtime=runtime, published=rows)
         if bench.conditions is not None:
-            return SpeedModel(bench, bench.device_name, name, class_of(bench.conditions), tuple(runs))
-        classes = [each for each in _SHIPPED_CLASSES if name and lineup(each, name).own]
+            return model(bench, bench.device_name, name, class_of(bench.conditions))
+        is_it = found is None or shipped_name(found.name) == name or find_device(name) == found
+        classes = [each for each in _SHIPPED_CLASSES if name and is_it and lineup(each, name).own]
         if classes:
-            return SpeedModel(bench, name, name, classes[0], tuple(runs))
+            return model(bench, name, name, classes[0])
+        if found is not None and by_specification(found) is not None:
+            return model(bench, found.name, "", SPECIFIED)
         there = [run for run in runs if device is None or device.lower() in run.device_name.lower()]
+        if device is not None and not there and not is_address(device):
+            raise unknown(device, tuple(sorted({row.conditions.device_name for row in measured})))
         if len({run.device_name for run in there}) != 1:
             return SpeedModel(bench, bench.device_name, "", None, tuple(runs))
         latest = max(there, key=lambda run: run.started_at)
@@ -137,7 +164,16 @@ class SpeedModel:
     @property
     def lineup(self) -> Lineup | None:
         """The shipped reference of the device's class, None without a device."""
-        return None if self.speed_class is None else lineup(self.speed_class, self.shipped)
+        if self.speed_class is None:
+            return None
+        if self.is_specified and self.spec is not None:
+            return by_specification(self.spec)
+        return lineup(self.speed_class, self.shipped)
+
+    @property
+    def is_specified(self) -> bool:
+        """Whether nothing but the device's figures is known."""
+        return self.spec is not None and self.bench.conditions is None and not self.shipped
 
     @property
     def basis(self) -> str:
@@ -149,7 +185,16 @@ class SpeedModel:
         sources = f"these and {found.why}" if num + len(self.bench.related) else found.why
         usual = f"{self.device_name}, {self.speed_class[0]}, compile {self.speed_class[1]}"
         label = self.bench.conditions.label if self.bench.conditions else usual
-        return f"{label}: {num or 'nothing was'} measured{'' if num else ' here'}; predictions from {sources}"
+        if self.is_specified:
+            label = f"{self.device_name}, by specification"
+        latency = "" if self.bench.conditions or found.reference.on_cpu else f"; latency with {self._runtime_title}"
+        return f"{label}: {num or 'nothing was'} measured{'' if num else ' here'}; predictions from {sources}{latency}"
+
+    @property
+    def _runtime_title(self) -> str:
+        seen = latencies(self.spec, self.runtime, self.published).num_rows
+        rows = f" ({counted(seen, 'published row')} of this device)" if seen else ""
+        return f"{_RUNTIME_TITLES[self.runtime]}{rows}"
 
     def quantity(self, kind: BudgetKind, workload: Workload) -> Quantity | None:
         """The cost of one segmenter; None where it is not known, and `why(kind)` gives the reason."""
@@ -174,18 +219,19 @@ class SpeedModel:
         if kind in (*_COUNTS, "bytes"):
             return ""
         if self.speed_class is None:
-            return f"nothing was measured on {here}, and no throughput of it ships; try: luma profile"
+            return f"nothing was measured on {here}, and no throughput of it ships; try: luma profile {_EXAMPLE}"
         if kind == "joules":
-            return "" if _power_of(self.bench) else f"no energy was measured on {here}; try: luma profile"
+            return "" if _power_of(self.bench) else f"no energy was measured on {here}; try: luma profile {_EXAMPLE}"
         if kind == "gpu_hours":
             if any(run.device_name == self.device_name for run in self.runs) or not all(map(self.why, _RATES)):
                 return ""
-            return f"no training and no forward pass was timed on {here}; try: luma train --dry-run"
+            command = f"luma train {_EXAMPLE} --data ade20k --dry-run"
+            return f"no training and no forward pass was timed on {here}; try: {command}"
         name = _time_kind(kind)
         seen = self._evidence(name)
         if seen.num_here + seen.num_related or (self.lineup and self.lineup.own):
             return ""
-        return f"no {name} was measured on {here}; try: luma profile"
+        return f"no {name} was measured on {here}; try: luma profile {_EXAMPLE}"
 
     def anchors(self, workloads: Sequence[Workload], num: int = 1, kind: BudgetKind = "ms") -> list[Workload]:
         """The most informative segmenters to measure on this device, in order, without those measured already."""
@@ -240,8 +286,7 @@ class SpeedModel:
             if not found.own:
                 return [None] * len(workloads)
             if name == "latency":
-                rates = self._timed("images_per_second", workloads, found)
-                return [_bounded(kind, each, found.reference.on_cpu) for each in rates]
+                return self._alone(kind, workloads, found)
         far = times.extrapolated(workloads, self.bench)
         said = times.predict(name, found.reference.points(workloads), seen, found, far)
         quantities: list[Quantity | None] = []
@@ -249,9 +294,39 @@ class SpeedModel:
             notes = [_RELATED_ONLY] if seen.num_related and not seen.num_here else []
             if is_far:
                 notes.append(f"extrapolated: no head was measured here at {LARGE_SIDE} px or more")
-            is_shipped = found.own and not seen.num_here and each.head == "none" and found.reference.has_at(each)
+            if found.specified:
+                notes.append("by specification")
+            is_shipped = (
+                found.own
+                and not found.specified
+                and not seen.num_here
+                and each.head == "none"
+                and found.reference.has_at(each)
+            )
             origin: Origin = "shipped" if is_shipped else "predicted"
             quantities.append(_quantity(kind, mean, variance, origin, is_far, "; ".join(notes)))
+        return quantities
+
+    def _alone(self, kind: BudgetKind, workloads: Sequence[Workload], found: Lineup) -> list[Quantity | None]:
+        """Latency of one image where only throughput or figures are known; on a CPU timm measured single images."""
+        rates = self._timed("images_per_second", workloads, found)
+        known = [each for each in rates if each is not None]
+        log_ms = np.log([1000 / each.value for each in known])
+        variance = (np.log([each.high / each.low for each in known]) / (2 * Z80)) ** 2
+        note = ""
+        if not found.reference.on_cpu:
+            model = latencies(self.spec, self.runtime, self.published, not found.specified)
+            there = [each for each, rate in zip(workloads, rates, strict=True) if rate is not None]
+            log_ms, variance = model.predict(there, log_ms, variance)
+            note = f"extrapolated from throughput at large batches and counted kernels, {_RUNTIME_TITLES[self.runtime]}"
+        said = iter(zip(log_ms.tolist(), variance.tolist(), strict=True))
+        quantities: list[Quantity | None] = []
+        for rate in rates:
+            if rate is None:
+                quantities.append(None)
+                continue
+            notes = "; ".join(filter(None, (note, rate.note)))
+            quantities.append(_quantity(kind, *next(said), "predicted", rate.extrapolated or bool(note), notes))
         return quantities
 
     def _energies(self, workloads: Sequence[Workload], found: Lineup) -> list[Quantity | None]:
@@ -269,6 +344,13 @@ class SpeedModel:
 
     def _evidence(self, kind: TimeKind) -> MeasuredTimes:
         return times.evidence(kind, self.bench, self.lineup or lineup(("cuda half", "none"), ""))
+
+
+def _without_runtime(device: str | None) -> tuple[str | None, Runtime | None]:
+    """`H100/eager` as name and runtime; the name as it is without one."""
+    name, _, last = (device or "").rpartition("/")
+    runtime = next((each for each in RUNTIMES if each == last.lower()), None)
+    return (name, runtime) if name and runtime else (device, None)
 
 
 def _time_kind(kind: BudgetKind) -> TimeKind:
@@ -291,22 +373,6 @@ def _rate(rate: Quantity | None, latency: Quantity | None) -> Quantity | None:
         return rate
     fast, value, slow = (1000 / each for each in (latency.low, latency.value, latency.high))
     return Quantity("images_per_second", value, slow, fast, "predicted", True, "from latency at batch 1")
-
-
-def _bounded(kind: BudgetKind, rate: Quantity | None, on_cpu: bool) -> Quantity | None:
-    """Latency of one image where only throughput ships; on a CPU timm measured single images."""
-    if rate is None:
-        return None
-    times_ms = [1000 / each for each in (rate.high, rate.value, rate.low)]
-    if not on_cpu:
-        bounds = zip(times_ms, _ALONE, _LAUNCH_MS, strict=True)
-        times_ms = [max(factor * time_ms, launch) for time_ms, factor, launch in bounds]
-    low, value, high = times_ms
-    if kind == "fps":
-        low, value, high = 1000 / high, 1000 / value, 1000 / low
-    note = "" if on_cpu else _BOUNDED
-    far = rate.extrapolated or not on_cpu
-    return Quantity(kind, value, low, high, "predicted", far, "; ".join(filter(None, (note, rate.note))))
 
 
 def _power_of(bench: Bench) -> tuple[TimeKind, float, float, int] | None:

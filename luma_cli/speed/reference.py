@@ -25,6 +25,7 @@ import numpy as np
 
 from luma_cli import files
 from luma_cli.errors import BadCard
+from luma_cli.speed.devices import DeviceSpec, load_devices
 from luma_cli.speed.quantity import Workload
 from luma_cli.speed.transfer import SHIPPED, Floats, Priors, Spread, slopes_of, stem_of
 from luma_cli.store.profiles import Conditions
@@ -50,6 +51,10 @@ COSTS_ONLY = replace(SHIPPED, size=0.15, intensity=0.2, side=0.3, family=0.3, st
 LATENCY = replace(SHIPPED, size=0.1, intensity=0.1, side=0.1, family=0.1, stem=0.1, noise=0.03)
 # The level of the device's own shipped setting: another machine, driver and release of torch.
 _OWN_SCALE = 0.1
+
+# Devices by specification: class of the measured GPUs, log deviation of the level (the audit finds up to 0.2 between
+# GPUs of one kind; other kinds, such as modules with shared memory, are farther) and of one network.
+SPECIFIED, _SPECIFIED_SCALE, _SPECIFIED_STEM, _ROOFLINE_STEPS = ("cuda half", "none"), 0.35, 0.1, 12
 
 _WORDS = re.compile(r"[^\s()@/]+")
 # Words of a device's full name that do not name another model.
@@ -311,12 +316,13 @@ def _indices(names: Iterable[str]) -> dict[str, list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Lineup:
-    """A reference with its spread. why: its source in words."""
+    """A reference with its spread. why: its source in words. specified: whether only the device's figures are known."""
 
     reference: Reference
     spread: Spread
     own: bool
     why: str
+    specified: bool = False
 
 
 def class_of(conditions: Conditions) -> tuple[str, str]:
@@ -363,3 +369,70 @@ def lineup_in(table: ThroughputTable, speed_class: tuple[str, str], device: str 
     law = reference_of(table, others, own=False).law_only()
     why = f"multiply-adds alone, as no throughput ships for {' with compile '.join(speed_class)}"
     return Lineup(law, COSTS_ONLY, False, why)
+
+
+@cache
+def by_specification(spec: DeviceSpec) -> Lineup | None:
+    """The lineup of a device of which only figures are known, from the GPUs of timm's table in half precision.
+
+    None where the table has no such GPU.
+    """
+    return specified_in(load_table(), spec)
+
+
+def specified_in(table: ThroughputTable, spec: DeviceSpec, without: str = "") -> Lineup | None:
+    """`by_specification` in any table. without: a device to leave out, for audits.
+
+    Each network's time on a measured GPU is scaled by the ratio of a roofline's sums (Williams et al. 2009,
+    https://doi.org/10.1145/1498765.1498785; here time for arithmetic plus time for memory):
+
+        ms = 2 multiply-adds / (e_c x peak) + 2 bytes x activations / (e_b x bandwidth)
+
+    e_c and e_b are fitted to the measured GPUs; the mean over GPUs, each with equal weight, is the device's own column.
+    """
+    known = {each.name: each for each in load_devices()}
+    settings = [
+        each
+        for each in table.settings
+        if each.speed_class == SPECIFIED
+        and each.layout == "nchw"
+        and each.device_name in known
+        and each.device_name != without
+    ]
+    if not settings:
+        return None
+    columns = [table.settings.index(each) for each in settings]
+    rows = [row for row in table.rows if any(row.milliseconds[index] for index in columns)]
+    logs = np.log(np.array([[row.milliseconds[index] or np.nan for index in columns] for row in rows], dtype=float))
+    macs, activations = np.array([(row.macs, row.activations) for row in rows], dtype=float).T
+    specs = [known[each.device_name] for each in settings]
+    shares = _roofline(logs, macs, activations, specs)
+    scaled = logs + (_roof(macs, activations, [spec], shares) - _roof(macs, activations, specs, shares))
+    names = sorted({each.device_name for each in settings})
+    alike = [[i for i, each in enumerate(settings) if each.device_name == name] for name in names]
+    times = np.exp(_mean(np.stack([_mean(scaled[:, each]) for each in alike], axis=1)))
+    own = HardwareSetting(spec.name, "amp", "nchw", "eager", "by specification")
+    filled = (replace(row, milliseconds=(float(ms),)) for row, ms in zip(rows, times, strict=True))
+    reference = reference_of(ThroughputTable((own,), tuple(filled)), [own], own=True)
+    why = f"its specification ({spec.figures}) and timm's throughput of {', '.join(names)}"
+    return Lineup(reference, replace(SHIPPED, scale=_SPECIFIED_SCALE, stem=_SPECIFIED_STEM), True, why, True)
+
+
+def _roof(macs: Floats, activations: Floats, specs: Sequence[DeviceSpec], shares: Floats) -> Floats:
+    """(r, k) log milliseconds of the roofline. shares: logs of e_c and e_b."""
+    peak, bandwidth = np.array([(each.fp16, each.bandwidth) for each in specs]).T
+    compute = np.log(2e3 * macs)[:, None] - np.log(peak) - shares[0]
+    memory = np.log(2e3 * activations)[:, None] - np.log(bandwidth) - shares[1]
+    return np.asarray(np.logaddexp(compute, memory))
+
+
+def _roofline(logs: Floats, macs: Floats, activations: Floats, specs: Sequence[DeviceSpec]) -> Floats:
+    """(2,): logs of the shares of peak and bandwidth that are reached, by Gauss-Newton on log time."""
+    there, shares = ~np.isnan(logs), np.log([0.7, 0.1])
+    for _ in range(_ROOFLINE_STEPS):
+        roof = _roof(macs, activations, specs, shares)
+        part = np.exp(_roof(macs, activations, specs, np.array([shares[0], np.inf])) - roof)
+        slopes = np.stack([-part[there], part[there] - 1], axis=1)
+        step = np.linalg.lstsq(slopes, (logs - roof)[there], rcond=None)[0]
+        shares = np.minimum(shares + np.clip(step, -1, 1), 0.0)  # no device exceeds its figures
+    return shares

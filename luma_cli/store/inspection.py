@@ -19,6 +19,7 @@ TABLES = (
     *("configuration", "environment", "provenance", "attempt", "detail", "metric", "sample"),
     *("run", "run_metric", "evaluation", "evaluation_class", "evaluation_image", "evaluation_score"),
     "evidence_row",
+    "latency_row",
 )
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 # With an argument these still only read; every other pragma with an argument sets something.

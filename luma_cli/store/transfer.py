@@ -49,6 +49,7 @@ _TABLES: tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("run", "run_key", "run_id", ("environment", "provenance"), ("run_metric",)),
     ("evaluation", "evaluation_id", "hash", (), ("evaluation_class", "evaluation_image", "evaluation_score")),
     ("evidence_row", "evidence_row_id", "hash", (), ()),
+    ("latency_row", "latency_row_id", "hash", (), ()),
 )
 # Of two states of a run the later one is kept; the hash decides between equal ones.
 _OVERTAKEN = """

@@ -1,4 +1,4 @@
--- Schema 6: scores by name, of evaluations that have others than mIoU: how well unknown objects are told apart.
+-- Schema 7: scores by name, of evaluations that have others than mIoU: how well unknown objects are told apart.
 
 CREATE TABLE evaluation_score (
     evaluation_id INTEGER NOT NULL REFERENCES evaluation (evaluation_id) ON DELETE CASCADE,
