@@ -25,7 +25,7 @@ from luma_cli.advise.candidates import MODEST_MACS, Candidate
 from luma_cli.advise.costs import training_costs, usual_recipe
 from luma_cli.advise.fronts import NUM_DRAWS, TIE_MIOU, Floats
 from luma_cli.advise.question import Question
-from luma_cli.advise.setting import Judged
+from luma_cli.advise.setting import Judged, worth_training
 from luma_cli.catalogue.recipes import default_recipe, recipe_names
 
 # Sample correlations of independent candidates have a standard deviation of 1 / sqrt(draws): up to three are noise.
@@ -277,7 +277,8 @@ def worthiest(
         first = min((each.priced.candidate for each in within), key=first_choice)
         line = command(first, question.dataset, recipe.name, head)
         return f"{line} (no evidence about any candidate: a medium size with one of the best pretrainings)"
-    ranked = sorted(within, key=lambda each: (-each.prediction.interval_80[1], each.priced.candidate.key))
+    worth = [each for each, is_worth in zip(within, worth_training(within), strict=True) if is_worth] or list(within)
+    ranked = sorted(worth, key=lambda each: (-each.prediction.interval_80[1], each.priced.candidate.key))
     contenders = [each.priced for each in ranked[:NUM_CONTENDERS]]
     in_hours = all("gpu_hours" in each.costs for each in contenders)
     costs = training_costs(question, contenders, recipe, in_hours)
@@ -289,8 +290,7 @@ def worthiest(
         return f"no run is expected to improve this by {LEAST_REGRET:g} mIoU; luma next considers the whole front"
     (pick,) = picks
     line = command(contenders[pick.index].candidate, question.dataset, recipe.name, head)
-    worth = f"expected to improve this choice by {pick.gain:.2f} mIoU, for {costs[pick.index].text} of training"
-    return f"{line} ({worth}; luma next also considers models that cannot win)"
+    return f"{line} (expected to improve this choice by {pick.gain:.2f} mIoU, for {costs[pick.index].text} of training)"
 
 
 def first_choice(candidate: Candidate) -> tuple[bool, bool, float, tuple[str, str, int]]:

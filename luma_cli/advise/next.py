@@ -20,7 +20,7 @@ from luma_cli.advise.costs import TrainingCost, training_costs, usual_recipe
 from luma_cli.advise.fronts import REFERENCE_MIOU, place
 from luma_cli.advise.gain import LEAST_REGRET, Pick, RunGains, command, first_choice
 from luma_cli.advise.question import TITLES, Question, standing, unmet
-from luma_cli.advise.setting import AdviceSetting, Fit, load, predicted
+from luma_cli.advise.setting import AdviceSetting, Fit, load, predicted, worth_training
 from luma_cli.errors import NoAnswer, UsageError
 from luma_cli.scaling.law import PLAIN, Point, tokens_of
 from luma_cli.scaling.series import MOST_PARAMS, Model, most_telling
@@ -32,6 +32,7 @@ Run = tuple[str, int]
 # (Kerssies, de Geus, Dubbelman: How to Benchmark Vision Foundation Models for Semantic Segmentation, arXiv 2404.12172).
 PROXY_SHARE = 1 / 8
 # Scores of proxies compare only at about the same cost: within this factor.
+MOST_RUNS = 20  # of a batch that fills a number of hours
 _PROXY_REACH = 1.5
 # A law needs that many sizes and resolutions (`luma scaling` rejects fewer).
 _LEAST_GRID = 3
@@ -101,33 +102,36 @@ def next_runs(
     question: Question,
     *,
     hours: float | None = None,
-    top: int = 3,
+    top: int | None = None,
+    explore: bool = False,
     database: Path | None = None,
     fit: Fit = load_model,
 ) -> NextRuns:
     """The runs of most gain for the front or, with budgets in the question, for the recommendation under them.
 
-    hours: GPU-hours of the batch together; top: its largest size. Where this device's GPU-hours are not known, gains
-    are divided by the multiply-adds of training. Raises NoAnswer, UsageError, StoreError.
+    hours: GPU-hours of the batch together; top: its largest size, 3 or as many as fill the hours when None. explore:
+    also backbones without results of their series, and sizes that nobody trains at. Where this device's GPU-hours are
+    not known, gains are divided by the multiply-adds of training. Raises NoAnswer, UsageError, StoreError.
     """
+    top = (3 if hours is None else MOST_RUNS) if top is None else top
     if top < 1:
         raise UsageError(f"--top is {top}, expected at least 1")
     if question.head == "none":
         raise UsageError("--head none cannot be trained; use luma, eomt or linear")
     if hours is not None and not 0 < hours < math.inf:
         raise UsageError(f"--budget-hours is {hours:g}, expected more than zero")
-    return answer(load(question, (question.axis, "gpu_hours"), database, fit), hours, top)
+    return answer(load(question, (question.axis, "gpu_hours"), database, fit), hours, top, explore)
 
 
-def answer(setting: AdviceSetting, hours: float | None, top: int) -> NextRuns:
+def answer(setting: AdviceSetting, hours: float | None, top: int, explore: bool = False) -> NextRuns:
     """The runs of a setting whose pool is priced on the question's axis; see `next_runs`."""
-    return _Planner(setting, hours).plan(top)
+    return _Planner(setting, hours, explore).plan(top)
 
 
 class _Planner:
     """One setting with its predictions, and the candidates that could be trained."""
 
-    def __init__(self, setting: AdviceSetting, hours: float | None) -> None:
+    def __init__(self, setting: AdviceSetting, hours: float | None, explore: bool = False) -> None:
         self.setting, self.question = setting, setting.question
         known = [each for each in setting.pool if not math.isnan(place(each, self.question.axis))]
         within = [standing(each, self.question.budgets) in ("within", "may exceed") for each in known]
@@ -148,7 +152,17 @@ class _Planner:
             for at, cost in training_costs(self.question, known, self.recipe, self.in_hours).items()
             if within[at] and known[at].candidate.run_key not in setting.trained
         }
+        if not explore:
+            self.costs = self._worth() or self.costs
         self.payable = [at for at, cost in self.costs.items() if cost.value <= self.limit]
+
+    def _worth(self) -> dict[int, TrainingCost]:
+        """Of the costs those of runs that are no exploration; of the front any size may be the best at its cost."""
+        inside = [at for at, is_within in enumerate(self.within) if is_within]
+        if self.purpose == "front":
+            return {at: cost for at, cost in self.costs.items() if worth_training([self.pool[at]])[0]}
+        worth = dict(zip(inside, worth_training([self.pool[at] for at in inside]), strict=True))
+        return {at: cost for at, cost in self.costs.items() if worth[at]}
 
     def plan(self, top: int) -> NextRuns:
         known = any(each.supported for each in self.pool)

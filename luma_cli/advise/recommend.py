@@ -51,7 +51,7 @@ from luma_cli.advise.question import (
     unmet,
     worst,
 )
-from luma_cli.advise.setting import Fit, Judged, comparable, load, predicted, settled
+from luma_cli.advise.setting import Fit, Judged, comparable, load, predicted, settled, tier
 from luma_cli.catalogue.heads import HeadName
 from luma_cli.catalogue.licences import expanded, is_commercial
 from luma_cli.errors import NoAnswer, UsageError
@@ -355,16 +355,6 @@ def recommendation(
 def _command(question: Question, candidate: Candidate) -> str:
     head = "luma" if question.head == "none" else question.head  # nothing is trained without one
     return command(candidate, question.dataset, usual_recipe(question.dataset, head).name, head)
-
-
-def tier(judged: Judged) -> int:
-    """How much stands behind a candidate: 0 direct evidence, 1 its series, 2 an extrapolation, 3 nothing."""
-    support, is_outside = judged.prediction.support, judged.prediction.extrapolated
-    if not judged.supported:
-        return 3
-    if is_outside or support.standing == "none":
-        return 2
-    return 1 if support.standing == "same series" else 0
 
 
 def _that_are(wanted: Standing, question: Question, pool: Iterable[Priced]) -> list[Priced]:

@@ -70,6 +70,32 @@ class Judged(NamedTuple):
         return has_evidence(self.prediction)
 
 
+def tier(judged: Judged) -> int:
+    """How much stands behind a candidate: 0 direct evidence, 1 its series, 2 an extrapolation, 3 nothing."""
+    support, is_outside = judged.prediction.support, judged.prediction.extrapolated
+    if not judged.supported:
+        return 3
+    if is_outside or support.standing == "none":
+        return 2
+    return 1 if support.standing == "same series" else 0
+
+
+LEAST_TRAINED = 384  # px; nothing published is smaller than 448
+
+
+def worth_training(pool: Sequence[Judged]) -> list[bool]:
+    """Of each whether results of its series exist, its size is one that people train at, and it could be the best.
+
+    The rest is exploration. It could be the best when the upper end of its 90% interval reaches the highest
+    expectation among those that may be recommended.
+    """
+    least = max((each.miou for each in pool if tier(each) < 2), default=0.0)
+    return [
+        tier(each) < 3 and each.priced.candidate.resolution >= LEAST_TRAINED and each.prediction.interval_90[1] >= least
+        for each in pool
+    ]
+
+
 def predicted(question: Question, pool: Iterable[Priced], model: AccuracyModel) -> list[Judged]:
     """The candidates with the model's predictions for the question's head, in order."""
     priced = list(pool)

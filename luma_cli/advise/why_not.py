@@ -12,8 +12,8 @@ import numpy as np
 from luma_cli.accuracy.model import load_model
 from luma_cli.advise.fronts import NUM_DRAWS
 from luma_cli.advise.question import Question, explain, hold, not_known
-from luma_cli.advise.recommend import OUT_OF_THE_QUESTION, Recommended, recommendation, tier
-from luma_cli.advise.setting import Fit, Judged, load, predicted
+from luma_cli.advise.recommend import OUT_OF_THE_QUESTION, Recommended, recommendation
+from luma_cli.advise.setting import Fit, Judged, load, predicted, tier
 from luma_cli.errors import NoAnswer, UnknownName
 
 

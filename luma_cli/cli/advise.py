@@ -234,6 +234,29 @@ def front(
 
 
 @spread
+def compare(
+    names: Annotated[list[str], Argument(help="Two or more backbones.", autocompletion=complete_backbone)],
+    dataset: EvidenceDataset = "ade20k",
+    device: CostDevice = None,
+    device_spec: DeviceFile = None,
+    *,
+    filters: Filters,
+    as_json: Json = False,
+) -> None:
+    """Compare backbones: mIoU, cost, licence, evidence, and the probability that one is better.
+
+    All at one size: 512 px on ADE20K, 1024 px on Cityscapes, or --res. With --device also latency and memory.
+
+    Example: luma compare vit_b.dinov3 eva02_b.eva02 swin_b
+    """
+    from luma_cli.advise.compare import compare as compared
+    from luma_cli.report.compare import print_comparison
+
+    question = filters.question(dataset, device, spec_file=device_spec)
+    print_answer(compared(question, names, filters.database), as_json, print_comparison)
+
+
+@spread
 def next_(
     hours: Annotated[float | None, Option("--budget-hours", help="GPU-hours for all runs together.")] = None,
     budget: Annotated[
@@ -241,7 +264,10 @@ def next_(
         Option(help="Budget of the model, e.g. 200gflops, for runs that improve its recommendation; may repeat."),
     ] = None,
     dataset: Annotated[Dataset, Option(help="Dataset to train on.")] = "ade20k",
-    top: Annotated[int, Option(help="Most runs.")] = 3,
+    top: Annotated[int | None, Option(help="Most runs. \\[default: 3, or as many as fill the hours]")] = None,
+    explore: Annotated[
+        bool, Option("--explore", help="Also backbones without results of their series, and sizes below 384 px.")
+    ] = False,
     device: Annotated[str | None, Option(help="Device that trains: cuda or part of a name.")] = None,
     device_spec: DeviceFile = None,
     *,
@@ -250,7 +276,7 @@ def next_(
 ) -> None:
     """Propose the next training runs, by gain per GPU-hour.
 
-    Without --budget the gain is that of the front's hypervolume, with it that of the recommendation.
+    Without --budget the gain is that of the front, with it that of the recommendation. Runs fill --budget-hours.
 
     Example: luma next --budget-hours 100 --budget 200gflops
     """
@@ -258,7 +284,9 @@ def next_(
     from luma_cli.report.front import print_next
 
     question = filters.question(dataset, device, budget or (), spec_file=device_spec)
-    print_answer(next_runs(question, hours=hours, top=top, database=filters.database), as_json, print_next)
+    print_answer(
+        next_runs(question, hours=hours, top=top, explore=explore, database=filters.database), as_json, print_next
+    )
 
 
 def estimate(

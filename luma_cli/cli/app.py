@@ -28,6 +28,7 @@ _COMMANDS = {
     "profile": "measure:profile",
     "recommend": "advise:recommend",
     "estimate": "advise:estimate",
+    "compare": "advise:compare",
     "front": "advise:front",
     "next": "advise:next_",
     "findings": "learn:findings",
@@ -44,17 +45,30 @@ _COMMANDS = {
     "evidence": "evidence:app",
     "db": "db:app",
 }
-_MANY_VALUED = frozenset({"cost", "profile", "recommend", "front", "next", "doctor"})
+_MANY_VALUED = frozenset({"cost", "profile", "recommend", "compare", "front", "next", "doctor"})
 _INTERRUPTED = 130
 _LONGEST_NAME = 200
 _ESCAPED = "luma-escaped"
 _STOPPED = "stopped by Ctrl-C; what was finished is kept"
 _LONGEST_WORD = 500  # characters, more than a path in use has
 _NAMES_BACKBONES = frozenset(
-    {"list", "show", "cost", "profile", "recommend", "estimate", "front", "next", "scaling", "plot", "findings"}
+    {
+        "list",
+        "show",
+        "cost",
+        "profile",
+        "recommend",
+        "compare",
+        "estimate",
+        "front",
+        "next",
+        "scaling",
+        "plot",
+        "findings",
+    }
     | {"doctor", "train"}
 )
-_ADVISES = frozenset({"estimate", "front", "next", "findings", "scaling"})
+_ADVISES = frozenset({"compare", "estimate", "front", "next", "findings", "scaling"})
 
 
 class Lazy(TyperGroup):
