@@ -102,7 +102,7 @@ def parse_budget(text: str, convention: FlopConvention = "mac") -> Budget:
     if match is None:
         raise BadBudget(f"budget {text!r} is not a number with a unit; try {BUDGET_EXAMPLES}")
     number, unit = float(match[1]), re.sub(r"[\s-]", "", match[2].lower())
-    of_image = re.fullmatch(r"(.+)/im(?:a)?g(?:e)?", unit)
+    of_image = re.fullmatch(r"(.+)/(?:image|img)", unit)
     if (unit := of_image[1] if of_image else unit) not in _UNITS:
         raise BadBudget(f"budget {text!r}: unknown unit {match[2]!r}; try {BUDGET_EXAMPLES}")
     kind, factor = _UNITS[unit]

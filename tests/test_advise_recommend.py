@@ -51,7 +51,7 @@ def ask(
     convention = asked.get("convention", "mac")
     parsed = held.tightest(parse_budget(each, convention) for each in budgets)
     question = Question(**{"dataset": "ade20k", "budgets": parsed, **asked})
-    pool = price(question.eligible(candidates), question.kinds, speed, question.head, 150)
+    pool = price(question.eligible(candidates), question.kinds, speed, question.head, 150, question.windows)
     return recommendation(question, pool, model, evidence=evidence, speed=speed, top=top, with_reasons=with_reasons)
 
 
@@ -365,3 +365,27 @@ def test_a_wider_budget_never_goes_back_to_an_earlier_answer(points: Any, limits
         except NoAnswer:
             alone = ()
         assert [row.candidate for row in alone] == ([] if first is None else [first.candidate])
+
+
+class TestImages:
+    """Costs of whole images: windows of the image's size, or of the dataset's own protocol."""
+
+    def test_a_budget_per_image_counts_every_window(self) -> None:
+        assert names(ask("219gflops/image"))[0] == "convnext_b.supervised_in21k"  # 120 GFLOPs x 1.83 windows are 219.6
+        assert names(ask("220gflops/image"))[0] == "vit_b.dinov3"
+        wide = ask("300gflops/image", image=(512, 2048))  # four windows
+        assert names(wide) == ["vit_s.dinov3"]
+        assert wide.rows[0].windows == 4
+        assert wide.rows[0].priced.costs["macs_image"].value == 4 * 40e9
+
+    def test_rates_are_of_images_where_an_image_is_named(self) -> None:
+        assert names(ask("90fps", speed=SPEED)) == ["vit_s.dinov3"]
+        image = ask("45fps", speed=SPEED, image=(512, 1024))  # two windows
+        assert image.question.kinds == ("fps_image",)
+        assert image.rows[0].priced.costs["fps_image"].value == 50.0
+        with pytest.raises(NoAnswer, match="nothing meets 60fps: the fastest candidate is vit_s.dinov3"):
+            ask("60fps", speed=SPEED, image=(512, 1024))
+
+    def test_budgets_of_which_one_never_binds(self) -> None:
+        with pytest.raises(UsageError, match="200gflops of a crop and 100gflops/image: .* leave it out"):
+            ask("200gflops", "100gflops/image")

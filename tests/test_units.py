@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luma_cli.errors import BadBudget
-from luma_cli.units import Budget, gflops, parse_budget
+from luma_cli.errors import BadBudget, UsageError
+from luma_cli.units import Budget, gflops, parse_budget, parse_image
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,27 @@ def test_rates_are_floors_and_costs_are_ceilings() -> None:
     assert not parse_budget("30fps").holds(29)
     assert parse_budget("30ms").holds(29)
     assert not parse_budget("30ms").holds(31)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("400gflops/image", "macs_image"), ("2 J/img", "joules_image"), ("40ms/image", "ms_image"), ("30fps", "fps")],
+)
+def test_budgets_of_whole_images(text: str, kind: str) -> None:
+    assert parse_budget(text).kind == kind
+
+
+@pytest.mark.parametrize("text", ["200gflops/imag", "8GiB/image", "30fps/image", "50Mparams/image"])
+def test_what_an_image_has_no_value_of(text: str) -> None:
+    with pytest.raises(BadBudget, match="try 200gflops, 400gflops/image"):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize("text", ["0x512", "1x100000", "512", "-4x512", "1920.5x1080", "31x31", "axb", ""])
+def test_images_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="e.g. --image 1920x1080"):
+        parse_image(text)
+
+
+def test_an_image_is_width_by_height() -> None:
+    assert parse_image("1920x1080") == parse_image(" 1920 × 1080 ") == (1080, 1920)
