@@ -100,7 +100,8 @@ def test_a_device_whose_throughput_ships_answers_a_rate(model: AccuracyModel) ->
 def test_a_budget_in_time_names_what_to_measure(model: AccuracyModel) -> None:
     with pytest.raises(NothingMeasured) as nothing:
         answer(model, "20ms")
-    assert f"run: luma profile {nothing.value.name} --res 512" in str(nothing.value)
+    assert f"measure this machine: luma profile {nothing.value.name} --res 512" in str(nothing.value)
+    assert nothing.value.name.endswith(("dinov3", "dinov2", "supervised_in1k", "supervised_in21k"))
     assert "--device 'RTX 4090'" in str(nothing.value)
 
 

@@ -61,7 +61,6 @@ def made(monkeypatch: pytest.MonkeyPatch, found: Recommendation) -> list[Answers
         return found
 
     monkeypatch.setattr(session, "recommendation", answer)
-    monkeypatch.setattr(session, "print_front", lambda answers: None)
     return asked
 
 

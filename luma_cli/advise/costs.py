@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 CostUnit = Literal["GPU-hours", "PFLOP"]
+WELL_KNOWN = ("dinov3", "dinov2", "supervised_in1k", "supervised_in21k")
 # A training step is a forward pass and a backward pass of twice its multiply-adds.
 STEP_PER_FORWARD = 3
 # Where most published figures are: ADE20K crops of 512, Cityscapes crops of 1024.
@@ -144,6 +145,13 @@ def check_known(question: Question, pool: Sequence[Priced], speed: SpeedModel) -
     device = f" --device {shlex.quote(question.device)}" if question.device and is_here else ""
     there = "" if is_here or question.device is None else " on that machine"
     elsewhere = ", or name a known device, e.g. --device 'RTX 4090'"
+    if question.device is None and question.device_spec is None and of_crop != "joules":
+        raise NothingMeasured(
+            f"{asked} depends on the device: name one, e.g. --device 'RTX 4090' or --device 'Jetson Orin', or measure "
+            f"this machine: luma profile {anchor.name} --res {anchor.resolution}{head}",
+            anchor.name,
+            anchor.resolution,
+        )
     command = f"luma profile {anchor.name} --res {anchor.resolution}{head}{device}"
     raise NothingMeasured(
         f"{asked} cannot be answered: {reason}; run{there}: {command}"
@@ -159,7 +167,9 @@ def _anchor(question: Question, pool: Sequence[Priced], speed: SpeedModel, kind:
     sized = [each.candidate for each in pool if each.candidate.resolution == usual] or [each.candidate for each in pool]
     modest = [each for each in sized if (each.macs or 0) <= MODEST_MACS]
     names: dict[str, Candidate] = {}
-    for each in modest or sized:
+    # Weights do not change the speed, so a backbone that the reader knows is as good as any.
+    familiar = [each for each in modest or sized if each.pretraining in WELL_KNOWN]
+    for each in familiar or modest or sized:
         names.setdefault(each.architecture, each)
     loads = [workload(each, question.head, num_classes(question.dataset)) for each in names.values()]
     anchor = next(iter(speed.anchors(loads, 1, kind)), None)

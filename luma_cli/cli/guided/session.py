@@ -69,7 +69,6 @@ def _answered(ask: Ask, dialogue: Dialogue) -> Dialogue | Move:
     except (NoAnswer, UsageError) as error:
         say(f"No answer: {error}")
         return dialogue.before_limits()
-    print_front(answers)
     print_recommendation(found)
     front = ["front", "--x", answers.axis, "--dataset", answers.dataset, *_options(answers)]
     print(f"\nThe same without questions:\n  {spelled(front)}")
@@ -89,17 +88,6 @@ def recommendation(answers: Answers) -> Recommendation:
     from luma_cli.advise.recommend import answer
 
     return answer(_filters(answers).question(answers.dataset, answers.device or None, answers.budgets))
-
-
-def print_front(answers: Answers) -> None:
-    """Print the answer of `luma front`, or why there is no front."""
-    from luma_cli.advise.front import front_of
-    from luma_cli.report.front import print_front as show
-
-    try:
-        show(front_of(_filters(answers).question(answers.dataset, answers.device or None), answers.axis))
-    except NoAnswer as error:
-        say(f"No front: {error}")
 
 
 def recommend_arguments(answers: Answers) -> list[str]:
