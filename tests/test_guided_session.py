@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from advise_world import TableModel
@@ -101,7 +102,7 @@ def test_the_commands_that_are_shown_ask_for_the_same(
     found: Recommendation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What reaches the advisor from the questions, and from each printed line when it is typed."""
-    asked: list[tuple[object, ...]] = []
+    asked: list[tuple[Any, ...]] = []
 
     def answer(question: object, **options: object) -> Recommendation:
         asked.append((question, options.get("database")))
@@ -115,7 +116,9 @@ def test_the_commands_that_are_shown_ask_for_the_same(
     monkeypatch.setattr("luma_cli.advise.front.front_of", front)
     converse("cityscapes", "Test CPU", "time", "30fps", "params", "30", "nothing", "permissive", Move.quit)
     guided, asked[:] = list(asked), []
-    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  luma ")]
+    lines = [
+        line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith(("  luma front", "  luma rec"))
+    ]
     filters = "--device 'Test CPU' --license apache-2.0 --license mit"
     assert lines == [
         f"luma front --x latency --dataset cityscapes {filters}",
@@ -123,7 +126,10 @@ def test_the_commands_that_are_shown_ask_for_the_same(
     ]
     for line in lines:
         run(shlex.split(line)[1:])
-    assert asked == [guided[1], guided[0]]
+    (front_asked, axis), recommend_asked = asked
+    assert [recommend_asked] == guided
+    assert axis == "latency"
+    assert (front_asked.device, front_asked.licences) == (recommend_asked[0].device, recommend_asked[0].licences)
 
 
 def test_limits_that_exclude_everything_are_asked_again(
