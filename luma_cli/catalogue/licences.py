@@ -31,6 +31,7 @@ def is_commercial(licence: str) -> bool:
 
 
 _SHORT = {
+    "cc-by-nc-4.0": "cc-by-nc",
     "dinov3-license": "DINOv3",
     "nvidia-open-model-license": "NVIDIA",
     "fair-noncommercial-research-license": "FAIR",
@@ -42,7 +43,7 @@ def short(licence: str) -> str:
     """The licence for a narrow table; `NC` marks one that does not allow commercial use, or leaves it in doubt.
 
     >>> short("cc-by-nc-4.0"), short("dinov3-license"), short("mit"), short("")
-    ('cc-by-nc-4.0 NC', 'DINOv3', 'mit', 'unknown NC')
+    ('cc-by-nc NC', 'DINOv3', 'mit', 'unknown NC')
     """
     name = _SHORT.get(licence, licence) or "unknown"
     return name if is_commercial(licence) else f"{name} NC"

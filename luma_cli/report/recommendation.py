@@ -6,14 +6,23 @@ Everything else is behind `--why`: the reason of each row, effects and results, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from luma_cli.accuracy.sightings import Standing
 from luma_cli.advise.question import amount, describe, explain, slack, worst
 from luma_cli.catalogue.licences import is_commercial, short
-from luma_cli.report.table import Table, columns, number, paragraphs, print_table
+from luma_cli.report.table import (
+    Table,
+    columns,
+    continued,
+    drawn_height,
+    number,
+    paragraphs,
+    print_table,
+    wrapped,
+)
 from luma_cli.units import PER_CROP, BudgetKind, FlopConvention, gflops
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 _NUM_OWN = 8
 _NUM_ASIDE = 3
 _NUM_NOTES, _MOST_NOTES = 3, 1000  # notes, characters of all of them
+MOST_LINES = 25  # on a terminal
 HEADINGS: dict[BudgetKind, str] = {
     "macs": "GFLOPs",
     "params": "params M",
@@ -55,10 +65,30 @@ EVIDENCE: dict[Standing, str] = {
 def print_recommendation(answer: Recommendation, file: TextIO | None = None, *, why: bool = False) -> None:
     """Print the answer to `file` (default stdout): drawn on a terminal, tab-separated in a pipe. why: all there is."""
     stream = file or sys.stdout
-    paragraphs([("", _sentence(answer))], stream)
+    sentence, is_drawn = [("", _sentence(answer))], stream.isatty()
+    paragraphs(sentence, stream)
+    left = MOST_LINES - _height(sentence)
     if answer.rows:
-        print_table(_table(answer), stream)
-    paragraphs([*_below(answer), *(_everything(answer) if why else ())], stream)
+        table = _table(answer, is_drawn)
+        print_table(table, stream)
+        left -= drawn_height(table) if is_drawn else 0
+    first, notes, last = list(_asides(answer)), list(_notes(answer))[:_NUM_NOTES], list(_next(answer))
+    left -= _height(first) + _height(last)
+    kept, characters = [], _MOST_NOTES
+    for note in (("* ", text) for text in notes):
+        if len(note[1]) > characters or (is_drawn and _height([note]) > left):
+            continue  # --why has all of them
+        characters, left = characters - len(note[1]), left - _height([note])
+        kept.append(note)
+    paragraphs([*first, *kept, *last, *(_everything(answer) if why else ())], stream)
+
+
+def _height(lines: Sequence[tuple[str, str]]) -> int:
+    """Lines on this terminal."""
+    return sum(
+        (continued(text, mark) if text.startswith("luma ") else wrapped(text, mark)).count("\n") + 1
+        for mark, text in lines
+    )
 
 
 def _sentence(answer: Recommendation) -> str:
@@ -100,25 +130,32 @@ def _costs(answer: Recommendation, row: Recommended) -> Iterator[str]:
         yield f"{crop:,.4g} GFLOPs a crop ({crop * row.windows:,.4g} an image)"
 
 
-def _table(answer: Recommendation) -> Table:
+def _table(answer: Recommendation, is_drawn: bool) -> Table:
+    """The rows; in a drawn table costs that were asked for take the place of those that were not."""
     question = answer.question
     kinds = [kind for kind in question.kinds if PER_CROP.get(kind, kind) not in ("macs", "params")]
     headings = ["backbone~", "px>", "mIoU>", "80%>", *(f"{HEADINGS[kind]}>" for kind in kinds)]
-    headings += ["GFLOPs crop>", "image>", "params M>", "licence~", "evidence"]
+    counted = ["GFLOPs crop>", "image>", "params M>"]
+    kept = [0, 1, 2] if not (is_drawn and kinds) else [0, 2] if len(kinds) == 1 else [0]
+    headings += [*(counted[at] for at in kept), "licence~", "evidence"]
     rows = []
     for row in answer.rows:
         candidate, convention = row.candidate, question.convention
         crop = None if candidate.macs is None else gflops(candidate.macs, convention)
+        costs = [
+            "-" if crop is None else f"{crop:,.4g}",
+            "-" if crop is None else f"{crop * row.windows:,.4g}",
+            "-" if candidate.params is None else f"{candidate.params / 1e6:,.4g}",
+        ]
         rows.append(
             (
-                candidate.title + (" !" if row.prediction.extrapolated else ""),
+                (_drawn_name(candidate.title) if is_drawn else candidate.title)
+                + (" !" if row.prediction.extrapolated else ""),
                 str(candidate.resolution),
                 number(row.prediction.miou_percent),
                 "-".join(map(number, row.prediction.interval_80)),
                 *(cost_cell(row.priced.costs.get(kind), convention) for kind in kinds),
-                "-" if crop is None else f"{crop:,.4g}",
-                "-" if crop is None else f"{crop * row.windows:,.4g}",
-                "-" if candidate.params is None else f"{candidate.params / 1e6:,.4g}",
+                *(costs[at] for at in kept),
                 short(candidate.licence),
                 EVIDENCE[row.prediction.support.standing],
             )
@@ -134,8 +171,13 @@ def cost_cell(quantity: Quantity | None, convention: FlopConvention) -> str:
     return ("~" if predicted else "") + amount(quantity.kind, quantity.value, convention, 3 if predicted else 4)
 
 
-def _below(answer: Recommendation) -> Iterator[tuple[str, str]]:
-    """The best guess, the notes that matter most, and the line to type next."""
+def _drawn_name(title: str) -> str:
+    """The name with the shorter spelling of ImageNet labels, which every command takes too."""
+    return title.replace(".supervised_in", ".in").replace(".distilled_in", ".dist_in")
+
+
+def _asides(answer: Recommendation) -> Iterator[tuple[str, str]]:
+    """The best guess, and what a measurement might put first."""
     if (guess := answer.untested) is not None:
         low, high = guess.prediction.interval_80
         chance = f"better with probability {guess.better:.2f}" if guess.better is not None else ""
@@ -146,11 +188,10 @@ def _below(answer: Recommendation) -> Iterator[tuple[str, str]]:
         kinds = [kind for kind in answer.question.kinds if row.priced.costs[kind].origin == "predicted"]
         costs = ", ".join(explain(row.priced.costs[kind], answer.question.convention) for kind in kinds)
         yield "", f"may fit once measured (--measure): {_named(row)}, {costs}"
-    left = _MOST_NOTES
-    for text in list(_notes(answer))[:_NUM_NOTES]:
-        if len(text) <= left:
-            yield "* ", text
-            left -= len(text)
+
+
+def _next(answer: Recommendation) -> Iterator[tuple[str, str]]:
+    """The line to type next."""
     if answer.command:
         yield "", "next:"
         yield "  ", answer.command

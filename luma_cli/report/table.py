@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import sys
@@ -94,6 +95,15 @@ def draw(table: Table, console: Console) -> None:
         widths[at] += min(spare, most[at] - least[at])
         spare -= widths[at] - least[at]
     _draw_grid(table, console, widths, gap)
+
+
+def drawn_height(table: Table) -> int:
+    """Lines that the table takes on this terminal."""
+    from rich.console import Console
+
+    text = io.StringIO()
+    draw(table, Console(file=text, width=get_terminal_size().columns))
+    return text.getvalue().count("\n")
 
 
 def _draw_grid(table: Table, console: Console, widths: Sequence[int], gap: int) -> None:
