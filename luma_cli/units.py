@@ -16,7 +16,7 @@ from luma_cli.errors import BadBudget, UsageError
 
 FlopConvention = Literal["mac", "2x"]
 BudgetKind = Literal[
-    "macs", "params", "ms", "fps", "images_per_second", "bytes", "joules", "gpu_hours",
+    "macs", "params", "ms", "fps", "images_per_second", "bytes", "joules", "gpu_hours", "training_bytes",
     "macs_image", "ms_image", "fps_image", "images_per_second_image", "joules_image",
 ]  # fmt: skip
 
@@ -51,6 +51,8 @@ _UNITS: dict[str, tuple[BudgetKind, float]] = {
     "images/s": ("images_per_second", 1.0),
     **{f"{p}b": ("bytes", f) for p, f in _SI.items() if p in ("m", "g", "t")},
     **{f"{p}ib": ("bytes", float(1024**n)) for p, n in (("m", 2), ("g", 3), ("t", 4))},
+    **{f"{p}btrain": ("training_bytes", f) for p, f in _SI.items() if p in ("m", "g", "t")},
+    **{f"{p}ibtrain": ("training_bytes", float(1024**n)) for p, n in (("m", 2), ("g", 3), ("t", 4))},
     "j": ("joules", 1.0),
     "mj": ("joules", 1e-3),
     **dict.fromkeys(("gpuh", "gpuhour", "gpuhours"), ("gpu_hours", 1.0)),
@@ -59,7 +61,9 @@ _BUDGET = re.compile(
     r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*([a-z/]+(?:[\s-][a-z]+)?)\s*", re.IGNORECASE
 )
 _LEAST_SIDE, _MOST_STRETCHED = 32, 32
-BUDGET_EXAMPLES = "200gflops, 400gflops/image, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 2J or 24gpuh"
+BUDGET_EXAMPLES = (
+    "200gflops, 400gflops/image, 100gmacs, 50Mparams, 20ms, 30fps, 500img/s, 8GiB, 8GiB-train, 2J or 24gpuh"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ class Budget:
     """A bound: `limit` in the kind's own unit (macs, params, ms, fps, images/s, bytes, J, hours), `text` as typed.
 
     Of one crop; kinds that end in `_image` are of a whole image, all its windows together. ms, fps: batch-1 latency;
-    bytes: peak at batch 1; gpu_hours: of training with the usual recipe. Raises BadBudget for a limit that is not a
-    finite number above zero.
+    bytes: peak at batch 1, training_bytes: of a training step; gpu_hours: of training with the usual recipe. Raises
+    BadBudget for a limit that is not a finite number above zero.
     """
 
     kind: BudgetKind

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from luma_cli.advise.candidates import MODEST_MACS, Candidate, num_classes
-from luma_cli.advise.question import EXACT, TITLES, Priced, Question
+from luma_cli.advise.question import DEVICELESS, TITLES, Priced, Question
 from luma_cli.catalogue.datasets import load_card
 from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, recipe_names
 from luma_cli.errors import NothingMeasured
 from luma_cli.speed.devices import is_address
+from luma_cli.speed.memory import training_memory
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.store import database as files
 from luma_cli.units import FLOORS, PER_CROP, BudgetKind, counted, gflops
@@ -53,14 +54,15 @@ def price(
     head: str,
     num_classes: int,
     windows: Callable[[int], float] = lambda _: 1.0,
+    train_batch: int = 16,
 ) -> list[Priced]:
     """The candidates in order, with multiply-adds, parameters and the asked kinds where they are known.
 
-    windows: per image, by the side of a window.
+    windows: per image, by the side of a window. train_batch: images per pass of a training.
     """
     costs = [_counted(each) for each in candidates]
     kinds = tuple(kinds)
-    asked = [kind for kind in dict.fromkeys(PER_CROP.get(kind, kind) for kind in kinds) if kind not in EXACT]
+    asked = [kind for kind in dict.fromkeys(PER_CROP.get(kind, kind) for kind in kinds) if kind not in DEVICELESS]
     if speed is not None and asked:
         loads = [workload(each, head, num_classes) for each in candidates]
         # Weights do not change the speed: each architecture and size is predicted once.
@@ -71,6 +73,10 @@ def price(
                 quantity = known[load.architecture, load.resolution]
                 if quantity is not None:
                     cost[kind] = quantity
+    if "training_bytes" in kinds:
+        for candidate, cost in zip(candidates, costs, strict=True):
+            if (quantity := training_memory(workload(candidate, head, num_classes), train_batch)) is not None:
+                cost["training_bytes"] = quantity
     for candidate, cost in zip(candidates, costs, strict=True):
         for kind in PER_CROP.keys() & kinds:
             if (of_crop := cost.get(PER_CROP[kind])) is not None:
@@ -113,7 +119,7 @@ def load_speed(question: Question, kinds: Sequence[BudgetKind], database: Path |
         spec=question.device_spec,
         published=every_latency(database),
     )
-    missing = [why for kind in kinds if kind not in EXACT and (why := speed.why(PER_CROP.get(kind, kind)))]
+    missing = [why for kind in kinds if kind not in DEVICELESS and (why := speed.why(PER_CROP.get(kind, kind)))]
     return speed, [*([] if missing else [speed.basis]), *dict.fromkeys(missing), *set_apart(measured, speed.bench)]
 
 
@@ -131,7 +137,7 @@ def measured_rows(database: Path | None = None, device: str | None = None) -> li
 def check_known(question: Question, pool: Sequence[Priced], speed: SpeedModel) -> None:
     """Raises NothingMeasured, with the command that measures it, when a needed cost is known of no candidate."""
     unknown = [kind for kind in question.kinds if pool and not any(kind in each.costs for each in pool)]
-    kind = next((kind for kind in unknown if kind not in EXACT), None)
+    kind = next((kind for kind in unknown if kind not in DEVICELESS), None)
     if kind is None:
         return
     bound = (budget.text for budget in question.budgets if budget.kind == kind)
@@ -239,6 +245,11 @@ def rounded(value: float) -> str:
 def usual_recipe(dataset: str, head: str) -> Recipe:
     """The default recipe of the dataset and head."""
     return load_recipe(default_recipe(dataset, head, recipe_names()))
+
+
+def train_batch(question: Question) -> int:
+    """Images per pass of a training: as asked, else the batch of the usual recipe."""
+    return question.train_batch or usual_recipe(question.dataset, question.head).batch
 
 
 def training_costs(

@@ -19,6 +19,8 @@ Standing = Literal["within", "may exceed", "over", "unknown"]
 
 # Counted from the architecture; the other kinds depend on a device.
 EXACT: frozenset[str] = frozenset({"macs", "params", "macs_image"})
+# Known without a device.
+DEVICELESS: frozenset[str] = EXACT | {"training_bytes"}
 PROFILED: frozenset[str] = frozenset({"ms", "fps", "images_per_second", "bytes", "joules"} | PER_CROP.keys() - EXACT)
 # Before `is not known`, see `not_known`, and in other sentences.
 TITLES: Mapping[BudgetKind, str] = {
@@ -30,6 +32,7 @@ TITLES: Mapping[BudgetKind, str] = {
     "bytes": "memory",
     "joules": "energy",
     "gpu_hours": "training time",
+    "training_bytes": "training memory",
     "macs_image": "GFLOPs per image",
     "ms_image": "latency of an image",
     "fps_image": "frame rate of images",
@@ -136,14 +139,14 @@ def amount(kind: BudgetKind, value: float, convention: FlopConvention = "mac", d
     ('12350', '1230')
     """
     shown = in_unit(kind, value, convention)
-    return f"{shown:.2f}" if kind == "bytes" else f"{float(f'{shown:.{digits}g}'):.12g}"
+    return f"{shown:.2f}" if kind in ("bytes", "training_bytes") else f"{float(f'{shown:.{digits}g}'):.12g}"
 
 
 def in_unit(kind: BudgetKind, value: float, convention: FlopConvention) -> float:
     """A cost in the unit of tables and axes: GFLOPs, millions of parameters, GiB; times, rates and energy unchanged."""
     if kind in ("macs", "macs_image"):
         return gflops(value, convention)
-    return gibibytes(value) if kind == "bytes" else value / (1e6 if kind == "params" else 1)
+    return gibibytes(value) if kind in ("bytes", "training_bytes") else value / (1e6 if kind == "params" else 1)
 
 
 _UNITS: Mapping[BudgetKind, str] = {
@@ -155,6 +158,7 @@ _UNITS: Mapping[BudgetKind, str] = {
     "bytes": "GiB",
     "joules": "J per crop",
     "gpu_hours": "GPU-hours",
+    "training_bytes": "GiB of training",
     "macs_image": "GFLOPs per image",
     "ms_image": "ms per image",
     "fps_image": "fps of images",
@@ -192,6 +196,7 @@ class Question:
     """Budgets (the tightest of each kind), objective and filters; an empty filter allows all.
 
     image: height and width in pixels of the images that a cost per image is of; None for the dataset's own.
+    train_batch: images per pass of a training, 0 for the batch of the usual recipe.
     """
 
     dataset: str
@@ -206,6 +211,7 @@ class Question:
     head: HeadName = "luma"
     image: tuple[int, int] | None = None
     device_spec: DeviceSpec | None = None
+    train_batch: int = 0
 
     def windows(self, resolution: int) -> float:
         """Windows of this size per image, see `windows_per_image`."""

@@ -33,7 +33,7 @@ from luma_cli.advise.fronts import (
 )
 from luma_cli.advise.gain import command, worthiest
 from luma_cli.advise.question import (
-    EXACT,
+    DEVICELESS,
     PROFILED,
     TITLES,
     Objective,
@@ -202,6 +202,8 @@ class Recommendation:
     @property
     def promising(self) -> tuple[Recommended, ...]:
         """What a measurement might put first: it may exceed a budget, and is expected to be better."""
+        if not any(budget.kind in PROFILED for budget in self.question.budgets):
+            return ()
         if not self.rows:
             return self.may_exceed.rows
         least = self.rows[0].prediction.miou_percent
@@ -510,7 +512,9 @@ def _notes(question: Question, pool: Sequence[Priced], rows: Sequence[Recommende
     for kind in question.kinds:
         uncounted = sum(kind not in each.costs for each in pool)
         if uncounted:
-            reason = "known only as a lower bound" if kind in EXACT else "not known on this device; luma profile NAME"
+            reason = (
+                "known only as a lower bound" if kind in DEVICELESS else "not known on this device; luma profile NAME"
+            )
             notes.append(f"{uncounted} candidates left out: {TITLES[kind]} {reason}")
         notes += cost_note(kind, [row.priced for row in rows])
     return notes

@@ -13,8 +13,8 @@ from luma_cli.accuracy.sightings import AccuracyModel, Prediction
 from luma_cli.accuracy.subjects import Subject
 from luma_cli.advise import candidates as shipped
 from luma_cli.advise.candidates import Candidate, has_evidence, num_classes, subject, uncarded, with_measured
-from luma_cli.advise.costs import load_speed, price
-from luma_cli.advise.question import EXACT, Priced, Question, check_names, explain, hold, not_known
+from luma_cli.advise.costs import load_speed, price, train_batch
+from luma_cli.advise.question import DEVICELESS, Priced, Question, check_names, explain, hold, not_known
 from luma_cli.errors import StoreError
 from luma_cli.evidence.evidence import Evidence, load_reference
 from luma_cli.evidence.own_runs import OwnRow, differences, own_rows
@@ -114,7 +114,7 @@ def load(
     """
     classes = num_classes(question.dataset)
     asked = tuple(dict.fromkeys((*question.kinds, *kinds)))
-    is_timed = not EXACT.issuperset(asked)
+    is_timed = not DEVICELESS.issuperset(asked)
     pool = shipped.load(question.dataset, question.resolutions, is_timed, question.head)
     check_names(question, pool)
     speed, device_notes = load_speed(question, asked, database) if is_timed else (None, [])
@@ -124,7 +124,9 @@ def load(
     if speed is not None:
         pool = with_measured(pool, speed.bench.rows, question.head)
     evidence = (*facts, *own_rows(runs))
-    priced = price(question.eligible(pool), asked, speed, question.head, classes, question.windows)
+    priced = price(
+        question.eligible(pool), asked, speed, question.head, classes, question.windows, train_batch(question)
+    )
     notes = [*_notes(question, kinds, is_timed), *device_notes, *filter(None, [problem])]
     return AdviceSetting(question, tuple(priced), tuple(own), fit(evidence), evidence, speed, tuple(notes))
 

@@ -70,6 +70,10 @@ Pretrainings = Annotated[list[str] | None, Option("--pretraining", help="Objecti
 Licences = Annotated[
     list[str] | None, Option("--license", help="Of the weights: commercial, permissive, or e.g. mit; may repeat.")
 ]
+TrainBatch = Annotated[
+    int | None,
+    Option("--train-batch", min=1, help="Crops per pass for a budget like 8GiB-train. \\[default: the recipe's batch]"),
+]
 ImageSize = Annotated[
     str | None,
     Option("--image", help="WIDTHxHEIGHT of your images, for costs per image. \\[default: the dataset's own]"),
@@ -245,6 +249,7 @@ class Filters:
     licence: Licences = None
     head: HeadChoice = "luma"
     image: ImageSize = None
+    train_batch: TrainBatch = None
     convention: Flops = "mac"
     database: Database = None
 
@@ -261,9 +266,12 @@ class Filters:
         from luma_cli.catalogue.licences import expanded
         from luma_cli.units import parse_budget, parse_image
 
+        parsed = tightest(parse_budget(each, self.convention) for each in budgets)
+        if self.train_batch is not None and not any(budget.kind == "training_bytes" for budget in parsed):
+            raise UsageError("--train-batch applies to a budget of training memory alone; add e.g. --budget 8GiB-train")
         return Question(
             dataset=dataset,
-            budgets=tightest(parse_budget(each, self.convention) for each in budgets),
+            budgets=parsed,
             objective=objective,
             resolutions=tuple(self.resolutions or ()),
             families=frozenset(self.family or ()),
@@ -274,6 +282,7 @@ class Filters:
             device_spec=read_device(device, spec_file),
             head=self.head,
             image=None if self.image is None else parse_image(self.image),
+            train_batch=self.train_batch or 0,
         )
 
 

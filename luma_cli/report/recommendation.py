@@ -46,6 +46,7 @@ HEADINGS: dict[BudgetKind, str] = {
     "bytes": "GiB",
     "joules": "J/crop",
     "gpu_hours": "GPU-h",
+    "training_bytes": "GiB train",
     "macs_image": "GFLOPs/image",
     "ms_image": "ms/image",
     "fps_image": "fps",
@@ -217,7 +218,9 @@ def _notes(answer: Recommendation) -> Iterator[str]:
     windows = sorted({round(row.windows, 2) for row in rows})
     span = f"{windows[0]:g}" + (f" to {windows[-1]:g}" if len(windows) > 1 else "")
     if "bytes" in question.kinds:
-        yield "GiB: peak of inference, one crop, batch 1; training needs several times as much"
+        yield "GiB: peak of inference, one crop, batch 1; for training ask e.g. 8GiB-train"
+    if "training_bytes" in question.kinds:
+        yield "training memory is of one pass; luma train reaches its batch by smaller passes: --train-batch 2"
     yield from (note for note in answer.notes if not note.startswith("GFLOPs: "))
     yield f"mIoU of one training run, 80% interval, {answer.scale_note}"
     yield f"{crops}{size} takes {span} windows"

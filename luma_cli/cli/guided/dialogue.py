@@ -78,6 +78,8 @@ class Limit:
         """
         text = "".join(typed.split())
         text += self.unit if re.fullmatch(r"[0-9.]+", text) else ""
+        if self.kinds == ("training_bytes",) and re.fullmatch(r"[0-9.]+[gm]i?b", text, re.IGNORECASE):
+            text += "-train"
         try:
             if parse_budget(text).kind in self.kinds:
                 return text
@@ -94,15 +96,18 @@ class Limit:
         return ""
 
 
-_TIME = "time per image (ms), or frames per second"
-_RATE = "images per second, in large batches"
+_TIME = "time of a crop (ms), or crops per second (fps)"
+_RATE = "crops per second, in large batches"
 LIMITS = {
-    "compute": Limit("GFLOPs of one image", "GFLOPs", ("macs",), "gflops", "200gflops", "gflops", on_device=False),
+    "compute": Limit("GFLOPs of one crop", "GFLOPs", ("macs",), "gflops", "200gflops", "gflops", on_device=False),
     "time": Limit(_TIME, "time", ("ms", "fps"), "ms", "20ms or 50fps", "latency"),
     "throughput": Limit(_RATE, "throughput", ("images_per_second",), "img/s", "500img/s", "throughput"),
-    "memory": Limit("memory (GiB)", "memory", ("bytes",), "GiB", "8GiB", "memory"),
+    "memory": Limit("memory for inference (GiB)", "memory", ("bytes",), "GiB", "8GiB", "memory"),
+    "training": Limit(
+        "memory for training (GiB)", "training memory", ("training_bytes",), "GiB-train", "8GiB-train", "gflops", False
+    ),
     "params": Limit("parameters (millions)", "parameters", ("params",), "Mparams", "100Mparams", "params", False),
-    "energy": Limit("energy per image (J)", "energy", ("joules",), "J", "2J", "energy"),
+    "energy": Limit("energy of a crop (J)", "energy", ("joules",), "J", "2J", "energy"),
 }
 
 
