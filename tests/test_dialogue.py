@@ -40,13 +40,17 @@ def test_nothing_binds() -> None:
 
 
 def test_without_a_device_only_what_is_counted_can_bind() -> None:
-    assert values(after("ade20k", "none")) == ["compute", "params", "nothing"]
+    assert values(after("ade20k", "none")) == ["compute", "training", "params", "nothing"]
     assert {"time", "memory", "energy"} < set(values(after("ade20k", "Test CPU")))
 
 
 def test_a_limit_is_asked_for_once_and_the_licence_when_none_is_left() -> None:
-    assert values(after("ade20k", "none", "compute", "200")) == ["nothing", "params"]
-    assert after("ade20k", "none", "compute", "200", "params", "50").topic == "licence"
+    assert values(after("ade20k", "none", "compute", "200")) == ["nothing", "training", "params"]
+    assert after("ade20k", "none", "compute", "200", "params", "50", "training", "8GiB").topic == "licence"
+
+
+def test_memory_for_training_is_not_that_of_inference() -> None:
+    assert after("ade20k", "none", "training", "8 GB", "nothing", "any").answers().budgets == ("8GB-train",)
 
 
 def test_a_detected_gpu_comes_first_and_no_device_first_without_one() -> None:

@@ -71,7 +71,7 @@ def test_from_the_first_question_to_a_saved_answer(tmp_path: Path) -> None:
     screen.press(BACKSPACE + "y" + ENTER)
     screen.reply("On which device", DOWN + ENTER)
     screen.see("What limits you most")
-    screen.reply("time per image", ESCAPE)  # on the CPU; without a device only counts can bind
+    screen.reply("time of a crop", ESCAPE)  # on the CPU; without a device only counts can bind
     screen.reply("On which device", "none" + ENTER)
     screen.reply("What limits you most", "gflop" + ENTER)
     screen.reply("How much", "200 bananas" + ENTER)
