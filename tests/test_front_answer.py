@@ -109,7 +109,7 @@ def test_commands_print_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 def test_next_as_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def answered(question: Question, *, hours: float | None, top: int, database: object) -> object:
+    def answered(question: Question, *, hours: float | None, top: int, explore: bool, database: object) -> object:
         assert (hours, top, question.budgets[0].limit) == (24.0, 2, 100e9)
         return next_runs(QUESTION, top=2, fit=fit)
 
