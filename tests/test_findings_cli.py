@@ -65,7 +65,7 @@ def _nothing_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 def drawn(answer: ClaimVerdicts, with_rows: bool = False) -> str:
     file = Terminal()
-    print_findings(answer, with_rows, file)
+    print_findings(answer, with_rows, file, why=True)
     return file.getvalue()
 
 
@@ -140,10 +140,11 @@ def test_bad_names_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["findings", "--dataset", "coco"]) == 2
 
 
-def test_a_store_that_cannot_be_read_is_a_note(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_read_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "broken.db"
     broken.write_bytes(b"no database at all, just text" * 10)
-    found = findings(claims=["heads"], database=broken)
+    monkeypatch.setenv("LUMA_DB", str(broken))
+    found = findings(claims=["heads"])
     assert found.findings[0].verdict == UNDECIDED
     assert "your own results were not read" in found.notes[0]
 
@@ -166,3 +167,16 @@ def test_findings_do_not_depend_on_the_order_of_evidence() -> None:
         if mine.value is not None and theirs.value is not None:
             assert mine.value.value == pytest.approx(theirs.value.value)
             assert mine.value.low == pytest.approx(theirs.value.low)
+
+
+def test_all_claims_fit_on_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    screen = Terminal()
+    print_findings(findings("ade20k"), file=screen)
+    lines = screen.getvalue().splitlines()
+    assert len(lines) <= 24
+    assert all(len(line) <= 80 for line in lines)
+    assert (
+        sum(line.startswith(("front ", "pretraining ", "imagenet ", "split ", "mixers ", "heads ")) for line in lines)
+        == 6
+    )

@@ -210,9 +210,12 @@ class TestStore:
         with closing(open_read(tmp_path / "a.db")) as connection:  # type: ignore[type-var]
             assert [each.usual_recipe for each in scored_runs(connection)] == [usual]
 
-    def test_a_damaged_store_is_a_note_unless_a_budget_needs_it(self, tmp_path: Path) -> None:
+    def test_a_damaged_store_is_a_note_unless_it_was_named_or_a_budget_needs_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (tmp_path / "a.db").write_bytes(b"not a database" * 100)
-        answer = recommend("200gflops", database=tmp_path / "a.db")
+        monkeypatch.setenv("LUMA_DB", str(tmp_path / "a.db"))
+        answer = recommend("200gflops")
         assert answer.rows
         assert answer.notes[-1].startswith("own runs and imported results were not read: ")
         assert command(["recommend", "--budget", "20ms", "--db", str(tmp_path / "a.db")]) == 1

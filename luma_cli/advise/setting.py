@@ -143,6 +143,8 @@ def known(database: Path | None) -> tuple[list[Evidence], list[OwnRun], str]:
             runs = scored_runs(connection)
         return load_evidence(database, own=False), runs, ""
     except StoreError as error:
+        if database is not None:  # named by the user: an answer without it would be to another question
+            raise
         return load_reference(), [], f"own runs and imported results were not read: {error}"
 
 

@@ -102,6 +102,9 @@ def findings(
     dataset: EvidenceDataset = "ade20k",
     device: Annotated[str | None, Option(help="Device for claims on speed: cpu, cuda or part of a name.")] = None,
     claim: Annotated[list[str] | None, Option(help="Only this claim, e.g. imagenet; may repeat.")] = None,
+    why: Annotated[
+        bool, Option("--why", help="Show rules, all figures, notes and what would settle each claim.")
+    ] = False,
     rows: Annotated[bool, Option("--rows", help="List all results behind each claim.")] = False,
     as_json: Json = False,
     database: Database = None,
@@ -121,7 +124,7 @@ def findings(
     if as_json:
         print_json(found.to_json(rows))
     else:
-        print_findings(found, rows)
+        print_findings(found, rows, why=why)
 
 
 @plot.command("front", cls=ManyValued)

@@ -106,6 +106,8 @@ def findings(
             how = "run `luma profile NAME` there, and `luma db merge` its database here"
             notes.append(f"you profiled nothing on {device}; {how}")
     except StoreError as error:
+        if database is not None:  # named by the user: an answer without it would be to another question
+            raise
         world = _World(dataset, device, load_reference())
         notes.append(f"your own results were not read: {error}")
     found = [test(world) for name, test in CLAIMS.items() if not claims or name in claims]

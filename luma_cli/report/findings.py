@@ -17,11 +17,19 @@ _UNITS = {"points": " points", "x": "x"}
 _LEGEND = "Brackets are 90% intervals; mIoU in points of a percent scale."
 
 
-def print_findings(answer: ClaimVerdicts, with_rows: bool = False, file: TextIO | None = None) -> None:
-    """Print to `file` (default stdout): blocks of text on a terminal, tab-separated figures in a pipe."""
+def print_findings(
+    answer: ClaimVerdicts, with_rows: bool = False, file: TextIO | None = None, *, why: bool = False
+) -> None:
+    """Print to `file` (default stdout): one screen on a terminal, tab-separated figures in a pipe.
+
+    why, with_rows: on a terminal a block of text for each claim, as for a single one.
+    """
     stream = file or sys.stdout
     if not stream.isatty():
         print_plain(_rows_table(answer) if with_rows else _table(answer), stream)
+        return
+    if len(answer.findings) > 1 and not (why or with_rows):
+        paragraphs(_screen(answer), stream)
         return
     lines = []
     for finding in answer.findings:
@@ -40,6 +48,18 @@ def interval_text(figure: Figure) -> str:
     if value.low is None or value.high is None:
         return said
     return f"{said} [{value.low:.{figure.digits}f}, {value.high:.{figure.digits}f}]"
+
+
+def _screen(answer: ClaimVerdicts) -> Iterator[tuple[str, str]]:
+    """For each claim the verdict, the figure that decides it, and what it was computed from."""
+    for finding in answer.findings:
+        figure = next((figure for figure in finding.figures if figure.value is not None), None)
+        said = finding.because
+        if figure is not None:
+            counts = f" ({figure.counts})" if figure.counts else ""
+            said = f"{interval_text(figure)} {figure.what}{counts}"
+        yield f"{finding.name:<12}", f"{finding.verdict}: {said}"
+    yield "", "Rules, notes and what would settle a claim: luma findings --why, or --claim NAME."
 
 
 def _block(finding: Finding, dataset: str, with_rows: bool, with_rule: bool) -> Iterator[tuple[str, str]]:

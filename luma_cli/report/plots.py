@@ -97,9 +97,11 @@ _AXES: Mapping[BudgetKind, str] = {
 
 
 def check_path(path: Path) -> None:
-    """Raises UsageError for another suffix, LumaError without matplotlib."""
+    """Raises UsageError for another suffix and a folder that does not exist, LumaError without matplotlib."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--out {path} ends in {path.suffix or 'no suffix'}, expected .png, .svg or .pdf")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--out {path}: there is no folder {path.parent}; make it first: mkdir -p {path.parent}")
     if importlib.util.find_spec("matplotlib") is None:
         raise LumaError("plots need matplotlib, which is not installed; pip install 'luma-seg[plot]'")
 
