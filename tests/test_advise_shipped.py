@@ -15,11 +15,14 @@ from luma_cli.accuracy.sightings import AccuracyModel
 from luma_cli.advise import candidates as shipped
 from luma_cli.advise.candidates import RESOLUTIONS
 from luma_cli.advise.costs import workload
+from luma_cli.advise.front import front_of
 from luma_cli.advise.next import next_runs
+from luma_cli.advise.question import Question
 from luma_cli.advise.recommend import Recommendation, recommend
 from luma_cli.advise.sweep import reversals, share_of_guesses, sweep
 from luma_cli.catalogue.costs import load_costs
 from luma_cli.errors import BadResolution, NoAnswer, NothingMeasured, UsageError
+from luma_cli.evidence.evidence import load_reference
 from luma_cli.speed.model import activations_of
 from luma_cli.speed.quantity import segmenter_of
 
@@ -67,6 +70,19 @@ def test_first_answers_rest_on_evidence_and_never_go_back(model: AccuracyModel, 
     assert share_of_guesses(fine) <= 0.1
     for first in range(len(fine) - 15):  # 15 steps of 5% are a doubling
         assert reversals(fine[first : first + 15]) <= 1
+
+
+@pytest.mark.parametrize("dataset", ["ade20k", "cityscapes"])
+def test_what_a_front_reaches_is_no_luck_of_many_guesses(model: AccuracyModel, dataset: str, tmp_path: Path) -> None:
+    """At most two points above the best that anybody published with a fine-tuned head at a single scale."""
+    best = max(
+        row.miou_percent
+        for row in load_reference()
+        if (row.dataset, row.regime, row.eval) == (dataset, "fine-tuned", "single-scale")
+    )
+    front = front_of(Question(dataset), database=tmp_path / "luma.db", fit=lambda _: model)
+    reached = [level for _, levels in front.backdrop.band for level in levels]
+    assert best - 5 < max(reached) <= best + 2
 
 
 def test_a_sweep_is_what_recommend_answers(model: AccuracyModel) -> None:

@@ -14,8 +14,6 @@ from luma_cli.advise.question import DEVICELESS, TITLES, Priced, Question
 from luma_cli.catalogue.datasets import load_card
 from luma_cli.catalogue.recipes import Recipe, default_recipe, load_recipe, recipe_names
 from luma_cli.errors import NothingMeasured
-from luma_cli.speed.devices import is_address
-from luma_cli.speed.memory import training_memory
 from luma_cli.speed.quantity import Quantity, Workload
 from luma_cli.store import database as files
 from luma_cli.units import FLOORS, PER_CROP, BudgetKind, counted, gflops
@@ -74,6 +72,8 @@ def price(
                 if quantity is not None:
                     cost[kind] = quantity
     if "training_bytes" in kinds:
+        from luma_cli.speed.memory import training_memory
+
         for candidate, cost in zip(candidates, costs, strict=True):
             if (quantity := training_memory(workload(candidate, head, num_classes), train_batch)) is not None:
                 cost["training_bytes"] = quantity
@@ -146,6 +146,8 @@ def check_known(question: Question, pool: Sequence[Priced], speed: SpeedModel) -
     reason = speed.why(of_crop).partition("; try:")[0] or f"nothing is known of {TITLES[kind]}"
     anchor = _anchor(question, pool, speed, of_crop)
     head = "" if question.head == "luma" else f" --head {question.head}"
+    from luma_cli.speed.devices import is_address
+
     # `luma profile` measures this machine: a device that is named, not addressed, is another one.
     is_here = question.device is not None and is_address(question.device)
     device = f" --device {shlex.quote(question.device)}" if question.device and is_here else ""

@@ -191,7 +191,10 @@ def learned_front(
     chosen, mious = [each.priced for each in judged], [each.miou for each in judged]
     places = [place(each, kind) for each in chosen]
     chance = on_front_chances(chosen, kind, draws)
-    band = attainment(places, draws)
+    # The best of a thousand guesses is the luckiest one: no candidate counts for more than its own interval supports,
+    # and one outside of the evidence for no more than is expected of it.
+    most = [each.miou if each.prediction.extrapolated else each.prediction.interval_90[1] for each in judged]
+    band = attainment(places, np.minimum(draws, most))
 
     def row(at: int, per_doubling: float | None = None) -> FrontRow:
         return FrontRow(chosen[at], judged[at].prediction, chance[at], band.at(places[at]), per_doubling)

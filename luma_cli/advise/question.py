@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from luma_cli.advise.candidates import Candidate
 from luma_cli.catalogue.heads import HeadName
 from luma_cli.catalogue.spec import Family
 from luma_cli.catalogue.windows import windows_per_image
 from luma_cli.errors import UsageError
-from luma_cli.speed.devices import DeviceSpec
 from luma_cli.speed.quantity import Quantity
 from luma_cli.units import PER_CROP, Budget, BudgetKind, FlopConvention, gflops, gibibytes, of_images
+
+if TYPE_CHECKING:
+    from luma_cli.speed.devices import DeviceSpec
 
 Standing = Literal["within", "may exceed", "over", "unknown"]
 
