@@ -96,6 +96,16 @@ class TestOrder:
         model = TableModel({**MIOUS, near.timm_name: (56.0, 0.5)}, relations={near.timm_name: "same series"})
         assert names(ask("200gflops", candidates=[*CARDS, near], model=model))[0] == "beit_b.beit"
 
+    def test_a_wide_guess_does_not_hide_a_measured_model_behind_a_third(self) -> None:
+        """The narrow one of a series is likely better than the measured one, but hardly than the wide, cheaper one."""
+        wide, narrow = candidate("beit_b.beit", 90), candidate("deit_b.deit", 110)
+        table = {**MIOUS, wide.timm_name: (54.0, 4.0), narrow.timm_name: (54.6, 0.3)}
+        model = TableModel(table, relations={wide.timm_name: "same series", narrow.timm_name: "same series"})
+        answer = ask("200gflops", candidates=[*CARDS, wide, narrow], model=model)
+        assert names(answer) == ["vit_b.dinov3", "deit_b.deit", "beit_b.beit"]
+        assert 0.65 < (answer.rows[1].better or 0) < 0.9
+        assert (answer.rows[1].likely_better, answer.rows[2].likely_better) == (True, False)
+
     def test_an_extrapolation_stands_beside_the_answer_never_in_it(self) -> None:
         guess = candidate("radio_b.radio", 100)
         model = TableModel({**MIOUS, guess.timm_name: (55.0, 4.0)}, outside=frozenset({guess.timm_name}))

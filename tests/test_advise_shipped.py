@@ -66,6 +66,8 @@ def test_first_answers_rest_on_evidence_and_never_go_back(model: AccuracyModel, 
     swept = sweep(dataset, fit=lambda _: model)
     assert len(swept) == 40
     assert share_of_guesses(swept) <= 0.1
+    standings = [each.first.prediction.support.standing for each in swept if each.first is not None]
+    assert standings.count("same series") <= 0.25 * len(swept)
     fine = sweep(dataset, [2 * 1.05**step for step in range(150)], fit=lambda _: model)
     assert share_of_guesses(fine) <= 0.1
     for first in range(len(fine) - 15):  # 15 steps of 5% are a doubling

@@ -2,10 +2,11 @@
 
 Evidence goes before guesses. A candidate may be recommended when fine-tuned results of its weights or of its series
 span its size and crop; the evidence is direct when they are of its weights, or of its size, series and objective. One
-is out of the question when some other is better in more than OUT_OF_THE_QUESTION of the joint draws. The first row is,
-of those left, an own run before published results, direct evidence before others, then the cheapest. So a wider budget
-can only bring candidates in and rule others out, and an answer never goes back to an earlier one. The best candidate
-outside the evidence is named beside the answer, never in it.
+is out of the question when some other with such evidence is better in more than OUT_OF_THE_QUESTION of the joint draws.
+The first row is, of those left with direct evidence, an own run before published results, then the cheapest. One with
+results of its series alone takes that place only where it is better in more than CLEARLY_BETTER of the draws: else a
+wide guess would rule out a narrow measurement of the same mIoU, and stay itself because it is wide. So a wider budget
+brings candidates in and rules others out. The best candidate outside the evidence is named beside the answer.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ _NUM_ASIDE, _NUM_NEAREST = 3, 5
 # P(A > B) from 0.35 to 0.65 is a tie: A and B could as well change places.
 OUT_OF_THE_QUESTION = 0.65
 TIED = 1 - OUT_OF_THE_QUESTION
+# What it takes to prefer a size that nobody measured to one that somebody did: the draws know the spread of a series,
+# but not whether its next size keeps to it.
+CLEARLY_BETTER = 0.9
 # Only candidates with the highest expectations rule others out: the rest are ruled out by these as well.
 _NUM_RIVALS = 60
 # Of equally good candidates the one with the lower number is chosen: published results of the weights and of the size
@@ -110,6 +114,11 @@ class Recommended:
     def tie(self) -> bool:
         """Whether it could as well be first."""
         return self.better is not None and self.better >= TIED
+
+    @property
+    def likely_better(self) -> bool:
+        """Whether it is expected to be better than the first, which has more direct evidence."""
+        return self.better is not None and self.better > OUT_OF_THE_QUESTION
 
     def to_json(self, question: Question) -> dict[str, Any]:
         """The candidate, its predicted accuracy, its chances, and its cost under every budget."""
@@ -419,9 +428,19 @@ class _Desk:
         order = sorted(range(len(pool)), key=lambda at: (-values[at], costs[at], keys[at]))
         if drawn is None:
             return [pool[at] for at in order]
-        rivals = drawn[:, order[:_NUM_RIVALS]]
-        left = [at for at in order if np.max((rivals > drawn[:, [at]]).mean(axis=0)) <= OUT_OF_THE_QUESTION]
-        first = min(left or order[:1], key=lambda at: (direct[at], costs[at], keys[at]))
+
+        def choice(among: Sequence[int]) -> int:
+            rivals = drawn[:, among[:_NUM_RIVALS]]
+            left = [at for at in among if np.max((rivals > drawn[:, [at]]).mean(axis=0)) <= OUT_OF_THE_QUESTION]
+            return min(left or among[:1], key=lambda at: (direct[at], costs[at], keys[at]))
+
+        measured = [at for at in order if direct[at] <= _DIRECTNESS["same size"]]
+        first = choice(measured or order)
+        if measured:
+            rest = [at for at in order if direct[at] > _DIRECTNESS["same size"]]
+            clear = (drawn[:, rest] > drawn[:, [first]]).mean(axis=0) > CLEARLY_BETTER
+            if clear.any():
+                first = choice([at for at, is_clear in zip(rest, clear, strict=True) if is_clear])
         return [pool[first], *(pool[at] for at in order if at != first)]
 
     def _draws(self, pool: Sequence[Judged]) -> Floats:

@@ -211,8 +211,13 @@ def _notes(answer: Recommendation) -> Iterator[str]:
         return
     if any(row.prediction.extrapolated for row in rows):
         yield "!: extrapolated beyond the results"
-    if tied := [_named(row) for row in rows[1:] if row.tie]:
-        yield f"could as well be first: {', '.join(tied)}; more direct evidence, then less cost decides"
+    others = rows[1:]
+    tied = [_named(row) for row in others if row.tie and not row.likely_better]
+    ahead = [f"{_named(row)} (P {row.better:.2f})" for row in others if row.likely_better]
+    said = [f"could as well be first: {', '.join(tied)}"] if tied else []
+    said += [f"likely better, but with less direct evidence: {', '.join(ahead)}"] if ahead else []
+    if said:
+        yield "; ".join([*said, "more direct evidence, then less cost decides"] if tied else said)
     crops = "a crop is one forward pass; an image of "
     size = "the dataset's size" if question.image is None else f"{question.image[1]}x{question.image[0]} px"
     windows = sorted({round(row.windows, 2) for row in rows})
