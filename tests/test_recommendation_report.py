@@ -66,6 +66,22 @@ def test_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "P(best)" not in text
 
 
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_at_every_width_it_is_a_table_of_whole_names(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    long = candidate("convnextv2_atto.fcmae_ft", 12_244.7, 1024, licence="cc-by-nc-4.0")
+    found = answer()
+    rows = (found.rows[0], replace(found.rows[1], priced=replace(found.rows[1].priced, candidate=long), windows=2.0))
+    lines = shown(replace(found, rows=rows), Terminal()).splitlines()
+    assert all(len(line) <= width for line in lines)
+    name = "convnextv2_atto.fcmae_ft"[: None if width > 60 else 16]
+    (row,) = (line.split() for line in lines if line.startswith(f" {name}"))
+    assert row[1] == "1024"
+    assert row[0] == name or width == 60
+    assert ("12,240" in row) == (width > 60)
+    assert ("24,490" in row) == (width > 100)
+
+
 def test_why_holds_all_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     joined = " ".join(shown(answer(), Terminal(), why=True).split())

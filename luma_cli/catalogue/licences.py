@@ -31,7 +31,9 @@ def is_commercial(licence: str) -> bool:
 
 
 _SHORT = {
-    "cc-by-nc-4.0": "cc-by-nc",
+    "apache-2.0": "apache",
+    "apple-amlr": "Apple",
+    "cc-by-nc-4.0": "cc-by",
     "dinov3-license": "DINOv3",
     "nvidia-open-model-license": "NVIDIA",
     "fair-noncommercial-research-license": "FAIR",
@@ -39,11 +41,20 @@ _SHORT = {
 }
 
 
-def short(licence: str) -> str:
-    """The licence for a narrow table; `NC` marks one that does not allow commercial use, or leaves it in doubt.
+def marked(licence: str, name: str = "") -> str:
+    """The licence, by `name` if given, with `NC` where it does not allow commercial use, or leaves it in doubt.
 
-    >>> short("cc-by-nc-4.0"), short("dinov3-license"), short("mit"), short("")
-    ('cc-by-nc NC', 'DINOv3', 'mit', 'unknown NC')
+    >>> marked("cc-by-nc-4.0"), marked("mit"), marked("")
+    ('cc-by-nc-4.0 NC', 'mit', 'unknown NC')
     """
-    name = _SHORT.get(licence, licence) or "unknown"
-    return name if is_commercial(licence) else f"{name} NC"
+    said = name or licence or "unknown"
+    return said if is_commercial(licence) else f"{said} NC"
+
+
+def short(licence: str) -> str:
+    """The same for a narrow table.
+
+    >>> short("cc-by-nc-4.0"), short("dinov3-license"), short("mit")
+    ('cc-by NC', 'DINOv3', 'mit')
+    """
+    return marked(licence, _SHORT.get(licence, ""))

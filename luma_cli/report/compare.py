@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from luma_cli.catalogue.licences import short
 from luma_cli.report.recommendation import EVIDENCE, HEADINGS, cost_cell
-from luma_cli.report.table import Table, columns, number, paragraphs, print_table
+from luma_cli.report.table import Table, columns, four_digits, number, paragraphs, print_table
 from luma_cli.units import gflops
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def _table(found: Comparison) -> Table:
                 number(row.prediction.miou_percent),
                 "-".join(map(number, row.prediction.interval_80)),
                 *(cost_cell(row.priced.costs.get(kind), convention) for kind in found.kinds),
-                "-" if crop is None else f"{crop:,.4g}",
-                "-" if crop is None else f"{crop * row.windows:,.4g}",
-                "-" if candidate.params is None else f"{candidate.params / 1e6:,.4g}",
+                "-" if crop is None else four_digits(crop),
+                "-" if crop is None else four_digits(crop * row.windows),
+                "-" if candidate.params is None else four_digits(candidate.params / 1e6),
                 short(candidate.licence),
                 EVIDENCE[row.prediction.support.standing],
             )
         )
     more = ("GFLOPs crop>", "image>", "params M>", "licence~", "evidence")
-    return Table(columns(*headings, *more), tuple(rows))
+    return Table(columns(*headings, *more, spare=("params M", "image")), tuple(rows))

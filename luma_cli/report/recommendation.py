@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, TextIO
 
 from luma_cli.accuracy.sightings import Standing
 from luma_cli.advise.question import amount, describe, explain, slack, worst
-from luma_cli.catalogue.licences import is_commercial, short
+from luma_cli.catalogue.licences import is_commercial, marked, short
 from luma_cli.report.table import (
     Table,
     columns,
     continued,
     drawn_height,
+    four_digits,
     number,
     paragraphs,
     print_table,
@@ -128,26 +129,20 @@ def _costs(answer: Recommendation, row: Recommended) -> Iterator[str]:
             yield about + describe(kind, quantity.value, question.convention, 3)
     if row.candidate.macs is not None:
         crop = gflops(row.candidate.macs, question.convention)
-        yield f"{crop:,.4g} GFLOPs a crop ({crop * row.windows:,.4g} an image)"
+        yield f"{four_digits(crop)} GFLOPs a crop ({four_digits(crop * row.windows)} an image)"
 
 
 def _table(answer: Recommendation, is_drawn: bool) -> Table:
-    """The rows; in a drawn table costs that were asked for take the place of those that were not."""
+    """The rows; a narrow drawing does without costs that were not asked for."""
     question = answer.question
     kinds = [kind for kind in question.kinds if PER_CROP.get(kind, kind) not in ("macs", "params")]
     headings = ["backbone~", "px>", "mIoU>", "80%>", *(f"{HEADINGS[kind]}>" for kind in kinds)]
-    counted = ["GFLOPs crop>", "image>", "params M>"]
-    kept = [0, 1, 2] if not (is_drawn and kinds) else [0, 2] if len(kinds) == 1 else [0]
-    headings += [*(counted[at] for at in kept), "licence~", "evidence"]
+    headings += ["GFLOPs crop>", "image>", "params M>", "licence~", "evidence"]
+    spare = ("image", "params M", "80%", "GFLOPs crop") if kinds else ("params M", "image", "80%")
     rows = []
     for row in answer.rows:
         candidate, convention = row.candidate, question.convention
         crop = None if candidate.macs is None else gflops(candidate.macs, convention)
-        costs = [
-            "-" if crop is None else f"{crop:,.4g}",
-            "-" if crop is None else f"{crop * row.windows:,.4g}",
-            "-" if candidate.params is None else f"{candidate.params / 1e6:,.4g}",
-        ]
         rows.append(
             (
                 (_drawn_name(candidate.title) if is_drawn else candidate.title)
@@ -156,12 +151,14 @@ def _table(answer: Recommendation, is_drawn: bool) -> Table:
                 number(row.prediction.miou_percent),
                 "-".join(map(number, row.prediction.interval_80)),
                 *(cost_cell(row.priced.costs.get(kind), convention) for kind in kinds),
-                *(costs[at] for at in kept),
-                short(candidate.licence),
+                "-" if crop is None else four_digits(crop),
+                "-" if crop is None else four_digits(crop * row.windows),
+                "-" if candidate.params is None else four_digits(candidate.params / 1e6),
+                short(candidate.licence) if is_drawn else marked(candidate.licence),
                 EVIDENCE[row.prediction.support.standing],
             )
         )
-    return Table(columns(*headings), tuple(rows))
+    return Table(columns(*headings, spare=spare), tuple(rows))
 
 
 def cost_cell(quantity: Quantity | None, convention: FlopConvention) -> str:

@@ -9,7 +9,7 @@ import math
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -24,11 +24,15 @@ NARROWEST = 16
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. `fold` lets long text wrap at any word rather than keep NARROWEST characters together."""
+    """A column. `fold` lets long text wrap at any word rather than keep NARROWEST characters together.
+
+    spare: left out of a drawing that is too narrow for whole cells, the highest first; 0 is never left out.
+    """
 
     heading: str
     align: Literal["left", "right"] = "left"
     fold: bool = False
+    spare: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,25 @@ def number(value: float | None, digits: int = 1) -> str:
     return f"{value:.{max(2, digits)}g}" if 0 < abs(value) < 1 else f"{value:,.{digits}f}"
 
 
-def columns(*headings: str) -> tuple[Column, ...]:
-    """Columns from headings; a heading that ends in `>` is right-aligned, one that ends in `~` folds."""
+def four_digits(value: float) -> str:
+    """`value` with four significant digits and thousands separated, without an exponent.
+
+    >>> four_digits(12_244.7), four_digits(0.22961)
+    ('12,240', '0.2296')
+    """
+    return f"{float(f'{value:.4g}'):,.12g}"
+
+
+def columns(*headings: str, spare: Sequence[str] = ()) -> tuple[Column, ...]:
+    """Columns from headings; a heading that ends in `>` is right-aligned, one that ends in `~` folds.
+
+    spare: headings without their marks that a narrow drawing can do without, the first to be left out first.
+    """
+    places = {heading: len(spare) - at for at, heading in enumerate(spare)}
+    names = [each.rstrip(">~") for each in headings]
     return tuple(
-        Column(each.rstrip(">~"), "right" if each.endswith(">") else "left", each.endswith("~")) for each in headings
+        Column(name, "right" if each.endswith(">") else "left", each.endswith("~"), places.get(name, 0))
+        for name, each in zip(names, headings, strict=True)
     )
 
 
@@ -81,7 +100,14 @@ def print_plain(table: Table, file: TextIO) -> None:
 
 
 def draw(table: Table, console: Console) -> None:
-    """Draw on a rich console: a grid in which no number is broken, or paragraphs where no such grid fits."""
+    """Draw on a rich console: a grid in which no number is broken, or paragraphs where no such grid fits.
+
+    Columns that can be spared are left out before a name is broken.
+    """
+    whole = sum(_column_widths(table, _longest_word, lambda column, cell: _longest_word(cell))) + len(table.columns) + 1
+    if whole > console.width and any(column.spare for column in table.columns):
+        draw(_spared(table), console)
+        return
     least, most = _column_widths(table, _longest_word, _unbroken), _column_widths(table, str, lambda _, cell: cell)
     gap = 1 if sum(most) + 2 * len(most) <= console.width else 0
     spare = console.width - sum(least) - (1 + gap) * len(least) - (1 - gap)
@@ -95,6 +121,13 @@ def draw(table: Table, console: Console) -> None:
         widths[at] += min(spare, most[at] - least[at])
         spare -= widths[at] - least[at]
     _draw_grid(table, console, widths, gap)
+
+
+def _spared(table: Table) -> Table:
+    """Without the column that can be spared most easily."""
+    out = max(range(len(table.columns)), key=lambda at: table.columns[at].spare)
+    rows = tuple((*row[:out], *row[out + 1 :]) for row in table.rows)
+    return replace(table, columns=(*table.columns[:out], *table.columns[out + 1 :]), rows=rows)
 
 
 def drawn_height(table: Table) -> int:
@@ -247,7 +280,7 @@ def sparkline(values: Sequence[float], width: int = 24, *, plain: bool = False) 
     """Means of `values` over `width` equal stretches, from lowest to highest, in ASCII where `plain`; `!`: not finite.
 
     >>> sparkline([0.0, 1.0, 2.0, 3.0], plain=True)
-    '_-=#'
+    '_-+#'
     """
     marks = _PLAIN if plain else _BLOCKS
     count = min(width, len(values))
