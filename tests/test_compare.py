@@ -15,7 +15,7 @@ from luma_cli.advise.question import Question
 from luma_cli.advise.why_not import why_not
 from luma_cli.catalogue.licences import expanded
 from luma_cli.cli.app import run
-from luma_cli.errors import UnknownName, UsageError
+from luma_cli.errors import NothingMeasured, UnknownName, UsageError
 from luma_cli.units import parse_budget
 
 
@@ -69,9 +69,25 @@ def test_why_not_says_what_is_against_it_and_what_would_help(model: AccuracyMode
     assert behind.first.candidate.name == "eva02_b.eva02"
     assert (behind.better or 1) < 0.5
     assert behind.reasons
-    assert "luma train vit_b.dinov3 --data ade20k" in behind.remedy
+    assert re.fullmatch(r"an own run above 5\d\.\d mIoU", behind.remedy)
+    assert behind.command == "luma train vit_b.dinov3 --data ade20k --res 512"
     first = why_not(asked("200gflops"), "eva02_b.eva02", fit=lambda _: model)
-    assert (first.reasons, first.remedy) == ((), "")
+    assert (first.reasons, first.remedy, first.command) == ((), "", "")
+
+
+def test_why_not_of_a_card_alone_means_its_best_weights(model: AccuracyModel) -> None:
+    assert why_not(asked("200gflops"), "eva02_b", fit=lambda _: model).row.candidate.name == "eva02_b.eva02"
+
+
+def test_why_not_over_budget_is_of_the_cheapest_size_with_evidence(model: AccuracyModel) -> None:
+    found = why_not(asked("10gflops"), "vit_b.dinov3", fit=lambda _: model)
+    assert found.row.candidate.resolution == 512
+    assert "a budget of 123.1 GFLOPs" in found.remedy
+
+
+def test_why_not_without_the_device_that_a_budget_needs(model: AccuracyModel, tmp_path: Path) -> None:
+    with pytest.raises(NothingMeasured, match="30fps depends on the device: name one"):
+        why_not(asked("30fps"), "vit_b.dinov3", tmp_path / "luma.db", fit=lambda _: model)
 
 
 @pytest.mark.parametrize(
@@ -92,5 +108,7 @@ def test_why_not_names_the_reason(model: AccuracyModel, question: Question, name
 
 
 def test_why_not_of_nothing(model: AccuracyModel) -> None:
+    with pytest.raises(UsageError, match="'hiera_l': --head eomt does not support it; leave --head out"):
+        why_not(Question("ade20k", head="eomt"), "hiera_l", fit=lambda _: model)
     with pytest.raises(UnknownName, match="'vit_b.dinov33' is no candidate; nearest: vit_b.dinov3"):
         why_not(asked("200gflops"), "vit_b.dinov33", fit=lambda _: model)

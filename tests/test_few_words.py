@@ -16,10 +16,12 @@ from luma_cli.accuracy.model import load_model
 from luma_cli.accuracy.sightings import AccuracyModel
 from luma_cli.advise.question import Question, tightest
 from luma_cli.advise.recommend import answer
+from luma_cli.advise.why_not import why_not
+from luma_cli.catalogue.heads import HeadName
 from luma_cli.catalogue.licences import expanded
 from luma_cli.cli.app import app
-from luma_cli.errors import NoAnswer
-from luma_cli.report.recommendation import print_recommendation
+from luma_cli.errors import LumaError, NoAnswer
+from luma_cli.report.recommendation import print_recommendation, print_why_not
 from luma_cli.units import parse_budget
 
 QUESTIONS: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
@@ -74,6 +76,7 @@ def test_few_lines_and_few_words(
     if refused:
         assert len(refused) < 400
         assert "\n" not in refused
+        runs_what_it_names(refused)
         return
     screen = Terminal()
     print_recommendation(found, screen)
@@ -84,10 +87,48 @@ def test_few_lines_and_few_words(
     notes = text[text.index("* ") : text.index("next:")] if "* " in text else ""
     assert len(notes) <= 1000, notes
     assert len(re.findall(r"^\* ", text, re.MULTILINE)) <= 3
-    commands = re.findall(r"^ *(luma [^\n]*(?:\\\n[^\n]*)*)", text, re.MULTILINE)
-    assert commands
+    assert runs_what_it_names(text) >= 1
+
+
+@pytest.mark.parametrize(
+    ("budget", "device", "head", "name"),
+    [
+        *product(("40gflops", "200gflops"), (None,), ("luma", "eomt"), ("vit_b.dinov3", "eva02_s", "vit_l")),
+        *product(("20ms", "60fps"), ("RTX 4090", "T4"), ("luma",), ("vit_7b", "resnet_50")),
+    ],
+)
+def test_lines_of_why_not_run(
+    budget: str,
+    device: str | None,
+    head: HeadName,
+    name: str,
+    model: AccuracyModel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    question = Question("ade20k", (parse_budget(budget),), device=device, head=head)
+    found = why_not(question, name, tmp_path / "luma.db", fit=lambda _: model)
+    screen = Terminal()
+    print_why_not(found, screen)
+    assert len(screen.getvalue().splitlines()) <= 25
+    assert runs_what_it_names(screen.getvalue()) == bool(found.command)
+
+
+@pytest.mark.parametrize(("budget", "device"), [*product(("20ms", "30fps", "2J"), (None, "RTX 9999"))])
+def test_lines_of_a_refusal_run(budget: str, device: str | None, model: AccuracyModel, tmp_path: Path) -> None:
+    question = Question("ade20k", (parse_budget(budget),), device=device)
+    with pytest.raises(LumaError) as refused:
+        answer(question, database=tmp_path / "luma.db", fit=lambda _: model)
+    assert runs_what_it_names(str(refused.value)) or "--device" in str(refused.value)
+
+
+def runs_what_it_names(text: str) -> int:
+    """How many command lines the text holds, at the start of a line or after a colon. Fails where one does not run."""
+    commands = re.findall(r"(?:^ *|: )(luma [a-z]+ (?:[^\n;]*\\\n)*[^\n;]*)", text, re.MULTILINE)
     for command in commands:
-        parsed(shlex.split(command.replace("\\\n", " ")))
+        parsed(shlex.split(command.replace("\\\n", " ").partition(", or ")[0]))
+    return len(commands)
 
 
 def parsed(words: list[str]) -> None:

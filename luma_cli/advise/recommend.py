@@ -357,13 +357,14 @@ def recommendation(
         may_exceed=desk.aside(desk.judge(may_exceed)),
         unsupported=desk.aside([each for each in judged if not each.supported]),
         notes=tuple(_notes(question, priced, rows)),
-        command=_command(question, rows[0].candidate) if rows else "",
+        command=training_command(question, rows[0].candidate) if rows else "",
         next_run=worthiest(question, judged, model, comparable(own)) if judged and with_next_run else "",
         measured_here=settled(own, within, priced, question),
     )
 
 
-def _command(question: Question, candidate: Candidate) -> str:
+def training_command(question: Question, candidate: Candidate) -> str:
+    """The `luma train` line of a candidate with the question's head."""
     head = "luma" if question.head == "none" else question.head  # nothing is trained without one
     return command(candidate, question.dataset, usual_recipe(question.dataset, head).name, head)
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from luma_cli.accuracy.model import load_model
+from luma_cli.advise import candidates
+from luma_cli.advise.costs import check_known
 from luma_cli.advise.fronts import NUM_DRAWS
-from luma_cli.advise.question import Question, explain, hold, not_known
-from luma_cli.advise.recommend import OUT_OF_THE_QUESTION, Recommended, recommendation
+from luma_cli.advise.question import Question, describe, expense, explain, hold, not_known, worst
+from luma_cli.advise.recommend import OUT_OF_THE_QUESTION, Recommended, recommendation, training_command
 from luma_cli.advise.setting import Fit, Judged, load, predicted, tier
-from luma_cli.errors import NoAnswer, UnknownName
+from luma_cli.errors import NoAnswer, UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from luma_cli.advise.candidates import Candidate
 
 
 @dataclass(frozen=True, slots=True)
 class WhyNot:
-    """row: the backbone at the size at which it does best. first: of the answer, None where there is no answer.
+    """row: the backbone at its most promising size. first: of the answer, None where there is no answer.
 
     reasons: why it is not first, the decisive one first; empty when it is. better: share of joint draws in which it is
-    better than the first. remedy: what would put it first.
+    better than the first. remedy: what would put it first. command: the `luma train` line that the remedy asks for.
     """
 
     question: Question
@@ -31,6 +36,7 @@ class WhyNot:
     reasons: tuple[str, ...]
     better: float | None
     remedy: str
+    command: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Schema 1."""
@@ -42,23 +48,29 @@ class WhyNot:
             "p_better_than_first": self.better,
             "reasons": list(self.reasons),
             "remedy": self.remedy or None,
+            "command": self.command or None,
         }
 
 
 def why_not(question: Question, name: str, database: Path | None = None, fit: Fit = load_model) -> WhyNot:
-    """Where the backbone of a card's, timm's or an architecture's name stands.
+    """Where the backbone of a card's, timm's or an architecture's name stands; a card alone means its best weights.
 
-    Raises UnknownName, naming the nearest names, for a name that no candidate has.
+    Raises UnknownName, naming the nearest names, for a name that no candidate has; UsageError for one that the head
+    does not support; NothingMeasured where a budget depends on a device that is not known.
     """
     free = replace(question, families=frozenset(), pretrainings=frozenset(), licences=frozenset(), resolutions=())
     setting = load(free, (*question.kinds, "macs"), database, fit)
     pool = setting.pool
     named = [each for each in pool if name in _names(each.candidate)]
+    if not named and any(name in _names(each) for each in candidates.load(question.dataset)):
+        raise UsageError(f"--why-not {name!r}: --head {question.head} does not support it; leave --head out")
     if not named:
-        known = sorted({each.candidate.name for each in pool})
+        known = sorted({spelled for each in pool for spelled in (each.candidate.name, _stem(each.candidate))})
         near = get_close_matches(name, known, 3, 0.5) or [each for each in known if each.startswith(name[:4])][:3]
         hint = f"nearest: {', '.join(near)}" if near else "luma list shows all"
         raise UnknownName(f"--why-not {name!r} is no candidate; {hint}")
+    if setting.speed is not None:
+        check_known(question, pool, setting.speed)
     eligible = {each.key for each in question.eligible([each.candidate for each in pool])}
     inside = [each for each in pool if each.candidate.key in eligible]
     try:
@@ -78,16 +90,24 @@ def why_not(question: Question, name: str, database: Path | None = None, fit: Fi
         drawn = np.asarray(setting.model.draws([mine.subject, theirs.subject], NUM_DRAWS))
         better = float((drawn[:, 0] > drawn[:, 1]).mean())
     reasons = _reasons(question, mine, first, better, candidate.key in eligible)
-    return WhyNot(question, row, first, tuple(reasons), better, _remedy(question, mine, first, reasons))
+    remedy, command = _remedy(question, mine, first, candidate.key in eligible)
+    return WhyNot(question, row, first, tuple(reasons), better, remedy, command)
 
 
-def _names(candidate: Any) -> set[str]:
-    return {candidate.name, candidate.timm_name, candidate.architecture, candidate.title}
+def _stem(candidate: Candidate) -> str:
+    """The card's name without the pretraining: `vit_b`."""
+    return candidate.name.partition(".")[0]
+
+
+def _names(candidate: Candidate) -> set[str]:
+    return {candidate.name, candidate.timm_name, candidate.architecture, candidate.title, _stem(candidate)}
 
 
 def _promise(question: Question, judged: Judged, is_eligible: bool) -> tuple[bool, bool, int, float]:
+    """Sort key of the sizes and weights that a name may mean; of those over budget the cheapest is nearest to it."""
     fits = all(hold(judged.priced, budget) == "within" for budget in question.budgets)
-    return is_eligible, fits, -tier(judged), judged.miou
+    worth = judged.miou if fits else -expense(judged.priced, question.budgets)[0]
+    return is_eligible, fits, -tier(judged), worth
 
 
 def _reasons(
@@ -129,16 +149,16 @@ def _reasons(
     return found
 
 
-def _remedy(question: Question, mine: Judged, first: Recommended | None, reasons: list[str]) -> str:
-    """What would put it first."""
-    candidate = mine.priced.candidate
-    if first is None or not reasons:
-        return ""
-    if any(each.startswith("--") for each in reasons):
-        return "leave the filter out"
-    if any("meet" in each for each in reasons):
-        cost = explain(mine.priced.costs[question.budgets[0].kind], question.convention)
-        return f"a budget above {cost}; there it would stand against more"
-    target = first.prediction.miou_percent
-    run = f"luma train {candidate.name} --data {question.dataset} --res {candidate.resolution}"
-    return f"an own run above {target:.1f} mIoU: {run}"
+def _remedy(question: Question, mine: Judged, first: Recommended | None, is_eligible: bool) -> tuple[str, str]:
+    """What would put it first, and the line that trains it where that takes a better score."""
+    steps = [] if is_eligible else ["the filter left out"]
+    for budget in question.budgets:
+        quantity = mine.priced.costs.get(budget.kind)
+        if quantity is not None and hold(mine.priced, budget) != "within":
+            needed = describe(budget.kind, worst(quantity, budget.is_floor), question.convention)
+            steps.append(f"a budget of {needed}, if nothing else that fits it is better")
+            return "; ".join(steps), ""  # the score that it then has to reach is that of another answer
+    if first is None:
+        return "; ".join(steps), ""
+    steps.append(f"an own run above {first.prediction.miou_percent:.1f} mIoU")
+    return "; ".join(steps), training_command(question, mine.priced.candidate)

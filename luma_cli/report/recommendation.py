@@ -329,13 +329,15 @@ def print_why_not(found: WhyNot, file: TextIO | None = None) -> None:
     """Print where a backbone stands: its own row, what is against it, what would put it first."""
     row, (low, high) = found.row, found.row.prediction.interval_80
     macs = row.candidate.macs
-    cost = "" if macs is None else f", {gflops(macs, found.question.convention):,.4g} GFLOPs a crop"
+    cost = "" if macs is None else f", {four_digits(gflops(macs, found.question.convention))} GFLOPs a crop"
     evidence = f"evidence: {row.prediction.support.line}"
     miou = f"{number(row.prediction.miou_percent)} mIoU ({number(low)}-{number(high)})"
-    lines = [("", f"{row.candidate.label}: {miou}{cost}, licence {row.candidate.licence or 'unknown'}; {evidence}")]
+    lines = [("", f"{row.candidate.label}: {miou}{cost}, licence {marked(row.candidate.licence)}; {evidence}")]
     if not found.reasons:
         lines.append(("", "it is the first choice"))
     lines += [("* ", f"not first: {reason}" if at == 0 else reason) for at, reason in enumerate(found.reasons)]
     if found.remedy:
         lines.append(("* ", f"what would put it first: {found.remedy}"))
+    if found.command:
+        lines.append(("  ", found.command))
     paragraphs(lines, file or sys.stdout, comment="")
