@@ -16,6 +16,7 @@ from luma_cli.backbone.backbone import Backbone, meta_twin
 from luma_cli.catalogue.costs import Level, LevelNorm
 from luma_cli.catalogue.mask2former import STRIDES
 
+# What timm's models raise where they cannot give intermediate maps; there is no error of its own for it.
 _FAILURES = (RuntimeError, AssertionError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError)
 
 

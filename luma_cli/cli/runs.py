@@ -335,7 +335,6 @@ def _print_unknown(
     from luma_cli.evaluate.inference import autocast_dtype, dtype_name, torch_device
     from luma_cli.evaluate.overlay import write_doubt
     from luma_cli.evaluate.unknown import Judged, evaluate_unknown, unknown_record
-    from luma_cli.measure.facts import segmenter_cost
     from luma_cli.report.evaluation import print_unknown
     from luma_cli.report.progress import Countdown
     from luma_cli.store.database import open_write
@@ -347,7 +346,6 @@ def _print_unknown(
     device = torch_device(passes.device)
     restored = source.restored(device)
     used, resolution = autocast_dtype(passes.dtype, device), restored.config.resolution
-    cost = segmenter_cost(restored.segmenter)
     start, now = time.perf_counter(), datetime.now(UTC)
     count = Countdown(sys.stderr, len(data.pairs), done="evaluated")
 
@@ -375,15 +373,25 @@ def _print_unknown(
         seconds=time.perf_counter() - start,
         tta=passes.tta,
         dtype=dtype_name(used),
-        macs_per_window=cost.macs if cost.complete else None,
-        run_id=restored.run_id,
-        checkpoint_sha256=restored.sha256,
-        step=restored.step,
-        evaluated_at=now.isoformat(timespec="seconds"),
+        **_origin(restored, now),
     )
     with closing(open_write(source.database)) as db:
         save_evaluation(db, record)
     print_unknown(record, num_unlabelled=data.num_unlabelled, as_json=as_json, as_csv=as_csv)
+
+
+def _origin(restored: Restored, now: datetime) -> dict[str, Any]:
+    """What a record says of the checkpoint that was evaluated: its run, hash, step and cost, and when that was."""
+    from luma_cli.measure.facts import segmenter_cost
+
+    cost = segmenter_cost(restored.segmenter)
+    return {
+        "macs_per_window": cost.macs if cost.complete else None,
+        "run_id": restored.run_id,
+        "checkpoint_sha256": restored.sha256,
+        "step": restored.step,
+        "evaluated_at": now.isoformat(timespec="seconds"),
+    }
 
 
 def _open(restored: Restored, data: str | None, root: Path | None, split: str, map_names: bool) -> Split:
@@ -434,10 +442,8 @@ def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype:
     """The scores of the segmenter on the split; images that were left out are named on stderr."""
     from luma_cli.evaluate.evaluation import evaluate, evaluation_record
     from luma_cli.evaluate.inference import autocast_dtype, dtype_name
-    from luma_cli.measure.facts import segmenter_cost
     from luma_cli.report.progress import Countdown
 
-    cost = segmenter_cost(restored.segmenter)
     num_known = restored.config.classes.num_classes
     used = autocast_dtype(dtype, next(restored.segmenter.parameters()).device)
     start, now = time.perf_counter(), datetime.now(UTC)
@@ -457,11 +463,7 @@ def _evaluated(restored: Restored, opened: Split, settings: EvalSettings, dtype:
         absent=settings.absent,
         tta=settings.tta,
         dtype=dtype_name(used),
-        macs_per_window=cost.macs if cost.complete else None,
-        run_id=restored.run_id,
-        checkpoint_sha256=restored.sha256,
-        step=restored.step,
-        evaluated_at=now.isoformat(timespec="seconds"),
+        **_origin(restored, now),
     )
     if record.num_classes == num_known:
         return record

@@ -62,6 +62,12 @@ class CrossAttention(nn.Module):
         return queries + (update if self.scale is None else self.scale * update)
 
 
+def _over_channels(norm: nn.LayerNorm, pixels: Tensor) -> Tensor:
+    """[B, D, h, w], normed over D."""
+    normed: Tensor = norm(pixels.permute(0, 2, 3, 1))
+    return normed.permute(0, 3, 1, 2)
+
+
 class ScaleBlock(nn.Module):
     """Twice the resolution: transposed 2x2 convolution, GELU, depthwise 3x3 without bias, norm over channels.
 
@@ -76,9 +82,7 @@ class ScaleBlock(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, D, h, w] -> [B, D, 2h, 2w]."""
-        pixels = self.smooth(gelu(self.enlarge(pixels)))
-        normed: Tensor = self.norm(pixels.permute(0, 2, 3, 1))
-        return normed.permute(0, 3, 1, 2)
+        return _over_channels(self.norm, self.smooth(gelu(self.enlarge(pixels))))
 
 
 class ShrinkBlock(nn.Module):
@@ -92,9 +96,7 @@ class ShrinkBlock(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, D, h, w] -> [B, D, h / 2, w / 2]."""
-        pixels = self.smooth(gelu(self.shrink(pixels)))
-        normed: Tensor = self.norm(pixels.permute(0, 2, 3, 1))
-        return normed.permute(0, 3, 1, 2)
+        return _over_channels(self.norm, self.smooth(gelu(self.shrink(pixels))))
 
 
 class HeadOutput(NamedTuple):
